@@ -1,0 +1,44 @@
+# Everything runs in .venv, which is set up when first needed and again when the requirements change.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --constraint constraints.txt
+
+.PHONY: run test lint types format bench clean
+
+run: .venv/.installed
+	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
+
+# One thread per worker: tensors here are small, and threads of several workers would fight over the cores.
+# A file's tests stay on one worker, so that it trains what they share only once.
+test: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: .venv/.installed-dev
+	$(BIN)/mypy
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/.installed
+	set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf .venv build dist runs/quickstart .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable .
+	touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	touch .venv/.installed $@

@@ -1,0 +1,128 @@
+"""The contract of an attack: ``score(signals, target)``, higher = member.
+
+An attack sees :class:`~wemem.signals.Signals` and nothing else. It never reads the target's roles, except to know
+which rows are judged. Adaptivity belongs to the study: an attack is adaptive if the signals' other members were made
+as the target was.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from sklearn.linear_model import LogisticRegression
+
+from wemem.audit.metrics import best_threshold
+from wemem.errors import InputError
+from wemem.signals import SignalLayout, Signals
+
+Scores = Float[np.ndarray, " n"]
+
+#: Thresholds are chosen on at most this many other members: more would cost K^3 and change nothing.
+CALIBRATION_MEMBERS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What an attack says of the rows ``signals.audited(target)``, in that order.
+
+    Args:
+        score: float64, shape ``(n,)``, higher = member.
+        threshold: float64, shape ``(n,)``; ``score >= threshold`` calls the record a member. Chosen without the target.
+        probability: float64, shape ``(n,)``, the calibrated probability of membership when members and non-members
+            are equally likely beforehand; None where the attack gives none.
+    """
+
+    score: Scores
+    threshold: Scores
+    probability: Scores | None = None
+
+
+class Attack(ABC):
+    """A membership inference attack: a frozen dataclass whose fields are its hyperparameters.
+
+    Class attributes:
+        name: key in results.
+        layout: ``disjoint`` if it learns from shadows' records, which then must not be the target's; ``shared`` if it
+            compares models trained with and without the very record that is judged. A mismatch is refused.
+        needs: names of :data:`~wemem.signals.EXTRAS` it reads.
+        thresholds: how its decisions are made: one threshold, one per class, both chosen on the other members to maximize
+            balanced accuracy there, or the fixed 0.5 of a score that is itself a probability of membership.
+    """
+
+    name: ClassVar[str]
+    layout: ClassVar[SignalLayout]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    thresholds: ClassVar[Literal["global", "class", "half"]] = "global"
+
+    @abstractmethod
+    def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
+        """Scores of ``signals.audited(target)``, float64, shape ``(n,)``, higher = member.
+
+        Args:
+            signals: the target and the adversary's other models.
+            target: which member is attacked.
+            seed: for attacks that train something; the others ignore it.
+        """
+
+    def judge(self, signals: Signals, target: int = 0, *, seed: int = 0) -> Verdict:
+        """Score the target's audited rows and decide on them by thresholds chosen on the other members.
+
+        Raises:
+            InputError: the layout or a needed signal is missing, or there is no other member to choose a threshold on.
+        """
+        self.check(signals, target)
+        score = self.score(signals, target, seed=seed)
+        if self.thresholds == "half":
+            return Verdict(score, np.full_like(score, 0.5), score)
+        others, member, labels = self._score_others(signals, target, seed)
+        threshold = np.full_like(score, best_threshold(others[member], others[~member]))
+        if self.thresholds == "class":
+            target_labels = signals.labels[signals.audited(target)]
+            for label in np.unique(target_labels):
+                here = labels == label
+                if (here & member).any() and (here & ~member).any():
+                    threshold[target_labels == label] = best_threshold(others[here & member], others[here & ~member])
+        return Verdict(score, threshold, _calibrate(others, member, score))
+
+    def _score_others(
+        self, signals: Signals, target: int, seed: int
+    ) -> tuple[Scores, Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Attack the other members in the target's place, in a world without the target: scores, truth, labels."""
+        world = signals.without(target)
+        targets = range(min(world.members, CALIBRATION_MEMBERS))
+        return (
+            np.concatenate([self.score(world, k, seed=seed) for k in targets]),
+            np.concatenate([world.is_member(k) for k in targets]),
+            np.concatenate([world.labels[world.audited(k)] for k in targets]),
+        )
+
+    def check(self, signals: Signals, target: int) -> None:
+        """Refuse signals that this attack cannot honestly use.
+
+        Raises:
+            InputError: wrong layout, a missing extra, fewer than two members, or a target among the shadows.
+        """
+        if signals.layout != self.layout:
+            raise InputError(
+                f"attack {self.name!r} expected {self.layout} signals, got {signals.layout}; "
+                + ("it learns from the shadows' records and must not be scored on them" if self.layout == "disjoint"
+                   else "it needs reference models trained with and without the audited records")
+            )  # fmt: skip
+        missing = sorted(self.needs - set(signals.extras))
+        if missing:
+            raise InputError(f"attack {self.name!r} needs the signal {missing[0]!r}; collect it or leave the attack out")
+        if signals.members < 2:
+            raise InputError(f"attack {self.name!r} needs at least one model besides the target, got none")
+        if self.layout == "disjoint" and target != 0:
+            raise InputError(f"attack {self.name!r} expected the victim, member 0, as target, got {target}; the shadows share records")
+
+
+def _calibrate(others: Scores, member: Bool[np.ndarray, " n"], score: Scores) -> Scores:
+    """Platt scaling on the other members' ranks, both sides weighing the same; ranks make any range of scores safe."""
+    reference = np.sort(others)
+    ranks = np.searchsorted(reference, others, side="right") / len(reference)
+    model = LogisticRegression(class_weight="balanced").fit(ranks[:, None], member)
+    own = np.searchsorted(reference, score, side="right") / len(reference)
+    return np.asarray(model.predict_proba(own[:, None])[:, 1])

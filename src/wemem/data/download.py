@@ -1,0 +1,219 @@
+"""Files from the network: whole and verified, or not there at all."""
+
+import hashlib
+import http.client
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from wemem.errors import InputError
+
+if sys.platform != "win32":
+    import fcntl
+
+CHUNK = 2**16
+
+
+class RangeRefusedError(Exception):
+    """The server will not give the rest of the part that we hold."""
+
+
+def fetch(
+    url: str,
+    destination: Path,
+    *,
+    size_limit: int,
+    sha256: str | None = None,
+    check: Callable[[Path], object] | None = None,
+    timeout: float = 30.0,
+) -> Path:
+    """Download ``url`` to ``destination``, which appears only once its content is verified.
+
+    What arrives is kept in ``<destination>.part``; a later call asks the server for the rest, on condition that the
+    file there is still the same (RFC 9110, Range and If-Range with a strong ETag), and starts over where that is not
+    possible. A file that is at ``destination`` already is left as it is. Processes that want the same file take
+    turns.
+
+    Args:
+        url: http or https; no redirect leads elsewhere.
+        destination: a file; its folder is created.
+        size_limit: bytes; a larger file is refused, before it is read if the server tells its size.
+        sha256: what the file must hash to, in hexadecimal.
+        check: called with the complete part; raises InputError if its content is wrong.
+        timeout: seconds that the server may stay silent.
+
+    Returns:
+        ``destination``.
+
+    Raises:
+        InputError: another scheme, no connection or one that was cut (the part is kept), a file that is too large or
+            has the wrong content (the part is removed), or a folder that cannot be written.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise InputError(f"expected an http or https address, got {url!r}; give a local file by its path")
+    part = destination.with_name(f"{destination.name}.part")
+    with failures_on_one_line(url, destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with locked(destination.with_name(f"{destination.name}.lock")):
+            if destination.exists():
+                return destination
+            try:
+                receive(url, part, size_limit, timeout)
+                if sha256 is not None:
+                    require_digest(part, sha256, url)
+                if check is not None:
+                    check(part)
+            except InputError:
+                discard(part)
+                raise
+            part.replace(destination)
+            discard(part)
+    return destination
+
+
+def receive(url: str, part: Path, size_limit: int, timeout: float) -> None:
+    """Complete ``part``, from where it stands if the server goes along, else from the start."""
+    tag = etag_file(part)
+    have = part.stat().st_size if part.exists() and tag.exists() else 0
+    try:
+        transfer(url, part, have, size_limit, timeout)
+    except RangeRefusedError:
+        discard(part)
+        transfer(url, part, 0, size_limit, timeout)
+
+
+def transfer(url: str, part: Path, have: int, size_limit: int, timeout: float) -> None:
+    """One request, and its answer appended to the ``have`` bytes that the part holds.
+
+    Raises:
+        RangeRefusedError: the rest was asked for and something else came.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "wemem", "Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", etag_file(part).read_text("utf-8"))
+    try:
+        response = opener().open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise RangeRefusedError from error
+        raise
+    with response:
+        if response.status == http.client.OK:  # the whole file: none of it was here, or it has changed since
+            have = 0
+            discard(part)
+            etag = response.headers.get("ETag", "")
+            if etag.startswith('"'):  # a weak one (W/"...") does not vouch for bytes
+                etag_file(part).write_text(etag, "utf-8")
+        elif not have:
+            raise ConnectionError(f"unexpected answer {response.status} {response.reason}")
+        elif not re.match(rf"bytes {have}-", response.headers.get("Content-Range", "")):
+            raise RangeRefusedError
+        with part.open("ab") as file:
+            append(response, file, have, size_limit, url)
+
+
+def append(response: Any, file: IO[bytes], have: int, size_limit: int, url: str) -> None:
+    """Write the body of ``response`` behind the ``have`` bytes that came before.
+
+    Raises:
+        InputError: more bytes than allowed.
+        ConnectionError: fewer bytes than announced.
+    """
+    total = None if response.length is None else have + response.length
+    if total is not None and total > size_limit:
+        raise InputError(f"{url}: expected at most {size_limit} bytes, got {total}; it is not the file that was meant")
+    while block := response.read(CHUNK):
+        have += len(block)
+        if have > size_limit:
+            raise InputError(f"{url}: expected at most {size_limit} bytes, got more; it is not the file that was meant")
+        file.write(block)
+    file.flush()
+    os.fsync(file.fileno())
+    if total is not None and have < total:
+        raise ConnectionError(f"connection cut after {have} of {total} bytes, run again for the rest")
+
+
+def require_digest(part: Path, sha256: str, url: str) -> None:
+    """Hold a file against its published checksum."""
+    with part.open("rb") as file:
+        got = hashlib.file_digest(file, "sha256").hexdigest()
+    if got != sha256.lower():
+        raise InputError(f"{url}: expected SHA-256 {sha256}, got {got}; the file was changed or damaged, try again")
+
+
+def etag_file(part: Path) -> Path:
+    """Where the version that a part belongs to is noted."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def discard(part: Path) -> None:
+    """Forget a part. Its version goes last: a part whose version is unknown is never continued."""
+    part.unlink(missing_ok=True)
+    etag_file(part).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait until no other process is in here. Windows needs no lock: it replaces no file that is held open."""
+    with path.open("a") as file:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not from https to http."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """The request that follows the redirect."""
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise urllib.error.URLError(f"redirect from https to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """What opens http and https and nothing else; urllib's own also opens files and ftp."""
+    director = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+        NoDowngrade(),
+    ):
+        director.add_handler(handler)
+    return director
+
+
+@contextmanager
+def failures_on_one_line(url: str, destination: Path) -> Iterator[None]:
+    """Whatever network and disk can do wrong, as one line that says what to do without them."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        cause = error.reason if type(error) is urllib.error.URLError else error
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        raise InputError(
+            f"expected to download {url}, got: {reason}; or get that file elsewhere and save it as {destination}"
+        ) from error

@@ -1,0 +1,168 @@
+"""Where a data set comes from, as a value: the ``[data]`` table of a study file.
+
+| ``source`` | what | other keys |
+|---|---|---|
+| ``digits`` | 1797 handwritten digits of 8 x 8, within scikit-learn (Alpaydin and Kaynak 1998) | |
+| ``location`` | Location-30 (Shokri et al. 2017) | ``path`` |
+| ``PATH.npz`` | arrays ``x`` and ``y`` | ``features``, ``label``, ``memory_gib`` |
+| ``PATH.csv``, ``PATH.parquet`` | columns of numbers and a label column | ``label``, ``memory_gib`` |
+| ``package.module:factory`` | what your function returns | |
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from wemem.data.dataset import Dataset
+from wemem.data.location import load_location
+from wemem.data.memory import memory_limit
+from wemem.data.npz import read_npz
+from wemem.errors import InputError
+from wemem.resolve import did_you_mean, resolve
+
+Kind = Literal["digits", "location", ".npz", ".csv", ".parquet", "factory"]
+
+OPTIONS: dict[Kind, tuple[str, ...]] = {
+    "digits": (),
+    "location": ("path",),
+    ".npz": ("features", "label", "memory_gib"),
+    ".csv": ("label", "memory_gib"),
+    ".parquet": ("label", "memory_gib"),
+    "factory": (),
+}
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set that is still to be loaded; the fields are the keys of ``[data]``.
+
+    Args:
+        source: ``"digits"``, ``"location"``, a path that ends in ``.npz``, ``.csv`` or ``.parquet``, or
+            ``"package.module:factory"``.
+        path: location only: its file or folder, see :func:`wemem.data.location.load_location`.
+        label: the label column's name or position, or the label array's name (``"y"``).
+        features: .npz only: the features array's name (``"x"``).
+        memory_gib: files only: GiB that loading may take; half of the machine's memory if None.
+
+    Raises:
+        InputError: an unknown source, or a key that the source does not have.
+
+    >>> DataSource("digits").load().features.shape
+    (1797, 64)
+    >>> DataSource("digit")
+    Traceback (most recent call last):
+        ...
+    wemem.errors.InputError: expected data 'digits', 'location', a path ending in .npz, .csv or .parquet, or \
+'package.module:factory', got 'digit'; did you mean 'digits'?
+    """
+
+    source: str
+    path: str | None = None
+    label: str | int | None = None
+    features: str | None = None
+    memory_gib: float | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("path", "label", "features", "memory_gib"):
+            if getattr(self, key) is not None and key not in OPTIONS[self.kind]:
+                allowed = ", ".join(OPTIONS[self.kind]) or "nothing"
+                raise InputError(f"data {self.source!r}: expected {allowed} beside the source, got {key}; leave it out")
+        if self.kind == ".npz" and isinstance(self.label, int):
+            raise InputError(f"data {self.source!r}: expected the name of the label array, got {self.label}")
+        memory_limit(self.memory_gib)
+
+    @property
+    def kind(self) -> Kind:
+        """Which loader reads it."""
+        known: tuple[Kind, ...] = ("digits", "location")
+        for name in known:
+            if self.source == name:
+                return name
+        files: tuple[Kind, ...] = (".npz", ".csv", ".parquet")
+        for suffix in files:
+            if self.source.lower().endswith(suffix):
+                return suffix
+        if ":" in self.source:
+            return "factory"
+        raise InputError(
+            "expected data 'digits', 'location', a path ending in .npz, .csv or .parquet, or 'package.module:factory', "
+            f"got {self.source!r}{did_you_mean(self.source, known)}"
+        )
+
+    def load(self) -> Dataset:
+        """Read the data set.
+
+        Raises:
+            InputError: what is there cannot be used; see the loaders.
+        """
+        dataset = self._read()
+        if dataset.classes > len(dataset):
+            raise InputError(
+                f"data {self.source!r}: expected labels 0..C-1 with fewer classes than records, got label "
+                f"{dataset.classes - 1} among {len(dataset)} records; number the classes from 0"
+            )
+        return dataset
+
+    def _read(self) -> Dataset:
+        file, limit = Path(self.source).expanduser(), memory_limit(self.memory_gib)
+        match self.kind:
+            case "digits":
+                return load_digits()
+            case "location":
+                return load_location(Path(self.path).expanduser() if self.path is not None else None)
+            case ".npz":
+                x, y = read_npz(file, [self.features or "x", str(self.label or "y")], limit=limit)
+                return Dataset.from_arrays(file.stem, x, y)
+            case ".csv" | ".parquet":
+                from wemem.data.table import read_csv, read_parquet  # pyarrow takes long to import
+
+                read = read_csv if self.kind == ".csv" else read_parquet
+                return read(file, label=self.label, limit=limit)
+            case "factory":
+                return load_factory(self.source)
+
+
+def load_dataset(
+    source: str,
+    *,
+    path: str | Path | None = None,
+    label: str | int | None = None,
+    features: str | None = None,
+    memory_gib: float | None = None,
+) -> Dataset:
+    """Read a data set; the arguments are those of :class:`DataSource`.
+
+    Raises:
+        InputError: what :class:`DataSource` and its ``load`` refuse.
+
+    >>> load_dataset("digits").classes
+    10
+    """
+    return DataSource(source, None if path is None else str(path), label, features, memory_gib).load()
+
+
+def load_digits() -> Dataset:
+    """Handwritten digits, 8 x 8 grey values 0..16 as 64 features 0..1 (Alpaydin and Kaynak 1998, UCI)."""
+    from sklearn import datasets  # takes long to import
+
+    x, y = datasets.load_digits(return_X_y=True)
+    return Dataset.from_arrays("digits", x / np.float32(16), y, 10)
+
+
+def load_factory(spec: str) -> Dataset:
+    """What the function called ``spec`` returns: a :class:`Dataset`, or features and labels.
+
+    Raises:
+        InputError: no such function, or it returns something else.
+    """
+    factory = resolve(spec)
+    if not callable(factory):
+        raise InputError(f"data {spec!r}: expected a function, got {type(factory).__name__}")
+    made = factory()
+    if isinstance(made, Dataset):
+        return made
+    if isinstance(made, tuple) and len(made) == 2:
+        return Dataset.from_arrays(spec, *made)
+    raise InputError(f"data {spec!r}: expected it to return a Dataset or (features, labels), got {type(made).__name__}")

@@ -1,0 +1,254 @@
+"""Who is trained on what: a ``(K, N)`` matrix of roles, member 0 the victim.
+
+Three layouts are the same object:
+
+* ``disjoint``: one half of the records is the victim's world, the other the adversary's, from which every shadow
+  draws its own train, dev and audit records. Nothing the adversary learns from is ever scored.
+* ``shared``: random halves of one pool that holds the audited records (Carlini et al. 2022), as LiRA and RMIA need.
+* ``subsets``: random subsets of one party's own records, for memorization scores (Feldman & Zhang 2020).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int8, Int64
+
+from wemem.errors import InputError
+from wemem.randomness import generator
+
+Layout = Literal["disjoint", "shared", "subsets"]
+Indices = Int64[np.ndarray, " n"]
+
+
+class Role(IntEnum):
+    """What a record is to a member."""
+
+    UNUSED = 0
+    TRAIN = 1
+    DEV = 2
+    AUDIT = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Roles of ``N`` records for ``K`` members.
+
+    Args:
+        roles: int8, shape ``(K, N)``, values of :class:`Role`.
+        labels: int64, shape ``(N,)``.
+        layout: which disjointness holds; it is proved here, at construction.
+
+    Raises:
+        InputError: a role without a class that occurs in the data, or records shared that must not be.
+    """
+
+    roles: Int8[np.ndarray, "K N"]
+    labels: Int64[np.ndarray, " N"]
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        if self.roles.ndim != 2 or self.roles.shape[1] != len(self.labels):
+            raise InputError(f"expected roles (K, {len(self.labels)}), got {self.roles.shape}")
+        if self.roles.min(initial=0) < 0 or self.roles.max(initial=0) > max(Role):
+            raise InputError(f"expected roles {[r.value for r in Role]}, got {sorted(set(self.roles.flat))}")
+        if self.layout == "disjoint":
+            shared = (self.roles[0] != Role.UNUSED) & (self.roles[1:] != Role.UNUSED).any(axis=0)
+            if shared.any():
+                raise InputError(
+                    f"expected the shadows to share no record with the victim, got {int(shared.sum())} shared "
+                    f"record(s), first {int(shared.argmax())}; give the shadows other records"
+                )
+        for role in (Role.TRAIN, Role.DEV):
+            self._require_every_class(role)
+        if self.layout != "subsets":
+            self._require_every_class(Role.AUDIT)
+
+    def _require_every_class(self, role: Role) -> None:
+        classes = np.unique(self.labels)
+        for k, row in enumerate(self.roles):
+            missing = np.setdiff1d(classes, self.labels[row == role])
+            if len(missing):
+                raise InputError(
+                    f"expected every class among the {role.name.lower()} records of member {k}, got none of class "
+                    f"{int(missing[0])}; bring more records of it, fewer shadows, or a larger share for that role"
+                )
+
+    @property
+    def members(self) -> int:
+        """K, the number of models."""
+        return len(self.roles)
+
+    def records(self, member: int, role: Role) -> Indices:
+        """Sorted indices of the records that have ``role`` for ``member``."""
+        return np.flatnonzero(self.roles[member] == role)
+
+    def audited(self, member: int) -> Indices:
+        """Sorted indices of the records on which ``member`` is judged: its train and audit records."""
+        return np.flatnonzero((self.roles[member] == Role.TRAIN) | (self.roles[member] == Role.AUDIT))
+
+    @property
+    def population(self) -> Indices:
+        """Records that no member uses in any role (RMIA's population)."""
+        return np.flatnonzero((self.roles == Role.UNUSED).all(axis=0))
+
+    def select(self, members: slice | list[int]) -> "Split":
+        """The same split for some of the members. Disjointness speaks of member 0, so it must stay where it is."""
+        return Split(self.roles[members], self.labels, self.layout)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over roles, labels and layout."""
+        digest = hashlib.sha256(repr((self.roles.shape, self.layout)).encode())
+        digest.update(np.ascontiguousarray(self.roles).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+def stratified_draw(
+    labels: Int64[np.ndarray, " N"], pool: Indices, sizes: list[int], rng: np.random.Generator
+) -> list[Indices]:
+    """Disjoint random parts of ``pool``, of exactly the given sizes, each with the pool's class proportions.
+
+    Each class gives every part its proportional number rounded down; the places left are filled from what the
+    classes have left, in random order, so that sizes are met to the record.
+
+    >>> import numpy as np
+    >>> y = np.array([0] * 6 + [1] * 4)
+    >>> a, b = stratified_draw(y, np.arange(10), [5, 5], np.random.default_rng(0))
+    >>> np.bincount(y[a]).tolist(), np.bincount(y[b]).tolist()
+    ([3, 2], [3, 2])
+    """
+    if min(sizes) < 0:
+        raise InputError(f"expected sizes of 0 or more, got {sizes}")
+    if sum(sizes) > len(pool):
+        raise InputError(f"expected at least {sum(sizes)} records to draw from, got {len(pool)}; bring more records")
+    parts: list[list[Indices]] = [[] for _ in sizes]
+    rest: list[Indices] = []
+    for label in np.unique(labels[pool]):
+        own = rng.permutation(pool[labels[pool] == label])
+        start = 0
+        for part, size in zip(parts, sizes, strict=True):
+            n = size * len(own) // len(pool)
+            part.append(own[start : start + n])
+            start += n
+        rest.append(own[start:])
+    spare = rng.permutation(np.concatenate([pool[:0], *rest]))
+    drawn = []
+    for part, size in zip(parts, sizes, strict=True):
+        have = np.concatenate([pool[:0], *part])
+        take, spare = spare[: size - len(have)], spare[size - len(have) :]
+        drawn.append(np.sort(np.concatenate([have, take])))
+    return drawn
+
+
+def victim_and_shadows(
+    labels: Int64[np.ndarray, " N"], shadows: int, *, seed: int, train: float = 0.6, dev: float = 0.1
+) -> Split:
+    """The ``disjoint`` layout: half of the records to the victim, half to the adversary.
+
+    Args:
+        labels: shape ``(N,)``.
+        shadows: number of shadow models; each redraws train, dev and audit records from the adversary's half.
+        seed: the study's seed; shadow ``k`` does not depend on how many shadows there are.
+        train: share of a half that is trained on.
+        dev: share of a half for early stopping; what is left is audited as non-members.
+
+    Raises:
+        InputError: shares that leave no audit records, or a class too rare for every role.
+    """
+    if shadows < 1:
+        raise InputError(f"expected at least 1 shadow model, got {shadows}")
+    if not (train > 0 and dev > 0 and train + dev < 1):
+        raise InputError(f"expected train > 0, dev > 0 and train + dev < 1, got train={train}, dev={dev}")
+    n = len(labels)
+    halves = stratified_draw(labels, np.arange(n), [n // 2, n - n // 2], generator(seed, "split/halves"))
+    roles = np.zeros((1 + shadows, n), np.int8)
+    for k in range(1 + shadows):
+        own = halves[0] if k == 0 else halves[1]
+        n_train, n_dev = round(train * (n // 2)), round(dev * (n // 2))
+        sizes = [n_train, n_dev, len(own) - n_train - n_dev]
+        drawn = stratified_draw(labels, own, sizes, generator(seed, "split/member", k))
+        for role, rows in zip((Role.TRAIN, Role.DEV, Role.AUDIT), drawn, strict=True):
+            roles[k, rows] = role
+    return Split(roles, labels, "disjoint")
+
+
+def subsets(
+    labels: Int64[np.ndarray, " N"], pool: Indices, size: int, models: int, *, seed: int, purpose: str,
+    dev: Indices | int,
+) -> Split:  # fmt: skip
+    """The ``subsets`` layout: each model trains on a random ``size`` of ``pool``; who is left out is audited.
+
+    Args:
+        labels: shape ``(N,)``.
+        pool: the records of one party; nothing else is trained on.
+        size: records that each model trains on.
+        models: number of models; model ``k`` does not depend on how many there are.
+        seed: the study's seed.
+        purpose: whose ensemble this is; two parties with equal pools still draw differently.
+        dev: records outside the pool for early stopping, or how many each model draws from those it leaves out.
+
+    Raises:
+        InputError: the pool is too small, or has dev records in it.
+    """
+    if not isinstance(dev, int):
+        _require_apart(dev, pool, "dev records outside the pool")
+    roles = np.zeros((models, len(labels)), np.int8)
+    for k in range(models):
+        drawn = stratified_draw(
+            labels, pool, [size, dev if isinstance(dev, int) else 0], generator(seed, "split/subset", purpose, k)
+        )
+        roles[k, pool] = Role.AUDIT
+        roles[k, drawn[0]] = Role.TRAIN
+        roles[k, drawn[1] if isinstance(dev, int) else dev] = Role.DEV
+    return Split(roles, labels, "subsets")
+
+
+def random_halves(
+    labels: Int64[np.ndarray, " N"], pool: Indices, models: int, *, seed: int, outside: Indices,
+    train_size: int | None = None, dev_size: int,
+) -> Split:  # fmt: skip
+    """The ``shared`` layout: complementary random halves of ``pool``; every record is in exactly half of the models.
+
+    Model ``2j`` trains on a random half of the pool and is audited on the other, model ``2j+1`` the reverse. Where the
+    victim trains on more than half of the audited records, ``train_size`` tops the models up with random records
+    from ``outside``, so that they see as much data as it did. Dev records come from ``outside`` too, the same for all;
+    what is left there is the population.
+
+    Args:
+        labels: shape ``(N,)``.
+        pool: the audited records.
+        models: how many; an even number, so that the halves are complementary.
+        seed: the study's seed; model ``k`` does not depend on how many there are.
+        outside: records that are not audited, for dev, top-up and population.
+        train_size: records each model trains on, where that is more than half of the pool.
+        dev_size: records for early stopping.
+
+    Raises:
+        InputError: an odd number of models, too few records outside, or records that are in both.
+    """
+    if models < 2 or models % 2:
+        raise InputError(f"expected an even number of reference models, got {models}; halves come in pairs")
+    _require_apart(outside, pool, "the records outside to be none of the pool's")
+    halves = [len(pool) // 2, len(pool) - len(pool) // 2]
+    extra = [max(0, (train_size or 0) - half) for half in halves]
+    dev, reserve = stratified_draw(labels, outside, [dev_size, sum(extra)], generator(seed, "split/outside"))
+    roles = np.zeros((models, len(labels)), np.int8)
+    for j in range(models // 2):
+        rng = generator(seed, "split/pair", j)
+        inside = stratified_draw(labels, pool, halves, rng)
+        fills = stratified_draw(labels, reserve, extra, rng)
+        for side in range(2):
+            row = roles[2 * j + side]
+            row[pool], row[inside[side]], row[fills[side]], row[dev] = Role.AUDIT, Role.TRAIN, Role.TRAIN, Role.DEV
+    return Split(roles, labels, "shared")
+
+
+def _require_apart(records: Indices, pool: Indices, expected: str) -> None:
+    shared = np.intersect1d(records, pool)
+    if len(shared):
+        raise InputError(f"expected {expected}, got {len(shared)} record(s) in both, first {shared[0]}; leave them out")

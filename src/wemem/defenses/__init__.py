@@ -1,0 +1,66 @@
+"""Defenses: values that change how the rounds of iterative pruning fine-tune."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.defenses.chain import Chain, chain
+from wemem.defenses.memory_regularizer import MemoryRegularizer
+from wemem.defenses.sliding_window import SlidingWindow
+from wemem.errors import InputError
+from wemem.resolve import did_you_mean, resolve
+from wemem.settings import from_table
+
+__all__ = [
+    "DEFENSES", "Batch", "Chain", "Defense", "MemoryRegularizer", "SlidingWindow", "TrainingRecords", "Undefended",
+    "chain", "make_defense",
+]  # fmt: skip
+
+#: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.
+DEFENSES: dict[str, type[Defense]] = {"undefended": Undefended, "rsw": SlidingWindow, "rmr": MemoryRegularizer}
+
+#: The paper's name for a chain.
+CHAINS = {"swmr": "rsw+rmr"}
+
+
+def make_defense(kind: str, settings: Mapping[str, Any] | None = None) -> Defense:
+    """A defense from its kind and settings, as they stand in a study.
+
+    Args:
+        kind: a key of :data:`DEFENSES`, ``swmr``, several joined by ``+``, or ``package.module:Class``.
+        settings: hyperparameters; in a chain each goes to the part that has a field of that name.
+
+    Raises:
+        InputError: an unknown kind or setting, or values the defense refuses.
+
+    >>> make_defense("swmr", {"width": 15, "stride": 1, "top": 0.27}).settings["width"]
+    15
+    """
+    classes = [_defense_class(part) for part in CHAINS.get(kind, kind).split("+")]
+    settings = dict(settings or {})
+    known = [name for cls in classes for name in _setting_names(cls)]
+    for name in settings:
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise InputError(f"defense {kind!r} expected settings among {listed}, got {name!r}{did_you_mean(name, known)}")
+    parts = [{name: value for name, value in settings.items() if name in _setting_names(cls)} for cls in classes]
+    return chain(*(from_table(cls, part, f"defense {kind!r}") for cls, part in zip(classes, parts, strict=True)))
+
+
+def _setting_names(cls: type[Defense]) -> list[str]:
+    return [f.name for f in fields(cls)]
+
+
+def _defense_class(kind: str) -> type[Defense]:
+    if ":" in kind:
+        cls = resolve(kind)
+        if not (isinstance(cls, type) and issubclass(cls, Defense)):
+            raise InputError(f"expected {kind!r} to name a subclass of wemem.defenses.Defense, got {cls!r}")
+        return cls
+    if kind not in DEFENSES:
+        known = [*DEFENSES, *CHAINS]
+        raise InputError(
+            f"expected a defense among {', '.join(known)} or 'package.module:Class', got {kind!r}{did_you_mean(kind, known)}"
+        )
+    return DEFENSES[kind]

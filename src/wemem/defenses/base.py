@@ -1,0 +1,131 @@
+"""What a defense is: a frozen value that says how fine-tuning differs from plain fine-tuning.
+
+The training loop asks it three things, each with a default that changes nothing::
+
+    for epoch in epochs:
+        groups = defense.plan(epoch, groups, records)        # which records, batched with whom, at which decay
+        for batch in groups:
+            loss = defense.loss(batch)                       # what is minimized
+
+Its fields are its hyperparameters, its keys in TOML and its search space at once.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from wemem.data.batches import Group
+from wemem.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRecords:
+    """What a defense may know of one member's training data.
+
+    Args:
+        train: int64, shape ``(n,)``, the records the member trains on.
+        labels: int64, shape ``(N,)``, labels of the whole data set.
+        scores: float64, shape ``(N,)``, memorization scores, NaN where there is none; None if none were estimated.
+        seed: for a defense that draws at random; the member's own.
+    """
+
+    train: Int64[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " N"]
+    scores: Float64[np.ndarray, " N"] | None
+    seed: int
+
+    def scores_of(self, records: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Memorization scores of some training records.
+
+        Raises:
+            InputError: a record has no score.
+        """
+        if self.scores is None:
+            raise InputError("expected memorization scores, got none; let the study estimate them or give a score file")
+        scores = np.asarray(self.scores[records])
+        if np.isnan(scores).any():
+            missing = int(records[np.isnan(scores)][0])
+            raise InputError(
+                f"expected a memorization score for every training record, got none for record {missing}; "
+                "use more subset models, or a score file that covers all records"
+            )
+        return scores
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's outputs of the ``S`` members that take part in it.
+
+    Args:
+        logits: shape ``(S, B, C)``, with gradient.
+        labels: int64, shape ``(S, B)``.
+        weights: float32, shape ``(S, B)``; 0 marks padding.
+        epoch: epoch within the round.
+    """
+
+    logits: Float[Tensor, "S B C"]
+    labels: Int64[Tensor, "S B"]
+    weights: Float[Tensor, "S B"]
+    epoch: int
+
+    def mean(self, values: Float[Tensor, "S B"]) -> Float[Tensor, " S"]:
+        """Mean over each member's records, padding left out."""
+        return (values * self.weights).sum(1) / self.weights.sum(1)
+
+    def cross_entropy(self) -> Float[Tensor, "S B"]:
+        """Cross-entropy of each record, in nats."""
+        s, b, c = self.logits.shape
+        return cross_entropy(self.logits.reshape(s * b, c), self.labels.reshape(s * b), reduction="none").view(s, b)
+
+
+@dataclass(frozen=True)
+class Defense(ABC):
+    """A way to fine-tune that leaks less. Subclasses are frozen dataclasses."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Key in results and in TOML."""
+
+    @property
+    def needs_scores(self) -> bool:
+        """True if :meth:`plan` reads memorization scores."""
+        return False
+
+    def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
+        """Which records a member is shown in an epoch of a round, in which groups. By default: what came in.
+
+        Args:
+            epoch: 0-based within the round.
+            groups: the groups so far; at first one group of all training records.
+            records: what is known of them.
+        """
+        return groups
+
+    def loss(self, batch: Batch) -> Float[Tensor, " S"]:
+        """The loss of each member that takes part in a step. By default: mean cross-entropy."""
+        return batch.mean(batch.cross_entropy())
+
+    @property
+    def replaces_loss(self) -> bool:
+        """True if this defense has a loss of its own."""
+        return type(self).loss is not Defense.loss
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Hyperparameters by name, as they stand in results."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Undefended(Defense):
+    """Plain fine-tuning: the identity, and in every comparison."""
+
+    @property
+    def name(self) -> str:
+        return "undefended"

@@ -1,0 +1,70 @@
+"""Composition: each part plans on what the part before it left; at most one of them has a loss of its own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from wemem.data.batches import Group
+from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.errors import InputError
+
+
+@dataclass(frozen=True)
+class Chain(Defense):
+    """Several defenses as one. SWMR is ``Chain((SlidingWindow(...), MemoryRegularizer(...)))``.
+
+    Raises:
+        InputError: fewer than two parts, two of a kind, two that both replace the loss, or equally named settings.
+    """
+
+    parts: tuple[Defense, ...]
+
+    def __post_init__(self) -> None:
+        names = [part.name for part in self.parts]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise InputError(f"a chain needs two or more different defenses, got {' + '.join(names) or 'none'}")
+        settings = [setting for part in self.parts for setting in part.settings]
+        if len(set(settings)) < len(settings):
+            twice = next(name for name in settings if settings.count(name) > 1)
+            raise InputError(f"{' and '.join(names)} both have a setting {twice!r}; rename one to chain them")
+        losses = [part.name for part in self.parts if part.replaces_loss]
+        if len(losses) > 1:
+            raise InputError(f"{losses[0]} and {losses[1]} both replace the loss; chain only one of them")
+
+    @property
+    def name(self) -> str:
+        """``swmr`` for the paper's chain, else the parts' names joined by ``+``."""
+        names = "+".join(part.name for part in self.parts)
+        return "swmr" if names == "rsw+rmr" else names
+
+    @property
+    def needs_scores(self) -> bool:
+        """True if a part needs them."""
+        return any(part.needs_scores for part in self.parts)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All parts' settings."""
+        return {key: value for part in self.parts for key, value in part.settings.items()}
+
+    def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
+        """One part after the other."""
+        for part in self.parts:
+            groups = part.plan(epoch, groups, records)
+        return groups
+
+    def loss(self, batch: Batch) -> Float[Tensor, " S"]:
+        """The loss of the part that has one of its own, else cross-entropy."""
+        return next((part for part in self.parts if part.replaces_loss), Undefended()).loss(batch)
+
+
+def chain(*parts: Defense) -> Defense:
+    """Compose defenses; one alone stays what it is.
+
+    >>> from wemem.defenses import MemoryRegularizer, SlidingWindow
+    >>> chain(SlidingWindow(), MemoryRegularizer()).name
+    'swmr'
+    """
+    return parts[0] if len(parts) == 1 else Chain(parts)

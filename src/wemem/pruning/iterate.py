@@ -1,0 +1,105 @@
+"""Iterative pruning: prune a little, fine-tune under the defense, repeat."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+from torch import Tensor
+
+from wemem.data.dataset import Dataset
+from wemem.data.split import Split
+from wemem.defenses.base import Defense
+from wemem.pruning.importance import Scope, prune, sparsity_of
+from wemem.pruning.schedule import Schedule
+from wemem.randomness import derive_seed
+from wemem.training.backends import Choice
+from wemem.training.ensemble import Ensemble
+from wemem.training.fit import History, OnEpoch, fit
+from wemem.training.recipe import FINETUNE, Recipe
+
+Rewind = Literal["none", "initial"]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How models are pruned, as a value.
+
+    Args:
+        schedule: sparsity of each round.
+        scope: weights compete within their ``layer``, or over all of them (``global``).
+        recipe: fine-tuning of one round.
+        rewind: ``none`` goes on with the weights as they are; ``initial`` sets the kept weights back to their values before
+            any training at the start of each round that prunes (lottery ticket, Frankle & Carbin 2019).
+    """
+
+    schedule: Schedule = Schedule()
+    scope: Scope = "layer"
+    recipe: Recipe = FINETUNE
+    rewind: Rewind = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """The ensemble after one round: pruned to ``sparsity``, fine-tuned, at its best checkpoints."""
+
+    index: int
+    sparsity: float
+    ensemble: Ensemble
+    history: tuple[History, ...]
+    choice: Choice
+
+
+def iterate(
+    ensemble: Ensemble,
+    data: Dataset,
+    split: Split,
+    pruning: Pruning,
+    defense: Defense,
+    *,
+    seeds: Sequence[int],
+    scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
+    initial: Ensemble | None = None,
+    backend: str = "auto",
+    first_round: int = 0,
+    on_epoch: OnEpoch = lambda epoch, running: None,
+) -> Iterator[Round]:
+    """Prune and fine-tune all members, one :class:`Round` after the other.
+
+    Args:
+        ensemble: the dense models, or what round ``first_round - 1`` gave.
+        data, split: as in :func:`~wemem.training.fit.fit`.
+        pruning: schedule, importance, recipe.
+        defense: changes fine-tuning.
+        seeds: one per member.
+        scores: per member, memorization scores (N,) of its training records, for a defense that needs them.
+        initial: the untrained ensemble, for ``rewind = "initial"``.
+        backend: as in :func:`~wemem.training.fit.fit`.
+        first_round: where to go on; rounds do not depend on what was computed in one call and what in another.
+        on_epoch: called after each epoch.
+    """
+    for index in range(first_round, pruning.schedule.rounds):
+        pruned = _prune_to(ensemble, pruning, index, initial)
+        fitted = fit(
+            pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
+            defense=defense, scores=scores, backend=backend, on_epoch=on_epoch,
+        )  # fmt: skip
+        ensemble = fitted.ensemble
+        yield Round(index, sparsity_of(ensemble), ensemble, fitted.history, fitted.choice)
+
+
+def _prune_to(ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None) -> Ensemble:
+    sparsity = pruning.schedule.sparsities[index]
+    if sparsity == 0:
+        return ensemble
+    masks = prune(ensemble, sparsity, pruning.scope)
+    if pruning.rewind == "initial":
+        if initial is None:
+            raise ValueError("rewinding expected the untrained ensemble, got None")
+        ensemble = replace(ensemble, parameters=initial.parameters, buffers=initial.buffers)
+    return replace(ensemble, masks=masks, parameters=_masked(ensemble.parameters, masks))
+
+
+def _masked(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n: t.masked_fill(~masks[n], 0.0) if n in masks else t for n, t in parameters.items()}

@@ -1,0 +1,208 @@
+"""A running study on the console: a live display on a terminal, one plain line per finished stage elsewhere."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from wemem.render.wording import duration, printable
+
+#: Finished stages that stay in sight, and the widest that the display gets.
+HISTORY, WIDTH = 5, 100
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The stage that runs: its name, its share of the planned work, and when it began."""
+
+    name: str
+    work: float
+    began: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """Everything that has ended: names with what they took, and the sums.
+
+    Args:
+        lines: the last stages, each with its seconds or where it was found.
+        stages: how many in all.
+        stored: how many of them were found in the store.
+        work: of all stages.
+        worked: of those that were not in the store, ...
+        seconds: ... and the time that took.
+    """
+
+    lines: tuple[tuple[str, str], ...] = ()
+    stages: int = 0
+    stored: int = 0
+    work: float = 0.0
+    worked: float = 0.0
+    seconds: float = 0.0
+
+    def then(self, stage: Stage, seconds: float, *, stored: bool) -> "Done":
+        """With one more stage."""
+        line = (stage.name, "found in store" if stored else duration(seconds))
+        return Done(
+            lines=(*self.lines, line)[-HISTORY:],
+            stages=self.stages + 1,
+            stored=self.stored + stored,
+            work=self.work + stage.work,
+            worked=self.worked + (0.0 if stored else stage.work),
+            seconds=self.seconds + (0.0 if stored else seconds),
+        )
+
+
+def time_left(todo: float, worked: float, seconds: float) -> float | None:
+    """Seconds for the work that is left, at the pace so far; None within the first second, which is mostly warm-up.
+
+    >>> time_left(todo=300.0, worked=100.0, seconds=20.0)
+    60.0
+    """
+    return todo * seconds / worked if worked > 0 and seconds >= 1 else None
+
+
+class LiveProgress:
+    """Shows a study's :class:`~wemem.study.progress.Progress`; a context manager.
+
+    Stages found in the store count as done but not as time, so that a study that goes on where it was killed is not
+    believed to finish at once; those that will yet be found there are not known, so that it may finish sooner.
+
+    Reporting costs next to nothing: it replaces one value, and the display reads it eight times a second.
+
+    Args:
+        console: where to show it.
+
+    >>> with LiveProgress(Console(width=80)) as progress:
+    ...     progress.plan(2.0)
+    ...     progress.begin("dense models, seed 0", 1.0)
+    ...     progress.end(stored=True)
+     50 %  dense models, seed 0: found in store
+    1 stage in 0.0 s, 1 of them found in store
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._began = console.get_time()
+        self._planned = 0.0
+        self._done = Done()
+        self._stage: Stage | None = None
+        self._at = (0.0, "")
+
+    def __enter__(self) -> Self:
+        self._began = self._console.get_time()
+        if self._console.is_terminal and self._console.is_interactive:
+            self._live = Live(console=self._console, get_renderable=self._display, refresh_per_second=8)
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            # What was going on when it broke stays in sight.
+            self._live.transient = error is None
+            self._live.stop()
+        if error is None and self._done.stages:
+            self._say(self._summary())
+
+    def plan(self, work: float) -> None:
+        """The work of everything to come."""
+        self._planned = self._done.work + work
+
+    def begin(self, stage: str, work: float) -> None:
+        """A stage starts."""
+        self._at = (0.0, "")
+        self._stage = Stage(printable(stage), work, self._console.get_time())
+
+    def advance(self, fraction: float, detail: str) -> None:
+        """Where the stage is; cheap enough for every step."""
+        self._at = (fraction, detail)
+
+    def end(self, *, stored: bool) -> None:
+        """The stage is done.
+
+        Raises:
+            RuntimeError: none began.
+        """
+        stage = self._stage
+        if stage is None:
+            raise RuntimeError("expected begin() before end()")
+        self._stage = None
+        self._done = self._done.then(stage, self._console.get_time() - stage.began, stored=stored)
+        if self._live is None:
+            name, took = self._done.lines[-1]
+            self._say(f"{100 * self._shares()[1]:3.0f} %  {name}: {took}")
+
+    def warn(self, message: str) -> None:
+        """One line, above the display."""
+        self._say(f"warning: {printable(message)}", style="yellow" if self._live else None)
+
+    def _say(self, line: str, style: str | None = None) -> None:
+        self._console.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def _shares(self) -> tuple[float, float]:
+        """How much of the stage and of the whole study is done, in [0, 1]."""
+        done, stage = self._done.work, self._stage
+        fraction = min(1.0, max(0.0, self._at[0])) if stage else 0.0
+        work = stage.work if stage else 0.0
+        planned = max(self._planned, done + work)
+        return fraction, (done + fraction * work) / planned if planned > 0 else 0.0
+
+    def _display(self) -> RenderableType:
+        """The last finished stages, the one that runs, and the whole."""
+        now, width = self._console.get_time(), min(WIDTH, self._console.width)
+        in_stage, in_all = self._shares()
+        stage, done = self._stage, self._done
+        room = max(0, self._console.height - 6)
+        above, below = _rows(width), _rows(width)
+        for name, took in done.lines[len(done.lines) - min(room, len(done.lines)) :]:
+            above.add_row(Text(name), "", "", Text(took), style="dim")
+        parts: list[RenderableType] = [above]
+        if stage is not None:
+            above.add_row(Text(stage.name, "bold"), *_bar(in_stage, width), duration(now - stage.began))
+            parts.append(_line("  " + printable(self._at[1])))
+        below.add_row(Text("whole study", "bold"), *_bar(in_all, width), duration(now - self._began))
+        return Group(*parts, below, _line("  " + self._time_left(now, in_stage)))
+
+    def _time_left(self, now: float, fraction: float) -> str:
+        done, stage = self._done, self._stage
+        worked, seconds = done.worked, done.seconds
+        finished = done.work
+        if stage is not None:
+            worked += fraction * stage.work
+            seconds += now - stage.began
+            finished += fraction * stage.work
+        left = time_left(max(0.0, self._planned - finished), worked, seconds)
+        return "estimating the time left" if left is None else f"about {duration(left)} left"
+
+    def _summary(self) -> str:
+        done = self._done
+        stages = "1 stage" if done.stages == 1 else f"{done.stages} stages"
+        found = f", {done.stored} of them found in store" if done.stored else ""
+        return f"{stages} in {duration(self._console.get_time() - self._began)}{found}"
+
+
+def _rows(width: int) -> Table:
+    """Columns for the name, the bar, its per cent and the time; the same in both halves of the display."""
+    rows = Table.grid(padding=(0, 1, 0, 0))
+    rows.width = width
+    rows.add_column(no_wrap=True, overflow="crop", ratio=1)
+    rows.add_column(width=width // 4)
+    rows.add_column(width=5, justify="right", no_wrap=True)
+    rows.add_column(width=14, justify="right", no_wrap=True)
+    return rows
+
+
+def _bar(fraction: float, width: int) -> tuple[ProgressBar, str]:
+    return ProgressBar(total=1.0, completed=fraction, width=width // 4), f"{100 * fraction:.0f} %"
+
+
+def _line(text: str) -> Text:
+    return Text(text, style="dim", no_wrap=True, overflow="crop")

@@ -1,0 +1,246 @@
+"""What an attacker may see: the outputs of ``K`` models on ``N`` records, and who was trained on what.
+
+An attack gets nothing else: no weights, no data. Member 0 is the victim; its roles are what the audit judges by and
+what no attack may read (:meth:`Signals.without` is how an attack calibrates itself on the other members only).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Int8, Int64
+from scipy.special import log_softmax, softmax
+
+from wemem.data.split import Role
+from wemem.errors import InputError
+from wemem.randomness import generator
+from wemem.training.ensemble import Ensemble
+
+SignalLayout = Literal["disjoint", "shadows", "shared"]
+
+#: Optional signals, each with leading axes ``(K, N)``, and what they hold.
+EXTRAS: Mapping[str, str] = {
+    "sensitivity": "(K, N, C) mean |f(x + eps u) - f(x)| / eps of the probabilities over Gaussian u",
+    "queries": "(K, N, Q, C) logits of Q augmented queries, the plain record first",
+    "robustness": "(K, N) share of noisy copies of the record that get its label",
+    "trajectory": "(K, N, R, C) logits after each pruning round, the last one being `logits`",
+    "dense": "(K, N, C) logits of the original, unpruned model",
+}
+
+#: Logits taken at a time, 1 MiB in float64: small enough for the cache, large enough for NumPy.
+BLOCK = 1 << 17
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Outputs of ``K`` models on ``N`` records.
+
+    Args:
+        logits: float32, shape ``(K, N, C)``.
+        labels: int64, shape ``(N,)``.
+        roles: int8, shape ``(K, N)``, values of :class:`~wemem.data.split.Role`.
+        records: int64, shape ``(N,)``, each row's index in the data set.
+        layout: ``disjoint`` if no row has a role both for member 0 and for another, ``shadows`` for those others by
+            themselves (they share rows as it happens), ``shared`` if the members are random halves of the same rows.
+        provenance: one fingerprint per member of how it was made (architecture, schedule, mask rule, defense and its
+            settings). The audit calls itself adaptive only if all are equal.
+        extras: further arrays with leading axes ``(K, N)``, named in :data:`EXTRAS`.
+
+    Raises:
+        InputError: shapes that do not fit, NaN logits, or a layout that does not hold.
+    """
+
+    logits: Float32[np.ndarray, "K N C"]
+    labels: Int64[np.ndarray, " N"]
+    roles: Int8[np.ndarray, "K N"]
+    records: Int64[np.ndarray, " N"]
+    layout: SignalLayout
+    provenance: tuple[str, ...]
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 3:
+            raise InputError(f"expected logits (K, N, C), got {self.logits.shape}")
+        k, n, c = self.logits.shape
+        for name, array, shape in (
+            ("labels", self.labels, (n,)), ("roles", self.roles, (k, n)), ("records", self.records, (n,)),
+            *((name, array, (k, n)) for name, array in self.extras.items()),
+        ):  # fmt: skip
+            if array.shape[: len(shape)] != shape:
+                raise InputError(f"expected {name} of shape {shape} for logits {(k, n, c)}, got {array.shape}")
+        if len(self.provenance) != k:
+            raise InputError(f"expected {k} provenance fingerprints, got {len(self.provenance)}")
+        unknown = sorted(set(self.extras) - set(EXTRAS))
+        if unknown:
+            raise InputError(f"expected extras among {sorted(EXTRAS)}, got {unknown[0]!r}")
+        if n and (self.labels.min() < 0 or self.labels.max() >= c):
+            raise InputError(f"expected labels 0..{c - 1}, got {int(self.labels.min())}..{int(self.labels.max())}")
+        for name, array in {"logits": self.logits, **self.extras}.items():
+            if not np.isfinite(array).all():
+                raise InputError(f"expected finite {name}, got NaN or infinity; the model diverged or the file is broken")
+        if self.layout == "disjoint":
+            shared = (self.roles[0] != Role.UNUSED) & (self.roles[1:] != Role.UNUSED).any(axis=0)
+            if shared.any():
+                raise InputError(
+                    f"expected no audited record among the shadows' records, got {int(shared.sum())} shared; "
+                    "an attack that learns from shadows would be scored on what it has learned"
+                )
+
+    @property
+    def members(self) -> int:
+        """K, the number of models."""
+        return len(self.logits)
+
+    @property
+    def classes(self) -> int:
+        """C, the number of classes."""
+        return self.logits.shape[2]
+
+    @property
+    def adaptive(self) -> bool:
+        """True if every member was made exactly as the victim was."""
+        return len(set(self.provenance)) == 1
+
+    def audited(self, member: int) -> Int64[np.ndarray, " n"]:
+        """Rows on which ``member`` is judged: its members and its non-members, ascending."""
+        return np.flatnonzero((self.roles[member] == Role.TRAIN) | (self.roles[member] == Role.AUDIT))
+
+    def is_member(self, member: int) -> np.ndarray:
+        """bool, shape ``(n,)``: which of :meth:`audited` rows ``member`` was trained on."""
+        return np.asarray(self.roles[member, self.audited(member)] == Role.TRAIN)
+
+    @property
+    def population(self) -> Int64[np.ndarray, " p"]:
+        """Rows that no member uses in any role."""
+        return np.flatnonzero((self.roles == Role.UNUSED).all(axis=0))
+
+    def log_probabilities(self, member: int, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n C"]:
+        """float64 log-softmax of one member's logits."""
+        return np.asarray(log_softmax(self.logits[member, rows].astype(np.float64), axis=-1))
+
+    def probabilities(self, member: int, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n C"]:
+        """float64 softmax of one member's logits."""
+        return np.asarray(np.exp(self.log_probabilities(member, rows)))
+
+    @cached_property
+    def logit_confidence(self) -> Float[np.ndarray, "K N"]:
+        """:func:`logit_confidence` of every model and record; attacking every member in turn computes it once."""
+        return logit_confidence(self.logits, self.labels)
+
+    @cached_property
+    def query_logit_confidence(self) -> Float[np.ndarray, "K N Q"]:
+        """The same of every augmented query, the plain record first."""
+        queries = np.moveaxis(self.extras["queries"], 2, 1)
+        return np.moveaxis(logit_confidence(queries, self.labels), 1, 2)
+
+    def select(self, members: list[int]) -> "Signals":
+        """The same rows for some of the members, in the given order."""
+        chosen = replace(
+            self,
+            layout="shadows" if self.layout == "disjoint" and members[:1] != [0] else self.layout,
+            logits=self.logits[members],
+            roles=self.roles[members],
+            provenance=tuple(self.provenance[m] for m in members),
+            extras={name: array[members] for name, array in self.extras.items()},
+        )
+        for name in ("logit_confidence", "query_logit_confidence"):
+            if name in self.__dict__:  # computed already
+                chosen.__dict__[name] = self.__dict__[name][members]
+        return chosen
+
+    def without(self, member: int) -> "Signals":
+        """The world as the adversary knows it when ``member`` is attacked: every member but that one."""
+        return self.select([m for m in range(self.members) if m != member])
+
+
+def logit_confidence(logits: Float[np.ndarray, "... N C"], labels: Int64[np.ndarray, " N"]) -> Float[np.ndarray, "... N"]:
+    """``log p_y - log sum_{c != y} p_c = x_y - logsumexp_{c != y} x_c``, the logit of the true-class probability, float64.
+
+    From logits the softmax's normalizer cancels and nothing saturates: probabilities that round to 1 keep their
+    order. LiRA's statistic (Carlini et al., S&P 2022), close to normal over models; the probability is its logistic function.
+
+    Args:
+        logits: shape ``(..., N, C)``, any floating type; read in blocks, so that no float64 copy of them is made.
+        labels: shape ``(N,)``.
+
+    Raises:
+        InputError: fewer than two classes.
+
+    With two classes it is the difference of the logits, here far beyond where ``1 - p`` is 0 in float64:
+
+    >>> logit_confidence(np.array([[90.0, -10.0], [0.5, 2.0]]), np.array([0, 0])).tolist()
+    [100.0, -1.5]
+    """
+    *leading, n, classes = logits.shape
+    if classes < 2:
+        raise InputError(f"expected logits of at least 2 classes, got {classes}; with one there is nothing to infer from")
+    confidence = np.empty((*leading, n))
+    step = max(1, BLOCK // classes)
+    for index in np.ndindex(*leading):
+        for start in range(0, n, step):
+            x = logits[index][start : start + step].astype(np.float64)
+            true = np.arange(len(x)), labels[start : start + step]
+            own = x[true]
+            x[true] = -np.inf
+            peak = x.max(axis=1)
+            rest = np.log(np.exp(x - peak[:, None]).sum(axis=1))
+            confidence[index][start : start + step] = (own - peak) - rest
+    return confidence
+
+
+def query_models(
+    ensemble: Ensemble, features: Float32[np.ndarray, "N ..."], labels: Int64[np.ndarray, " N"], needs: frozenset[str],
+    *, seed: int,
+) -> dict[str, np.ndarray]:
+    """What an adversary gets by querying every member: ``logits`` and those of ``needs`` that queries can give.
+
+    Args:
+        ensemble: K models.
+        features: N records.
+        labels: their labels.
+        needs: names of :data:`EXTRAS`; ``trajectory`` and ``dense`` need other models and are not collected here.
+        seed: for the random queries.
+    """
+    found: dict[str, np.ndarray] = {"logits": ensemble.logits(features)}
+    if "sensitivity" in needs:
+        found["sensitivity"] = sensitivity(ensemble, features, softmax(found["logits"], axis=-1), seed=seed)
+    if "robustness" in needs:
+        found["robustness"] = robustness(ensemble, features, labels, seed=seed)
+    return found
+
+
+def sensitivity(
+    ensemble: Ensemble, features: Float32[np.ndarray, "N ..."], probabilities: Float32[np.ndarray, "K N C"], *,
+    seed: int, directions: int = 10, step: float = 1e-3,
+) -> Float32[np.ndarray, "K N C"]:
+    """Mean ``|p(x + eps u) - p(x)| / eps`` over Gaussian directions ``u`` (Yuan & Zhang, USENIX Security 2022)."""
+    total = np.zeros_like(probabilities)
+    for d in range(directions):
+        u = generator(seed, "sensitivity", d).standard_normal(features.shape, np.float32)
+        total += np.abs(softmax(ensemble.logits(features + step * u), axis=-1) - probabilities)
+    return total / np.float32(directions * step)
+
+
+def robustness(
+    ensemble: Ensemble, features: Float32[np.ndarray, "N ..."], labels: Int64[np.ndarray, " N"], *,
+    seed: int, copies: int = 20,
+) -> Float32[np.ndarray, "K N"]:
+    """Share of noisy copies that get the record's label (Choquette-Choo et al., ICML 2021).
+
+    Features that are all 0 or 1 are flipped at rates from 1 % to 20 %, others get Gaussian noise of 0.05 to 1 standard
+    deviations, so that records near and far from the decision boundary are told apart.
+    """
+    binary = bool(np.isin(features, (0, 1)).all())
+    right = np.zeros((len(ensemble), len(features)), np.float32)
+    for i in range(copies):
+        rng = generator(seed, "robustness", i)
+        share = i / max(1, copies - 1)
+        if binary:
+            noisy = np.abs(features - (rng.random(features.shape, np.float32) < 0.01 + 0.19 * share))
+        else:
+            scale = np.float32((0.05 + 0.95 * share) * features.std())
+            noisy = features + scale * rng.standard_normal(features.shape, np.float32)
+        right += ensemble.logits(noisy.astype(np.float32)).argmax(-1) == labels
+    return right / np.float32(copies)

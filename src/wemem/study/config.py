@@ -1,0 +1,285 @@
+"""A study as a value, and TOML to and from it."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from wemem.attacks import make_attacks
+from wemem.attacks.base import Attack
+from wemem.data.sources import DataSource
+from wemem.defenses import Defense, make_defense
+from wemem.errors import InputError
+from wemem.memorization import Form
+from wemem.models import Model, make_model
+from wemem.pruning import Pruning, Schedule
+from wemem.pruning.importance import Scope
+from wemem.pruning.iterate import Rewind
+from wemem.pruning.schedule import ScheduleKind
+from wemem.resolve import did_you_mean
+from wemem.settings import from_table
+from wemem.training import FINETUNE, Recipe
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """The table ``[split]``.
+
+    Args:
+        shadows: shadow models, made as the victim was, from the adversary's half of the records.
+        train: share of a half that a model trains on.
+        dev: share of a half for early stopping; the rest are its audited non-members.
+        references: models on random halves of the audited records, for attacks that need them (LiRA, RMIA); even.
+    """
+
+    shadows: int = 5
+    train: float = 0.6
+    dev: float = 0.1
+    references: int = 16
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """The table ``[scores]``: how each party estimates memorization scores of its own records.
+
+    Args:
+        models: subset models of a party.
+        fraction: share of the victim's number of training records that a subset model trains on.
+        form: average the true class's ``probability`` or the ``indicator`` of a right prediction.
+        file: the defender's scores from a ``.csv`` or ``.parquet`` file instead.
+    """
+
+    models: int = 40
+    fraction: float = 0.7
+    form: Form = "probability"
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.models < 2:
+            raise InputError(f"models must be at least 2, got {self.models}; scores compare models with and without a record")
+        if not 0 < self.fraction < 1:
+            raise InputError(f"fraction must be in (0, 1), got {self.fraction}")
+
+
+@dataclass(frozen=True)
+class VictimSettings:
+    """The table ``[victim]``: a model that exists already, in place of one the study trains.
+
+    Args:
+        weights: its ``.safetensors`` file.
+        members: a ``.csv`` or ``.parquet`` file with a column ``record``, or an ``.npz`` with an array ``members``: the
+            indices of the records it was trained on.
+    """
+
+    weights: str
+    members: str
+
+
+@dataclass(frozen=True)
+class PruningSettings:
+    """The table ``[pruning]``.
+
+    Args:
+        sparsity: one or several target sparsities.
+        rounds: rounds of pruning and fine-tuning.
+        schedule: ``geometric``, ``cubic``, ``linear`` or ``one_shot``.
+        scope: ``layer`` or ``global``.
+        rewind: ``none`` or ``initial``.
+    """
+
+    sparsity: float | tuple[float, ...] = 0.6
+    rounds: int = 5
+    schedule: ScheduleKind = "geometric"
+    scope: Scope = "layer"
+    rewind: Rewind = "none"
+
+    def __post_init__(self) -> None:
+        if not self.sparsities:
+            raise InputError("sparsity expected one or more values, got none")
+        for sparsity in self.sparsities:
+            Schedule(sparsity, self.rounds, self.schedule)
+
+    @property
+    def sparsities(self) -> tuple[float, ...]:
+        """All targets."""
+        return self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
+
+    def to(self, sparsity: float, recipe: Recipe) -> Pruning:
+        """How to prune to one of the targets."""
+        return Pruning(Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Everything that determines a study's results, apart from the machine.
+
+    Args:
+        data: where the records come from.
+        model: the architecture.
+        defenses: each with a label that is unique in the study.
+        attacks: what audits each of them.
+        seeds: one whole repetition per seed.
+        name: of the study.
+        backend: ``auto``, ``vmapped`` or ``sequential``.
+        split, scores, training, pruning, finetune, victim: the tables of those names.
+        table: the study as plain JSON-able values, for results.
+    """
+
+    data: DataSource
+    model: Model
+    defenses: Mapping[str, Defense]
+    attacks: tuple[Attack, ...]
+    seeds: tuple[int, ...] = (0,)
+    name: str = "study"
+    backend: str = "auto"
+    split: SplitSettings = SplitSettings()
+    scores: ScoreSettings = ScoreSettings()
+    training: Recipe = Recipe()
+    pruning: PruningSettings = PruningSettings()
+    finetune: Recipe = FINETUNE
+    victim: VictimSettings | None = None
+    table: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.defenses:
+            raise InputError("a study needs at least one defense, got none; add [[defenses]] with kind = \"undefended\"")
+        if not self.seeds:
+            raise InputError("a study needs at least one seed, got none")
+        if self.backend not in ("auto", "vmapped", "sequential"):
+            raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
+
+
+#: Tables of a study file that are plain settings.
+_TABLES: Mapping[str, type] = {"split": SplitSettings, "scores": ScoreSettings, "training": Recipe, "pruning": PruningSettings}
+_SCALARS = ("name", "seeds", "attacks", "backend")
+_KEYS = (*_SCALARS, "data", "model", *_TABLES, "finetune", "victim", "defenses")
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """A study from a TOML file.
+
+    Args:
+        path: the file; paths in it are relative to the working directory.
+        overrides: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and TOML values.
+
+    Raises:
+        InputError: the file cannot be read, or what :func:`parse_study` refuses.
+    """
+    try:
+        if path.stat().st_size > 2**20:
+            raise InputError(f"expected a study file of at most 1 MiB, got {path} of {path.stat().st_size} bytes")
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the study {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"expected TOML in {path}, got an error: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    return parse_study(table)
+
+
+def parse_study(table: Mapping[str, Any]) -> StudyConfig:
+    """A study from the table that TOML gives.
+
+    Raises:
+        InputError: an unknown key, a value out of range, an unknown defense or attack.
+
+    >>> study = parse_study({"data": {"source": "digits"}, "attacks": "threshold", "defenses": ["undefended", "rsw"]})
+    >>> list(study.defenses), study.pruning.sparsities
+    (['undefended', 'rsw'], (0.6,))
+    """
+    for key in table:
+        if key not in _KEYS:
+            raise InputError(f"a study expected keys among {', '.join(_KEYS)}, got {key!r}{did_you_mean(key, _KEYS)}")
+    tables = {key: table.get(key, {}) for key in ("data", "model", "finetune", *_TABLES)}
+    for key, value in tables.items():
+        if not isinstance(value, Mapping):
+            raise InputError(f"expected [{key}] to be a table, got {value!r}")
+    if "source" not in tables["data"]:
+        raise InputError('a study expected [data] with a source, got none; add source = "digits" or a file')
+    model = {"kind": "fc", **tables["model"]}
+    attacks = table.get("attacks", "ten")
+    settings = {key: from_table(cls, tables[key], f"[{key}]") for key, cls in _TABLES.items()}
+    victim = from_table(VictimSettings, table["victim"], "[victim]") if "victim" in table else None
+    scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table and k != "attacks"}, "a study")
+    study = StudyConfig(
+        data=from_table(DataSource, tables["data"], "[data]"),
+        model=make_model(model["kind"], {k: v for k, v in model.items() if k != "kind"}),
+        defenses=_defenses(table.get("defenses", ["undefended", "rsw", "rmr", "swmr"])),
+        attacks=tuple(make_attacks(attacks)),
+        finetune=from_table(Recipe, {"epochs": FINETUNE.epochs, **tables["finetune"]}, "[finetune]"),
+        victim=victim,
+        **asdict(scalars),
+        **settings,
+    )
+    return replace(study, table=_as_table(study, model, attacks))
+
+
+@dataclass(frozen=True)
+class _Scalars:
+    name: str = "study"
+    seeds: tuple[int, ...] = (0,)
+    backend: str = "auto"
+
+
+def _defenses(entries: object) -> dict[str, Defense]:
+    """Defenses by label: the kind, with its settings where the kind occurs more than once."""
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise InputError(f"expected defenses to be a list, got {entries!r}")
+    made: dict[str, Defense] = {}
+    tables = [{"kind": entry} if isinstance(entry, str) else entry for entry in entries]
+    kinds = [entry.get("kind") if isinstance(entry, Mapping) else None for entry in tables]
+    for entry, kind in zip(tables, kinds, strict=True):
+        if not isinstance(kind, str):
+            raise InputError(f"expected every defense to have a kind, got {entry!r}")
+        settings = {key: value for key, value in entry.items() if key not in ("kind", "label")}
+        spelled = " ".join([kind, *(f"{key}={value}" for key, value in settings.items())])
+        label = str(entry.get("label", kind if kinds.count(kind) == 1 else spelled))
+        if label in made or label == "dense":
+            raise InputError(f"expected defenses with different labels, got {label!r} twice; give each a label")
+        made[label] = make_defense(kind, settings)
+    return made
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"expected --set key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = path.strip().split(".")
+    node: Any = table
+    for part in parents:
+        node = node[_index(node, part, path)] if isinstance(node, list) else node.setdefault(part, {})
+        if not isinstance(node, dict | list):
+            raise InputError(f"--set {path}: expected {part!r} to be a table, got {node!r}")
+    if isinstance(node, list):
+        node[_index(node, last, path)] = value
+    else:
+        node[last] = value
+
+
+def _index(node: list[Any], part: str, path: str) -> int:
+    if not (part.isdecimal() and int(part) < len(node)):
+        raise InputError(f"--set {path}: expected an index 0..{len(node) - 1}, got {part!r}")
+    return int(part)
+
+
+def _as_table(study: StudyConfig, model: Mapping[str, Any], attacks: object) -> dict[str, Any]:
+    """The study with every default spelled out, as plain JSON-able values."""
+    return {
+        "name": study.name,
+        "seeds": list(study.seeds),
+        "backend": study.backend,
+        "attacks": attacks,
+        "data": asdict(study.data),
+        "model": {"kind": model["kind"], **{f.name: getattr(study.model, f.name) for f in fields(study.model)}},  # type: ignore[arg-type]
+        "defenses": [
+            {"label": label, "kind": defense.name, **defense.settings} for label, defense in study.defenses.items()
+        ],
+        **{key: asdict(getattr(study, key)) for key in (*_TABLES, "finetune")},
+        **({"victim": asdict(study.victim)} if study.victim else {}),
+    }

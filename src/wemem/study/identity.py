@@ -1,0 +1,38 @@
+"""What tells two models, defenses or attacks apart, as JSON-able values for keys and certificates."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from wemem.models import CustomModel
+from wemem.resolve import resolve
+
+
+def identity(value: object) -> Any:
+    """A value spelled out: a dataclass as its class and fields, a user's own class or factory with its source.
+
+    >>> from wemem.defenses import Undefended
+    >>> identity(Undefended())
+    {'class': 'wemem.defenses.base.Undefended'}
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        spelled = {"class": f"{cls.__module__}.{cls.__qualname__}"}
+        if not cls.__module__.startswith("wemem."):
+            spelled["source"] = source_fingerprint(cls)
+        if isinstance(value, CustomModel):
+            spelled["source"] = source_fingerprint(resolve(value.factory))
+        return {**spelled, **{f.name: identity(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, Mapping):
+        return {str(name): identity(item) for name, item in value.items()}
+    return [identity(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def source_fingerprint(thing: object) -> str:
+    """SHA-256 of the file that defines a class or function, so that an edited one never meets a stale result."""
+    thing = thing if isinstance(thing, type) else inspect.unwrap(thing)  # type: ignore[arg-type]
+    file = inspect.getsourcefile(thing)  # type: ignore[arg-type]
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

@@ -1,0 +1,36 @@
+"""What a running study says of itself; whoever shows it implements :class:`Progress`."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives a study's stages in the order they run, each with its share of the work."""
+
+    def plan(self, work: float) -> None:
+        """The work of everything to come, in records times models times expected epochs."""
+
+    def begin(self, stage: str, work: float) -> None:
+        """A stage starts: what it is, in the words of a table, and its share of the planned work."""
+
+    def advance(self, fraction: float, detail: str) -> None:
+        """How much of the stage is done, in [0, 1], and where it is: round, epoch, models still training."""
+
+    def end(self, *, stored: bool) -> None:
+        """The stage is done; ``stored`` if it was found in the store and cost nothing."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know that does not stop the study."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def plan(self, work: float) -> None: ...
+
+    def begin(self, stage: str, work: float) -> None: ...
+
+    def advance(self, fraction: float, detail: str) -> None: ...
+
+    def end(self, *, stored: bool) -> None: ...
+
+    def warn(self, message: str) -> None: ...

@@ -1,0 +1,8 @@
+"""Training of ensembles: all members together, or one after another with the same result."""
+
+from wemem.training.backends import Choice, choose_backend
+from wemem.training.ensemble import Ensemble
+from wemem.training.fit import Fitted, History, accuracy, fit
+from wemem.training.recipe import FINETUNE, Recipe
+
+__all__ = ["FINETUNE", "Choice", "Ensemble", "Fitted", "History", "Recipe", "accuracy", "choose_backend", "fit"]

@@ -1,0 +1,103 @@
+"""How the members of an ensemble are computed: all at once, or one after another.
+
+``vmapped`` runs all members through one batched graph (``torch.func``); ``sequential`` calls each member's module as
+plain PyTorch would, and is the oracle for the other. Which one is the default is a fixed rule that
+``benchmarks/ensemble_backends.py`` justifies, so that the same study gives the same bytes everywhere.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from wemem.errors import InputError
+from wemem.training.ensemble import Ensemble
+
+Backend = Literal["vmapped", "sequential"]
+State = Mapping[str, Tensor]
+Forward = Callable[[State, State, Float[Tensor, "S B ..."]], Float[Tensor, "S B C"]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend and the reason for it, as they stand in results."""
+
+    backend: Backend
+    reason: str
+
+
+def choose_backend(ensemble: Ensemble, example: Float[Tensor, "2 ..."], requested: str = "auto") -> Choice:
+    """The backend for an ensemble: as requested, or by the fixed rule, after a two-member trial.
+
+    Args:
+        ensemble: at least one member.
+        example: two records.
+        requested: ``auto``, ``vmapped`` or ``sequential``.
+
+    Raises:
+        InputError: an unknown request, a model that fails on plain input, or one that cannot be vmapped but was asked to.
+    """
+    if requested not in ("auto", "vmapped", "sequential"):
+        raise InputError(f"backend must be auto, vmapped or sequential, got {requested!r}")
+    _require_classifier(ensemble, example)
+    if requested == "sequential":
+        return Choice("sequential", "requested")
+    if requested == "auto" and _has_convolution(ensemble.template):
+        return Choice("sequential", "rule: convolutions run faster one model after another on a CPU")
+    failure = _vmap_failure(ensemble, example)
+    if failure is None:
+        return Choice("vmapped", "requested" if requested == "vmapped" else "rule: no convolutions")
+    if requested == "vmapped":
+        raise InputError(f"the model cannot be vmapped: {failure}; use backend = \"sequential\"")
+    return Choice("sequential", f"the model cannot be vmapped: {failure}")
+
+
+def forward_of(backend: Backend, template: nn.Module) -> Forward:
+    """The function that maps stacked state and inputs ``(S, B, ...)`` to logits ``(S, B, C)``."""
+
+    def one(parameters: State, buffers: State, x: Tensor) -> Tensor:
+        return functional_call(template, ({**parameters, **buffers},), (x,))  # type: ignore[no-any-return]
+
+    def each(parameters: State, buffers: State, x: Tensor) -> Tensor:
+        return torch.stack(
+            [one({n: t[k] for n, t in parameters.items()}, {n: t[k] for n, t in buffers.items()}, x[k])
+             for k in range(len(x))]
+        )  # fmt: skip
+
+    return vmap(one, randomness="different") if backend == "vmapped" else each
+
+
+def _has_convolution(module: nn.Module) -> bool:
+    return any(isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) for m in module.modules())
+
+
+def _require_classifier(ensemble: Ensemble, example: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            logits = ensemble.module(0)(example)
+    except RuntimeError as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"the model fails on input of shape {tuple(example.shape)}: {line}; check its input size") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"expected the model to map (B, ...) to logits (B, C), got {shape} for B={len(example)}")
+
+
+def _vmap_failure(ensemble: Ensemble, example: Tensor) -> str | None:
+    """Forward and backward of two members on two records; the first line of what went wrong, or None."""
+    pair = ensemble.select([0, len(ensemble) - 1])
+    leaves = {n: t.requires_grad_() for n, t in pair.parameters.items()}
+    was_training = pair.template.training
+    try:
+        pair.template.train()
+        logits = forward_of("vmapped", pair.template)(leaves, pair.buffers, torch.stack([example, example]))
+        torch.autograd.grad(logits.sum(), list(leaves.values()), allow_unused=True)
+    except RuntimeError as error:
+        return str(error).splitlines()[0][:200]
+    finally:
+        pair.template.train(was_training)
+    return None

@@ -1,0 +1,60 @@
+"""Dropout whose mask is a pure function of (member, step, layer, position).
+
+PyTorch's dropout draws from one global stream, so that a member's mask would depend on who trains beside it and on
+the backend. Here every unit's bit is a hash of its position and of a key that the training loop sets before each
+step; all members together, one alone, and any order of training give the same masks.
+"""
+
+import torch
+from torch import Tensor, nn
+
+# the finalizer of "lowbias32" (C. Wellons, public domain): an avalanche in two multiplications
+_MULTIPLIERS = (0x7FEB352D, 0x846CA68B - 2**32)
+
+
+class MemberDropout(nn.Module):
+    """Inverted dropout with probability ``p``; :attr:`key` says which mask.
+
+    Args:
+        p: probability of dropping a unit.
+        layer: tells this layer's masks from those of the model's other dropout layers.
+    """
+
+    key: Tensor
+
+    def __init__(self, p: float, layer: int) -> None:
+        super().__init__()
+        self.p = p
+        self.layer = layer
+        self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        position = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
+        bits = _mix(position ^ _mix(self.key + self.layer))
+        # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its sign bit is the verdict.
+        # Integer arithmetic because comparisons to bool and torch.where are several times slower on a CPU.
+        threshold = (int(self.p * 2**32) - 2**31) >> 1
+        keep = (((bits >> 1) - threshold) >> 31) + 1
+        return x * (keep.to(x.dtype) * (1 / (1 - self.p)))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, layer={self.layer}"
+
+
+def _mix(h: Tensor) -> Tensor:
+    h = (h ^ ((h >> 16) & 0xFFFF)) * _MULTIPLIERS[0]
+    h = (h ^ ((h >> 15) & 0x1FFFF)) * _MULTIPLIERS[1]
+    return h ^ ((h >> 16) & 0xFFFF)
+
+
+def replace_dropout(module: nn.Module) -> nn.Module:
+    """Put :class:`MemberDropout` in the place of every ``nn.Dropout``; parameters and their names stay as they are."""
+    layer = 0
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Dropout:
+                setattr(parent, name, MemberDropout(child.p, layer))
+                layer += 1
+    return module

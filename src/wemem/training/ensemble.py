@@ -1,0 +1,130 @@
+"""``K`` models of one architecture as one value: stacked parameters, buffers and masks with a leading axis ``K``."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor, nn
+
+from wemem.errors import InputError
+from wemem.models import Model
+from wemem.training.dropout import MemberDropout, replace_dropout
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """``K`` models of one architecture.
+
+    Args:
+        template: the module that says how to compute; its own weights are not used.
+        parameters: trainable tensors, each ``(K, ...)``, by their names in the template.
+        buffers: other state, each ``(K, ...)``; frozen parameters count as buffers.
+        masks: bool tensors ``(K, ...)`` for the pruned parameters, True where a weight is kept.
+    """
+
+    template: nn.Module
+    parameters: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]
+    masks: Mapping[str, Bool[Tensor, "K ..."]] = field(default_factory=dict)
+
+    @classmethod
+    def initialize(cls, model: Model, input_shape: tuple[int, ...], classes: int, seeds: Sequence[int]) -> "Ensemble":
+        """Fresh models, member ``k`` drawn with ``seeds[k]``; PyTorch's global generator is left as it was."""
+        modules = []
+        for seed in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                modules.append(model.build(input_shape, classes))
+        return cls.from_modules(modules)
+
+    @classmethod
+    def from_modules(cls, modules: Sequence[nn.Module]) -> "Ensemble":
+        """Stack existing models of one architecture.
+
+        Raises:
+            InputError: the models differ in a parameter's name or shape.
+        """
+        first = {name: p.shape for name, p in modules[0].named_parameters()}
+        for k, module in enumerate(modules):
+            shapes = {name: p.shape for name, p in module.named_parameters()}
+            if shapes != first:
+                raise InputError(f"expected all models to have the parameters of model 0, got others in model {k}")
+        template = replace_dropout(copy.deepcopy(modules[0]))
+        trainable = {name for name, p in modules[0].named_parameters() if p.requires_grad}
+        if not trainable:
+            raise InputError("expected a model with trainable parameters, got none; unfreeze some")
+        states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
+        stacked = {name: torch.stack([s[name].detach() for s in states]).contiguous() for name in states[0]}
+        keys = {
+            f"{name}.key": torch.zeros(len(modules), dtype=torch.int32)
+            for name, module in template.named_modules()
+            if isinstance(module, MemberDropout)
+        }
+        return cls(
+            template,
+            {name: t for name, t in stacked.items() if name in trainable},
+            {**{name: t for name, t in stacked.items() if name not in trainable}, **keys},
+        )
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Ensemble]") -> "Ensemble":
+        """The members of several ensembles of one architecture, in order."""
+
+        def cat(kind: str) -> dict[str, Tensor]:
+            return {name: torch.cat([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
+
+        return replace(parts[0], parameters=cat("parameters"), buffers=cat("buffers"), masks=cat("masks"))
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parameters.values())))
+
+    def select(self, members: Sequence[int]) -> "Ensemble":
+        """Some of the members, copied."""
+        rows = torch.as_tensor(list(members))
+        return replace(
+            self,
+            parameters={n: t[rows] for n, t in self.parameters.items()},
+            buffers={n: t[rows] for n, t in self.buffers.items()},
+            masks={n: t[rows] for n, t in self.masks.items()},
+        )
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """One member's state dict, loadable by the plain model: ``model.load_state_dict(...)``."""
+        return dict(self.module(member).state_dict())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything but the template as flat arrays, for storing."""
+        return {
+            f"{kind}/{name}": t.cpu().numpy()
+            for kind in ("parameters", "buffers", "masks")
+            for name, t in getattr(self, kind).items()
+        }
+
+    def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> "Ensemble":
+        """The ensemble of this architecture that :meth:`arrays` described."""
+        parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "buffers": {}, "masks": {}}
+        for key, array in arrays.items():
+            kind, _, name = key.partition("/")
+            parts[kind][name] = torch.from_numpy(np.array(array))
+        return replace(self, parameters=parts["parameters"], buffers=parts["buffers"], masks=parts["masks"])
+
+    def logits(self, features: Float32[np.ndarray, "N ..."], batch_size: int = 1024) -> Float32[np.ndarray, "K N C"]:
+        """Outputs of every member on the same records, in evaluation mode, one member after another."""
+        return np.stack([np.concatenate(list(self._batches(k, features, batch_size))) for k in range(len(self))])
+
+    def _batches(self, member: int, features: Float32[np.ndarray, "N ..."], size: int) -> Iterator[Float[np.ndarray, "B C"]]:
+        module = self.module(member)
+        with torch.inference_mode():
+            for start in range(0, len(features), size):
+                yield module(torch.from_numpy(features[start : start + size])).numpy()
+
+    def module(self, member: int) -> nn.Module:
+        """One member as a plain module in evaluation mode, with copied weights."""
+        module = copy.deepcopy(self.template)
+        state = {name: t[member] for name, t in {**self.parameters, **self.buffers}.items()}
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            tensor.data = state[name].clone()
+        return module.eval()

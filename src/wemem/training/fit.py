@@ -1,0 +1,270 @@
+"""Training of an ensemble, as a pure function of its arguments.
+
+The loop, for all members at once::
+
+    for epoch:
+        for step in plan_steps(defense.plan(epoch, ...)):    # (K, B) records and weights
+            logits = forward(parameters, buffers, x)         # (S, B, C), the S members that take part
+            defense.loss(batch).sum() -> gradients           # members are independent: the sum's gradient is each one's
+            optimizer step; masked weights are set to 0
+        dev accuracy -> best checkpoint and early stopping, each member by itself
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from wemem.data.batches import Group, Step, plan_steps
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split
+from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.errors import InputError
+from wemem.randomness import derive_seed
+from wemem.training.backends import Choice, Forward, choose_backend, forward_of
+from wemem.training.dropout import MemberDropout
+from wemem.training.ensemble import Ensemble
+from wemem.training.recipe import Recipe
+
+OnEpoch = Callable[[int, int], None]
+Plan = Callable[[int], list[Step]]
+
+
+@dataclass(frozen=True)
+class History:
+    """What one member's training went through.
+
+    Args:
+        dev_accuracy: after each epoch it ran, fractions.
+        best_epoch: 0-based, the checkpoint that was kept.
+        records_seen: records that steps were taken on, counted with repetition.
+    """
+
+    dev_accuracy: tuple[float, ...]
+    best_epoch: int
+    records_seen: int
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained ensemble, each member at its best checkpoint by dev accuracy, with its history."""
+
+    ensemble: Ensemble
+    history: tuple[History, ...]
+    choice: Choice
+
+
+def fit(
+    ensemble: Ensemble,
+    data: Dataset,
+    split: Split,
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int],
+    defense: Defense | None = None,
+    scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
+    backend: str = "auto",
+    on_epoch: OnEpoch = lambda epoch, running: None,
+) -> Fitted:
+    """Train every member on its train records, stop it on its dev records, keep its best checkpoint.
+
+    Args:
+        ensemble: K members; not changed.
+        data: N records.
+        split: roles (K, N).
+        recipe: how to train.
+        seeds: one per member, for its order of records, dropout and the defense's draws. A member's result
+            depends on no other member, up to the rounding of a different batch layout.
+        defense: what to do differently; plain training if None.
+        scores: per member, memorization scores (N,) for a defense that needs them.
+        backend: ``auto``, ``vmapped`` or ``sequential``.
+        on_epoch: called after each epoch with its number and how many members still train.
+
+    Raises:
+        InputError: sizes that do not fit, a model that does not, or training that diverged.
+    """
+    members = len(ensemble)
+    if not (split.members == len(seeds) == members):
+        raise InputError(f"expected a split and seeds for {members} members, got {split.members} and {len(seeds)}")
+    features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
+    choice = choose_backend(ensemble, features[:2], backend)
+    forward = forward_of(choice.backend, ensemble.template)
+    plan = _planner(data, split, recipe, defense or Undefended(), seeds, scores or [None] * members)
+    parts = [list(range(members))] if choice.backend == "vmapped" else [[k] for k in range(members)]
+    done = [
+        _Run(
+            ensemble.select(part), part, features, labels, split, recipe, defense or Undefended(), forward, plan,
+            [derive_seed(seeds[k], "dropout") for k in part],
+        ).run(lambda epoch, running, first=part[0]: on_epoch(epoch, members - first - 1 + running))
+        for part in parts
+    ]  # fmt: skip
+    history = tuple(h for run in done for h in run[1])
+    return Fitted(Ensemble.concatenate([run[0] for run in done]), history, choice)
+
+
+def _planner(
+    data: Dataset, split: Split, recipe: Recipe, defense: Defense, seeds: Sequence[int],
+    scores: Sequence[Float64[np.ndarray, " N"] | None],
+) -> Plan:  # fmt: skip
+    records = [
+        TrainingRecords(split.records(k, Role.TRAIN), data.labels, scores[k], seed) for k, seed in enumerate(seeds)
+    ]
+
+    @cache
+    def plan(epoch: int) -> list[Step]:
+        groups = [defense.plan(epoch, (Group(own.train),), own) for own in records]
+        return plan_steps(groups, recipe.batch_size, seeds, epoch)
+
+    return plan
+
+
+class _Run:
+    """The mutable state of one call of :func:`fit`, for the members that run together."""
+
+    def __init__(
+        self, ensemble: Ensemble, ids: list[int], features: Tensor, labels: Tensor, split: Split, recipe: Recipe,
+        defense: Defense, forward: Forward, plan: Plan, dropout_seeds: list[int],
+    ) -> None:  # fmt: skip
+        self.ensemble, self.ids, self.features, self.labels = ensemble, ids, features, labels
+        self.recipe, self.defense, self.forward, self.plan = recipe, defense, forward, plan
+        self.parameters = {n: t.contiguous() for n, t in ensemble.parameters.items()}
+        self.buffers = dict(ensemble.buffers)
+        self.pruned = {n: ~mask for n, mask in ensemble.masks.items()}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        # one leaf per member and tensor: a member that sits a step out has no gradient and keeps its Adam state
+        self.leaves = [[torch.nn.Parameter(t[k]) for t in self.parameters.values()] for k in range(len(ids))]
+        self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
+        self.dropout_seeds = dropout_seeds
+        self.steps_taken = [0] * len(ids)
+        self.records_seen = [0] * len(ids)
+        self.dev = _padded([split.records(k, Role.DEV) for k in ids])
+
+    def run(self, on_epoch: OnEpoch) -> tuple[Ensemble, list[History]]:
+        """Train until every member has stopped; the ensemble at its best checkpoints, and each member's history."""
+        count = len(self.ids)
+        best, best_buffers = _copies(self.parameters), _copies(self.buffers)
+        curves: list[list[float]] = [[] for _ in range(count)]
+        live = list(range(count))
+        for epoch in range(self.recipe.epochs):
+            for step in self.plan(epoch):
+                self._step(step, live, epoch)
+            accuracy = self._dev_accuracy(live)
+            for k, value in zip(live, accuracy, strict=True):
+                if value > max(curves[k], default=-1.0):
+                    for kept, current in ((best, self.parameters), (best_buffers, self.buffers)):
+                        for name, tensor in current.items():
+                            kept[name][k] = tensor[k]
+                curves[k].append(value)
+            live = [k for k in live if not self._patience_is_out(curves[k])]
+            on_epoch(epoch, len(live))
+            if not live:
+                break
+        history = [
+            History(tuple(curve), int(np.argmax(curve)), seen)
+            for curve, seen in zip(curves, self.records_seen, strict=True)
+        ]
+        return replace(self.ensemble, parameters=best, buffers=best_buffers), history
+
+    def _patience_is_out(self, curve: list[float]) -> bool:
+        patience = self.recipe.patience
+        return patience is not None and len(curve) - 1 - int(np.argmax(curve)) >= patience
+
+    def _step(self, step: Step, live: list[int], epoch: int) -> None:
+        """One optimizer step of the live members that have records in it."""
+        weights = torch.from_numpy(step.weights[self.ids])
+        seen = weights.sum(1).int().tolist()
+        taking = [k for k in live if seen[k]]
+        if not taking:
+            return
+        rows = None if len(taking) == len(self.ids) else torch.tensor(taking)
+        records = torch.from_numpy(step.records[self.ids])
+        if rows is not None:
+            records, weights = records[rows], weights[rows]
+        self._set_dropout_keys(taking)
+        parameters = {n: _rows(t, rows).detach().requires_grad_() for n, t in self.parameters.items()}
+        buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
+        self.ensemble.template.train()
+        logits = self.forward(parameters, buffers, self.features[records])
+        loss = self.defense.loss(Batch(logits, self.labels[records], weights, epoch))
+        gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
+        if not torch.isfinite(loss).all():
+            raise InputError(f"training diverged in epoch {epoch}: the loss is not finite; lower the learning rate")
+        self._update(step, taking, gradients)
+        if rows is not None:
+            for name, tensor in buffers.items():
+                self.buffers[name][rows] = tensor
+        for k in taking:
+            self.steps_taken[k] += 1
+            self.records_seen[k] += seen[k]
+
+    def _update(self, step: Step, taking: list[int], gradients: tuple[Tensor | None, ...]) -> None:
+        optimizer = self._optimizer(step)
+        # vmap hands back transposed gradients, and the fused optimizers read memory in order, whatever the strides
+        gradients = tuple(None if g is None else g.contiguous() for g in gradients)
+        optimizer.zero_grad(set_to_none=True)
+        for row, k in enumerate(taking):
+            for leaf, gradient in zip(self.leaves[k], gradients, strict=True):
+                leaf.grad = None if gradient is None else gradient[row]
+        optimizer.step()
+        for name, pruned in self.pruned.items():
+            self.parameters[name].masked_fill_(pruned, 0.0)
+
+    def _optimizer(self, step: Step) -> torch.optim.Optimizer:
+        """The optimizer of a group of records; each group has a state of its own."""
+        if step.key not in self.optimizers:
+            leaves = [leaf for own in self.leaves for leaf in own]
+            decay = self.recipe.weight_decay if step.weight_decay is None else step.weight_decay
+            rate = self.recipe.learning_rate
+            self.optimizers[step.key] = (
+                torch.optim.Adam(leaves, lr=rate, weight_decay=decay, fused=True)
+                if self.recipe.optimizer == "adam"
+                else torch.optim.SGD(leaves, lr=rate, momentum=0.9, weight_decay=decay, fused=True)
+            )
+        return self.optimizers[step.key]
+
+    def _set_dropout_keys(self, taking: list[int]) -> None:
+        """A new mask for every member and step; a member that sits out keeps its place in its own sequence."""
+        for name in self.dropout_keys:
+            for k in taking:
+                self.buffers[name][k] = (self.dropout_seeds[k] + 0x9E3779B9 * self.steps_taken[k]) & 0x7FFFFFFF
+
+    def _dev_accuracy(self, live: list[int]) -> list[float]:
+        rows = torch.tensor(live)
+        records, valid = self.dev[0][rows], self.dev[1][rows]
+        parameters = {n: t[rows] for n, t in self.parameters.items()}
+        buffers = {n: t[rows] for n, t in self.buffers.items()}
+        self.ensemble.template.eval()
+        with torch.no_grad():
+            right = torch.cat(
+                [
+                    (self.forward(parameters, buffers, self.features[cut]).argmax(-1) == self.labels[cut])
+                    for cut in records.split(1024, dim=1)
+                ],
+                dim=1,
+            )
+        return [float(v) for v in (right & valid).sum(1).double() / valid.sum(1)]
+
+
+def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    return tensor if rows is None else tensor[rows]
+
+
+def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _padded(records: list[Int64[np.ndarray, " n"]]) -> tuple[Int64[Tensor, "S D"], Bool[Tensor, "S D"]]:
+    width = max(map(len, records))
+    index, valid = np.zeros((len(records), width), np.int64), np.zeros((len(records), width), bool)
+    for k, own in enumerate(records):
+        index[k, : len(own)], valid[k, : len(own)] = own, True
+    return torch.from_numpy(index), torch.from_numpy(valid)
+
+
+def accuracy(logits: Float[np.ndarray, "N C"], labels: Int64[np.ndarray, " N"]) -> float:
+    """Share of records whose highest logit is their label."""
+    return float((logits.argmax(1) == labels).mean())

@@ -1,0 +1,37 @@
+"""How a model is trained, as a value."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wemem.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimizer, length and early stopping. The defaults are the paper's for the original model.
+
+    Args:
+        epochs: at most this many.
+        patience: stop a member after this many epochs without a better dev accuracy; None never stops early.
+        learning_rate: of the optimizer.
+        weight_decay: L2 decay, coupled with the gradient as in ``torch.optim.Adam``.
+        batch_size: records per step and member.
+        optimizer: ``adam``, or ``sgd`` with momentum 0.9.
+    """
+
+    epochs: int = 100
+    patience: int | None = 5
+    learning_rate: float = 1e-3
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
+
+
+#: The paper's fine-tuning of one pruning round.
+FINETUNE = Recipe(epochs=21)
