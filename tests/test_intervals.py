@@ -328,6 +328,10 @@ def test_no_attack_needs_no_level():
         corrected_level(0.95, 0)
 
 
+def auc_by_counting(members, nonmembers):
+    return np.mean([1.0 if x > y else 0.5 if x == y else 0.0 for x, y in product(members, nonmembers)])
+
+
 def ensemble(rng, targets, records, *, target_spread, record_spread, gap):
     """Scores of leave-one-out targets on complementary halves: what target, record and chance each contribute."""
     membership = np.zeros((targets, records), bool)
@@ -369,6 +373,18 @@ def test_pigeonhole_covers_where_intervals_for_independent_scores_do_not(
         pigeonhole.append(covers(pigeonhole_bootstrap(pooled_auc, scores, membership, rng, draws=50), truth))
         independent.append(covers(auc_interval(scores[membership], scores[~membership]), truth))
     assert np.mean(pigeonhole) >= 0.93 > 0.85 > np.mean(independent)
+
+
+def test_pigeonhole_interval_is_students_on_the_spread_of_the_crossed_draws():
+    scores, membership = ensemble(np.random.default_rng(0), 4, 30, target_spread=0.1, record_spread=0.1, gap=0.5)
+    rng, draws = np.random.default_rng(7), []
+    for _ in range(25):
+        rows, columns = rng.integers(4, size=4), rng.integers(30, size=30)
+        cells = [(scores[t, i], membership[t, i]) for t in rows for i in columns]
+        draws.append(auc_by_counting([s for s, m in cells if m], [s for s, m in cells if not m]))
+    estimate = pigeonhole_bootstrap(pooled_auc, scores, membership, np.random.default_rng(7), draws=25, level=0.8)
+    reach = stats.t.ppf(0.9, 3) * np.std(draws, ddof=1)
+    assert (estimate.low, estimate.high) == pytest.approx((estimate.value - reach, estimate.value + reach))
 
 
 def test_pigeonhole_repeats_with_its_generator():

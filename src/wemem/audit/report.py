@@ -110,16 +110,24 @@ def _run(signals: Mapping[SignalLayout, Signals], attack: Attack, target: int, s
     if attack.layout not in signals:
         raise InputError(f"attack {attack.name!r} needs {attack.layout} signals, got {sorted(signals)}; see its docs")
     seen = signals[attack.layout]
-    verdict = attack.judge(seen, target, seed=seed)
-    rows = seen.audited(target)
+    return attack_result(attack, seen, target, attack.judge(seen, target, seed=seed))
+
+
+def attack_result(attack: Attack, signals: Signals, target: int, verdict: Verdict) -> AttackResult:
+    """A verdict beside the truth.
+
+    Raises:
+        InputError: scores of another number than the audited rows, or NaN.
+    """
+    rows = signals.audited(target)
     if verdict.score.shape != rows.shape or np.isnan(verdict.score).any():
         raise InputError(
             f"expected {len(rows)} scores without NaN from attack {attack.name!r}, got shape {verdict.score.shape} "
             f"with {int(np.isnan(verdict.score).sum())} NaN; mend the attack"
         )
     return AttackResult(
-        attack.name, seen.adaptive, seen.members - 1, verdict, seen.is_member(target), seen.records[rows]
-    )  # fmt: skip
+        attack.name, signals.adaptive, signals.members - 1, verdict, signals.is_member(target), signals.records[rows]
+    )
 
 
 def as_json(report: AuditReport) -> dict[str, object]:

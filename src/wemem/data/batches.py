@@ -79,7 +79,7 @@ def _require_agreement(key: str, groups: Sequence[Sequence[Group]]) -> None:
     if max(map(len, decays)) > 1:
         raise InputError(f"expected one group of key {key!r} for each member, got several; name their keys apart")
     if len({decay for own in decays for decay in own}) > 1:
-        raise InputError(f"expected one weight decay for the groups of key {key!r}, got {decays}; name their keys apart")
+        raise InputError(f"expected one weight decay for key {key!r}, got {decays}; name the groups' keys apart")
 
 
 def _steps_of(

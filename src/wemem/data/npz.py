@@ -20,10 +20,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 HEADER_BYTES = 16_384
 HEADER = re.compile(
     r"\{ ?'descr': ?'(?P<type>[^']{1,20})', ?'fortran_order': ?(?:True|False), ?'shape': ?"
-    r"\((?P<shape>(?:\d{1,18},? ?){0,32})\),? ?\}\s*",
+    r"\((?P<shape>(?:\d{1,18}, ?){0,64}(?:\d{1,18})?)\),? ?\}\s*",
     re.ASCII,
 )
-NUMBERS = re.compile(r"[<>|=]?([iuf][1248]|b1)")
+NUMBERS = re.compile(r"[<>|=]?([iu][1248]|f[248]|b1)")
 DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -61,12 +61,12 @@ def read_npz(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
 
 def declared(archive: zipfile.ZipFile, name: str, path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of one array, from its header alone, once they agree with the size of its zip entry."""
-    entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-    if name not in entries:
+    arrays = sorted(file.removesuffix(".npy") for file in archive.namelist() if file.endswith(".npy"))
+    if name not in arrays:
         raise InputError(
-            f"{path}: expected an array {name!r}, got {sorted(entries)}; name the arrays with features and label"
+            f"{path}: expected an array {name!r}, got {arrays[:20]}; name the arrays to read with features and label"
         )
-    entry = entries[name]
+    entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(f"{path}: expected arrays as numpy.savez writes them, got another compression; write it again")
     with archive.open(entry) as stream:

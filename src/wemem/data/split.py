@@ -9,6 +9,7 @@ Three layouts are the same object:
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -95,9 +96,11 @@ class Split:
         """Records that no member uses in any role (RMIA's population)."""
         return np.flatnonzero((self.roles == Role.UNUSED).all(axis=0))
 
-    def select(self, members: slice | list[int]) -> "Split":
-        """The same split for some of the members. Disjointness speaks of member 0, so it must stay where it is."""
-        return Split(self.roles[members], self.labels, self.layout)
+    def select(self, members: Sequence[int]) -> "Split":
+        """The same split for some of the members. Without member 0 in front there is no victim to be disjoint from."""
+        rows = list(members)
+        kept = self.layout != "disjoint" or rows[:1] == [0]
+        return Split(self.roles[rows], self.labels, self.layout if kept else "subsets")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -172,6 +175,57 @@ def victim_and_shadows(
         n_train, n_dev = round(train * (n // 2)), round(dev * (n // 2))
         sizes = [n_train, n_dev, len(own) - n_train - n_dev]
         drawn = stratified_draw(labels, own, sizes, generator(seed, "split/member", k))
+        for role, rows in zip((Role.TRAIN, Role.DEV, Role.AUDIT), drawn, strict=True):
+            roles[k, rows] = role
+    return Split(roles, labels, "disjoint")
+
+
+def given_victim(
+    labels: Int64[np.ndarray, " N"], members: Indices, shadows: int, *, seed: int, train: float = 0.6, dev: float = 0.1,
+    lend: float = 0.0,
+) -> Split:
+    """The ``disjoint`` layout around a victim that exists already.
+
+    It keeps its members; of the other records it gets dev and audit records in the proportions that ``train`` and
+    ``dev`` say, and the adversary gets the rest, from which the shadows draw as in :func:`victim_and_shadows`.
+
+    Args:
+        labels: shape ``(N,)``.
+        members: the records the victim was trained on.
+        shadows: number of shadow models.
+        seed: the study's seed.
+        train: share of its records that a shadow trains on.
+        dev: share of its records for early stopping.
+        lend: share of the members that the adversary gets as data of the same distribution; they are not audited.
+
+    Raises:
+        InputError: unknown records, or too few that the victim was not trained on.
+    """
+    members = np.unique(members)
+    if len(members) == 0 or members[0] < 0 or members[-1] >= len(labels):
+        raise InputError(f"expected members among records 0..{len(labels) - 1}, got {members[:1]}..{members[-1:]}")
+    others = np.setdiff1d(np.arange(len(labels)), members)
+    lent, audited = stratified_draw(
+        labels, members, [round(lend * len(members)), len(members) - round(lend * len(members))], generator(seed, "split/lend")
+    )
+    n_dev, n_audit = round(dev / train * len(audited)), round((1 - train - dev) / train * len(audited))
+    if n_dev + n_audit >= len(others):
+        raise InputError(
+            f"expected more than {n_dev + n_audit} records that the victim was not trained on, got {len(others)}; "
+            "bring more of them, or lend the adversary some of the members"
+        )
+    own_dev, own_audit, rest = stratified_draw(
+        labels, others, [n_dev, n_audit, len(others) - n_dev - n_audit], generator(seed, "split/halves")
+    )
+    pool = np.sort(np.concatenate([rest, lent]))
+    roles = np.zeros((1 + shadows, len(labels)), np.int8)
+    for role, rows in ((Role.TRAIN, audited), (Role.DEV, own_dev), (Role.AUDIT, own_audit)):
+        roles[0, rows] = role
+    n_train, n_dev = round(train * len(pool)), round(dev * len(pool))
+    for k in range(1, 1 + shadows):
+        drawn = stratified_draw(
+            labels, pool, [n_train, n_dev, len(pool) - n_train - n_dev], generator(seed, "split/member", k)
+        )
         for role, rows in zip((Role.TRAIN, Role.DEV, Role.AUDIT), drawn, strict=True):
             roles[k, rows] = role
     return Split(roles, labels, "disjoint")

@@ -83,7 +83,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         raise InputError(f"{path}: expected a readable table, got: {' '.join(str(error).split())}") from error
 
 

@@ -42,8 +42,8 @@ def make_defense(kind: str, settings: Mapping[str, Any] | None = None) -> Defens
     known = [name for cls in classes for name in _setting_names(cls)]
     for name in settings:
         if name not in known:
-            listed = ", ".join(known) or "none"
-            raise InputError(f"defense {kind!r} expected settings among {listed}, got {name!r}{did_you_mean(name, known)}")
+            listed, hint = ", ".join(known) or "none", did_you_mean(name, known)
+            raise InputError(f"defense {kind!r} expected settings among {listed}, got {name!r}{hint}")
     parts = [{name: value for name, value in settings.items() if name in _setting_names(cls)} for cls in classes]
     return chain(*(from_table(cls, part, f"defense {kind!r}") for cls, part in zip(classes, parts, strict=True)))
 
@@ -60,7 +60,6 @@ def _defense_class(kind: str) -> type[Defense]:
         return cls
     if kind not in DEFENSES:
         known = [*DEFENSES, *CHAINS]
-        raise InputError(
-            f"expected a defense among {', '.join(known)} or 'package.module:Class', got {kind!r}{did_you_mean(kind, known)}"
-        )
+        listed, hint = ", ".join(known), did_you_mean(kind, known)
+        raise InputError(f"expected a defense among {listed} or 'package.module:Class', got {kind!r}{hint}")
     return DEFENSES[kind]

@@ -55,7 +55,7 @@ class SlidingWindow(Defense):
             if not value >= 0 or (field == "width" and value == 0):
                 raise InputError(f"{field} must be {least}, got {value}; for no window use Undefended()")
             if isinstance(value, float) and value > 1:
-                raise InputError(f"{field} as a fraction must be at most 1.0, got {value}; write a count without a point")
+                raise InputError(f"{field} as a fraction must be at most 1.0, got {value}; a count has no point")
         if self.order not in ("low_first", "high_first", "random"):
             raise InputError(f"order must be low_first, high_first or random, got {self.order!r}")
 
@@ -65,7 +65,7 @@ class SlidingWindow(Defense):
         return self.order != "random"
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
-        """The groups, cut to the epoch's window; their records keep their order, so that a full window changes nothing."""
+        """The groups, cut to the epoch's window; records keep their order, so that a full window changes nothing."""
         shown = np.concatenate([self._window(epoch, own) for own in self._ranked_classes(records)])
         return tuple(replace(g, records=g.records[np.isin(g.records, shown)]) for g in groups)
 

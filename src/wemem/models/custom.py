@@ -34,7 +34,8 @@ class CustomModel:
         try:
             module = factory(input_shape, classes, **self.arguments)
         except TypeError as error:
-            raise InputError(f"expected {self.factory}(input_shape, classes, **arguments) to work, got: {error}") from error
+            call = f"{self.factory}(input_shape, classes, **arguments)"
+            raise InputError(f"expected {call} to work, got: {error}") from error
         if not isinstance(module, nn.Module):
             raise InputError(f"expected {self.factory!r} to return a torch.nn.Module, got {type(module).__name__}")
         return module

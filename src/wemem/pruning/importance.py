@@ -50,7 +50,8 @@ def prune(ensemble: Ensemble, sparsity: float, scope: Scope = "layer") -> dict[s
     if scope == "layer":
         kept = [_keep_largest(values, sparsity) for values in importance]
     else:
-        kept = list(_keep_largest(torch.cat(importance, 1), sparsity).split([v.shape[1] for v in importance], dim=1))
+        together = _keep_largest(torch.cat(importance, 1), sparsity)
+        kept = list(torch.split_with_sizes(together, [values.shape[1] for values in importance], dim=1))
     return {name: mask.view_as(ensemble.parameters[name]) for name, mask in zip(names, kept, strict=True)}
 
 
@@ -65,7 +66,8 @@ def _keep_largest(importance: Float[Tensor, "K n"], sparsity: float) -> Bool[Ten
     count = round(sparsity * importance.shape[1])
     already = int((importance < 0).sum(1).max())
     if already > count:
-        raise InputError(f"expected a sparsity of at least {already / importance.shape[1]:.4f}, got {sparsity}; masks only grow")
+        least = already / importance.shape[1]
+        raise InputError(f"expected a sparsity of at least {least:.4f}, got {sparsity}; masks only grow")
     order = importance.sort(dim=1, stable=True).indices
     return torch.ones_like(importance, dtype=torch.bool).scatter_(1, order[:, :count], value=False)
 
@@ -75,4 +77,4 @@ def sparsity_of(ensemble: Ensemble) -> float:
     if not ensemble.masks:
         return 0.0
     total = sum(mask.numel() for mask in ensemble.masks.values())
-    return 1 - sum(int(mask.sum()) for mask in ensemble.masks.values()) / total
+    return sum(int((~mask).sum()) for mask in ensemble.masks.values()) / total

@@ -1,7 +1,7 @@
 """Iterative pruning: prune a little, fine-tune under the defense, repeat."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from wemem.data.dataset import Dataset
 from wemem.data.split import Split
 from wemem.defenses.base import Defense
+from wemem.errors import InputError
 from wemem.pruning.importance import Scope, prune, sparsity_of
 from wemem.pruning.schedule import Schedule
 from wemem.randomness import derive_seed
@@ -30,14 +31,20 @@ class Pruning:
         schedule: sparsity of each round.
         scope: weights compete within their ``layer``, or over all of them (``global``).
         recipe: fine-tuning of one round.
-        rewind: ``none`` goes on with the weights as they are; ``initial`` sets the kept weights back to their values before
-            any training at the start of each round that prunes (lottery ticket, Frankle & Carbin 2019).
+        rewind: ``none`` goes on with the weights as they are; ``initial`` sets the kept weights back to their values
+            before any training at the start of each round that prunes (lottery ticket, Frankle & Carbin 2019).
     """
 
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
     scope: Scope = "layer"
     recipe: Recipe = FINETUNE
     rewind: Rewind = "none"
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("layer", "global"):
+            raise InputError(f"scope must be layer or global, got {self.scope!r}")
+        if self.rewind not in ("none", "initial"):
+            raise InputError(f"rewind must be none or initial, got {self.rewind!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +76,8 @@ def iterate(
 
     Args:
         ensemble: the dense models, or what round ``first_round - 1`` gave.
-        data, split: as in :func:`~wemem.training.fit.fit`.
+        data: as in :func:`~wemem.training.fit.fit`.
+        split: as in :func:`~wemem.training.fit.fit`.
         pruning: schedule, importance, recipe.
         defense: changes fine-tuning.
         seeds: one per member.
@@ -78,6 +86,10 @@ def iterate(
         backend: as in :func:`~wemem.training.fit.fit`.
         first_round: where to go on; rounds do not depend on what was computed in one call and what in another.
         on_epoch: called after each epoch.
+
+    Raises:
+        InputError: models without a hidden layer, pruned further than the schedule asks, or what
+            :func:`~wemem.training.fit.fit` refuses.
     """
     for index in range(first_round, pruning.schedule.rounds):
         pruned = _prune_to(ensemble, pruning, index, initial)
@@ -90,13 +102,13 @@ def iterate(
 
 
 def _prune_to(ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None) -> Ensemble:
-    sparsity = pruning.schedule.sparsities[index]
-    if sparsity == 0:
+    before, sparsity = (0.0, *pruning.schedule.sparsities)[index : index + 2]
+    if sparsity == before:
         return ensemble
     masks = prune(ensemble, sparsity, pruning.scope)
     if pruning.rewind == "initial":
         if initial is None:
-            raise ValueError("rewinding expected the untrained ensemble, got None")
+            raise InputError("rewinding expected the untrained ensemble, got none; give it as initial")
         ensemble = replace(ensemble, parameters=initial.parameters, buffers=initial.buffers)
     return replace(ensemble, masks=masks, parameters=_masked(ensemble.parameters, masks))
 

@@ -10,7 +10,9 @@ ScheduleKind = Literal["geometric", "cubic", "linear", "one_shot"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The sparsity of every round ``r = 0 .. R-1``, with ``t = r / (R - 1)``::
+    """The sparsity of every round.
+
+    With ``r = 0 .. R-1`` and ``t = r / (R - 1)``::
 
         geometric   1 - (1 - s)^t          the same share of what is left each round (Han et al. 2015; the paper)
         cubic       s (1 - (1 - t)^3)      fast first, slow last (Zhu & Gupta 2017)
@@ -51,5 +53,5 @@ class Schedule:
     def _at(self, t: float) -> float:
         s = self.sparsity
         if self.kind == "geometric":
-            return 1 - (1 - s) ** t
+            return float(1 - (1 - s) ** t)
         return s * t if self.kind == "linear" else s * (1 - (1 - t) ** 3)

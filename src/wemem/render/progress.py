@@ -160,16 +160,16 @@ class LiveProgress:
         now, width = self._console.get_time(), min(WIDTH, self._console.width)
         in_stage, in_all = self._shares()
         stage, done = self._stage, self._done
+        parts: list[RenderableType] = []
         room = max(0, self._console.height - 6)
-        above, below = _rows(width), _rows(width)
-        for name, took in done.lines[len(done.lines) - min(room, len(done.lines)) :]:
-            above.add_row(Text(name), "", "", Text(took), style="dim")
-        parts: list[RenderableType] = [above]
+        for name, took in done.lines[max(0, len(done.lines) - room) :]:
+            parts.append(_ends(name, took, width, "dim"))
         if stage is not None:
-            above.add_row(Text(stage.name, "bold"), *_bar(in_stage, width), duration(now - stage.began))
-            parts.append(_line("  " + printable(self._at[1])))
-        below.add_row(Text("whole study", "bold"), *_bar(in_all, width), duration(now - self._began))
-        return Group(*parts, below, _line("  " + self._time_left(now, in_stage)))
+            parts.append(_ends(stage.name, duration(now - stage.began), width, "bold"))
+            parts.append(_bar(in_stage, printable(self._at[1]), width))
+        parts.append(_ends("whole study", duration(now - self._began), width, "bold"))
+        parts.append(_bar(in_all, self._time_left(now, in_stage), width))
+        return Group(*parts)
 
     def _time_left(self, now: float, fraction: float) -> str:
         done, stage = self._done, self._stage
@@ -189,20 +189,24 @@ class LiveProgress:
         return f"{stages} in {duration(self._console.get_time() - self._began)}{found}"
 
 
-def _rows(width: int) -> Table:
-    """Columns for the name, the bar, its per cent and the time; the same in both halves of the display."""
-    rows = Table.grid(padding=(0, 1, 0, 0))
-    rows.width = width
-    rows.add_column(no_wrap=True, overflow="crop", ratio=1)
-    rows.add_column(width=width // 4)
-    rows.add_column(width=5, justify="right", no_wrap=True)
-    rows.add_column(width=14, justify="right", no_wrap=True)
-    return rows
+def _ends(name: str, took: str, width: int, style: str) -> Table:
+    """A name at the left end of a line and a time at the right."""
+    line = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+    line.width = width
+    line.add_column(no_wrap=True, overflow="crop", ratio=1)
+    line.add_column(no_wrap=True, justify="right")
+    line.add_row(Text(name), Text(took), style=style)
+    return line
 
 
-def _bar(fraction: float, width: int) -> tuple[ProgressBar, str]:
-    return ProgressBar(total=1.0, completed=fraction, width=width // 4), f"{100 * fraction:.0f} %"
-
-
-def _line(text: str) -> Text:
-    return Text(text, style="dim", no_wrap=True, overflow="crop")
+def _bar(fraction: float, text: str, width: int) -> Table:
+    """How far, as a bar and in per cent, and a word on it."""
+    line = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+    line.width = width
+    line.add_column(width=1)
+    line.add_column(width=width // 4)
+    line.add_column(width=5, justify="right")
+    line.add_column(no_wrap=True, overflow="crop", ratio=1)
+    bar = ProgressBar(total=1.0, completed=fraction, width=width // 4)
+    line.add_row("", bar, f"{100 * fraction:.0f} %", Text(f" {text}", "dim"))
+    return line

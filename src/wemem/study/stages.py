@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Int64
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.defenses import Defense
+from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
@@ -22,8 +23,11 @@ from wemem.signals import query_models
 from wemem.study.config import StudyConfig
 from wemem.study.identity import identity
 from wemem.study.progress import Progress
-from wemem.study.store import Entry, Store, key
+from wemem.study.store import Entry, Key, Store, key
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, fit
+
+#: Members that are trained together and stored as one entry.
+CHUNK = 16
 
 Arrays = Mapping[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]
@@ -33,7 +37,7 @@ Computed = tuple[Arrays, dict[str, Any]]
 class Stage:
     """What a stage left: an ensemble, how it got there, and the key under which it is stored."""
 
-    key: str
+    key: Key
     ensemble: Ensemble
     meta: Mapping[str, Any]
 
@@ -47,7 +51,7 @@ class Stage:
 class Scores:
     """One party's memorization scores, how far they can be trusted, and what they cost."""
 
-    key: str
+    key: Key
     memorization: Memorization
     halves_correlation: float
     models: int
@@ -78,30 +82,39 @@ class Stages:
             return fitted.ensemble.arrays(), {**_told(fitted.history, fitted.choice), "seconds": time.perf_counter() - start}
 
         own = key("dense", **self._common(split, seeds), recipe=asdict(recipe))
-        entry = self._remember("dense", title, own, compute, _work(split, recipe))
+        entry = self.remember(title, own, compute, _work(split, recipe))
         return Stage(own, self.blank(seeds).with_arrays(entry.arrays), entry.meta)
 
-    def score(self, title: str, split: Split, seeds: Sequence[int]) -> Scores:
-        """Memorization scores from subset models, which are kept: they are trained models that did not see a record."""
-        subset = self.train(title, split, seeds)
-        form, seed = self.config.scores.form, seeds[0]
+    def train_in_chunks(self, title: str, split: Split, seeds: Sequence[int]) -> list[Stage]:
+        """Dense models in chunks of :data:`CHUNK`, stored one by one: more members later cost only the new ones."""
+        starts = range(0, len(seeds), CHUNK)
+        chunks = [range(start, min(start + CHUNK, len(seeds))) for start in starts]
+        names = [f"{title} {c.start + 1}-{c.stop} of {len(seeds)}" for c in chunks]
+        return [
+            self.train(name, split.select(chunk), [seeds[k] for k in chunk])
+            for name, chunk in zip(names, chunks, strict=True)
+        ]
+
+    def score(self, title: str, split: Split, subset: Sequence[Stage]) -> Scores:
+        """Memorization scores from subset models, which stay stored: each is a model that did not see some records."""
+        form = self.config.scores.form
 
         def compute() -> Computed:
             start = time.perf_counter()
             pool = np.flatnonzero((split.roles != Role.UNUSED).any(axis=0))
             values = np.full(split.roles.shape, np.nan)
-            logits = subset.ensemble.logits(self.data.features[pool])
+            logits = np.concatenate([stage.ensemble.logits(self.data.features[pool]) for stage in subset])
             values[:, pool] = truth_values(logits, self.data.labels[pool], form)
             found = estimate_memorization(values, split.roles)
             arrays = {name: getattr(found, name) for name in ("score", "standard_error", "inside", "outside")}
-            trust = halves_correlation(values[:, pool], split.roles[:, pool], seed=seed)
+            trust = halves_correlation(values[:, pool], split.roles[:, pool], seed=0)
             return arrays, {"halves_correlation": trust, "seconds": time.perf_counter() - start}
 
-        own = key("scores", models=subset.key, split=split.fingerprint, form=form)
-        entry = self._remember("scores", f"{title}: scores", own, compute, 0)
-        found = Memorization(**{name: np.array(entry.arrays[name]) for name in entry.arrays})
-        seconds = subset.seconds + float(entry.meta["seconds"])
-        return Scores(own, found, float(entry.meta["halves_correlation"]), len(seeds), seconds)
+        own = key("scores", models=[stage.key for stage in subset], split=split.fingerprint, form=form)
+        entry = self.remember(title, own, compute)
+        seconds = sum(stage.seconds for stage in subset) + float(entry.meta["seconds"])
+        found = Memorization(**{name: np.array(array) for name, array in entry.arrays.items()})
+        return Scores(own, found, float(entry.meta["halves_correlation"]), split.members, seconds)
 
     def prune(
         self,
@@ -121,14 +134,124 @@ class Stages:
             All rounds if ``keep_rounds``, else the last alone. ``meta["rounds"]`` tells of every round so far.
         """
         keys = self._round_keys(dense, split, pruning, defense, seeds, scores)
-        blank = self.blank(seeds)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
+        missing = [r for r in wanted if self.store.get(keys[r]) is None]
         self.progress.begin(title, _work(split, pruning.recipe) * len(keys))
-        stored = {r: entry for r in range(len(keys)) if (entry := self.store.get(keys[r])) is not None}
-        complete = all(r in stored for r in wanted)
-        if not complete:
-            first = next(r for r in range(len(keys) - 1, -1, -1) if r == 0 or r - 1 in stored and self._kept(r, stored, keep_rounds))
-            start = blank.with_arrays(stored[first - 1].arrays) if first else dense.ensemble
-            self._run_rounds(keys, first, start, stored, split, pruning, defense, seeds, scores, blank, keep_rounds)
-        self.progress.end(stored=complete)
-        return [Stage(keys[r], blank.with_arrays(stored[r].arrays), stored[r].meta) for r in wanted]
+        if missing:
+            first = next((r + 1 for r in reversed(range(missing[0])) if self.store.get(keys[r]) is not None), 0)
+            before = self._stored_round(keys[first - 1], seeds) if first else dense
+            self._prune_rounds(keys, first, before, split, pruning, defense, seeds, scores, keep_rounds)
+        self.progress.end(stored=not missing)
+        return [self._stored_round(keys[r], seeds) for r in wanted]
+
+    def _prune_rounds(
+        self, keys: Sequence[Key], first: int, before: Stage, split: Split, pruning: Pruning, defense: Defense,
+        seeds: Sequence[int], scores: Sequence[Scores | None], keep_rounds: bool,
+    ) -> None:  # fmt: skip
+        """Compute the rounds from ``first`` on and store each, so that a killed run loses one round at most."""
+        told = list(before.meta["rounds"]) if first else []
+        position, clock = [first], [time.perf_counter()]
+        rounds = iterate(
+            before.ensemble, self.data, split, pruning, defense, seeds=seeds, first_round=first,
+            scores=[None if s is None else s.memorization.score for s in scores],
+            initial=self.blank(seeds) if pruning.rewind == "initial" else None, backend=self.config.backend,
+            on_epoch=lambda epoch, running: self._show(epoch, pruning.recipe, running, position[0], len(keys)),
+        )  # fmt: skip
+        for done in rounds:
+            now = time.perf_counter()
+            told.append(self._tell_round(done, split, now - clock[0]))
+            meta = {"rounds": told, **_told(done.history, done.choice), "seconds": sum(r["seconds"] for r in told)}
+            self.store.put(keys[done.index], done.ensemble.arrays(), meta)
+            if not keep_rounds and done.index > first:
+                self.store.delete(keys[done.index - 1])
+            position[0], clock[0] = done.index + 1, time.perf_counter()
+
+    def _tell_round(self, done: Round, split: Split, seconds: float) -> dict[str, Any]:
+        """A round as results tell it; accuracies are the first member's."""
+        victim = done.ensemble.select([0])
+        own = split.records(0, Role.AUDIT)
+        logits = victim.logits(self.data.features[own])[0]
+        history = done.history
+        return {
+            "round": done.index,
+            "sparsity": done.sparsity,
+            "test_accuracy": accuracy(logits, self.data.labels[own]),
+            "dev_accuracy": max(history[0].dev_accuracy),
+            "epochs": [len(h.dev_accuracy) for h in history],
+            "records_seen": history[0].records_seen,
+            "seconds": seconds,
+        }
+
+    def query(
+        self, title: str, stage: Stage, records: Int64[np.ndarray, " N"], needs: frozenset[str], *, seed: int
+    ) -> tuple[Key, Arrays]:
+        """What an adversary sees of a stage's models on some records, with the key of it."""
+
+        def compute() -> Computed:
+            return query_models(stage.ensemble, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
+
+        own = key(
+            "signals", models=stage.key, data=self.data.fingerprint, records=records.tolist(), needs=sorted(needs),
+            seed=seed,
+        )  # fmt: skip
+        return own, self.remember(title, own, compute).arrays
+
+    def _round_keys(
+        self, dense: Stage, split: Split, pruning: Pruning, defense: Defense, seeds: Sequence[int],
+        scores: Sequence[Scores | None],
+    ) -> list[Key]:  # fmt: skip
+        """One key per round; a round's key holds its predecessor's, so that equal beginnings are shared."""
+        keys: list[Key] = []
+        for sparsity in pruning.schedule.sparsities:
+            keys.append(
+                key(
+                    "round", before=keys[-1] if keys else dense.key, sparsity=sparsity, scope=pruning.scope,
+                    rewind=pruning.rewind, recipe=asdict(pruning.recipe), defense=identity(defense),
+                    scores=[None if s is None else s.key for s in scores], **self._common(split, seeds),
+                )  # fmt: skip
+            )
+        return keys
+
+    def _stored_round(self, own: Key, seeds: Sequence[int]) -> Stage:
+        entry = self.store.get(own)
+        if entry is None:
+            raise InputError("expected a round of pruning in the store, got none; was it deleted while the study ran?")
+        return Stage(own, self.blank(seeds).with_arrays(entry.arrays), entry.meta)
+
+    def _common(self, split: Split, seeds: Sequence[int]) -> dict[str, Any]:
+        return {
+            "data": self.data.fingerprint,
+            "split": split.fingerprint,
+            "model": identity(self.config.model),
+            "seeds": list(seeds),
+            "backend": self.config.backend,
+        }
+
+    def remember(self, title: str, own: Key, compute: Callable[[], Computed], work: float = 0) -> Entry:
+        """What is stored under a key, computed and stored first if it is not there."""
+        self.progress.begin(title, work)
+        entry = self.store.get(own)
+        stored = entry is not None
+        if entry is None:
+            entry = self.store.put(own, *compute())
+        self.progress.end(stored=stored)
+        return entry
+
+    def _show(self, epoch: int, recipe: Recipe, running: int, index: int, rounds: int) -> None:
+        where = f"round {index + 1}/{rounds}, " if rounds > 1 else ""
+        fraction = (index + (epoch + 1) / recipe.epochs) / rounds
+        self.progress.advance(fraction, f"{where}epoch {epoch + 1}/{recipe.epochs}, {running} models training")
+
+
+def _told(history: tuple[History, ...], choice: Choice) -> dict[str, Any]:
+    return {
+        "backend": asdict(choice),
+        "dev_accuracy": [max(h.dev_accuracy) for h in history],
+        "epochs": [len(h.dev_accuracy) for h in history],
+        "records_seen": sum(h.records_seen for h in history),
+    }
+
+
+def _work(split: Split, recipe: Recipe) -> float:
+    """Records times models times epochs that are likely to run before early stopping."""
+    return float((split.roles == Role.TRAIN).sum()) * min(recipe.epochs, 21)

@@ -30,20 +30,24 @@ class Choice:
     reason: str
 
 
-def choose_backend(ensemble: Ensemble, example: Float[Tensor, "2 ..."], requested: str = "auto") -> Choice:
+def choose_backend(
+    ensemble: Ensemble, example: Float[Tensor, "2 ..."], classes: int, requested: str = "auto"
+) -> Choice:
     """The backend for an ensemble: as requested, or by the fixed rule, after a two-member trial.
 
     Args:
         ensemble: at least one member.
         example: two records.
+        classes: C, the number of logits the model must give.
         requested: ``auto``, ``vmapped`` or ``sequential``.
 
     Raises:
-        InputError: an unknown request, a model that fails on plain input, or one that cannot be vmapped but was asked to.
+        InputError: an unknown request, a model that fails on plain input, or one that cannot be vmapped but was
+            asked to.
     """
     if requested not in ("auto", "vmapped", "sequential"):
         raise InputError(f"backend must be auto, vmapped or sequential, got {requested!r}")
-    _require_classifier(ensemble, example)
+    _require_classifier(ensemble, example, classes)
     if requested == "sequential":
         return Choice("sequential", "requested")
     if requested == "auto" and _has_convolution(ensemble.template):
@@ -52,7 +56,7 @@ def choose_backend(ensemble: Ensemble, example: Float[Tensor, "2 ..."], requeste
     if failure is None:
         return Choice("vmapped", "requested" if requested == "vmapped" else "rule: no convolutions")
     if requested == "vmapped":
-        raise InputError(f"the model cannot be vmapped: {failure}; use backend = \"sequential\"")
+        raise InputError(f"the model cannot be vmapped: {failure}; use the sequential backend")
     return Choice("sequential", f"the model cannot be vmapped: {failure}")
 
 
@@ -60,7 +64,8 @@ def forward_of(backend: Backend, template: nn.Module) -> Forward:
     """The function that maps stacked state and inputs ``(S, B, ...)`` to logits ``(S, B, C)``."""
 
     def one(parameters: State, buffers: State, x: Tensor) -> Tensor:
-        return functional_call(template, ({**parameters, **buffers},), (x,))  # type: ignore[no-any-return]
+        logits: Tensor = functional_call(template, ({**parameters, **buffers},), (x,))
+        return logits
 
     def each(parameters: State, buffers: State, x: Tensor) -> Tensor:
         return torch.stack(
@@ -75,16 +80,19 @@ def _has_convolution(module: nn.Module) -> bool:
     return any(isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) for m in module.modules())
 
 
-def _require_classifier(ensemble: Ensemble, example: Tensor) -> None:
+def _require_classifier(ensemble: Ensemble, example: Tensor, classes: int) -> None:
     try:
         with torch.no_grad():
             logits = ensemble.module(0)(example)
-    except RuntimeError as error:
-        line = str(error).splitlines()[0]
-        raise InputError(f"the model fails on input of shape {tuple(example.shape)}: {line}; check its input size") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"expected the model to map (B, ...) to logits (B, C), got {shape} for B={len(example)}")
+    except (RuntimeError, ValueError, IndexError) as error:
+        shape, line = tuple(example.shape), _first_line(error)
+        raise InputError(f"the model fails on input of shape {shape}: {line}; check its input size") from error
+    if not isinstance(logits, Tensor) or logits.shape != (len(example), classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            f"expected the model to map {tuple(example.shape)} to logits {(len(example), classes)}, got {got}; "
+            "give it one output for each class"
+        )
 
 
 def _vmap_failure(ensemble: Ensemble, example: Tensor) -> str | None:
@@ -97,7 +105,11 @@ def _vmap_failure(ensemble: Ensemble, example: Tensor) -> str | None:
         logits = forward_of("vmapped", pair.template)(leaves, pair.buffers, torch.stack([example, example]))
         torch.autograd.grad(logits.sum(), list(leaves.values()), allow_unused=True)
     except RuntimeError as error:
-        return str(error).splitlines()[0][:200]
+        return _first_line(error)
     finally:
         pair.template.train(was_training)
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

@@ -2,7 +2,8 @@
 
 PyTorch's dropout draws from one global stream, so that a member's mask would depend on who trains beside it and on
 the backend. Here every unit's bit is a hash of its position and of a key that the training loop sets before each
-step; all members together, one alone, and any order of training give the same masks.
+step; all members together, one alone, and any order of training give the same masks. A layer that a model calls
+several times in one forward pass draws a new mask each time.
 """
 
 import torch
@@ -26,15 +27,17 @@ class MemberDropout(nn.Module):
         super().__init__()
         self.p = p
         self.layer = layer
+        self.calls = 0
         self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
         position = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
-        bits = _mix(position ^ _mix(self.key + self.layer))
-        # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its sign bit is the verdict.
-        # Integer arithmetic because comparisons to bool and torch.where are several times slower on a CPU.
+        bits = _mix(position ^ _mix(self.key + (self.layer + (self.calls << 16))))
+        self.calls += 1
+        # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its sign bit is the
+        # verdict. Integer arithmetic because comparisons to bool and torch.where are several times slower on a CPU.
         threshold = (int(self.p * 2**32) - 2**31) >> 1
         keep = (((bits >> 1) - threshold) >> 31) + 1
         return x * (keep.to(x.dtype) * (1 / (1 - self.p)))
@@ -51,10 +54,14 @@ def _mix(h: Tensor) -> Tensor:
 
 def replace_dropout(module: nn.Module) -> nn.Module:
     """Put :class:`MemberDropout` in the place of every ``nn.Dropout``; parameters and their names stay as they are."""
-    layer = 0
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Dropout:
-                setattr(parent, name, MemberDropout(child.p, layer))
-                layer += 1
+    places = {n: m for n, m in module.named_modules(remove_duplicate=False) if type(m) is nn.Dropout}
+    for layer, (name, dropout) in enumerate(places.items()):
+        module.set_submodule(name, MemberDropout(dropout.p, layer))
+    module.register_forward_pre_hook(_count_calls_anew)
     return module
+
+
+def _count_calls_anew(module: nn.Module, _: object) -> None:
+    for layer in module.modules():
+        if isinstance(layer, MemberDropout):
+            layer.calls = 0

@@ -45,18 +45,20 @@ class Ensemble:
         """Stack existing models of one architecture.
 
         Raises:
-            InputError: the models differ in a parameter's name or shape.
+            InputError: the models differ in the name or shape of a parameter or buffer, or have none to train.
         """
-        first = {name: p.shape for name, p in modules[0].named_parameters()}
-        for k, module in enumerate(modules):
-            shapes = {name: p.shape for name, p in module.named_parameters()}
-            if shapes != first:
-                raise InputError(f"expected all models to have the parameters of model 0, got others in model {k}")
+        states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
+        for k, state in enumerate(states):
+            differ = [
+                name for name in {**states[0], **state}
+                if name not in state or name not in states[0] or state[name].shape != states[0][name].shape
+            ]  # fmt: skip
+            if differ:
+                raise InputError(f"expected all models to be built alike, got another {differ[0]!r} in model {k}")
         template = replace_dropout(copy.deepcopy(modules[0]))
         trainable = {name for name, p in modules[0].named_parameters() if p.requires_grad}
         if not trainable:
             raise InputError("expected a model with trainable parameters, got none; unfreeze some")
-        states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
         stacked = {name: torch.stack([s[name].detach() for s in states]).contiguous() for name in states[0]}
         keys = {
             f"{name}.key": torch.zeros(len(modules), dtype=torch.int32)
@@ -115,7 +117,9 @@ class Ensemble:
         """Outputs of every member on the same records, in evaluation mode, one member after another."""
         return np.stack([np.concatenate(list(self._batches(k, features, batch_size))) for k in range(len(self))])
 
-    def _batches(self, member: int, features: Float32[np.ndarray, "N ..."], size: int) -> Iterator[Float[np.ndarray, "B C"]]:
+    def _batches(
+        self, member: int, features: Float32[np.ndarray, "N ..."], size: int
+    ) -> Iterator[Float[np.ndarray, "B C"]]:
         module = self.module(member)
         with torch.inference_mode():
             for start in range(0, len(features), size):

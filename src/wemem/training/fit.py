@@ -12,7 +12,7 @@ The loop, for all members at once::
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -78,7 +78,8 @@ def fit(
         split: roles (K, N).
         recipe: how to train.
         seeds: one per member, for its order of records, dropout and the defense's draws. A member's result
-            depends on no other member, up to the rounding of a different batch layout.
+            depends on no other member but by the layout: rounding, the order of steps, and what BatchNorm makes of
+            padded batches, where members have different numbers of records.
         defense: what to do differently; plain training if None.
         scores: per member, memorization scores (N,) for a defense that needs them.
         backend: ``auto``, ``vmapped`` or ``sequential``.
@@ -90,31 +91,42 @@ def fit(
     members = len(ensemble)
     if not (split.members == len(seeds) == members):
         raise InputError(f"expected a split and seeds for {members} members, got {split.members} and {len(seeds)}")
+    if len(split.labels) != len(data):
+        raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
     features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
-    choice = choose_backend(ensemble, features[:2], backend)
-    forward = forward_of(choice.backend, ensemble.template)
-    plan = _planner(data, split, recipe, defense or Undefended(), seeds, scores or [None] * members)
-    parts = [list(range(members))] if choice.backend == "vmapped" else [[k] for k in range(members)]
-    done = [
-        _Run(
-            ensemble.select(part), part, features, labels, split, recipe, defense or Undefended(), forward, plan,
-            [derive_seed(seeds[k], "dropout") for k in part],
-        ).run(lambda epoch, running, first=part[0]: on_epoch(epoch, members - first - 1 + running))
-        for part in parts
-    ]  # fmt: skip
+    done = []
+    with torch.random.fork_rng(devices=[]):
+        choice = choose_backend(ensemble, features[:2], data.classes, backend)
+        forward = forward_of(choice.backend, ensemble.template)
+        together = choice.backend == "vmapped"
+        plan = _planner(data, split, recipe, defense or Undefended(), seeds, scores or [None] * members, not together)
+        for part in [list(range(members))] if together else [[k] for k in range(members)]:
+            dropout_seeds = [derive_seed(seeds[k], "dropout") for k in part]
+            # what else a model may draw (Dropout2d, noise) comes from PyTorch's global generator
+            torch.manual_seed(dropout_seeds[0])
+            run = _Run(
+                ensemble.select(part), part, features, labels, split, recipe, defense or Undefended(), forward, plan,
+                dropout_seeds,
+            )  # fmt: skip
+            done.append(run.run(_counting(on_epoch, members - part[-1] - 1)))
     history = tuple(h for run in done for h in run[1])
     return Fitted(Ensemble.concatenate([run[0] for run in done]), history, choice)
 
 
+def _counting(on_epoch: OnEpoch, waiting: int) -> OnEpoch:
+    return lambda epoch, running: on_epoch(epoch, waiting + running)
+
+
 def _planner(
     data: Dataset, split: Split, recipe: Recipe, defense: Defense, seeds: Sequence[int],
-    scores: Sequence[Float64[np.ndarray, " N"] | None],
+    scores: Sequence[Float64[np.ndarray, " N"] | None], reuse: bool,
 ) -> Plan:  # fmt: skip
     records = [
         TrainingRecords(split.records(k, Role.TRAIN), data.labels, scores[k], seed) for k, seed in enumerate(seeds)
     ]
 
-    @cache
+    # members one after another ask for the same epochs again; all together need none twice
+    @lru_cache(maxsize=None if reuse else 1)
     def plan(epoch: int) -> list[Step]:
         groups = [defense.plan(epoch, (Group(own.train),), own) for own in records]
         return plan_steps(groups, recipe.batch_size, seeds, epoch)

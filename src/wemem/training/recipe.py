@@ -27,10 +27,13 @@ class Recipe:
     optimizer: Literal["adam", "sgd"] = "adam"
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0)):
+        least = {"epochs": 1, "patience": 1, "batch_size": 1, "learning_rate": 0, "weight_decay": 0}
+        for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+            if value is not None and not value >= bound:
+                raise InputError(f"{name} must be at least {bound}, got {value}")
+        if self.optimizer not in ("adam", "sgd"):
+            raise InputError(f"optimizer must be adam or sgd, got {self.optimizer!r}")
 
 
 #: The paper's fine-tuning of one pruning round.

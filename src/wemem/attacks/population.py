@@ -1,0 +1,44 @@
+"""Attack-P: how the target's confidence in a record compares with that in records it has certainly not seen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from wemem.attacks.base import Attack, Scores
+from wemem.data.split import Role
+from wemem.errors import InputError
+from wemem.signals import Signals
+
+
+def foreign_rows(signals: Signals, target: int) -> Int64[np.ndarray, " p"]:
+    """Rows that are not the target's at all: in no role for it. For the victim these are the adversary's own records.
+
+    That the victim's records are others than the adversary's is what both know (the layout ``disjoint``); which of them it
+    was trained on is not read. A shadow attacked in the victim's place has the victim's records for it.
+
+    Raises:
+        InputError: there is none.
+    """
+    rows = np.flatnonzero(signals.roles[target] == Role.UNUSED)
+    if len(rows) == 0:
+        raise InputError(f"expected records that member {target} uses in no role, got none; bring some of the adversary's own")
+    return rows
+
+
+@dataclass(frozen=True)
+class AttackP(Attack):
+    """Share of the population in whose true class the target has less confidence than in the record's, one threshold.
+
+    Ye et al., "Enhanced membership inference attacks against machine learning models", CCS 2022. The share is one minus
+    the p-value of "the record is one of the population"; its order is that of the confidence attack, the scale is
+    comparable between models. The population is :func:`foreign_rows`.
+    """
+
+    name = "attack_p"
+    layout = "disjoint"
+
+    def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
+        confidence = signals.logit_confidence[target]
+        population = np.sort(confidence[foreign_rows(signals, target)])
+        return np.searchsorted(population, confidence[signals.audited(target)], side="left") / len(population)

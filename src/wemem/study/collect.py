@@ -1,0 +1,75 @@
+"""From trained models to :class:`~wemem.signals.Signals`: what the adversary of each layout gets to see."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wemem.attacks.base import Attack
+from wemem.randomness import derive_seed
+from wemem.signals import SignalLayout, Signals
+from wemem.study.stages import Stage
+from wemem.study.store import Key, key
+from wemem.study.world import World
+
+
+def uses(attacks: Sequence[Attack], layout: SignalLayout) -> bool:
+    """Whether an attack works on signals of a layout."""
+    return any(attack.layout == layout for attack in attacks)
+
+
+def needs(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
+    """The extra signals that the attacks of a layout read."""
+    return frozenset().union(*(attack.needs for attack in attacks if attack.layout == layout))
+
+
+def disjoint_signals(world: World, label: str, made_as: str, rounds: Sequence[Stage]) -> tuple[Key, Signals]:
+    """The victim and its shadows, queried on every record that one of them uses, with the key of it.
+
+    Args:
+        world: the study's seed.
+        label: of what is attacked, for the progress display.
+        made_as: how these models were made, the same for all.
+        rounds: the models after each stored round, the last ones being attacked.
+    """
+    records = np.flatnonzero((world.split.roles != 0).any(axis=0))
+    wanted = needs(world.config.attacks, "disjoint")
+    seed = derive_seed(world.seed, "queries")
+    own, found = world.stages.query(world.title(f"query {label}"), rounds[-1], records, wanted, seed=seed)
+    keys, extras = [own], {name: np.array(array) for name, array in found.items() if name != "logits"}
+    if "dense" in wanted:
+        dense_key, dense = world.stages.query(world.title("query dense"), world.dense, records, frozenset(), seed=seed)
+        keys.append(dense_key)
+        extras["dense"] = dense["logits"]
+    if "trajectory" in wanted:
+        title = world.title(f"query the rounds of {label}")
+        seen = [world.stages.query(title, stage, records, frozenset(), seed=seed) for stage in rounds]
+        keys += [round_key for round_key, _ in seen]
+        extras["trajectory"] = np.stack([arrays["logits"] for _, arrays in seen], axis=2)
+    signals = Signals(
+        found["logits"], world.data.labels[records], world.split.roles[:, records], records, "disjoint",
+        (made_as,) * world.split.members, extras,
+    )  # fmt: skip
+    return key("disjoint_signals", parts=keys, split=world.split.fingerprint), signals
+
+
+def shared_signals(
+    world: World, label: str, made_as: str, victim: Stage, references: Sequence[Stage]
+) -> tuple[Key, Signals]:
+    """The victim and the reference models, queried on the audited records and the population, with the key of it."""
+    audited, population = world.split.audited(0), world.population
+    records = np.sort(np.concatenate([audited, population]))
+    wanted, seed = needs(world.config.attacks, "shared"), derive_seed(world.seed, "queries")
+    title = world.title(f"query {label} and its references")
+    parts = [world.stages.query(title, stage, records, wanted, seed=seed) for stage in (victim, *references)]
+    kept = [slice(0, 1), *[slice(None)] * len(references)]
+    arrays = {
+        name: np.concatenate([found[name][part] for (_, found), part in zip(parts, kept, strict=True)])
+        for name in parts[0][1]
+    }
+    used = world.config.split.references
+    roles = np.concatenate([world.split.roles[:1, records], world.halves.roles[:used, records]])
+    signals = Signals(
+        arrays.pop("logits"), world.data.labels[records], roles, records, "shared", (made_as,) * len(roles), arrays
+    )
+    own = key("shared_signals", parts=[k for k, _ in parts], splits=[world.split.fingerprint, world.halves.fingerprint])
+    return own, signals

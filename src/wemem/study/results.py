@@ -1,0 +1,178 @@
+"""``results.json`` and ``per_sample.parquet``: what a study leaves for others to read."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from scipy.stats import rankdata
+
+import wemem
+from wemem.audit.intervals import proportion
+from wemem.audit.report import as_json
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role
+from wemem.errors import InputError
+from wemem.study.config import StudyConfig
+from wemem.study.run import Outcome
+from wemem.training import accuracy
+
+
+def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The content of ``results.json``; its schema is :func:`wemem.study.schema.results_schema`."""
+    plain = {(o.seed, o.sparsity): o.victim.seconds for o in outcomes if o.label == "undefended"}
+    scores = {o.seed: o.scores for o in outcomes if o.scores is not None}
+    return {
+        "schema": "wemem.results/1",
+        "study": config.table,
+        "environment": environment(),
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "records": len(data),
+            "classes": data.classes,
+            "input_shape": list(data.input_shape),
+        },
+        "notes": _notes(config),
+        "scores": [
+            {
+                "seed": seed,
+                "party": "defender",
+                "models": own.models,
+                "halves_correlation": own.halves_correlation,
+                "seconds": own.seconds,
+            }
+            for seed, own in scores.items()
+            if own.models
+        ],
+        "runs": [_run(outcome, data, plain.get((outcome.seed, outcome.sparsity))) for outcome in outcomes],
+    }
+
+
+def environment() -> dict[str, Any]:
+    """The versions and the number of threads that a result depends on."""
+    return {
+        "wemem": wemem.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }
+
+
+def _notes(config: StudyConfig) -> list[str]:
+    notes = []
+    if config.victim is not None:
+        notes.append(
+            "The victim's own training is not known to this study; its shadows and reference models were trained by the "
+            "study's recipe and then pruned exactly as the victim was."
+        )
+    return notes
+
+
+def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> dict[str, Any]:
+    stage = outcome.victim
+    told = list(stage.meta.get("rounds", []))
+    dense = outcome.defense is None
+    return {
+        "defense": "dense" if outcome.defense is None else outcome.defense.name,
+        "label": outcome.label,
+        "settings": {} if outcome.defense is None else outcome.defense.settings,
+        "seed": outcome.seed,
+        "sparsity": told[-1]["sparsity"] if told else 0.0,
+        "accuracy": _accuracies(outcome, data),
+        "seconds": {
+            "finetune": stage.seconds,
+            "defense_overhead": None if dense or undefended_seconds is None else stage.seconds - undefended_seconds,
+            "scores": outcome.scores.seconds if _scored(outcome) and outcome.scores else 0.0,
+            "attacks": outcome.attack_seconds,
+        },
+        "records_seen": sum(r["records_seen"] for r in told) if told else stage.meta["records_seen"],
+        "backend": stage.meta["backend"],
+        "rounds": [
+            {k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told
+        ],
+        **as_json(outcome.report),
+    }
+
+
+def _scored(outcome: Outcome) -> bool:
+    return outcome.defense is not None and outcome.defense.needs_scores
+
+
+def _accuracies(outcome: Outcome, data: Dataset) -> dict[str, Any]:
+    """The victim's accuracy on its train, dev and non-member records; the last is the test accuracy."""
+    victim = outcome.victim.ensemble.select([0])
+    found = {}
+    for name, role in (("train", Role.TRAIN), ("dev", Role.DEV), ("test", Role.AUDIT)):
+        records = outcome.split.records(0, role)
+        found[name] = accuracy(victim.logits(data.features[records])[0], data.labels[records])
+    n = len(outcome.split.records(0, Role.AUDIT))
+    test = proportion(round(found["test"] * n), n)
+    return {**found, "test_ci": [test.low, test.high], "test_records": n}
+
+
+def per_sample_table(outcomes: Sequence[Outcome], data: Dataset) -> pa.Table:
+    """One row per outcome and audited record: truth, memorization score, every attack's score and probability, risk rank.
+
+    ``risk_rank`` is 1 for the record that the attacks together find most surely to be a member: the mean over attacks of
+    the share of audited records that score lower.
+    """
+    tables = [_sample_rows(outcome, data) for outcome in outcomes if outcome.report.results]
+    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+
+
+def _sample_rows(outcome: Outcome, data: Dataset) -> pa.Table:
+    records = outcome.report.results[0].records
+    n = len(records)
+    columns: dict[str, Any] = {
+        "label": [outcome.label] * n,
+        "seed": [outcome.seed] * n,
+        "sparsity": [outcome.sparsity] * n,
+        "record": records,
+        "class": data.labels[records],
+        "member": outcome.report.results[0].member,
+    }
+    if outcome.scores is not None:
+        columns["memorization"] = outcome.scores.memorization.score[records]
+    ranks = []
+    for result in outcome.report.results:
+        if not np.array_equal(result.records, records):
+            raise InputError(f"attack {result.name!r} judged other records than {outcome.report.results[0].name!r}")
+        columns[result.name] = result.verdict.score
+        if result.verdict.probability is not None:
+            columns[f"{result.name}_probability"] = result.verdict.probability
+        ranks.append(rankdata(result.verdict.score) / n)
+    columns["risk_rank"] = rankdata(-np.mean(ranks, axis=0), method="min").astype(np.int64)
+    return pa.table(columns)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the file and rename, so that a reader sees the old file or the new one.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        if path.parent.is_dir():
+            part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+
+
+def write_results(out: Path, results: Mapping[str, Any], samples: pa.Table) -> None:
+    """Write ``results.json`` and ``per_sample.parquet`` into a folder."""
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    write_atomically(out / "results.json", lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomically(out / "per_sample.parquet", lambda part: pyarrow.parquet.write_table(samples, part))

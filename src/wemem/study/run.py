@@ -1,0 +1,133 @@
+"""A study from data to results, on one screen.
+
+For every seed: who has which records (:class:`~wemem.study.world.World`), dense models, then for every sparsity and
+defense the pruned models, what an adversary sees of them, and what every attack makes of that.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wemem.attacks.base import Attack, Verdict
+from wemem.audit.report import AttackResult, AuditReport, attack_result
+from wemem.data.dataset import Dataset
+from wemem.data.split import Split
+from wemem.defenses import Defense
+from wemem.pruning import Pruning
+from wemem.signals import SignalLayout, Signals
+from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
+from wemem.study.config import StudyConfig
+from wemem.study.identity import identity
+from wemem.study.progress import Progress
+from wemem.study.stages import Scores, Stage, Stages
+from wemem.study.store import Key, Store, key
+from wemem.study.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One defense at one sparsity and seed; ``dense`` is the original model.
+
+    Args:
+        label: of the defense in the study.
+        defense: the defense; None for the original model.
+        seed, sparsity: of this run; the sparsity is the target.
+        split: of the victim and its shadows.
+        rounds: the stored rounds, the last one being the result; for ``dense`` the dense models.
+        signals: by layout, what the attacks saw.
+        report: what they made of it.
+        scores: the defender's memorization scores, where some defense of the study needs them.
+        attack_seconds: wall time of querying and attacking when it was computed.
+    """
+
+    label: str
+    defense: Defense | None
+    seed: int
+    sparsity: float
+    split: Split
+    rounds: Sequence[Stage]
+    signals: Mapping[SignalLayout, Signals]
+    report: AuditReport
+    scores: Scores | None
+    attack_seconds: float
+
+    @property
+    def victim(self) -> Stage:
+        """The models at the end: member 0 is the victim."""
+        return self.rounds[-1]
+
+
+def run_study(config: StudyConfig, store: Store, progress: Progress, data: Dataset | None = None) -> Iterator[Outcome]:
+    """Run a study and yield every outcome as soon as it is there.
+
+    Args:
+        config: what to do.
+        store: where stages are looked up and kept.
+        progress: hears of every stage.
+        data: the data set, if it is loaded already.
+
+    Raises:
+        InputError: anything in the study or the data that cannot be used.
+    """
+    data = config.data.load() if data is None else data
+    stages = Stages(config, data, store, progress)
+    for seed in config.seeds:
+        world = World(config, data, stages, seed)
+        references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
+        yield _attack(world, "dense", None, 0.0, None, [world.dense], references)
+        for sparsity in config.pruning.sparsities:
+            pruning = config.pruning.to(sparsity, config.finetune)
+            for label, defense in config.defenses.items():
+                yield _defend_and_attack(world, label, defense, sparsity, pruning)
+
+
+def _defend_and_attack(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
+    """Prune the victim, its shadows and the reference models under one defense, and attack."""
+    keep = "trajectory" in needs(world.config.attacks, "disjoint")
+    title = world.title(f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else ""))
+    rounds = world.stages.prune(
+        title, world.dense, world.split, pruning, defense, seeds=world.member_seeds, keep_rounds=keep,
+        scores=world.member_scores() if defense.needs_scores else [None] * world.split.members,
+    )  # fmt: skip
+    references = []
+    for split, seeds, dense in world.reference_chunks() if uses(world.config.attacks, "shared") else []:
+        scores = [world.reference_scores if defense.needs_scores else None] * len(seeds)
+        references += world.stages.prune(f"{title}: references", dense, split, pruning, defense, seeds=seeds, scores=scores)
+    return _attack(world, label, defense, sparsity, pruning, rounds, references)
+
+
+def _attack(
+    world: World, label: str, defense: Defense | None, sparsity: float, pruning: Pruning | None,
+    rounds: Sequence[Stage], references: Sequence[Stage],
+) -> Outcome:  # fmt: skip
+    """Query the models as the adversary would, and run every attack on what came back."""
+    start = time.perf_counter()
+    made_as = key("made_as", model=identity(world.config.model), pruning=identity(pruning), defense=identity(defense))
+    signals: dict[SignalLayout, tuple[Key, Signals]] = {}
+    if uses(world.config.attacks, "disjoint"):
+        signals["disjoint"] = disjoint_signals(world, label, made_as, rounds)
+    if references:
+        signals["shared"] = shared_signals(world, label, made_as, rounds[-1], references)
+    results = [_judge(world, attack, *signals[attack.layout], label) for attack in world.config.attacks]
+    scored = any(d.needs_scores for d in world.config.defenses.values())
+    return Outcome(
+        label, defense, world.seed, sparsity, world.split, rounds, {layout: s for layout, (_, s) in signals.items()},
+        AuditReport(tuple(results)), world.defender_scores if scored else None, time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def _judge(world: World, attack: Attack, signals_key: Key, signals: Signals, label: str) -> AttackResult:
+    """One attack on the victim, from the store if it was run on these very signals before."""
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        verdict = attack.judge(signals, 0, seed=world.seed)
+        arrays = {"score": verdict.score, "threshold": verdict.threshold}
+        return arrays if verdict.probability is None else {**arrays, "probability": verdict.probability}, {}
+
+    own = key("attack", signals=signals_key, attack=identity(attack), seed=world.seed)
+    arrays = world.stages.remember(world.title(f"{attack.name} on {label}"), own, compute).arrays
+    verdict = Verdict(arrays["score"], arrays["threshold"], arrays.get("probability"))
+    return attack_result(attack, signals, 0, verdict)

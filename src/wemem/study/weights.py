@@ -1,0 +1,95 @@
+"""Weights and member lists from outside: read without executing anything, refused in one line."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from jaxtyping import Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wemem.data.dataset import Dataset
+from wemem.errors import InputError
+from wemem.study.config import StudyConfig
+from wemem.training import Ensemble
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InputError: no such file, truncated, or of another format.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"expected weights in safetensors format in {path}, got an error: {line}; save them again") from error
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict. Plain PyTorch reads it: ``model.load_state_dict(safetensors.torch.load_file(path))``."""
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+
+
+def victim_ensemble(config: StudyConfig, data: Dataset) -> tuple[Ensemble, str]:
+    """The victim as an ensemble of one, and the fingerprint of its weights file.
+
+    Raises:
+        InputError: the file does not fit the model.
+    """
+    if config.victim is None:
+        raise InputError("expected a [victim] with weights, got none")
+    path = Path(config.victim.weights)
+    state = read_weights(path)
+    module = config.model.build(data.input_shape, data.classes)
+    own = module.state_dict()
+    for name in sorted(set(own) | set(state)):
+        wanted = tuple(own[name].shape) if name in own else "no such tensor"
+        got = tuple(state[name].shape) if name in state else "none"
+        if wanted != got:
+            raise InputError(
+                f"expected {name!r} of shape {wanted} in {path}, got {got}; the weights are of another architecture, "
+                "or data of another shape"
+            )
+    module.load_state_dict(state)
+    return Ensemble.from_modules([module]), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_members(file: str, records: int) -> Int64[np.ndarray, " m"]:
+    """Indices of the records a model was trained on.
+
+    Args:
+        file: ``.csv`` or ``.parquet`` with a column ``record``, or ``.npz`` with an array ``members``.
+        records: size of the data set.
+
+    Raises:
+        InputError: the file cannot be read, or names a record that is not there.
+    """
+    path = Path(file)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                found = np.asarray(arrays["members"])
+        elif path.suffix == ".parquet":
+            found = pyarrow.parquet.read_table(path)["record"].to_numpy()
+        elif path.suffix == ".csv":
+            found = pyarrow.csv.read_csv(path)["record"].to_numpy()
+        else:
+            raise InputError(f"expected a member list ending in .csv, .parquet or .npz, got {path.name!r}")
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"cannot read members from {path}: {line}; expected a column record (.npz: an array members)") from error
+    if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer):
+        raise InputError(f"expected a list of record numbers in {path}, got {found.dtype} of shape {found.shape}")
+    unknown = found[(found < 0) | (found >= records)]
+    if len(unknown):
+        raise InputError(f"expected members among records 0..{records - 1} in {path}, got {int(unknown[0])}")
+    return np.unique(found.astype(np.int64))

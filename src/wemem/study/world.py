@@ -1,0 +1,154 @@
+"""One seed of a study: who has which records, which models they train, what each may know.
+
+Three parties' models, none of which sees what it must not:
+
+* the victim and its shadows, on disjoint halves of the records (:attr:`World.split`);
+* reference models on random halves of the audited records, for attacks that compare with and without a record;
+* subset models for memorization scores: the defender's on the victim's training records only, the adversary's on
+  the adversary's records only, and for the reference models their own unpruned versions.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int64
+
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
+from wemem.errors import InputError
+from wemem.memorization import Memorization, read_scores
+from wemem.randomness import derive_seed
+from wemem.study.config import StudyConfig
+from wemem.study.stages import CHUNK, Scores, Stage, Stages
+from wemem.study.store import key
+from wemem.study.weights import read_members, victim_ensemble
+from wemem.training import Ensemble
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """The models and records of one seed; its properties are computed when first asked for, and stored."""
+
+    config: StudyConfig
+    data: Dataset
+    stages: Stages
+    seed: int
+
+    @cached_property
+    def split(self) -> Split:
+        """Victim and shadows."""
+        settings, labels = self.config.split, self.data.labels
+        if self.config.victim is None:
+            return victim_and_shadows(labels, settings.shadows, seed=self.seed, train=settings.train, dev=settings.dev)
+        members = read_members(self.config.victim.members, len(labels))
+        return given_victim(
+            labels, members, settings.shadows, seed=self.seed, train=settings.train, dev=settings.dev,
+            lend=self.config.victim.lend,
+        )  # fmt: skip
+
+    def seeds(self, who: str, count: int) -> list[int]:
+        """One seed per model of a party."""
+        return [derive_seed(self.seed, who, k) for k in range(count)]
+
+    @property
+    def member_seeds(self) -> list[int]:
+        """Seeds of the victim and its shadows."""
+        return self.seeds("member", self.split.members)
+
+    @cached_property
+    def dense(self) -> Stage:
+        """The unpruned victim and shadows."""
+        if self.config.victim is None:
+            return self.stages.train(self.title("dense models"), self.split, self.member_seeds)
+        shadows = range(1, self.split.members)
+        trained = self.stages.train(
+            self.title("dense shadows"), self.split.select(shadows), [self.member_seeds[k] for k in shadows]
+        )
+        victim, fingerprint = victim_ensemble(self.config, self.data)
+        joined = Ensemble.concatenate([victim, trained.ensemble])
+        return Stage(key("victim", shadows=trained.key, weights=fingerprint), joined, trained.meta)
+
+    @cached_property
+    def defender_scores(self) -> Scores:
+        """Scores of the victim's training records, by models that never saw another party's."""
+        if self.config.scores.file is not None:
+            return self._scores_from_file(self.config.scores.file)
+        return self._subset_scores("defender", self.split.records(0, Role.TRAIN), self.split.records(0, Role.DEV))
+
+    @cached_property
+    def adversary_scores(self) -> Scores:
+        """Scores of the adversary's own records."""
+        pool = np.flatnonzero((self.split.roles[1:] != Role.UNUSED).any(axis=0))
+        return self._subset_scores("adversary", pool, len(self.split.records(0, Role.DEV)))
+
+    def member_scores(self) -> list[Scores | None]:
+        """What each of the victim and its shadows is defended by."""
+        return [self.defender_scores, *[self.adversary_scores] * (self.split.members - 1)]
+
+    @cached_property
+    def halves(self) -> Split:
+        """Reference models on random halves of the audited records; enough of them for scores too."""
+        audited = self.split.audited(0)
+        used = np.concatenate([audited, self.split.records(0, Role.DEV)])
+        outside = np.setdiff1d(np.arange(len(self.data)), used)
+        dev = len(self.split.records(0, Role.DEV))
+        return random_halves(
+            self.data.labels, audited, self._reference_count, seed=self.seed, outside=outside,
+            train_size=len(self.split.records(0, Role.TRAIN)), dev_size=dev,
+        )  # fmt: skip
+
+    @cached_property
+    def population(self) -> Int64[np.ndarray, " p"]:
+        """Records of the adversary that no model it compares with was trained on (RMIA)."""
+        used = np.concatenate([self.split.records(0, Role.DEV), *np.nonzero(self.halves.roles)[1:]])
+        return np.setdiff1d(np.arange(len(self.data)), used)
+
+    @property
+    def _reference_count(self) -> int:
+        wanted = self.config.split.references
+        if wanted < 2 or wanted % 2:
+            raise InputError(f"split.references must be an even number, at least 2, got {wanted}; halves come in pairs")
+        scored = any(defense.needs_scores for defense in self.config.defenses.values())
+        return max(wanted, 2 * ((self.config.scores.models + 1) // 2)) if scored else wanted
+
+    @cached_property
+    def dense_references(self) -> list[Stage]:
+        """Unpruned reference models, in chunks; the first :attr:`SplitSettings.references` of them get pruned."""
+        seeds = self.seeds("reference", self.halves.members)
+        return self.stages.train_in_chunks(self.title("dense references"), self.halves, seeds)
+
+    @cached_property
+    def reference_scores(self) -> Scores:
+        """The adversary's scores of the audited pool: random halves are subset models already."""
+        return self.stages.score(self.title("reference scores"), self.halves, self.dense_references)
+
+    def reference_chunks(self) -> list[tuple[Split, list[int], Stage]]:
+        """Split, seeds and dense models of every chunk of reference models that is attacked with."""
+        count, seeds = self.config.split.references, self.seeds("reference", self.halves.members)
+        chunks = []
+        for i, stage in enumerate(self.dense_references):
+            members = range(i * CHUNK, min(i * CHUNK + CHUNK, count))
+            if len(members):
+                kept = Stage(stage.key, stage.ensemble.select(range(len(members))), stage.meta)
+                chunks.append((self.halves.select(members), [seeds[k] for k in members], kept))
+        return chunks
+
+    def _subset_scores(self, party: str, pool: Int64[np.ndarray, " n"], dev: Int64[np.ndarray, " d"] | int) -> Scores:
+        settings = self.config.scores
+        size = round(settings.fraction * len(self.split.records(0, Role.TRAIN)))
+        split = subsets(self.data.labels, pool, size, settings.models, seed=self.seed, purpose=party, dev=dev)
+        models = self.stages.train_in_chunks(self.title(f"{party} subset models"), split, self.seeds(party, settings.models))
+        return self.stages.score(self.title(f"{party} scores"), split, models)
+
+    def _scores_from_file(self, path: str) -> Scores:
+        score = read_scores(path, len(self.data))
+        unknown = np.full(len(score), np.nan)
+        none = np.zeros(len(score), np.int64)
+        own = key("score_file", scores=[None if np.isnan(s) else float(s) for s in score])
+        return Scores(own, Memorization(score, unknown, none, none), float("nan"), 0, 0.0)
+
+    def title(self, what: str) -> str:
+        """A stage's name, with the seed where there are several."""
+        return what if len(self.config.seeds) == 1 else f"{what}, seed {self.seed}"
+

@@ -1,0 +1,89 @@
+"""Hand-made results of a small study, whose numbers are easy to follow through tables and sentences."""
+
+from typing import Any
+
+#: (defense, test accuracy, balanced accuracy of the confidence attack, TPR of LiRA at 1 % FPR)
+ARMS = (
+    ("dense", 0.604, 0.758, 0.402),
+    ("undefended", 0.599, 0.841, 0.546),
+    ("rsw", 0.625, 0.661, 0.233),
+    ("rmr", 0.630, 0.718, 0.340),
+    ("swmr", 0.618, 0.673, 0.256),
+)
+ATTACKS = ("confidence", "entropy", "modified_entropy", "top_confidence", "nn", "nn_top3", "nn_class", "samia", "lira", "rmia")
+
+
+def make_results(seeds: tuple[int, ...] = (0,), attacks: tuple[str, ...] = ATTACKS, nonmembers: int = 452) -> dict[str, Any]:
+    """Results of every arm at 60 % sparsity; seeds differ by half a point."""
+    return {
+        "schema": "wemem.results/1",
+        "study": {"name": "location", "defenses": {name: {} for name, *_ in ARMS[1:]}},
+        "environment": {
+            "wemem": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6", "threads": 2, "platform": "Linux",
+        },
+        "data": {
+            "name": "location", "fingerprint": "0123456789abcdef" * 4, "records": 5010, "classes": 30, "input_shape": [446],
+        },
+        "notes": ["an example"],
+        "scores": [
+            {"seed": seed, "party": party, "models": 40, "halves_correlation": 0.81, "seconds": 12.5}
+            for seed in seeds for party in ("defender", "adversary", "references")
+        ],
+        "runs": [make_run(*arm, seed, attacks, nonmembers) for seed in seeds for arm in ARMS],
+    }  # fmt: skip
+
+
+def make_run(
+    defense: str, accuracy: float, balanced: float, tpr: float, seed: int, attacks: tuple[str, ...], nonmembers: int
+) -> dict[str, Any]:
+    """One run. Confidence is the most accurate attack, LiRA the strongest at low FPR; each next attack is weaker."""
+    shift = 0.005 * (seed % 5)
+    audits = {name: make_audit(balanced + shift - 0.01 * rank, tpr + shift, nonmembers) for rank, name in enumerate(attacks)}
+    for name in set(attacks) - {"lira"}:
+        audits[name] = make_audit(audits[name]["balanced_accuracy"], 0.1 + shift, nonmembers)
+    worst = {}
+    for metric in ("balanced_accuracy", "auc", "tpr_at_0.01", "tpr_at_0.001") if attacks else ():
+        name, value = max(((name, value_of(a, metric)) for name, a in audits.items()), key=lambda pair: pair[1])
+        worst[metric] = {"attack": name, "value": value, "ci": around(value, 0.04)}
+    accuracy += shift
+    return {
+        "defense": defense, "label": defense, "settings": {}, "seed": seed, "sparsity": 0.0 if defense == "dense" else 0.6,
+        "accuracy": {
+            "train": 0.9, "dev": accuracy, "test": accuracy, "test_ci": around(accuracy, 0.013), "test_records": 1510,
+        },
+        "seconds": {
+            "finetune": 0.0 if defense == "dense" else 12.1, "defense_overhead": -4.0 if defense == "rsw" else None,
+            "scores": 20.0, "attacks": 30.25,
+        },
+        "records_seen": 0 if defense == "dense" else 1503 * 50,
+        "backend": {"backend": "vmapped", "reason": "rule: no convolutions"},
+        "rounds": [
+            {"round": r, "sparsity": 0.15 * r, "test_accuracy": accuracy, "dev_accuracy": accuracy, "epochs": [7, 9]}
+            for r in range(0 if defense == "dense" else 5)
+        ],
+        "attacks": audits,
+        "worst": worst,
+    }  # fmt: skip
+
+
+def make_audit(balanced: float, tpr: float, nonmembers: int) -> dict[str, Any]:
+    """One attack."""
+    rates = {"0.1": min(1.0, 2 * tpr), "0.01": tpr, "0.001": tpr / 2}
+    return {
+        "adaptive": True,
+        "balanced_accuracy": balanced, "balanced_accuracy_ci": around(balanced, 0.02),
+        "auc": min(1.0, balanced + 0.05), "auc_ci": around(min(1.0, balanced + 0.05), 0.02),
+        "tpr_at_fpr": rates, "tpr_at_fpr_ci": {fpr: around(rate, 0.03) for fpr, rate in rates.items()},
+        "smallest_fpr": 1 / nonmembers, "members": 1503, "nonmembers": nonmembers, "reference_models": 5,
+    }  # fmt: skip
+
+
+def value_of(audit: dict[str, Any], metric: str) -> float:
+    """A metric of one attack by its name in ``worst``."""
+    value: float = audit["tpr_at_fpr"][metric[7:]] if metric.startswith("tpr_at_") else audit[metric]
+    return value
+
+
+def around(value: float, reach: float) -> list[float]:
+    """An interval within [0, 1]."""
+    return [max(0.0, value - reach), min(1.0, value + reach)]
