@@ -10,19 +10,25 @@ ARMS = (
     ("rmr", 0.630, 0.718, 0.340),
     ("swmr", 0.618, 0.673, 0.256),
 )
-ATTACKS = ("confidence", "entropy", "modified_entropy", "top_confidence", "nn", "nn_top3", "nn_class", "samia", "lira", "rmia")
+ATTACKS = (
+    "confidence", "entropy", "modified_entropy", "top_confidence", "nn", "nn_top3", "nn_class", "samia", "lira", "rmia",
+)  # fmt: skip
 
 
-def make_results(seeds: tuple[int, ...] = (0,), attacks: tuple[str, ...] = ATTACKS, nonmembers: int = 452) -> dict[str, Any]:
+def make_results(
+    seeds: tuple[int, ...] = (0,), attacks: tuple[str, ...] = ATTACKS, nonmembers: int = 452
+) -> dict[str, Any]:
     """Results of every arm at 60 % sparsity; seeds differ by half a point."""
     return {
         "schema": "wemem.results/1",
         "study": {"name": "location", "defenses": {name: {} for name, *_ in ARMS[1:]}},
         "environment": {
-            "wemem": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6", "threads": 2, "platform": "Linux",
+            "wemem": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6", "threads": 2,
+            "platform": "Linux",
         },
         "data": {
-            "name": "location", "fingerprint": "0123456789abcdef" * 4, "records": 5010, "classes": 30, "input_shape": [446],
+            "name": "location", "fingerprint": "0123456789abcdef" * 4, "records": 5010, "classes": 30,
+            "input_shape": [446],
         },
         "notes": ["an example"],
         "scores": [
@@ -38,7 +44,7 @@ def make_run(
 ) -> dict[str, Any]:
     """One run. Confidence is the most accurate attack, LiRA the strongest at low FPR; each next attack is weaker."""
     shift = 0.005 * (seed % 5)
-    audits = {name: make_audit(balanced + shift - 0.01 * rank, tpr + shift, nonmembers) for rank, name in enumerate(attacks)}
+    audits = {name: make_audit(balanced + shift - 0.01 * i, tpr + shift, nonmembers) for i, name in enumerate(attacks)}
     for name in set(attacks) - {"lira"}:
         audits[name] = make_audit(audits[name]["balanced_accuracy"], 0.1 + shift, nonmembers)
     worst = {}
@@ -47,7 +53,8 @@ def make_run(
         worst[metric] = {"attack": name, "value": value, "ci": around(value, 0.04)}
     accuracy += shift
     return {
-        "defense": defense, "label": defense, "settings": {}, "seed": seed, "sparsity": 0.0 if defense == "dense" else 0.6,
+        "defense": defense, "label": defense, "settings": {}, "seed": seed,
+        "sparsity": 0.0 if defense == "dense" else 0.6,
         "accuracy": {
             "train": 0.9, "dev": accuracy, "test": accuracy, "test_ci": around(accuracy, 0.013), "test_records": 1510,
         },

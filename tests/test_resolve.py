@@ -25,7 +25,7 @@ def test_installed_module_is_found():
 
 
 def test_dotted_attribute_reaches_into_a_class():
-    assert resolve("collections:OrderedDict.fromkeys")("a") == {"a": None}
+    assert resolve("collections:OrderedDict.fromkeys.__name__") == "fromkeys"
 
 
 def test_module_in_the_current_directory_is_found(here):
@@ -40,7 +40,9 @@ def test_module_written_after_the_first_lookup_is_found(here):
     assert resolve("written_later:value") == 1
 
 
-@pytest.mark.parametrize("spec", ["", "math", "math:", ":floor", "math.:floor", "a-b:c", "math:floor:x", "os.path:../x", "math:1"])
+@pytest.mark.parametrize(
+    "spec", ["", "math", "math:", ":floor", "math.:floor", "a-b:c", "math:floor:x", "os.path:../x", "math:1"]
+)
 def test_other_forms_are_refused(spec):
     with pytest.raises(InputError, match=r"expected 'package\.module:name', got"):
         resolve(spec)
@@ -48,7 +50,7 @@ def test_other_forms_are_refused(spec):
 
 def test_misspelt_module_is_named_with_its_neighbour(here):
     (here / "my_own_defense.py").write_text("")
-    with pytest.raises(InputError, match="no module 'my_own_defence'; did you mean 'my_own_defense'?"):
+    with pytest.raises(InputError, match="no module 'my_own_defence'; did you mean 'my_own_defense'"):
         resolve("my_own_defence:Mine")
 
 

@@ -1,9 +1,9 @@
-"""The command line: one study file in, files and a table out. Nothing is computed here."""
+"""The command line: one study in, files and a table out. Nothing is computed here."""
 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 # Idle threads of the linear algebra must sleep, not spin: where two programs share the cores, spinning costs tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -13,7 +13,16 @@ from rich.console import Console
 
 from wemem.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Out = Annotated[Path, typer.Option(help="Folder for what comes out; made if it is not there.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the study.")]
+Data = Annotated[str | None, typer.Option(help="Data source: a name, a .npz, .csv or .parquet file, module:factory.")]
+ModelKind = Annotated[str | None, typer.Option(help="Model: fc, or module:factory.")]
+Weights = Annotated[Path | None, typer.Option(help="A trained model's weights (.safetensors).")]
+Members = Annotated[Path | None, typer.Option(help="The records it was trained on (.csv, .parquet or .npz).")]
+StudyFile = Annotated[Path | None, typer.Option(help="A study file that says how models are trained and pruned.")]
+StoreFolder = Annotated[Path | None, typer.Option(help="Where stages are kept; .store beside the out folder.")]
 
 
 @app.callback()
@@ -24,33 +33,103 @@ def wemem() -> None:
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="A study file, see studies/.")],
-    out: Annotated[Path, typer.Option(help="Folder for results.json, per_sample.parquet and weights.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study.")] = None,
-    data: Annotated[str | None, typer.Option(help="Another data source: a name, a file or module:factory.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Prune this trained model (.safetensors) instead of training one.")] = None,
-    members: Annotated[Path | None, typer.Option(help="With --weights: the records it was trained on.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Where stages are kept; by default .store beside the out folder.")] = None,
+    out: Out,
+    set_: Overrides = None,
+    data: Data = None,
+    weights: Weights = None,
+    members: Members = None,
+    store: StoreFolder = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
     from wemem.render.progress import LiveProgress
-    from wemem.render.table import plain_summary, results_tables
     from wemem.study.study import read_study, run_into
 
     config = read_study(study, set_ or [], data=data, weights=weights, members=members)
     console = Console()
     with LiveProgress(console) as progress:
         results = run_into(config, out, store, progress)
-    for table in results_tables(results):
-        console.print(table)
-    for sentence in plain_summary(results):
-        console.print(sentence, markup=False)
-    console.print(f"\nResults: {out / 'results.json'}, records: {out / 'per_sample.parquet'}, models: {out / 'models'}", markup=False)
+    _print_results(console, results)
+    _print_plainly(console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}")
+
+
+@app.command()
+def prune(
+    weights: Weights,
+    members: Members,
+    out: Out,
+    data: Data = None,
+    model: ModelKind = None,
+    defense: Annotated[str, typer.Option(help="rsw, rmr, swmr, undefended, a chain a+b, or module:Class.")] = "swmr",
+    study: StudyFile = None,
+    set_: Overrides = None,
+    store: StoreFolder = None,
+) -> None:
+    """Prune one trained model under a defense: weights and masks out."""
+    from wemem.render.progress import LiveProgress
+    from wemem.study.study import prune_into, read_study
+
+    config = read_study(
+        study, set_ or [], data=data, model=model, weights=weights, members=members, defense=defense
+    )  # fmt: skip
+    console = Console()
+    with LiveProgress(console) as progress:
+        told = prune_into(config, defense, out, store, progress)
+    for line in told:
+        _print_plainly(console, line)
+
+
+@app.command()
+def audit(
+    weights: Weights,
+    members: Members,
+    out: Out,
+    data: Data = None,
+    model: ModelKind = None,
+    defense: Annotated[str | None, typer.Option(help="The defense under which it was pruned; none if unpruned.")] = None,
+    attacks: Annotated[str | None, typer.Option(help="ten, quick, threshold, all, or names joined by commas.")] = None,
+    worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
+    study: StudyFile = None,
+    set_: Overrides = None,
+    store: StoreFolder = None,
+) -> None:
+    """Attack one trained model and print what it leaks."""
+    from wemem.render.progress import LiveProgress
+    from wemem.render.exposed import exposed_table
+    from wemem.study.study import audit_into, read_study
+
+    chosen = [] if attacks is None else [f"attacks={attacks.split(',') if ',' in attacks else attacks!r}"]
+    config = read_study(
+        study, [*chosen, *(set_ or [])], data=data, model=model, weights=weights, members=members, defense=defense
+    )
+    console = Console()
+    with LiveProgress(console) as progress:
+        results, samples = audit_into(config, defense, out, store, progress)
+    _print_results(console, results)
+    if worst:
+        console.print(exposed_table(samples, worst))
+    _print_plainly(console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}")
+
+
+def _print_results(console: Console, results: dict[str, Any]) -> None:
+    from wemem.render.summary import plain_summary
+    from wemem.render.table import results_table
+
+    console.print(results_table(results))
+    for line in [*plain_summary(results), *results["notes"]]:
+        _print_plainly(console, line)
+
+
+def _print_plainly(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Entry point: errors of the user in one line on standard error, exit code 2."""
+    """Entry point: what the user got wrong in one line on standard error, exit code 2."""
     try:
         app()
     except InputError as error:
-        Console(stderr=True, soft_wrap=True).print(f"wemem: {error}", markup=False, highlight=False)
+        _print_plainly(Console(stderr=True), f"wemem: {error}")
         sys.exit(2)
+    except KeyboardInterrupt:
+        _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")
+        sys.exit(130)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,14 +41,10 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
             listed = ", ".join(known) or "none"
             raise InputError(f"{where} expected keys among {listed}, got {key!r}{did_you_mean(key, known)}")
     try:
-        return _adapter(cls).validate_python(dict(table))
+        made: T = TypeAdapter(cls).validate_python(dict(table))
+        return made
     except ValidationError as error:
         raise _one_line(error, where) from error
-
-
-@cache
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(cls)
 
 
 def _one_line(error: ValidationError, where: str) -> InputError:

@@ -22,8 +22,9 @@ __all__ = ["ATTACKS", "PRESETS", "QUICK", "TEN", "THRESHOLD", "Attack", "Verdict
 ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
     for attack in (
-        Confidence, Entropy, ModifiedEntropy, TopConfidence, NeuralNet, NeuralNetTop3, NeuralNetClass, Samia, Lira, Rmia,
-        Correctness, LiraOffline, RmiaOffline, AttackP, QuantileRegression, LabelNoise, PruningTrajectory, DenseAndPruned,
+        Confidence, Entropy, ModifiedEntropy, TopConfidence, NeuralNet, NeuralNetTop3, NeuralNetClass, Samia,
+        Lira, Rmia, Correctness, LiraOffline, RmiaOffline, AttackP, QuantileRegression, LabelNoise,
+        PruningTrajectory, DenseAndPruned,
     )
 }  # fmt: skip
 
@@ -51,10 +52,10 @@ def make_attacks(spec: str | Sequence[str]) -> list[Attack]:
     ['confidence', 'entropy', 'modified_entropy', 'top_confidence', 'rmia']
     >>> make_attacks(["lira"])
     [Lira(variance='auto', augmented=True)]
-    >>> make_attacks("confidense")
+    >>> make_attacks("rmai")
     Traceback (most recent call last):
         ...
-    wemem.errors.InputError: expected an attack among ..., got 'confidense'; did you mean 'confidence'?
+    wemem.errors.InputError: expected an attack among ..., got 'rmai'; did you mean 'rmia'?
     """
     if isinstance(spec, str):
         names: Sequence[str] = PRESETS.get(spec, (spec,))
@@ -67,7 +68,9 @@ def make_attacks(spec: str | Sequence[str]) -> list[Attack]:
     made = [attack.name for attack in attacks]
     for name in made:
         if made.count(name) > 1:
-            raise InputError(f"expected attacks of different names, got {name!r} {made.count(name)} times; name each once")
+            raise InputError(
+                f"expected attacks of different names, got {name!r} {made.count(name)} times; name each once"
+            )
     return attacks
 
 
@@ -78,9 +81,15 @@ def _attack_class(name: str, known: list[str]) -> type[Attack]:
         cls = resolve(name)
         if not (isinstance(cls, type) and issubclass(cls, Attack)):
             raise InputError(f"expected {name!r} to name a subclass of wemem.attacks.Attack, got {cls!r}")
+        lacking = [part for part in ("name", "layout") if not hasattr(cls, part)] + sorted(cls.__abstractmethods__)
+        if lacking:
+            raise InputError(
+                f"expected the attack {name!r} to define {lacking[0]!r}, got none; see wemem.attacks.Attack"
+            )
         return cls
     if name not in ATTACKS:
         raise InputError(
-            f"expected an attack among {', '.join(known)} or 'package.module:Class', got {name!r}{did_you_mean(name, known)}"
+            f"expected an attack among {', '.join(known)} or 'package.module:Class', "
+            f"got {name!r}{did_you_mean(name, known)}"
         )
     return ATTACKS[name]

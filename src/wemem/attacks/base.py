@@ -47,8 +47,8 @@ class Attack(ABC):
         layout: ``disjoint`` if it learns from shadows' records, which then must not be the target's; ``shared`` if it
             compares models trained with and without the very record that is judged. A mismatch is refused.
         needs: names of :data:`~wemem.signals.EXTRAS` it reads.
-        thresholds: how its decisions are made: one threshold, one per class, both chosen on the other members to maximize
-            balanced accuracy there, or the fixed 0.5 of a score that is itself a probability of membership.
+        thresholds: how its decisions are made: one threshold, one per class, both chosen on the other members to
+            maximize balanced accuracy there, or the fixed 0.5 of a score that is itself a probability of membership.
     """
 
     name: ClassVar[str]
@@ -112,11 +112,15 @@ class Attack(ABC):
             )  # fmt: skip
         missing = sorted(self.needs - set(signals.extras))
         if missing:
-            raise InputError(f"attack {self.name!r} needs the signal {missing[0]!r}; collect it or leave the attack out")
+            raise InputError(
+                f"attack {self.name!r} needs the signal {missing[0]!r}; collect it or leave the attack out"
+            )
         if signals.members < 2:
             raise InputError(f"attack {self.name!r} needs at least one model besides the target, got none")
         if self.layout == "disjoint" and target != 0:
-            raise InputError(f"attack {self.name!r} expected the victim, member 0, as target, got {target}; the shadows share records")
+            raise InputError(
+                f"attack {self.name!r} expected the victim, member 0, as target, got {target}; the shadows share records"
+            )
 
 
 def _calibrate(others: Scores, member: Bool[np.ndarray, " n"], score: Scores) -> Scores:

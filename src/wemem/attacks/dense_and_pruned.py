@@ -13,9 +13,9 @@ from wemem.signals import Signals, logit_confidence
 class DenseAndPruned(LearnedAttack):
     """The logit of the true-class probability of both models, and how far pruning moved it.
 
-    Their difference is what fine-tuning after pruning did to the record, which it does to members alone; linear in
-    the two, it needs no feature of its own, its size does. Cf. Yuan & Zhang, "Membership inference attacks and defenses in
-    neural network pruning", USENIX Security 2022, who show that pruning changes the two kinds of records differently.
+    Their difference is what pruning and fine-tuning did to the record, and only members are fine-tuned on. It is linear
+    in the two and needs no feature of its own; its size does. Cf. Yuan & Zhang, "Membership inference attacks and
+    defenses in neural network pruning", USENIX Security 2022: pruning changes the two kinds of records differently.
     """
 
     name = "dense_and_pruned"

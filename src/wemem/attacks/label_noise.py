@@ -21,4 +21,4 @@ class LabelNoise(Attack):
     needs = frozenset({"robustness"})
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
-        return signals.extras["robustness"][target, signals.audited(target)].astype(np.float64)
+        return np.asarray(signals.extras["robustness"][target, signals.audited(target)], dtype=np.float64)

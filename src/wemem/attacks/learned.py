@@ -31,8 +31,8 @@ def shadow_rows(signals: Signals, target: int) -> Iterator[tuple[int, Rows, Bool
         shared = np.intersect1d(rows, judged, assume_unique=True)
         if len(shared):
             raise InputError(
-                f"expected shadow {member} to share no audited record with member {target}, got {len(shared)} shared, first "
-                f"{int(signals.records[shared[0]])}; an attack must not be scored on what it has learned from"
+                f"expected shadow {member} to share no audited record with member {target}, got {len(shared)} shared, "
+                f"first {int(signals.records[shared[0]])}; an attack must not be scored on what it has learned from"
             )
         yield member, rows, signals.is_member(member)
 

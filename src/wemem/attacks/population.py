@@ -14,15 +14,17 @@ from wemem.signals import Signals
 def foreign_rows(signals: Signals, target: int) -> Int64[np.ndarray, " p"]:
     """Rows that are not the target's at all: in no role for it. For the victim these are the adversary's own records.
 
-    That the victim's records are others than the adversary's is what both know (the layout ``disjoint``); which of them it
-    was trained on is not read. A shadow attacked in the victim's place has the victim's records for it.
+    That the victim's records are others than the adversary's is given (the layout ``disjoint``); which of its own
+    the victim was trained on is not read. For a shadow attacked in its place, the victim's records are foreign.
 
     Raises:
         InputError: there is none.
     """
     rows = np.flatnonzero(signals.roles[target] == Role.UNUSED)
     if len(rows) == 0:
-        raise InputError(f"expected records that member {target} uses in no role, got none; bring some of the adversary's own")
+        raise InputError(
+            f"expected records that member {target} uses in no role, got none; bring some of the adversary's own"
+        )
     return rows
 
 
@@ -31,8 +33,8 @@ class AttackP(Attack):
     """Share of the population in whose true class the target has less confidence than in the record's, one threshold.
 
     Ye et al., "Enhanced membership inference attacks against machine learning models", CCS 2022. The share is one minus
-    the p-value of "the record is one of the population"; its order is that of the confidence attack, the scale is
-    comparable between models. The population is :func:`foreign_rows`.
+    the p-value of "the record is one of the population". Its order is that of the confidence attack; its scale, unlike
+    that one's, is the same for every model. The population is :func:`foreign_rows`.
     """
 
     name = "attack_p"
@@ -41,4 +43,5 @@ class AttackP(Attack):
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         confidence = signals.logit_confidence[target]
         population = np.sort(confidence[foreign_rows(signals, target)])
-        return np.searchsorted(population, confidence[signals.audited(target)], side="left") / len(population)
+        below = np.searchsorted(population, confidence[signals.audited(target)], side="left")
+        return np.asarray(below / len(population))

@@ -1,9 +1,9 @@
-"""The quantile regression attack: a threshold for each record, learned from records the target has certainly not seen."""
+"""The quantile regression attack: a threshold for each record, learned from records the target has not seen."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from wemem.attacks.base import Attack, Scores
@@ -18,14 +18,14 @@ QUANTILES = (0.5, 0.8413)
 
 @dataclass(frozen=True)
 class QuantileRegression(Attack):
-    """``(s - q50(x)) / (q84(x) - q50(x))``, with s the logit of the true-class probability and q its quantiles for non-members.
+    """``(s - q50(x)) / (q84(x) - q50(x))``, s the logit of the true-class probability, q its quantiles for non-members.
 
-    Bertran et al., "Scalable membership inference attacks via quantile regression", NeurIPS 2023. Quantiles of the *target's*
-    confidence are regressed on features of records that it was not trained on (:func:`foreign_rows`): no shadow
-    model's behaviour is taken for the target's. Two quantiles give a score for every false positive rate, as
-    the paper's Gaussian form does. The paper regresses on the record itself; an attack here sees outputs only, and in its
-    place stand the class and the mean statistic of the shadows that were not trained on the record, which say how hard
-    it is. No audited row is learned from.
+    Bertran et al., "Scalable membership inference attacks via quantile regression", NeurIPS 2023. Quantiles of the
+    *target's* confidence are regressed on features of records that it was not trained on (:func:`foreign_rows`): no
+    shadow's behaviour is taken for the target's, and no audited row is learned from. Two quantiles give a score for
+    every false positive rate, as the paper's Gaussian form does. The paper regresses on the record itself; an attack
+    here sees outputs only, and the record's class and difficulty stand in: the mean statistic of the shadows that were
+    not trained on it.
 
     Args:
         trees: boosted trees per quantile.

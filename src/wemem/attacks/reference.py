@@ -10,14 +10,16 @@ from wemem.signals import Signals
 Trained = Bool[np.ndarray, "K N"]
 
 
-def references(signals: Signals, target: int, rows: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " k"], Trained]:
-    """The target's reference models, and which of the rows each was trained on. Records for early stopping count as out.
+def references(
+    signals: Signals, target: int, rows: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " k"], Bool[np.ndarray, "k n"]]:
+    """The target's reference models, and which of the rows each was trained on (a record for early stopping is out).
 
     Every member but the target; of an ensemble of complementary halves only whole pairs. When members of such an
     ensemble are attacked in turn, the target's partner is left single, and with it a record is in one reference model
     fewer exactly if the target was trained on it: the *count* tells the truth, and an estimate over fewer models
-    fits worse. So it goes (as in the code of Zarifzadeh et al.). It is known by what it lacks, not by the
-    target's roles.
+    fits worse. So the single one is left out, as in the code of Zarifzadeh et al. It is known by what it lacks,
+    not by the target's roles.
 
     Raises:
         InputError: no reference model.
@@ -46,16 +48,25 @@ def whole_pairs(trained: Trained) -> Bool[np.ndarray, " K"]:
     return paired if paired.any() else np.ones(len(trained), dtype=bool)
 
 
-def require_both_sides(with_record: Int64[np.ndarray, " N"], without_record: Int64[np.ndarray, " N"], fewest: int) -> None:
-    """Refuse records that too few reference models were trained with, or without.
+def require_models(trained: Bool[np.ndarray, "K N"], *sides: bool, fewest: int = 1) -> None:
+    """Refuse records with too few reference models to compare the target with.
+
+    Args:
+        trained: which records each model was trained on.
+        sides: True, there must be models trained with each record; False, without it.
+        fewest: how many.
 
     Raises:
-        InputError: fewer than ``fewest`` on a side.
+        InputError: fewer on a side.
     """
-    for count, side in ((with_record, "with"), (without_record, "without")):
-        if len(count) and count.min() < fewest:
-            remedy = "bring more reference models" if fewest == 1 else "bring more, or take one variance for all records"
+    inside = trained.sum(axis=0)
+    for side in sides:
+        count = inside if side else len(trained) - inside
+        few = count < fewest
+        if few.any():
             raise InputError(
-                f"expected at least {fewest} reference model(s) trained {side} each record, got {int(count.min())} for "
-                f"record {int(count.argmin())} of those judged and {int((count < fewest).sum())} such record(s); {remedy}"
+                f"expected at least {fewest} reference model(s) trained {'with' if side else 'without'} each judged "
+                f"record, got {int(count[few][0])} for number {int(few.argmax())} of {len(count)} and {int(few.sum())} "
+                "such record(s); bring more reference models"
+                + (", or take one variance for all records" if fewest > 1 else "")
             )

@@ -5,8 +5,8 @@ probability of x's true class and ``prior(x)`` what a model is expected to give 
 
 ``ratio(x) = p(x) / prior(x)``,  ``score(x) = share of z in the population with ratio(x) / ratio(z) >= gamma``.
 
-Online, the prior is the mean of two means: over models trained with x, and over models trained without it. Offline only
-the latter is known, and models trained with x are taken to give it ``a mean_out + (1 - a)``.
+Online, the prior is the mean of two means: over models trained with x, and over models trained without it. Offline
+only the latter is known, and models trained with x are taken to give it ``a mean_out + (1 - a)``.
 """
 
 from abc import abstractmethod
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64
 from scipy.special import expit
 
 from wemem.attacks.base import CALIBRATION_MEMBERS, Attack, Scores, Verdict
-from wemem.attacks.reference import Trained, references, require_both_sides
+from wemem.attacks.reference import Trained, references, require_models
 from wemem.audit.metrics import auc
 from wemem.errors import InputError
 from wemem.signals import Signals
@@ -47,8 +47,8 @@ def chosen_mean(probabilities: Probabilities, chosen: Bool[np.ndarray, "K N"]) -
     mean = np.empty(chosen.shape[1])
     for start in range(0, len(mean), BLOCK):
         here = slice(start, start + BLOCK)
-        total = np.where(chosen[:, here], probabilities[:, here], 0.0).sum(axis=0)
-        mean[here] = total / chosen[:, here].sum(axis=0)
+        weight = chosen[:, here].astype(np.float64)  # a product is many times faster than a choice by a mask
+        mean[here] = np.einsum("kn,kn->n", probabilities[:, here], weight) / weight.sum(axis=0)
     return mean
 
 
@@ -138,9 +138,7 @@ class PopulationRatio(Attack):
         attack = self if self.tuned else self.tune(signals, target)
         return attack.share(*attack.collect(signals, target, signals.audited(target)))
 
-    def collect(
-        self, signals: Signals, target: int, rows: Int64[np.ndarray, " n"]
-    ) -> tuple[Evidence, Evidence | None]:
+    def collect(self, signals: Signals, target: int, rows: Int64[np.ndarray, " n"]) -> tuple[Evidence, Evidence | None]:
         """Evidence of the rows, and of the population if there is one."""
         confidence, population = signals.logit_confidence, signals.population
         others, trained = references(signals, target, rows)
@@ -153,7 +151,7 @@ class PopulationRatio(Attack):
 
     def ratio(self, evidence: Evidence) -> PerRecord:
         """``p(x) / prior(x)``."""
-        return evidence.probability / np.maximum(self.prior(evidence.means), SMALLEST_PRIOR)
+        return np.asarray(evidence.probability / np.maximum(self.prior(evidence.means), SMALLEST_PRIOR))
 
     def share(self, evidence: Evidence, population: Evidence | None) -> Scores:
         """Share of the population that each record dominates."""
@@ -217,8 +215,7 @@ class Rmia(PopulationRatio):
     name = "rmia"
 
     def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
-        count = trained.sum(axis=0)
-        require_both_sides(count, len(trained) - count, 1)
+        require_models(trained, True, False)
         return chosen_mean(probabilities, trained), chosen_mean(probabilities, ~trained)
 
     def prior(self, means: tuple[PerRecord, ...]) -> PerRecord:
@@ -244,7 +241,9 @@ class RmiaOffline(PopulationRatio):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.a is not None and not 0 <= self.a <= 1:
-            raise InputError(f"attack {self.name!r} expected a between 0 and 1, got {self.a}; leave it out to have it chosen")
+            raise InputError(
+                f"attack {self.name!r} expected a between 0 and 1, got {self.a}; leave it out to have it chosen"
+            )
 
     @property
     def tuned(self) -> bool:
@@ -257,8 +256,7 @@ class RmiaOffline(PopulationRatio):
         return max(tried, key=lambda attack: mean_auc(lambda evidence, _: attack.ratio(evidence), trials))
 
     def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
-        out = len(trained) - trained.sum(axis=0)
-        require_both_sides(out, out, 1)
+        require_models(trained, False)
         return (chosen_mean(probabilities, ~trained),)
 
     def prior(self, means: tuple[PerRecord, ...]) -> PerRecord:

@@ -26,7 +26,7 @@ def confidence(log_probabilities: LogProbabilities, labels: Labels) -> Scores:
     >>> confidence(np.log([[0.25, 0.75]]), np.array([1]))
     array([-0.28768207])
     """
-    return np.take_along_axis(_resolved(log_probabilities), labels[:, None], axis=1)[:, 0]
+    return np.asarray(np.take_along_axis(_resolved(log_probabilities), labels[:, None], axis=1)[:, 0])
 
 
 def entropy(log_probabilities: LogProbabilities) -> Scores:
@@ -35,7 +35,7 @@ def entropy(log_probabilities: LogProbabilities) -> Scores:
     >>> entropy(np.log([[0.5, 0.5]]))
     array([0.69314718])
     """
-    return -np.sum(np.exp(log_probabilities) * _resolved(log_probabilities), axis=1)
+    return np.asarray(-np.sum(np.exp(log_probabilities) * _resolved(log_probabilities), axis=1))
 
 
 def modified_entropy(log_probabilities: LogProbabilities, labels: Labels) -> Scores:
@@ -50,7 +50,7 @@ def modified_entropy(log_probabilities: LogProbabilities, labels: Labels) -> Sco
     terms = np.exp(log_p) * log_rest
     true = np.arange(len(labels)), labels
     terms[true] = np.exp(log_rest[true]) * log_p[true]
-    return -np.sum(terms, axis=1)
+    return np.asarray(-np.sum(terms, axis=1))
 
 
 def top_confidence(log_probabilities: LogProbabilities) -> Scores:
@@ -68,12 +68,12 @@ def correctness(log_probabilities: LogProbabilities, labels: Labels) -> Scores:
     >>> correctness(np.log([[0.25, 0.75], [0.25, 0.75]]), np.array([1, 0]))
     array([1., 0.])
     """
-    return (log_probabilities.argmax(axis=1) == labels).astype(np.float64)
+    return np.asarray(log_probabilities.argmax(axis=1) == labels, dtype=np.float64)
 
 
 def _log_complement(log_probabilities: LogProbabilities) -> LogProbabilities:
     """``log(1 - p_c)``: by ``log1p`` where ``p_c <= 1/2``, else by the sum of the other classes."""
-    log_rest = np.log1p(-np.minimum(np.exp(log_probabilities), 0.5))
+    log_rest: LogProbabilities = np.log1p(-np.minimum(np.exp(log_probabilities), 0.5))
     rows, top = np.flatnonzero(log_probabilities.max(axis=1) > -np.log(2.0)), log_probabilities.argmax(axis=1)
     others = log_probabilities[rows].copy()
     others[np.arange(len(rows)), top[rows]] = -np.inf
@@ -106,8 +106,8 @@ class OutputAttack(Attack):
 class Confidence(OutputAttack):
     """``log p_y``, one threshold per class: members are predicted with more confidence.
 
-    Yeom et al., "Privacy risk in machine learning", CSF 2018 (a threshold on the loss, which is ``-log p_y``); per class,
-    Song & Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021.
+    Yeom et al., "Privacy risk in machine learning", CSF 2018 (a threshold on the loss, which is ``-log p_y``); per
+    class, Song & Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021.
     """
 
     name = "confidence"
@@ -161,8 +161,9 @@ class TopConfidence(OutputAttack):
 
 @dataclass(frozen=True)
 class Correctness(OutputAttack):
-    """A record that is classified rightly is called a member: the gap attack, whose accuracy is half the train-test gap.
+    """A record that is classified rightly is called a member: the gap attack.
 
+    Its balanced accuracy is one half plus half the gap between training and test accuracy.
     Yeom et al., "Privacy risk in machine learning", CSF 2018. The floor that every other attack must beat.
     """
 

@@ -39,12 +39,12 @@ class AttackResult:
     @property
     def members(self) -> Float[np.ndarray, " m"]:
         """Scores of the members."""
-        return self.verdict.score[self.member]
+        return np.asarray(self.verdict.score[self.member])
 
     @property
     def nonmembers(self) -> Float[np.ndarray, " n"]:
         """Scores of the non-members."""
-        return self.verdict.score[~self.member]
+        return np.asarray(self.verdict.score[~self.member])
 
     def balanced_accuracy(self, level: float = 0.95) -> Estimate:
         """Balanced accuracy at the thresholds that were chosen without the target."""

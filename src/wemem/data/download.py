@@ -56,10 +56,10 @@ def fetch(
         InputError: another scheme, no connection or one that was cut (the part is kept), a file that is too large or
             has the wrong content (the part is removed), or a folder that cannot be written.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise InputError(f"expected an http or https address, got {url!r}; give a local file by its path")
     part = destination.with_name(f"{destination.name}.part")
     with failures_on_one_line(url, destination):
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise InputError(f"expected an http or https address, got {url!r}; give a local file by its path")
         destination.parent.mkdir(parents=True, exist_ok=True)
         with locked(destination.with_name(f"{destination.name}.lock")):
             if destination.exists():

@@ -33,7 +33,7 @@ Rows = UInt8[np.ndarray, "N F"]
 def load_location(path: Path | None = None) -> Dataset:
     """The data set, from a local copy or else from the public archive.
 
-    The publishers give no checksum, so the content itself is verified, whatever file it came in: SHA-256 over the
+    We know of no published checksum, so the content itself is verified, whatever file it came in: SHA-256 over the
     records as rows of 447 bytes (446 features 0/1, then the class 0..29) in lexicographic order. The data set has
     its records in that order too, so that every copy gives the same study.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from inspect import isabstract
 from typing import Any
 
 from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
@@ -57,6 +58,8 @@ def _defense_class(kind: str) -> type[Defense]:
         cls = resolve(kind)
         if not (isinstance(cls, type) and issubclass(cls, Defense)):
             raise InputError(f"expected {kind!r} to name a subclass of wemem.defenses.Defense, got {cls!r}")
+        if isabstract(cls):
+            raise InputError(f"expected {kind!r} to define {', '.join(cls.__abstractmethods__)}, got none")
         return cls
     if kind not in DEFENSES:
         known = [*DEFENSES, *CHAINS]

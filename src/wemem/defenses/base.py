@@ -1,6 +1,6 @@
 """What a defense is: a frozen value that says how fine-tuning differs from plain fine-tuning.
 
-The training loop asks it three things, each with a default that changes nothing::
+The training loop asks it two things, each with a default that changes nothing::
 
     for epoch in epochs:
         groups = defense.plan(epoch, groups, records)        # which records, batched with whom, at which decay

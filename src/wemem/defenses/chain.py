@@ -28,7 +28,7 @@ class Chain(Defense):
         settings = [setting for part in self.parts for setting in part.settings]
         if len(set(settings)) < len(settings):
             twice = next(name for name in settings if settings.count(name) > 1)
-            raise InputError(f"{' and '.join(names)} both have a setting {twice!r}; rename one to chain them")
+            raise InputError(f"expected different settings in {' + '.join(names)}, got {twice!r} twice; rename one")
         losses = [part.name for part in self.parts if part.replaces_loss]
         if len(losses) > 1:
             raise InputError(f"{losses[0]} and {losses[1]} both replace the loss; chain only one of them")

@@ -2,7 +2,8 @@
 
 A record is risky if its memorization score is high: at least ``threshold``, or among the ``top`` share of the member's
 training records. Risky and other records are batched apart, each kind with its own Adam state; steps on risky
-batches use the weight decay ``decay``, the others the recipe's.
+batches use the weight decay ``decay``, the others the recipe's. A ``decay`` equal to the recipe's is therefore not plain
+fine-tuning: the batches and the Adam states are still apart. A ``threshold`` above every score is.
 """
 
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ class MemoryRegularizer(Defense):
 
     Args:
         top: share of the training records that counts as risky, in (0, 1). Scores of different data sets and models
-            have different scales, so this is the default; exactly one of ``top`` and ``threshold`` is given.
-        threshold: raw memorization score from which a record is risky.
+            have different scales, so this is the default: 0.27 where neither is given.
+        threshold: raw memorization score from which a record is risky, instead of ``top``.
         decay: L2 weight decay of the risky steps.
 
     Raises:
-        InputError: both or none of ``top`` and ``threshold``, or a value out of range.
+        InputError: both ``top`` and ``threshold``, or a value out of range.
 
     >>> import numpy as np
     >>> records = TrainingRecords(np.arange(4), np.zeros(4, np.int64), np.array([.4, .1, .3, .2]), seed=0)
@@ -35,7 +36,7 @@ class MemoryRegularizer(Defense):
     ([1, 3], None, [0, 2], 0.1)
     """
 
-    top: float | None = 0.27
+    top: float | None = None
     threshold: float | None = None
     decay: float = 0.1
 
@@ -48,10 +49,14 @@ class MemoryRegularizer(Defense):
         return True
 
     def __post_init__(self) -> None:
-        if (self.top is None) == (self.threshold is None):
+        if self.top is None and self.threshold is None:
+            object.__setattr__(self, "top", 0.27)
+        if self.top is not None and self.threshold is not None:
             raise InputError(f"give either top or threshold, got top={self.top} and threshold={self.threshold}")
         if self.top is not None and not 0 < self.top < 1:
             raise InputError(f"top must be a share in (0, 1), got {self.top}; for no regularization use Undefended()")
+        if self.threshold is not None and np.isnan(self.threshold):
+            raise InputError("threshold must be a number, got NaN")
         if not self.decay >= 0:
             raise InputError(f"decay must be 0 or more, got {self.decay}")
 

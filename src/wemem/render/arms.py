@@ -43,7 +43,7 @@ class Arm:
         return over_seeds([_measured(audit, metric) for audit in audits], level)
 
     def strongest(self, metric: str) -> tuple[str, Estimate]:
-        """The attack that is strongest on average, its interval widened for having been chosen among all (Bonferroni)."""
+        """The attack that is strongest on average; its interval is widened for having been chosen (Bonferroni)."""
         if len(self.runs) == 1:
             worst = self.runs[0]["worst"][metric]
             return worst["attack"], _estimate(worst["value"], worst["ci"])
@@ -57,10 +57,6 @@ class Arm:
             for run in self.runs
             if all(name in run["attacks"] for name in attacks)
         }
-
-    def audits(self) -> list[Mapping[str, Any]]:
-        """Every attack of every run."""
-        return [audit for run in self.runs for audit in run["attacks"].values()]
 
     def adaptive(self, attack: str) -> bool:
         """Whether the adversary's models were made as the target was, in every run."""
@@ -87,8 +83,8 @@ def arms(results: Mapping[str, Any]) -> list[Arm]:
 def over_seeds(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:
     """Shares of several runs as one: of a single run its own interval, of more Student's t over the seeds.
 
-    The interval is cut to [0, 1]. Where all seeds agree to the last digit, as they do when an attack finds nobody, their
-    spread says nothing, and the interval reaches from the lowest to the highest end of the runs' own.
+    The interval is cut to [0, 1]. Where all seeds agree to the last digit, as they do when an attack finds nobody,
+    their spread says nothing, and the interval reaches from the lowest to the highest end of the runs' own.
 
     >>> over_seeds([Estimate(0.0, 0.0, 0.1), Estimate(0.0, 0.0, 0.2)])
     Estimate(value=0.0, low=0.0, high=0.2)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -40,12 +41,15 @@ def results_table(results: Mapping[str, Any]) -> Group:
 def _attack_table(rows: Sequence[Arm]) -> Table:
     """One row an attack, below a line that names the arm."""
     table = _table("Attacks")
-    table.add_column("Attack", overflow="fold", min_width=16)
+    heading = ("Defense, sparsity", "  Attack")
+    names = [f"  {_marked(arm, attack)}" for arm in rows for attack in arm.attacks]
+    titles = [f"{printable(arm.label)}, {per_cent(arm.sparsity)}" for arm in rows]
+    table.add_column("\n".join(heading), overflow="fold", width=_room([*heading, *names, *titles], 22))
     for name, _ in METRICS.values():
         table.add_column(name, overflow="fold")
-    for arm in rows:
+    for arm, title in zip(rows, titles, strict=True):
         if arm.attacks:
-            table.add_row(_title(arm, ", "))
+            table.add_row(Text(title, "bold"))
         for attack in arm.attacks:
             values = [Text(interval(arm.measure(attack, metric))) for metric in METRICS]
             table.add_row(Text(f"  {_marked(arm, attack)}"), *values)
@@ -58,14 +62,15 @@ def _accuracy_table(rows: Sequence[Arm]) -> Table:
     """One row an arm: what it does to accuracy, the strongest attack by each measure, and its time."""
     shown = STRONGEST if any(arm.attacks for arm in rows) else ()
     table = _table("Accuracy and the strongest attack" if shown else "Accuracy")
-    table.add_column("Defense", overflow="fold", min_width=10)
+    names = [line for arm in rows for line in _title(arm).plain.splitlines()]
+    table.add_column("Defense", overflow="fold", width=_room(names, 15))
     table.add_column("Test accuracy", overflow="fold")
     for metric in shown:
         table.add_column(METRICS[metric][0], overflow="fold")
     table.add_column("Seconds", justify="right", overflow="fold")
     for arm in rows:
         strongest = [_strongest(arm, metric) for metric in shown]
-        table.add_row(_title(arm, "\n"), Text(interval(arm.accuracy())), *strongest, _seconds(arm))
+        table.add_row(_title(arm), Text(interval(arm.accuracy())), *strongest, _seconds(arm))
     if shown:
         table.add_section()
         table.add_row("chance", "", *_chance(shown), style="dim")
@@ -73,12 +78,20 @@ def _accuracy_table(rows: Sequence[Arm]) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    return Table(
+        title=title, title_justify="left", title_style="bold",
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
 
 
-def _title(arm: Arm, between: str) -> Text:
+def _room(names: Sequence[str], most: int) -> int:
+    """Columns for the longest name; what is longer than ``most`` folds, and the numbers keep their room."""
+    return min(most, max(cell_len(name) for name in names))
+
+
+def _title(arm: Arm) -> Text:
     sparsity = f"{per_cent(arm.sparsity)} pruned" if arm.sparsity else "unpruned"
-    return Text.assemble((printable(arm.label), "bold"), between, sparsity)
+    return Text.assemble((printable(arm.label), "bold"), "\n", sparsity)
 
 
 def _marked(arm: Arm, attack: str) -> str:
@@ -95,7 +108,8 @@ def _strongest(arm: Arm, metric: str) -> Text:
 def _seconds(arm: Arm) -> Text:
     """Fine-tuning, and below it the difference to undefended fine-tuning."""
     seconds, more = arm.seconds("finetune"), arm.seconds("defense_overhead")
-    return Text.assemble("-" if seconds is None else f"{seconds:.1f}", ("" if more is None else f"\n{more:+.1f}", "dim"))
+    below = "" if more is None else f"\n{more:+.1f}"
+    return Text.assemble("-" if seconds is None else f"{seconds:.1f}", (below, "dim"))
 
 
 def _chance(metrics: Iterable[str]) -> list[str]:
@@ -107,8 +121,8 @@ def _notes(rows: Sequence[Arm]) -> list[str]:
     records = _span(run["accuracy"]["test_records"] for arm in rows for run in arm.runs)
     notes = [
         f"Values are per cent with 95 % intervals: {_over(rows)}.",
-        f"Test accuracy is that on {records} records a run. Seconds are those of fine-tuning a run; below them, how many "
-        "more (+) or fewer (-) than without a defense.",
+        f"Test accuracy is that on {records} records a run. Seconds are those of fine-tuning a run; below them, how "
+        "many more (+) or fewer (-) than without a defense.",
     ]
     audits = [audit for arm in rows for run in arm.runs for audit in run["attacks"].values()]
     if not audits:
@@ -127,23 +141,29 @@ def _over(rows: Sequence[Arm]) -> str:
 def _on_choice(rows: Sequence[Arm]) -> str:
     attacks = max(len(arm.attacks) for arm in rows)
     widened = f"; its interval is widened for having been chosen among {attacks}" if attacks > 1 else ""
-    return f"The strongest attack by each measure stands below its value{widened}. The paper judges by balanced accuracy."
+    return f"Below a value stands the attack that is strongest by it{widened}. The paper judges by balanced accuracy."
 
 
 def _on_support(audits: Sequence[Mapping[str, Any]]) -> str:
     members, nonmembers = _span(a["members"] for a in audits), _span(a["nonmembers"] for a in audits)
     smallest = max(a["smallest_fpr"] for a in audits)
     below = [per_cent(fpr) for fpr in (0.01, 0.001) if smallest > fpr]
-    note = f"An attack judges {members} members and {nonmembers} non-members a run. The smallest FPR they support is {per_cent(smallest)}"
-    return f"{note}: {' and '.join(below)} is below that and stands for no false positive at all." if below else f"{note}."
+    beyond = f": {' and '.join(below)} is below that and stands for no false positive at all" if below else ""
+    return (
+        f"An attack judges {members} members and {nonmembers} non-members a run. "
+        f"The smallest FPR they support is {per_cent(smallest)}{beyond}."
+    )
 
 
 def _on_adversary(rows: Sequence[Arm], audits: Sequence[Mapping[str, Any]]) -> str:
     """Which attacks had models that were made as the attacked one was."""
     models = _span(a["reference_models"] for a in audits)
     told = [arm.adaptive(attack) for arm in rows for attack in arm.attacks]
-    which = "all attacks are" if all(told) else "attacks are, but for those marked," if any(told) else "no attack is"
-    return f"The adversary has {models} models of its own; {which} adaptive, with these made exactly as the attacked one."
+    which = "all are" if all(told) else "all are but those marked" if any(told) else "none is"
+    return (
+        f"The adversary has {models} models of its own. An attack is adaptive if they were made exactly as the "
+        f"attacked one: {which}."
+    )
 
 
 def _span(counts: Iterable[int]) -> str:

@@ -1,13 +1,16 @@
-"""Everything that determines a result, as plain values whose JSON is the same whenever they are."""
+"""Everything that determines a result, as plain values, and their hash."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import scipy
+import sklearn
 import torch
 
 from wemem.errors import InputError
@@ -15,8 +18,6 @@ from wemem.errors import InputError
 PACKAGE = Path(__file__).parents[1]
 #: Parts of the package that show results and cannot change one.
 SHOWING = ("render", "cli.py")
-#: Libraries whose version may change a result.
-NUMERICS = ("numpy", "scikit-learn", "scipy", "torch")
 
 
 def plain(value: object, where: str) -> Any:
@@ -48,13 +49,22 @@ def plain(value: object, where: str) -> Any:
     )
 
 
+def sha256_of(value: object) -> str:
+    """SHA-256, in hexadecimal, over canonical JSON: names sorted, floats by their shortest exact spelling.
+
+    >>> sha256_of({"a": 1, "b": 0.5}) == hashlib.sha256(b'{"a":1,"b":0.5}').hexdigest()
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def environment() -> dict[str, Any]:
     """What may change a result, if only its rounding, without being anybody's setting."""
     return {
         "code": code_fingerprint(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        **{name: _version(name) for name in NUMERICS},
+        **{library.__name__: str(library.__version__) for library in (np, scipy, sklearn, torch)},
     }
 
 
@@ -72,8 +82,3 @@ def code_fingerprint(package: Path = PACKAGE) -> str:
             source = path.read_bytes()
             digest.update(f"{name.as_posix()}\0{len(source)}\0".encode() + source)
     return digest.hexdigest()
-
-
-@cache
-def _version(library: str) -> str:
-    return version(library)

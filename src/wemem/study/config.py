@@ -19,7 +19,7 @@ from wemem.pruning.iterate import Rewind
 from wemem.pruning.schedule import ScheduleKind
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
-from wemem.training import FINETUNE, Recipe
+from wemem.training import DENSE, FINETUNE, Recipe
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         if self.models < 2:
-            raise InputError(f"models must be at least 2, got {self.models}; scores compare models with and without a record")
+            raise InputError(f"models must be at least 2, got {self.models}; scores compare with and without a record")
         if not 0 < self.fraction < 1:
             raise InputError(f"fraction must be in (0, 1), got {self.fraction}")
 
@@ -142,7 +142,7 @@ class StudyConfig:
     backend: str = "auto"
     split: SplitSettings = SplitSettings()
     scores: ScoreSettings = ScoreSettings()
-    training: Recipe = Recipe()
+    training: Recipe = DENSE
     pruning: PruningSettings = PruningSettings()
     finetune: Recipe = FINETUNE
     victim: VictimSettings | None = None
@@ -150,7 +150,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         if not self.defenses:
-            raise InputError("a study needs at least one defense, got none; add [[defenses]] with kind = \"undefended\"")
+            raise InputError('a study needs at least one defense, got none; add [[defenses]] with kind = "undefended"')
         if not self.seeds:
             raise InputError("a study needs at least one seed, got none")
         if self.backend not in ("auto", "vmapped", "sequential"):
@@ -158,31 +158,37 @@ class StudyConfig:
 
 
 #: Tables of a study file that are plain settings.
-_TABLES: Mapping[str, type] = {"split": SplitSettings, "scores": ScoreSettings, "training": Recipe, "pruning": PruningSettings}
+_TABLES: Mapping[str, type] = {
+    "split": SplitSettings,
+    "scores": ScoreSettings,
+    "training": Recipe,
+    "pruning": PruningSettings,
+}
 _SCALARS = ("name", "seeds", "attacks", "backend")
 _KEYS = (*_SCALARS, "data", "model", *_TABLES, "finetune", "victim", "defenses")
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
-    """A study from a TOML file.
-
-    Args:
-        path: the file; paths in it are relative to the working directory.
-        overrides: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and TOML values.
+def read_table(path: Path) -> dict[str, Any]:
+    """The table of a TOML file; paths in it are relative to the working directory.
 
     Raises:
-        InputError: the file cannot be read, or what :func:`parse_study` refuses.
+        InputError: the file cannot be read, is too large, or is not TOML.
     """
     try:
         if path.stat().st_size > 2**20:
             raise InputError(f"expected a study file of at most 1 MiB, got {path} of {path.stat().st_size} bytes")
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the study {path}: {error.strerror}; give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"expected TOML in {path}, got an error: {error}") from error
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """A study from a TOML file, with some keys set anew (:func:`override_key`)."""
+    table = read_table(path)
     for override in overrides:
-        _override(table, override)
+        override_key(table, override)
     return parse_study(table)
 
 
@@ -207,7 +213,7 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
         raise InputError('a study expected [data] with a source, got none; add source = "digits" or a file')
     model = {"kind": "fc", **tables["model"]}
     attacks = table.get("attacks", "ten")
-    settings = {key: from_table(cls, tables[key], f"[{key}]") for key, cls in _TABLES.items()}
+    settings: dict[str, Any] = {key: from_table(cls, tables[key], f"[{key}]") for key, cls in _TABLES.items()}
     victim = from_table(VictimSettings, table["victim"], "[victim]") if "victim" in table else None
     scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table and k != "attacks"}, "a study")
     study = StudyConfig(
@@ -249,7 +255,21 @@ def _defenses(entries: object) -> dict[str, Defense]:
     return made
 
 
-def _override(table: dict[str, Any], override: str) -> None:
+def override_key(table: dict[str, Any], override: str) -> None:
+    """Set one key of a study's table.
+
+    Args:
+        table: changed in place.
+        override: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and a TOML value; what
+            is not TOML is taken as text.
+
+    Raises:
+        InputError: not of that form, or no such place in the table.
+
+    >>> table = {"finetune": {"epochs": 21}}
+    >>> override_key(table, "finetune.epochs=5"); table
+    {'finetune': {'epochs': 5}}
+    """
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise InputError(f"expected --set key=value, got {override!r}")

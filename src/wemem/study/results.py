@@ -1,7 +1,6 @@
 """``results.json`` and ``per_sample.parquet``: what a study leaves for others to read."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -96,9 +95,7 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         },
         "records_seen": sum(r["records_seen"] for r in told) if told else stage.meta["records_seen"],
         "backend": stage.meta["backend"],
-        "rounds": [
-            {k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told
-        ],
+        "rounds": [{k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told],
         **as_json(outcome.report),
     }
 
@@ -164,11 +161,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         if path.parent.is_dir():
             part.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
+        ) from error
 
 
 def write_results(out: Path, results: Mapping[str, Any], samples: pa.Table) -> None:

@@ -22,7 +22,7 @@ from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
 from wemem.study.config import StudyConfig
 from wemem.study.identity import identity
 from wemem.study.progress import Progress
-from wemem.study.stages import Scores, Stage, Stages
+from wemem.study.stages import USUAL_EPOCHS, Scores, Stage, Stages
 from wemem.study.store import Key, Store, key
 from wemem.study.world import World
 
@@ -74,32 +74,32 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     """
     data = config.data.load() if data is None else data
     stages = Stages(config, data, store, progress)
+    progress.plan(expected_work(config, len(data)))
     for seed in config.seeds:
-        world = World(config, data, stages, seed)
+        world = World.of(config, data, stages, seed)
         references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
-        yield _attack(world, "dense", None, 0.0, None, [world.dense], references)
+        yield attack_models(world, "dense", None, 0.0, None, [world.dense], references)
         for sparsity in config.pruning.sparsities:
             pruning = config.pruning.to(sparsity, config.finetune)
             for label, defense in config.defenses.items():
-                yield _defend_and_attack(world, label, defense, sparsity, pruning)
+                yield _defend_andattack_models(world, label, defense, sparsity, pruning)
 
 
-def _defend_and_attack(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
+def _defend_andattack_models(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
     """Prune the victim, its shadows and the reference models under one defense, and attack."""
     keep = "trajectory" in needs(world.config.attacks, "disjoint")
-    title = world.title(f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else ""))
+    title = world.title(
+        f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else "")
+    )
     rounds = world.stages.prune(
         title, world.dense, world.split, pruning, defense, seeds=world.member_seeds, keep_rounds=keep,
         scores=world.member_scores() if defense.needs_scores else [None] * world.split.members,
     )  # fmt: skip
-    references = []
-    for split, seeds, dense in world.reference_chunks() if uses(world.config.attacks, "shared") else []:
-        scores = [world.reference_scores if defense.needs_scores else None] * len(seeds)
-        references += world.stages.prune(f"{title}: references", dense, split, pruning, defense, seeds=seeds, scores=scores)
-    return _attack(world, label, defense, sparsity, pruning, rounds, references)
+    references = world.pruned_references(label, defense, pruning) if uses(world.config.attacks, "shared") else []
+    return attack_models(world, label, defense, sparsity, pruning, rounds, references)
 
 
-def _attack(
+def attack_models(
     world: World, label: str, defense: Defense | None, sparsity: float, pruning: Pruning | None,
     rounds: Sequence[Stage], references: Sequence[Stage],
 ) -> Outcome:  # fmt: skip
@@ -131,3 +131,15 @@ def _judge(world: World, attack: Attack, signals_key: Key, signals: Signals, lab
     arrays = world.stages.remember(world.title(f"{attack.name} on {label}"), own, compute).arrays
     verdict = Verdict(arrays["score"], arrays["threshold"], arrays.get("probability"))
     return attack_result(attack, signals, 0, verdict)
+
+
+def expected_work(config: StudyConfig, records: int) -> float:
+    """Records times models times epochs of everything a study trains, if early stopping strikes as it usually does."""
+    shown = config.split.train * (records // 2)
+    models, references = 1 + config.split.shadows, config.split.references if uses(config.attacks, "shared") else 0
+    scored = any(defense.needs_scores for defense in config.defenses.values())
+    subset = 2 * config.scores.models * config.scores.fraction if scored else 0
+    dense = models + subset + (max(references, config.scores.models) if references and scored else references)
+    pruned = config.pruning.rounds * (models + references) * len(config.defenses) * len(config.pruning.sparsities)
+    epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
+    return len(config.seeds) * shown * (dense * epochs[0] + pruned * epochs[1])

@@ -23,11 +23,15 @@ from wemem.signals import query_models
 from wemem.study.config import StudyConfig
 from wemem.study.identity import identity
 from wemem.study.progress import Progress
-from wemem.study.store import Entry, Key, Store, key
+from wemem.study.entry import Entry
+from wemem.study.store import Key, Store, key
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, fit
 
 #: Members that are trained together and stored as one entry.
 CHUNK = 16
+
+#: Epochs that usually run before early stopping, for the time that is left.
+USUAL_EPOCHS = 21
 
 Arrays = Mapping[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]
@@ -79,7 +83,10 @@ class Stages:
                 self.blank(seeds), self.data, split, recipe, seeds=seeds, backend=self.config.backend,
                 on_epoch=lambda epoch, running: self._show(epoch, recipe, running, 0, 1),
             )  # fmt: skip
-            return fitted.ensemble.arrays(), {**_told(fitted.history, fitted.choice), "seconds": time.perf_counter() - start}
+            return fitted.ensemble.arrays(), {
+                **_told(fitted.history, fitted.choice),
+                "seconds": time.perf_counter() - start,
+            }
 
         own = key("dense", **self._common(split, seeds), recipe=asdict(recipe))
         entry = self.remember(title, own, compute, _work(split, recipe))
@@ -170,17 +177,19 @@ class Stages:
         """A round as results tell it; accuracies are the first member's."""
         victim = done.ensemble.select([0])
         own = split.records(0, Role.AUDIT)
-        logits = victim.logits(self.data.features[own])[0]
         history = done.history
         return {
             "round": done.index,
             "sparsity": done.sparsity,
-            "test_accuracy": accuracy(logits, self.data.labels[own]),
+            "test_accuracy": self._accuracy(victim, own) if len(own) else None,
             "dev_accuracy": max(history[0].dev_accuracy),
             "epochs": [len(h.dev_accuracy) for h in history],
             "records_seen": history[0].records_seen,
             "seconds": seconds,
         }
+
+    def _accuracy(self, victim: Ensemble, records: Int64[np.ndarray, " n"]) -> float:
+        return accuracy(victim.logits(self.data.features[records])[0], self.data.labels[records])
 
     def query(
         self, title: str, stage: Stage, records: Int64[np.ndarray, " N"], needs: frozenset[str], *, seed: int
@@ -188,7 +197,9 @@ class Stages:
         """What an adversary sees of a stage's models on some records, with the key of it."""
 
         def compute() -> Computed:
-            return query_models(stage.ensemble, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
+            return query_models(
+                stage.ensemble, self.data.features[records], self.data.labels[records], needs, seed=seed
+            ), {}
 
         own = key(
             "signals", models=stage.key, data=self.data.fingerprint, records=records.tolist(), needs=sorted(needs),
@@ -205,9 +216,15 @@ class Stages:
         for sparsity in pruning.schedule.sparsities:
             keys.append(
                 key(
-                    "round", before=keys[-1] if keys else dense.key, sparsity=sparsity, scope=pruning.scope,
-                    rewind=pruning.rewind, recipe=asdict(pruning.recipe), defense=identity(defense),
-                    scores=[None if s is None else s.key for s in scores], **self._common(split, seeds),
+                    "round",
+                    before=keys[-1] if keys else dense.key,
+                    sparsity=sparsity,
+                    scope=pruning.scope,
+                    rewind=pruning.rewind,
+                    recipe=asdict(pruning.recipe),
+                    defense=identity(defense),
+                    scores=[None if s is None else s.key for s in scores],
+                    **self._common(split, seeds),
                 )  # fmt: skip
             )
         return keys
@@ -254,4 +271,4 @@ def _told(history: tuple[History, ...], choice: Choice) -> dict[str, Any]:
 
 def _work(split: Split, recipe: Recipe) -> float:
     """Records times models times epochs that are likely to run before early stopping."""
-    return float((split.roles == Role.TRAIN).sum()) * min(recipe.epochs, 21)
+    return float((split.roles == Role.TRAIN).sum()) * min(recipe.epochs, USUAL_EPOCHS)

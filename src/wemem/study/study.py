@@ -1,51 +1,67 @@
 """A study as a user holds it: read it, run it into a folder."""
 
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from wemem.errors import InputError
-from wemem.study.config import StudyConfig, VictimSettings, load_study
+from wemem.study.config import StudyConfig, override_key, parse_study, read_table
 from wemem.study.progress import Progress, Silent
-from wemem.study.results import per_sample_table, study_results, write_atomically, write_results
+from wemem.study.results import environment, per_sample_table, study_results, write_atomically, write_results
 from wemem.study.run import Outcome, run_study
+from wemem.study.single import audit_model, prune_model
 from wemem.study.store import Store
 from wemem.study.weights import write_weights
 
 
 def read_study(
-    path: Path,
+    path: Path | None,
     overrides: Sequence[str] = (),
     *,
     data: str | None = None,
+    model: str | None = None,
     weights: Path | None = None,
     members: Path | None = None,
+    defense: str | None = None,
 ) -> StudyConfig:
     """A study file with the options of the command line.
 
     Args:
-        path: a TOML file.
-        overrides: ``key=value``, as in :func:`~wemem.study.config.load_study`.
+        path: a TOML file; the defaults if None.
+        overrides: ``key=value``, as in :func:`~wemem.study.config.override_key`; they win over the options.
         data: another data source.
+        model: another model kind.
         weights: a trained model in place of one the study trains.
         members: the records it was trained on.
+        defense: the only defense, with its default settings unless the study has one of that label.
 
     Raises:
         InputError: as :func:`~wemem.study.config.load_study`, or weights without members.
     """
     if (weights is None) != (members is None):
         raise InputError("expected --weights and --members together; who was a member decides what an audit says")
-    given = [] if data is None else [f"data={{source={data!r}}}"]
-    config = load_study(path, [*given, *overrides])
-    if weights is None or members is None:
-        return config
-    victim = VictimSettings(str(weights), str(members))
-    return replace(config, victim=victim, table={**config.table, "victim": {"weights": str(weights), "members": str(members)}})
+    table = {} if path is None else read_table(path)
+    if data is not None:
+        table["data"] = {"source": data}
+    if model is not None:
+        table["model"] = {"kind": model}
+    if weights is not None:
+        table["victim"] = {**table.get("victim", {}), "weights": str(weights), "members": str(members)}
+    if defense is not None:
+        stated = [d for d in table.get("defenses", []) if isinstance(d, dict) and defense in (d.get("label"), d.get("kind"))]
+        table["defenses"] = [{**(stated[0] if stated else {"kind": defense}), "label": defense}]
+    for override in overrides:
+        override_key(table, override)
+    return parse_study(table)
 
 
-def run_into(config: StudyConfig, out: Path, store: Path | None = None, progress: Progress | None = None) -> dict[str, Any]:
+def run_into(
+    config: StudyConfig, out: Path, store: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """Run a study and leave its files in a folder: ``results.json``, ``per_sample.parquet`` and ``models/``.
 
     Args:
@@ -82,3 +98,41 @@ def write_model(folder: Path, outcome: Outcome) -> Path:
         masks = {key: mask[0] for key, mask in ensemble.masks.items()}
         write_atomically(path.with_suffix(".masks.safetensors"), lambda part: write_weights(part, masks))
     return path
+
+
+def prune_into(
+    config: StudyConfig, label: str, out: Path, store: Path | None = None, progress: Progress | None = None
+) -> list[str]:
+    """Prune the study's given model under one defense and leave weights, masks and ``pruning.json`` in a folder.
+
+    Returns:
+        What was done and how to load it, in sentences.
+    """
+    progress = progress or Silent()
+    pruned = prune_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
+    ensemble = pruned.stage.ensemble
+    rounds = pruned.stage.meta["rounds"]
+    told = {"schema": "wemem.pruning/1", "study": config.table, "environment": environment(), "rounds": rounds}
+    masks = {name: mask[0] for name, mask in ensemble.masks.items()}
+    write_atomically(out / "weights.safetensors", lambda part: write_weights(part, ensemble.state(0)))
+    write_atomically(out / "masks.safetensors", lambda part: write_weights(part, masks))
+    write_atomically(out / "pruning.json", lambda part: part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8"))
+    accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
+    if rounds[-1]["test_accuracy"] is not None:
+        accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
+    lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
+    if pruned.dev_from_training:
+        lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
+    return [*lines, f"Load it: model.load_state_dict(safetensors.torch.load_file({str(out / 'weights.safetensors')!r}))"]
+
+
+def audit_into(
+    config: StudyConfig, label: str | None, out: Path, store: Path | None = None, progress: Progress | None = None
+) -> tuple[dict[str, Any], pa.Table]:
+    """Audit the study's given model and leave ``results.json`` and ``per_sample.parquet`` in a folder."""
+    progress = progress or Silent()
+    outcome = audit_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
+    data = config.data.load()
+    results, samples = study_results(config, data, [outcome]), per_sample_table([outcome], data)
+    write_results(out, results, samples)
+    return results, samples

@@ -29,7 +29,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         line = str(error).splitlines()[0]
-        raise InputError(f"expected weights in safetensors format in {path}, got an error: {line}; save them again") from error
+        raise InputError(
+            f"expected weights in safetensors format in {path}, got an error: {line}; save them again"
+        ) from error
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -86,7 +88,9 @@ def read_members(file: str, records: int) -> Int64[np.ndarray, " m"]:
         raise
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         line = str(error).splitlines()[0]
-        raise InputError(f"cannot read members from {path}: {line}; expected a column record (.npz: an array members)") from error
+        raise InputError(
+            f"cannot read members from {path}: {line}; expected a column record (.npz: an array members)"
+        ) from error
     if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer):
         raise InputError(f"expected a list of record numbers in {path}, got {found.dtype} of shape {found.shape}")
     unknown = found[(found < 0) | (found >= records)]

@@ -8,16 +8,19 @@ Three parties' models, none of which sees what it must not:
   the adversary's records only, and for the reference models their own unpruned versions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
+from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.memorization import Memorization, read_scores
+from wemem.pruning import Pruning
 from wemem.randomness import derive_seed
 from wemem.study.config import StudyConfig
 from wemem.study.stages import CHUNK, Scores, Stage, Stages
@@ -34,18 +37,12 @@ class World:
     data: Dataset
     stages: Stages
     seed: int
+    split: Split
 
-    @cached_property
-    def split(self) -> Split:
-        """Victim and shadows."""
-        settings, labels = self.config.split, self.data.labels
-        if self.config.victim is None:
-            return victim_and_shadows(labels, settings.shadows, seed=self.seed, train=settings.train, dev=settings.dev)
-        members = read_members(self.config.victim.members, len(labels))
-        return given_victim(
-            labels, members, settings.shadows, seed=self.seed, train=settings.train, dev=settings.dev,
-            lend=self.config.victim.lend,
-        )  # fmt: skip
+    @classmethod
+    def of(cls, config: StudyConfig, data: Dataset, stages: Stages, seed: int) -> "World":
+        """The world of one seed, with the victim and shadows that the study describes."""
+        return cls(config, data, stages, seed, study_split(config, data, seed))
 
     def seeds(self, who: str, count: int) -> list[int]:
         """One seed per model of a party."""
@@ -61,13 +58,20 @@ class World:
         """The unpruned victim and shadows."""
         if self.config.victim is None:
             return self.stages.train(self.title("dense models"), self.split, self.member_seeds)
-        shadows = range(1, self.split.members)
-        trained = self.stages.train(
-            self.title("dense shadows"), self.split.select(shadows), [self.member_seeds[k] for k in shadows]
-        )
+        return self.behind_victim(self.shadows)
+
+    @cached_property
+    def shadows(self) -> Stage:
+        """The unpruned shadows alone, for a victim that exists already."""
+        members = range(1, self.split.members)
+        seeds = [self.member_seeds[k] for k in members]
+        return self.stages.train(self.title("dense shadows"), self.split.select(members), seeds)
+
+    def behind_victim(self, shadows: Stage) -> Stage:
+        """The given victim with shadows behind it."""
         victim, fingerprint = victim_ensemble(self.config, self.data)
-        joined = Ensemble.concatenate([victim, trained.ensemble])
-        return Stage(key("victim", shadows=trained.key, weights=fingerprint), joined, trained.meta)
+        joined = Ensemble.concatenate([replace(victim, masks={}), replace(shadows.ensemble, masks={})])
+        return Stage(key("victim", shadows=shadows.key, weights=fingerprint), joined, shadows.meta)
 
     @cached_property
     def defender_scores(self) -> Scores:
@@ -134,15 +138,27 @@ class World:
                 chunks.append((self.halves.select(members), [seeds[k] for k in members], kept))
         return chunks
 
+    def pruned_references(self, label: str, defense: Defense, pruning: Pruning) -> list[Stage]:
+        """The reference models pruned under a defense, chunk by chunk."""
+        chunks = self.reference_chunks()
+        stages = []
+        for i, (split, seeds, dense) in enumerate(chunks):
+            title = self.title(f"prune references under {label}" + (f", part {i + 1} of {len(chunks)}" if i else ""))
+            scores = [self.reference_scores if defense.needs_scores else None] * len(seeds)
+            stages += self.stages.prune(title, dense, split, pruning, defense, seeds=seeds, scores=scores)
+        return stages
+
     def _subset_scores(self, party: str, pool: Int64[np.ndarray, " n"], dev: Int64[np.ndarray, " d"] | int) -> Scores:
         settings = self.config.scores
         size = round(settings.fraction * len(self.split.records(0, Role.TRAIN)))
         split = subsets(self.data.labels, pool, size, settings.models, seed=self.seed, purpose=party, dev=dev)
-        models = self.stages.train_in_chunks(self.title(f"{party} subset models"), split, self.seeds(party, settings.models))
+        models = self.stages.train_in_chunks(
+            self.title(f"{party} subset models"), split, self.seeds(party, settings.models)
+        )
         return self.stages.score(self.title(f"{party} scores"), split, models)
 
     def _scores_from_file(self, path: str) -> Scores:
-        score = read_scores(path, len(self.data))
+        score = read_scores(Path(path), len(self.data))
         unknown = np.full(len(score), np.nan)
         none = np.zeros(len(score), np.int64)
         own = key("score_file", scores=[None if np.isnan(s) else float(s) for s in score])
@@ -152,3 +168,15 @@ class World:
         """A stage's name, with the seed where there are several."""
         return what if len(self.config.seeds) == 1 else f"{what}, seed {self.seed}"
 
+
+def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:
+    """Victim and shadows, drawn by the study or around the victim that it was given."""
+    settings = config.split
+    if config.victim is None:
+        return victim_and_shadows(
+            data.labels, settings.shadows, seed=seed, train=settings.train, dev=settings.dev
+        )  # fmt: skip
+    return given_victim(
+        data.labels, read_members(config.victim.members, len(data)), settings.shadows, seed=seed,
+        train=settings.train, dev=settings.dev, lend=config.victim.lend,
+    )  # fmt: skip

@@ -3,6 +3,6 @@
 from wemem.training.backends import Choice, choose_backend
 from wemem.training.ensemble import Ensemble
 from wemem.training.fit import Fitted, History, accuracy, fit
-from wemem.training.recipe import FINETUNE, Recipe
+from wemem.training.recipe import DENSE, FINETUNE, Recipe
 
-__all__ = ["FINETUNE", "Choice", "Ensemble", "Fitted", "History", "Recipe", "accuracy", "choose_backend", "fit"]
+__all__ = ["DENSE", "FINETUNE", "Choice", "Ensemble", "Fitted", "History", "Recipe", "accuracy", "choose_backend", "fit"]

@@ -164,7 +164,7 @@ class _Run:
         for epoch in range(self.recipe.epochs):
             for step in self.plan(epoch):
                 self._step(step, live, epoch)
-            accuracy = self._dev_accuracy(live)
+            accuracy = self._dev_accuracy(live, epoch)
             for k, value in zip(live, accuracy, strict=True):
                 if value > max(curves[k], default=-1.0):
                     for kept, current in ((best, self.parameters), (best_buffers, self.buffers)):
@@ -203,8 +203,7 @@ class _Run:
         logits = self.forward(parameters, buffers, self.features[records])
         loss = self.defense.loss(Batch(logits, self.labels[records], weights, epoch))
         gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
-        if not torch.isfinite(loss).all():
-            raise InputError(f"training diverged in epoch {epoch}: the loss is not finite; lower the learning rate")
+        _require_finite("loss", loss, epoch)
         self._update(step, taking, gradients)
         if rows is not None:
             for name, tensor in buffers.items():
@@ -234,7 +233,8 @@ class _Run:
             self.optimizers[step.key] = (
                 torch.optim.Adam(leaves, lr=rate, weight_decay=decay, fused=True)
                 if self.recipe.optimizer == "adam"
-                else torch.optim.SGD(leaves, lr=rate, momentum=0.9, weight_decay=decay, fused=True)
+                # fused SGD wants all leaves to have taken their first step together
+                else torch.optim.SGD(leaves, lr=rate, momentum=0.9, weight_decay=decay)
             )
         return self.optimizers[step.key]
 
@@ -244,21 +244,23 @@ class _Run:
             for k in taking:
                 self.buffers[name][k] = (self.dropout_seeds[k] + 0x9E3779B9 * self.steps_taken[k]) & 0x7FFFFFFF
 
-    def _dev_accuracy(self, live: list[int]) -> list[float]:
+    def _dev_accuracy(self, live: list[int], epoch: int) -> list[float]:
         rows = torch.tensor(live)
         records, valid = self.dev[0][rows], self.dev[1][rows]
         parameters = {n: t[rows] for n, t in self.parameters.items()}
         buffers = {n: t[rows] for n, t in self.buffers.items()}
         self.ensemble.template.eval()
         with torch.no_grad():
-            right = torch.cat(
-                [
-                    (self.forward(parameters, buffers, self.features[cut]).argmax(-1) == self.labels[cut])
-                    for cut in records.split(1024, dim=1)
-                ],
-                dim=1,
-            )
-        return [float(v) for v in (right & valid).sum(1).double() / valid.sum(1)]
+            cuts = torch.split(records, 1024, dim=1)
+            logits = torch.cat([self.forward(parameters, buffers, self.features[cut]) for cut in cuts], dim=1)
+        _require_finite("output", logits, epoch)
+        right = (logits.argmax(-1) == self.labels[records]) & valid
+        return [float(share) for share in right.sum(1).double() / valid.sum(1)]
+
+
+def _require_finite(what: str, values: Tensor, epoch: int) -> None:
+    if not torch.isfinite(values).all():
+        raise InputError(f"training diverged in epoch {epoch}: the {what} is not finite; lower the learning rate")
 
 
 def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:

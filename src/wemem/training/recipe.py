@@ -36,5 +36,7 @@ class Recipe:
             raise InputError(f"optimizer must be adam or sgd, got {self.optimizer!r}")
 
 
+#: The paper's training of the original model.
+DENSE = Recipe()
 #: The paper's fine-tuning of one pruning round.
 FINETUNE = Recipe(epochs=21)

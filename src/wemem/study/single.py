@@ -1,0 +1,107 @@
+"""One model at a time: prune a model that exists, audit a model that exists."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split, stratified_draw
+from wemem.defenses import Defense
+from wemem.errors import InputError
+from wemem.pruning import Pruning
+from wemem.randomness import generator
+from wemem.study.config import StudyConfig
+from wemem.study.progress import Progress
+from wemem.study.run import Outcome, attack_models
+from wemem.study.collect import uses
+from wemem.study.stages import Stage, Stages
+from wemem.study.store import Store, key
+from wemem.study.weights import read_members, victim_ensemble
+from wemem.study.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned model.
+
+    Args:
+        stage: the ensemble of one, and its rounds.
+        split: what it was fine-tuned on.
+        dev_from_training: the dev records had to be taken from the training records.
+    """
+
+    stage: Stage
+    split: Split
+    dev_from_training: bool
+
+
+def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> Pruned:
+    """Prune the model of ``[victim]`` under one defense of the study, on its own training records.
+
+    The dev records for early stopping are drawn from those it was not trained on; where there are too few, from its
+    training records, which are then not fine-tuned on.
+
+    Raises:
+        InputError: no ``[victim]``, or anything that cannot be used.
+    """
+    if config.victim is None:
+        raise InputError("expected a model to prune, got none; give --weights and --members")
+    data = config.data.load()
+    split, taken = _split_for_pruning(config, data)
+    stages, seed = Stages(config, data, store, progress), config.seeds[0]
+    world, defense = World(config, data, stages, seed, split), config.defenses[label]
+    victim, fingerprint = victim_ensemble(config, data)
+    dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0})
+    pruning = config.pruning.to(config.pruning.sparsities[-1], config.finetune)
+    scores = [world.defender_scores if defense.needs_scores else None]
+    rounds = stages.prune(f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores)
+    return Pruned(rounds[-1], split, taken)
+
+
+def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
+    assert config.victim is not None
+    members = read_members(config.victim.members, len(data))
+    others = np.setdiff1d(np.arange(len(data)), members)
+    wanted = round(config.split.dev / config.split.train * len(members))
+    rng = generator(config.seeds[0], "split/pruning")
+    taken = len(others) < wanted
+    dev = stratified_draw(data.labels, members if taken else others, [wanted], rng)[0]
+    roles = np.zeros((1, len(data)), np.int8)
+    for role, records in ((Role.AUDIT, others), (Role.TRAIN, members), (Role.DEV, dev)):
+        roles[0, records] = role
+    return Split(roles, data.labels, "subsets"), taken
+
+
+def audit_model(config: StudyConfig, label: str | None, store: Store, progress: Progress) -> Outcome:
+    """Attack the model of ``[victim]`` with shadows and reference models made as it was made.
+
+    Args:
+        config: a study with ``[victim]``; what else it says is how the model was trained.
+        label: the defense of the study under which the model was pruned, at the study's sparsity; None if it was not.
+        store, progress: as in :func:`~wemem.study.run.run_study`.
+
+    Raises:
+        InputError: no ``[victim]``, or anything that cannot be used.
+    """
+    if config.victim is None:
+        raise InputError("expected a model to audit, got none; give --weights and --members")
+    data = config.data.load()
+    world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
+    if label is None:
+        references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
+        return attack_models(world, "audited model", None, 0.0, None, [world.dense], references)
+    defense = config.defenses[label]
+    pruning = config.pruning.to(config.pruning.sparsities[-1], config.finetune)
+    shadows = _pruned_shadows(world, label, defense, pruning)
+    references = world.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
+    sparsity = pruning.schedule.sparsity
+    return attack_models(world, "audited model", defense, sparsity, pruning, [world.behind_victim(shadows)], references)
+
+
+def _pruned_shadows(world: World, label: str, defense: Defense, pruning: Pruning) -> Stage:
+    members = list(range(1, world.split.members))
+    scores = [world.adversary_scores if defense.needs_scores else None] * len(members)
+    return world.stages.prune(
+        world.title(f"prune shadows under {label}"), world.shadows, world.split.select(members), pruning, defense,
+        seeds=[world.member_seeds[k] for k in members], scores=scores,
+    )[-1]  # fmt: skip

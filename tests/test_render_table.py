@@ -1,0 +1,288 @@
+"""What people read at the end of a run: the tables and the sentences."""
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import t
+
+from results_example import ATTACKS, make_results, make_run
+from wemem.render.arms import arms, over_seeds
+from wemem.render.summary import plain_summary
+from wemem.render.table import METRICS, STRONGEST, results_table
+from wemem.render.wording import duration, interval
+
+
+def drawn(results: dict[str, Any], width: int = 110) -> str:
+    console = Console(file=io.StringIO(), force_terminal=False, width=width)
+    console.print(results_table(results))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def row(text: str, start: str) -> str:
+    """The last line that starts so, with single spaces."""
+    return [" ".join(line.split()) for line in text.splitlines() if line.startswith(start)][-1]
+
+
+def noisy(results: dict[str, Any], spread: float) -> dict[str, Any]:
+    """With runs that differ as trained models do."""
+    rng = np.random.default_rng(0)
+    for run in results["runs"]:
+        run["accuracy"]["test"] += spread * rng.normal()
+        for audit in run["attacks"].values():
+            audit["balanced_accuracy"] += spread * rng.normal()
+            audit["tpr_at_fpr"]["0.01"] += spread * rng.normal()
+    return results
+
+
+def test_one_seed_shows_the_intervals_of_the_run():
+    text = drawn(make_results())
+    assert row(text, "rsw ") == "rsw 62.5 [61.2-63.8] 66.1 [62.1-70.1] 23.3 [19.3-27.3] 11.7 [7.7-15.7] 12.1"
+    assert row(text, "  lira ") == "lira 59.3 [57.3-61.3] 64.3 [62.3-66.3] 25.6 [22.6-28.6] 12.8 [9.8-15.8]"
+    assert "one seed" in text
+
+
+def test_several_seeds_show_mean_and_student_interval():
+    text = drawn(make_results((0, 1, 2)))
+    # accuracies 62.5, 63.0, 63.5: standard deviation 0.5
+    reach = t.ppf(0.975, 2) * 0.5 / np.sqrt(3)
+    assert row(text, "rsw ").startswith(f"rsw 63.0 [{63 - reach:.1f}-{63 + reach:.1f}]")
+    # chosen among ten: at 99.5 %
+    wide = t.ppf(1 - 0.005 / 2, 2) * 0.5 / np.sqrt(3)
+    assert f"66.6 [{66.6 - wide:.1f}-{66.6 + wide:.1f}]" in row(text, "rsw ")
+    assert "over 3 seeds" in text
+
+
+def test_strongest_attack_of_several_seeds_is_strongest_on_average():
+    results = make_results((0, 1), ("one", "two"))
+    for run in results["runs"]:
+        one, two = run["attacks"].values()
+        one["balanced_accuracy"], two["balanced_accuracy"] = (0.9, 0.7) if run["seed"] == 0 else (0.5, 0.8)
+    assert {arm.strongest("balanced_accuracy")[0] for arm in arms(results)} == {"two"}
+
+
+def test_seeds_that_agree_take_the_intervals_of_their_records():
+    results = make_results((0, 1))
+    for run in results["runs"]:
+        for audit in run["attacks"].values():
+            audit["tpr_at_fpr"]["0.001"], audit["tpr_at_fpr_ci"]["0.001"] = 0.0, [0.0, 0.07 + 0.01 * run["seed"]]
+    assert row(drawn(results), "  rmia").endswith("0.0 [0.0-8.0]")
+
+
+def test_intervals_over_seeds_stay_within_zero_and_one():
+    results = make_results((0, 1))
+    for run in results["runs"]:
+        run["accuracy"]["test"] = 0.01 if run["seed"] else 0.99
+    estimate = arms(results)[0].accuracy()
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.0, 1.0)
+
+
+def test_single_estimate_is_returned_as_it_is():
+    only = arms(make_results())[0].accuracy()
+    assert over_seeds([only]) == only
+
+
+def test_chance_stands_beside_every_measure():
+    text = drawn(make_results())
+    assert len(re.findall(r"^chance +50\.0 +50\.0 +1\.0 +0\.1 *$", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^chance +50\.0 +1\.0 +0\.1 *$", text, re.MULTILINE)) == 1
+
+
+def test_sparsities_of_a_defense_are_rows_of_their_own_from_low_to_high():
+    results = make_results()
+    denser = [make_run("rsw", 0.63, 0.6, 0.2, 0, ATTACKS, 452), make_run("rsw", 0.61, 0.6, 0.2, 0, ATTACKS, 452)]
+    denser[0]["sparsity"], denser[1]["sparsity"] = 0.7, 0.5
+    results["runs"] += denser
+    titles = [(arm.label, arm.sparsity) for arm in arms(results)]
+    assert titles[2:5] == [("rsw", 0.5), ("rsw", 0.6), ("rsw", 0.7)]
+    text = drawn(results)
+    assert all(f"rsw, {s} % " in text for s in (50, 60, 70))
+
+
+def test_seconds_show_what_a_defense_costs_or_saves():
+    lines = [" ".join(line.split()) for line in drawn(make_results()).splitlines()]
+    below = lines[next(i for i, line in enumerate(lines) if line.startswith("rsw 62.5")) + 1]
+    assert below == "60 % pruned confidence lira lira -4.0"
+
+
+@pytest.mark.parametrize(("nonmembers", "note"), [
+    (5000, "The smallest FPR they support is 0.02 %."),
+    (452, "is 0.221 %: 0.1 % is below that"),
+    (50, "is 2 %: 1 % and 0.1 % is below that"),
+])  # fmt: skip
+def test_rates_below_what_the_sample_supports_are_named(nonmembers: int, note: str):
+    text = " ".join(drawn(make_results(nonmembers=nonmembers), 400).split())
+    assert f"{nonmembers:,} non-members" in text
+    assert note in text
+
+
+def test_attacks_that_are_not_adaptive_are_marked_wherever_they_stand():
+    results = make_results()
+    for run in results["runs"]:
+        run["attacks"]["lira"]["adaptive"] = False
+    text = drawn(results, 200)
+    assert text.count("lira (not adaptive)") == 5 + 2 * 5
+    assert "attacked one: all are but those marked." in text
+    assert "attacked one: all are." in drawn(make_results(), 200)
+    assert "not adaptive" in plain_summary(results)[-1]
+
+
+def test_no_attacks_leave_the_accuracies():
+    text = drawn(make_results(attacks=()))
+    assert "TPR" not in text
+    assert "chance" not in text
+    assert "tells what leaks" in text
+    assert row(text, "rsw ") == "rsw 62.5 [61.2-63.8] 12.1"
+
+
+def test_arm_without_attacks_keeps_its_row_among_others():
+    results = make_results()
+    results["runs"][0].update(attacks={}, worst={})
+    assert row(drawn(results), "dense ") == "dense 60.4 [59.1-61.7] - - - 0.0"
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_tables_keep_to_the_width_and_lose_no_digit(width: int, seeds: tuple[int, ...]):
+    results = make_results(seeds)
+    results["runs"] += [make_run("label_smoothing", 0.995, 0.99, 0.975, seed, ATTACKS, 452) for seed in seeds]
+    text = drawn(results, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert all(f"  {attack} " in text for attack in ATTACKS)
+    expected = [
+        interval(arm.measure(attack, metric)) for arm in arms(results) for attack in ATTACKS for metric in METRICS
+    ]
+    expected += [interval(arm.strongest(metric)[1]) for arm in arms(results) for metric in STRONGEST]
+    expected += [interval(arm.accuracy()) for arm in arms(results)]
+    found = re.findall(r"\[[0-9.]+-[0-9.]+\]", text)
+    assert sorted(found) == sorted(shown.split()[1] for shown in expected)
+
+
+HOSTILE = "[red]x[/red] [link=file:///etc] :bomb: \x1b[2J\n\u202e"
+
+
+def test_hostile_names_are_shown_and_not_obeyed():
+    results = make_results(attacks=("lira", HOSTILE))
+    for run in results["runs"]:
+        run["label"] = f"{run['label']} {HOSTILE}"
+    text = drawn(results, 300)
+    assert all(part in text for part in ("rsw", "[red]x[/red]", "[link=file:", ":bomb:", "\\x1b[2J"))
+    for line in [*text.splitlines(), *plain_summary(results)]:
+        assert line.isprintable()
+
+
+def test_long_names_fold_and_keep_the_width():
+    results = make_results(attacks=("lira", "package.module.of.somebody:" + "Attack" * 20))
+    results["runs"][1]["label"] = "defense" * 20
+    text = drawn(results, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "54.6" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0.0 s"), (59.96, "1 min 00 s"), (3599.7, "1 h 00 min"), (86400, "24 h 00 min")]
+)
+def test_durations_carry_over(seconds: float, text: str):
+    assert duration(seconds) == text
+
+
+def test_summary_says_that_pruning_leaks_more_where_intervals_are_apart():
+    told = plain_summary(make_results())
+    assert "60 % sparsity without a defense, the model leaks more than the dense one" in told[0]
+    assert "84.1 %" in told[0]
+    assert "75.8 %" in told[0]
+    assert "54.6 %" in told[0]
+    assert told[-1].startswith("One seed")
+
+
+def test_summary_does_not_tell_apart_what_overlaps():
+    results = make_results()
+    results["runs"] = [run for run in results["runs"] if run["defense"] != "undefended"]
+    results["runs"].append(make_run("undefended", 0.6, 0.76, 0.41, 0, ATTACKS, 452))
+    told = plain_summary(results)
+    assert "leaks neither distinguishably more nor less than the dense one" in told[0]
+    assert "rsw leaks least" in told[1]
+    assert "not distinguishable from rmr and swmr" in told[1]
+    assert "2.5 points above undefended, not distinguishable" in told[3]
+
+
+def test_summary_tells_when_its_two_measures_disagree():
+    results = make_results()
+    worst = results["runs"][1]["worst"]["tpr_at_0.01"]
+    worst["value"], worst["ci"] = 0.41, [0.37, 0.45]
+    told = plain_summary(results)[0]
+    assert "leaks more than the dense one by attack accuracy, and leaks neither" in told
+
+
+def test_seed_by_seed_differences_find_what_overlapping_intervals_hide():
+    results = make_results((0, 1, 2, 3))
+    for run in results["runs"]:
+        luck, own = 0.1 * run["seed"] / 4, 0.001 * run["seed"] * (run["defense"] == "rsw")
+        run["accuracy"]["test"] += luck + own
+        for audit in run["attacks"].values():
+            audit["balanced_accuracy"] += luck + own
+    rsw, swmr = (next(arm for arm in arms(results) if arm.label == label) for label in ("rsw", "swmr"))
+    assert rsw.strongest("balanced_accuracy")[1].high > swmr.strongest("balanced_accuracy")[1].low
+    assert "rsw leaks least" in plain_summary(results)[1]
+    assert "swmr" not in plain_summary(results)[1]
+
+
+def test_noise_is_not_called_a_difference():
+    results = make_results((0, 1, 2))
+    for run in results["runs"]:
+        for audit in run["attacks"].values():
+            audit["balanced_accuracy"], audit["tpr_at_fpr"]["0.01"] = 0.5, 0.01
+        run["accuracy"]["test"] = 0.6
+    told = plain_summary(noisy(results, 0.002))
+    assert "neither distinguishably more nor less" in told[0]
+    assert all("distinguishably less than every" not in sentence for sentence in told)
+    assert all("not distinguishable" in sentence or "no defense" in sentence for sentence in told[1:3])
+
+
+def test_equal_differences_of_all_seeds_are_no_certainty():
+    results = make_results((0, 1))
+    assert "not distinguishable from" in plain_summary(results)[1]
+
+
+def test_summary_admits_when_no_defense_helps():
+    results = make_results()
+    for run in results["runs"][2:]:
+        run["worst"]["balanced_accuracy"].update(value=0.95, ci=[0.93, 0.97])
+    assert "no defense leaks less than pruning without one" in plain_summary(results)[1]
+
+
+@pytest.mark.parametrize(("missing", "sentence"), [
+    ("dense", "The model before pruning was not attacked"),
+    ("undefended", "Pruning without a defense was not attacked"),
+])  # fmt: skip
+def test_missing_yardsticks_are_named(missing: str, sentence: str):
+    results = make_results()
+    results["runs"] = [run for run in results["runs"] if run["defense"] != missing]
+    assert plain_summary(results)[0].startswith(sentence)
+    assert missing not in drawn(results)
+
+
+@pytest.mark.parametrize("defenses", [{"dense"}, {"undefended"}, {"rsw"}, {"dense", "undefended"}, {"rsw", "rmr"}])
+@pytest.mark.parametrize("attacks", [(), ("lira",), ATTACKS])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_summary_has_two_to_five_entries_whatever_was_run(
+    defenses: set[str], attacks: tuple[str, ...], seeds: tuple[int, ...]
+):
+    results = make_results(seeds, attacks)
+    results["runs"] = [run for run in results["runs"] if run["defense"] in defenses]
+    told = plain_summary(results)
+    assert 2 <= len(told) <= 5
+    assert all(sentence.endswith(".") and "nan" not in sentence for sentence in told)
+    assert "Test accuracy" in told[-2]
+    drawn(results, 80)
+
+
+def test_no_attacks_leave_no_word_on_leakage():
+    told = plain_summary(make_results(attacks=()))
+    assert told[0] == "No attack was run, so nothing here tells what leaks."
+    assert not any("leaks least" in sentence for sentence in told)

@@ -1,0 +1,246 @@
+"""Who is trained on what: sizes, strata, independence from company, and proof that what must be apart is apart."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wemem.data.split import Role, Split, given_victim, random_halves, stratified_draw, subsets, victim_and_shadows
+from wemem.errors import InputError
+
+LABELS = np.repeat(np.arange(4), [40, 50, 30, 80])
+N = len(LABELS)
+TRAIN, DEV, AUDIT = Role.TRAIN, Role.DEV, Role.AUDIT
+
+
+@st.composite
+def pools_and_sizes(draw):
+    labels = np.repeat(np.arange(draw(st.integers(1, 5))), draw(st.integers(0, 30)))
+    labels = np.concatenate([labels, draw(st.lists(st.integers(0, 6), min_size=1, max_size=40))])
+    cuts = sorted(draw(st.lists(st.integers(0, len(labels)), min_size=1, max_size=4)))
+    return labels.astype(np.int64), np.diff([0, *cuts]).tolist(), draw(st.integers(0, 99))
+
+
+def halves(**changed):
+    settings = {"pool": np.arange(0, N, 2), "models": 6, "seed": 0, "outside": np.arange(1, N, 2), "dev_size": 20}
+    return random_halves(LABELS, **{**settings, **changed})
+
+
+def subset_split(**changed):
+    settings = {"pool": np.arange(N), "size": 100, "models": 4, "seed": 0, "purpose": "victim", "dev": 20}
+    return subsets(LABELS, **{**settings, **changed})
+
+
+def test_drawing_everything_gives_the_pool():
+    pool = np.arange(3, 40)
+    assert stratified_draw(LABELS, pool, [len(pool)], np.random.default_rng(0))[0].tolist() == pool.tolist()
+
+
+def test_drawing_from_nothing_gives_nothing():
+    drawn = stratified_draw(LABELS, np.arange(0), [0, 0], np.random.default_rng(0))
+    assert [part.tolist() for part in drawn] == [[], []]
+
+
+@given(pools_and_sizes())
+def test_parts_are_disjoint_of_exact_size_and_within_one_of_proportional_in_every_class(case):
+    labels, sizes, seed = case
+    pool = np.arange(len(labels))
+    parts = stratified_draw(labels, pool, sizes, np.random.default_rng(seed))
+    assert [len(part) for part in parts] == sizes
+    assert len(np.unique(np.concatenate(parts))) == sum(sizes)
+    for part, size in zip(parts, sizes, strict=True):
+        exact = np.bincount(labels) * size / len(labels)
+        assert (np.abs(np.bincount(labels[part], minlength=len(exact)) - exact) < 1).all()
+
+
+def test_every_record_is_drawn_equally_often():
+    rng, draws = np.random.default_rng(0), 2000
+    labels = np.repeat([0, 1], [5, 8])
+    counts = np.zeros(13)
+    for _ in range(draws):
+        counts[stratified_draw(labels, np.arange(13), [6, 7], rng)[0]] += 1
+    # within a class all records are alike; 4 standard deviations of a binomial
+    for label in (0, 1):
+        share = counts[labels == label] / draws
+        assert np.abs(share - share.mean()).max() < 4 * np.sqrt(0.25 / draws)
+
+
+def test_victim_and_shadows_have_the_sizes_that_were_asked_for_to_the_record():
+    split = victim_and_shadows(LABELS, 3, seed=0, train=0.6, dev=0.1)
+    for k in range(4):
+        assert [len(split.records(k, role)) for role in (TRAIN, DEV, AUDIT)] == [60, 10, 30]
+
+
+def test_the_shadows_share_no_record_with_the_victim():
+    split = victim_and_shadows(LABELS, 5, seed=3)
+    used = split.roles != Role.UNUSED
+    assert not (used[0] & used[1:].any(axis=0)).any()
+    assert len(split.population) == 0
+
+
+def test_a_planted_shared_record_is_refused_at_construction():
+    roles = victim_and_shadows(LABELS, 2, seed=0).roles.copy()
+    planted = int(np.flatnonzero(roles[0] == AUDIT)[0])
+    roles[1, planted] = DEV
+    with pytest.raises(InputError, match=rf"no record with the victim, got 1 shared record\(s\), first {planted};"):
+        Split(roles, LABELS, "disjoint")
+
+
+@pytest.mark.parametrize("build", [lambda: victim_and_shadows(LABELS, 3, seed=1), halves, subset_split])
+def test_every_role_has_every_class(build):
+    split = build()
+    for k in range(split.members):
+        for role in (TRAIN, DEV, AUDIT):
+            assert set(LABELS[split.records(k, role)]) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("role", [TRAIN, DEV, AUDIT])
+def test_a_class_missing_from_a_role_is_refused(role):
+    roles = victim_and_shadows(LABELS, 1, seed=0).roles.copy()
+    roles[1, (roles[1] == role) & (LABELS == 2)] = Role.UNUSED
+    expected = f"every class among the {role.name.lower()} records of member 1, got none of class 2;"
+    with pytest.raises(InputError, match=expected):
+        Split(roles, LABELS, "disjoint")
+
+
+def test_a_shadow_does_not_depend_on_how_many_there_are():
+    few, many = victim_and_shadows(LABELS, 2, seed=5), victim_and_shadows(LABELS, 7, seed=5)
+    assert (few.roles == many.roles[:3]).all()
+
+
+def test_a_subset_model_does_not_depend_on_how_many_there_are():
+    assert (subset_split(models=3).roles == subset_split(models=8).roles[:3]).all()
+
+
+def test_a_reference_pair_does_not_depend_on_how_many_there_are():
+    assert (halves(models=4, train_size=60).roles == halves(models=10, train_size=60).roles[:4]).all()
+
+
+@pytest.mark.parametrize("build", [
+    lambda seed: victim_and_shadows(LABELS, 3, seed=seed), lambda seed: halves(seed=seed),
+    lambda seed: subset_split(seed=seed),
+])  # fmt: skip
+def test_the_seed_alone_decides(build):
+    assert build(1).fingerprint == build(1).fingerprint != build(2).fingerprint
+
+
+def test_members_of_an_ensemble_draw_differently():
+    for split in (victim_and_shadows(LABELS, 3, seed=0), subset_split(), halves()):
+        rows = {row.tobytes() for row in split.roles}
+        assert len(rows) == split.members
+
+
+def test_two_parties_draw_different_subsets_of_the_same_pool():
+    assert (subset_split(purpose="victim").roles != subset_split(purpose="adversary").roles).any()
+
+
+def test_subset_models_train_and_are_judged_on_the_pool_only():
+    pool = np.arange(20, N)
+    split = subset_split(pool=pool, size=90, dev=15)
+    for k in range(split.members):
+        assert [len(split.records(k, role)) for role in (TRAIN, DEV, AUDIT)] == [90, 15, len(pool) - 105]
+        assert np.isin(split.audited(k), pool).all()
+    assert split.population.tolist() == list(range(20))
+
+
+def test_subset_models_may_share_dev_records_outside_the_pool():
+    dev = np.arange(0, N, 10)
+    pool = np.setdiff1d(np.arange(N), dev)
+    split = subset_split(pool=pool, dev=dev)
+    assert all(split.records(k, DEV).tolist() == dev.tolist() for k in range(split.members))
+    with pytest.raises(InputError, match=r"dev records outside the pool, got 2 record\(s\) in both, first 3"):
+        subset_split(pool=pool, dev=np.array([0, 3, 5]))
+
+
+@pytest.mark.parametrize("train_size", [None, 60, 61])
+@pytest.mark.parametrize("pool_size", [100, 99])
+def test_every_pool_record_is_in_exactly_half_of_the_models(train_size, pool_size):
+    pool = np.arange(0, N, 2)[:pool_size]
+    split = halves(pool=pool, train_size=train_size)
+    inside = split.roles[:, pool] == TRAIN
+    assert (inside.sum(axis=0) == 3).all()
+    assert (inside[0::2] != inside[1::2]).all()
+    assert (split.roles[:, pool][~inside] == AUDIT).all()
+
+
+@pytest.mark.parametrize("pool_size", [100, 99])
+def test_reference_models_train_on_as_many_records_as_asked(pool_size):
+    split = halves(pool=np.arange(0, N, 2)[:pool_size], train_size=63)
+    assert {len(split.records(k, TRAIN)) for k in range(6)} == {63}
+
+
+def test_dev_population_and_pool_of_reference_models_are_apart():
+    split = halves(train_size=60)
+    pool, dev = set(range(0, N, 2)), set(split.records(0, DEV))
+    assert all(set(split.records(k, DEV)) == dev for k in range(6))
+    trained = {int(i) for k in range(6) for i in split.records(k, TRAIN)}
+    assert len(dev) == 20
+    assert not dev & (pool | trained)
+    population = set(split.population)
+    assert len(population) == 100 - 20 - 20
+    assert not population & (pool | dev | trained)
+
+
+def test_reference_records_outside_must_be_outside():
+    with pytest.raises(InputError, match=r"outside to be none of the pool's, got 1 record\(s\) in both, first 4;"):
+        halves(outside=np.concatenate([np.arange(1, N, 2), [4]]))
+
+
+def test_a_given_victim_keeps_its_members_and_lent_ones_are_not_audited():
+    members = np.arange(0, N, 2)
+    split = given_victim(LABELS, members, 2, seed=0, lend=0.2)
+    assert len(split.records(0, TRAIN)) == 80
+    assert np.isin(split.records(0, TRAIN), members).all()
+    assert not np.isin(split.records(0, AUDIT), members).any()
+    lent = np.setdiff1d(members, split.records(0, TRAIN))
+    assert (split.roles[1:, lent] != Role.UNUSED).all()
+
+
+def test_selecting_members_keeps_their_roles():
+    split = victim_and_shadows(LABELS, 4, seed=0)
+    assert (split.select([0, 3]).roles == split.roles[[0, 3]]).all()
+    assert split.select([0, 3]).layout == "disjoint"
+    assert (halves().select([2, 3]).roles == halves().roles[2:4]).all()
+
+
+def test_shadows_without_the_victim_claim_no_disjointness():
+    split = victim_and_shadows(LABELS, 4, seed=0)
+    assert (split.select([1, 2]).roles == split.roles[1:3]).all()
+    assert split.select([1, 2]).layout == "subsets"
+
+
+def test_audited_records_are_train_and_audit_records_in_order():
+    split = victim_and_shadows(LABELS, 1, seed=0)
+    both = np.sort(np.concatenate([split.records(0, TRAIN), split.records(0, AUDIT)]))
+    assert split.audited(0).tolist() == both.tolist()
+
+
+@pytest.mark.parametrize("changed", [
+    {"labels": np.repeat([0, 1, 2, 3], 50)}, {"layout": "subsets"}, {"roles": subset_split(seed=9).roles},
+])  # fmt: skip
+def test_the_fingerprint_sees_roles_labels_and_layout(changed):
+    base = {"roles": halves().roles, "labels": LABELS, "layout": "shared"}
+    assert Split(**base).fingerprint != Split(**{**base, **changed}).fingerprint
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda: victim_and_shadows(LABELS, 0, seed=0), "at least 1 shadow model, got 0"),
+    (lambda: victim_and_shadows(LABELS, 1, seed=0, train=0.9, dev=0.1), "train > 0, dev > 0 and train . dev < 1"),
+    (lambda: victim_and_shadows(np.array([0, 0, 1]), 1, seed=0), "expected every class among the train records"),
+    (lambda: victim_and_shadows(LABELS, 1, seed=0, dev=0.01), "every class among the dev records of member 0"),
+    (lambda: subset_split(size=190), "at least 210 records to draw from, got 200"),
+    (lambda: subset_split(size=-1), "sizes of 0 or more"),
+    (lambda: halves(models=5), "an even number of reference models, got 5"),
+    (lambda: halves(models=0), "an even number of reference models, got 0"),
+    (lambda: halves(dev_size=120), "at least 120 records to draw from, got 100"),
+    (lambda: halves(train_size=95), "at least 110 records to draw from, got 100"),
+    (lambda: given_victim(LABELS, np.array([0, N]), 1, seed=0), "members among records 0..199"),
+    (lambda: given_victim(LABELS, np.arange(N), 1, seed=0), "that the victim was not trained on, got 0"),
+    (lambda: given_victim(LABELS, np.arange(9), 1, seed=0, train=0), "train > 0, dev > 0"),
+    (lambda: Split(np.zeros((2, 5), np.int8), LABELS, "shared"), r"roles \(K, 200\), got \(2, 5\)"),
+    (lambda: Split(np.full((1, N), 7, np.int8), LABELS, "shared"), r"expected roles \[0, 1, 2, 3\], got \[7\]"),
+])  # fmt: skip
+def test_what_cannot_be_split_is_refused_in_one_line(build, message):
+    with pytest.raises(InputError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,181 @@
+"""CSV and Parquet files as data sets."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wemem.data.sources import load_dataset
+from wemem.errors import InputError
+
+
+def csv(tmp_path, text):
+    path = tmp_path / "toy.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def parquet(tmp_path, **columns):
+    pq.write_table(pa.table(columns), tmp_path / "toy.parquet")
+    return str(tmp_path / "toy.parquet")
+
+
+def test_csv_columns_become_features_and_labels(tmp_path):
+    toy = load_dataset(csv(tmp_path, "a,label,b\n1,0,2.5\n3,1,-4e1\n5,1,6\n"))
+    np.testing.assert_array_equal(toy.features, np.array([[1, 2.5], [3, -40], [5, 6]], np.float32))
+    assert (toy.name, toy.labels.tolist(), toy.classes) == ("toy", [0, 1, 1], 2)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-1000, 1000), st.floats(width=32, allow_nan=False, allow_infinity=False), st.booleans()),
+        min_size=3,
+        max_size=20,
+    ),
+    st.sampled_from([["no", "yes"], [0, 1], ["0", "1"]]),
+)
+def test_same_table_is_the_same_data_set_in_either_format(tmp_path_factory, rows, names):
+    folder = tmp_path_factory.mktemp("tables")
+    rows = [*rows, (0, 0.0, False), (0, 0.0, True)]
+    lines = [f"{a},{b!r},{names[c]}\n" for a, b, c in rows]
+    from_csv = load_dataset(csv(folder, "a,b,y\n" + "".join(lines)))
+    a, b, c = zip(*rows, strict=True)
+    from_parquet = load_dataset(parquet(folder, a=a, b=b, y=[names[i] for i in c]))
+    assert from_csv.fingerprint == from_parquet.fingerprint
+
+
+def test_names_are_numbered_in_sorted_order(tmp_path):
+    toy = load_dataset(csv(tmp_path, "a,y\n1,pear\n2,apple\n3,pear\n4,quince\n"))
+    assert toy.labels.tolist() == [1, 0, 1, 2]
+
+
+def test_numbers_in_text_are_their_own_class(tmp_path):
+    assert load_dataset(csv(tmp_path, "a,y\n" + "1,10\n1,9\n" * 6)).labels.tolist()[:2] == [10, 9]
+
+
+@pytest.mark.parametrize("label", ["kind", 1, -2])
+def test_label_column_is_chosen_by_name_or_position(tmp_path, label):
+    toy = load_dataset(csv(tmp_path, "a,kind,y\n5,0,7\n6,1,8\n"), label=label)
+    assert toy.labels.tolist() == [0, 1]
+    assert toy.features.tolist() == [[5, 7], [6, 8]]
+
+
+def test_missing_label_column_names_the_columns(tmp_path):
+    with pytest.raises(InputError, match="expected one column called label or y or target, got the columns a, kind;"):
+        load_dataset(csv(tmp_path, "a,kind\n1,0\n2,1\n"))
+
+
+def test_misspelt_label_column_is_named_with_its_neighbour(tmp_path):
+    with pytest.raises(
+        InputError, match="expected a label column 'knid', got the columns a, kind; did you mean 'kind'"
+    ):
+        load_dataset(csv(tmp_path, "a,kind\n1,0\n2,1\n"), label="knid")
+
+
+@pytest.mark.parametrize("position", [2, -3])
+def test_label_position_outside_the_table_is_refused(tmp_path, position):
+    with pytest.raises(InputError, match="expected a label position below 2"):
+        load_dataset(csv(tmp_path, "a,kind\n1,0\n2,1\n"), label=position)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Empty CSV"),
+        ("\n\n", "expected a readable table"),
+        ("a,y\n", "expected at least one record"),
+        ("a,y\n1,0\nx,1\n", "invalid value 'x'"),
+        ("a,y\n1,0\n2\n", "Expected 2 columns, got 1"),
+        ("a,y\n1,0\n,1\n", "NaN or infinity in 1 record"),
+        ("a,y\nnan,0\n2,1\n", "NaN or infinity in 1 record"),
+        ("a,y\ninf,0\n2,1\n", "NaN or infinity in 1 record"),
+        ("a,y\n1e99,0\n2,1\n", "NaN or infinity in 1 record"),
+        ("a,y\n1,0\n2,\n", "expected a label in every record"),
+        ("a,y\n1,0.5\n2,1.5\n", "got '0.5'; choose another label column"),
+        ("a,y\n1,-1\n2,1\n", "got '-1'"),
+        ("a,y\n1,0\n2,nan\n", "got 'nan'"),
+        ("a,y\n1,0\n2,99999999999999999999\n", "got '99999999999999999999'"),
+        ("a,y\n1,0\n2,2000000000\n", "expected labels 0..C-1"),
+        ("a,y\n1,0\n2,0\n", "expected at least 2 classes"),
+        ("1,0\n2,1\n", "expected a header line, got numbers"),
+        ("a;y\n1;0\n", "separated by commas, got the columns a;y"),
+        ("y\n1\n0\n", "expected features and a label"),
+        ("a,a,y\n1,2,0\n3,4,1\n", "expected column names that differ"),
+        ("label,a,y\n0,2,0\n1,4,1\n", "name the label column with label"),
+        (",a,y\n0,2,0\n1,4,1\n", "expected no record numbers as a feature"),
+        (b"a,y\n1,\xff\n2,x\n", "invalid UTF8"),
+        (b"a\xff,y\n1,0\n2,1\n", "expected a readable table"),
+    ],
+)
+def test_bad_csv_is_refused(tmp_path, text, said):
+    with pytest.raises(InputError, match=said) as caught:
+        load_dataset(csv(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_byte_order_mark_and_blank_lines_do_not_matter(tmp_path):
+    toy = load_dataset(csv(tmp_path, b"\xef\xbb\xbfy,a\r\n0,1\r\n\r\n1,2\r\n"))
+    assert toy.features.tolist() == [[1], [2]]
+
+
+def test_table_beyond_the_memory_limit_is_refused(tmp_path):
+    path = csv(tmp_path, "a,y\n" + "1,0\n2,1\n" * 5000)
+    assert len(load_dataset(path)) == 10_000
+    with pytest.raises(InputError, match="raise memory_gib"):
+        load_dataset(path, memory_gib=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"a": ["x", "y"], "y": [0, 1]}, "expected numbers in column 'a', got string"),
+        ({"a": [[1], [2]], "y": [0, 1]}, "expected numbers in column 'a', got list"),
+        ({"a": [1, 2], "y": [[0], [1]]}, "expected numbers or text as labels, got list"),
+        ({"a": [1, None], "y": [0, 1]}, "NaN or infinity in 1 record"),
+        ({"a": [1, 2], "y": [0, None]}, "expected a label in every record"),
+        ({"a": [1, 2], "y": ["x", None]}, "expected a label in every record"),
+        ({"a": [1, 2], "y": [0.0, float("nan")]}, "got 'nan'"),
+        ({"a": [1, 2], "y": [0.5, 1.0]}, "got '0.5'"),
+        ({"a": [1, 2], "b": [0, 1]}, "got the columns a, b"),
+        ({"a": [1, 2], "y": [0, 1], "__index_level_0__": [5, 6]}, "expected no record numbers as a feature"),
+        ({"a": pa.array([], pa.int64()), "y": pa.array([], pa.int64())}, "expected at least one record"),
+    ],
+)
+def test_bad_parquet_is_refused(tmp_path, columns, said):
+    with pytest.raises(InputError, match=said):
+        load_dataset(parquet(tmp_path, **columns))
+
+
+def test_parquet_categories_that_do_not_occur_are_no_classes(tmp_path):
+    labels = pa.DictionaryArray.from_arrays(pa.array([2, 0, 2]), pa.array(["c", "b", "a"]))
+    assert load_dataset(parquet(tmp_path, a=[1, 2, 3], y=labels)).labels.tolist() == [0, 1, 0]
+
+
+def test_parquet_booleans_are_numbers(tmp_path):
+    toy = load_dataset(parquet(tmp_path, a=[True, False], y=[False, True]))
+    assert (toy.features.tolist(), toy.labels.tolist()) == ([[1], [0]], [0, 1])
+
+
+def test_small_parquet_that_unfolds_to_a_huge_table_is_refused(tmp_path):
+    path = parquet(tmp_path, a=np.zeros(10**6), b=np.zeros(10**6), y=np.arange(10**6) // 500_000)
+    assert Path(path).stat().st_size < 20_000
+    with pytest.raises(InputError, match="raise memory_gib"):
+        load_dataset(path, memory_gib=0.01)
+
+
+def test_long_label_that_repeats_is_held_once(tmp_path):
+    labels = pa.DictionaryArray.from_arrays(np.arange(4000) % 2, pa.array(["x" * 10**6, "y"]))
+    toy = load_dataset(parquet(tmp_path, a=np.arange(4000) % 2, y=labels), memory_gib=0.01)
+    assert toy.labels.tolist() == [0, 1] * 2000
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -20])
+def test_truncated_parquet_is_refused(tmp_path, keep):
+    path = Path(parquet(tmp_path, a=[1, 2], y=[0, 1]))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match="expected a readable table"):
+        load_dataset(str(path))
