@@ -101,7 +101,7 @@ def test_roles_of_the_target_are_not_read(name):
 def test_thresholds_do_not_depend_on_the_target_model(name):
     signals = signals_for(name, planted.LEAK)
     logits, extras = signals.logits.copy(), {key: array.copy() for key, array in signals.extras.items()}
-    logits[0] = logits[0, :, ::-1]
+    logits[0] = logits[0, ::-1]
     for array in extras.values():
         array[0] = array[0, ::-1]
     changed = replace(signals, logits=logits, extras=extras)

@@ -110,15 +110,13 @@ def test_lira_is_its_definition_record_by_record(inside, outside, seed):
         return [(s - np.median(y)) / width(y) for s, y in zip(target, outs, strict=True)]
 
     common, common_out = np.std(np.concatenate(ins)), np.std(np.concatenate(outs))
-    close = {"rtol": 1e-7, "atol": 1e-9}
-    np.testing.assert_allclose(lira_online(values, trained, target, variance="record"), online(np.std, np.std), **close)
-    np.testing.assert_allclose(
-        lira_online(values, trained, target, variance="global"), online(lambda _: common, lambda _: common), **close
-    )
-    np.testing.assert_allclose(lira_offline(values, trained, target, variance="record"), offline(np.std), **close)
-    np.testing.assert_allclose(
-        lira_offline(values, trained, target, variance="global"), offline(lambda _: common_out), **close
-    )
+    for ours, expected in (
+        (lira_online(values, trained, target, variance="record"), online(np.std, np.std)),
+        (lira_online(values, trained, target, variance="global"), online(lambda _: common, lambda _: common)),
+        (lira_offline(values, trained, target, variance="record"), offline(np.std)),
+        (lira_offline(values, trained, target, variance="global"), offline(lambda _: common_out)),
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-7, atol=1e-9)
 
 
 @given(st.floats(0.1, 10), st.floats(-20, 20), st.sampled_from(["record", "global"]))
@@ -145,8 +143,9 @@ def test_one_variance_per_record_needs_two_models_on_a_side():
 def test_variance_is_per_record_from_sixteen_models_on():
     """In the target's attack and in those that set its threshold, which have a model less."""
     everyone = shared(0.0)
-    for signals, variance in ((everyone.without(0), "record"), (everyone.select(list(range(15))), "global")):
-        automatic, chosen = Lira().judge(signals), Lira(variance=variance).judge(signals)
+    per_record, common = Lira(variance="record"), Lira(variance="global")
+    for signals, attack in ((everyone.without(0), per_record), (everyone.select(list(range(15))), common)):
+        automatic, chosen = Lira().judge(signals), attack.judge(signals)
         np.testing.assert_array_equal(automatic.score, chosen.score)
         np.testing.assert_array_equal(automatic.threshold, chosen.threshold)
 

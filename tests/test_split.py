@@ -50,7 +50,7 @@ def test_parts_are_disjoint_of_exact_size_and_within_one_of_proportional_in_ever
     assert len(np.unique(np.concatenate(parts))) == sum(sizes)
     for part, size in zip(parts, sizes, strict=True):
         exact = np.bincount(labels) * size / len(labels)
-        assert (np.abs(np.bincount(labels[part], minlength=len(exact)) - exact) < 1).all()
+        assert (np.abs(np.bincount(labels[part], minlength=len(exact)) - exact) <= 1).all()
 
 
 def test_every_record_is_drawn_equally_often():
@@ -143,6 +143,32 @@ def test_subset_models_train_and_are_judged_on_the_pool_only():
     assert split.population.tolist() == list(range(20))
 
 
+@pytest.mark.parametrize("size", [60, 137])
+def test_subsets_are_within_one_of_proportional_in_every_class(size):
+    split = subset_split(size=size, models=20)
+    for k in range(20):
+        exact = np.bincount(LABELS) * size / N
+        assert (np.abs(np.bincount(LABELS[split.records(k, TRAIN)]) - exact) <= 1).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_twenty_subset_models_leave_no_record_without_a_score(seed):
+    roles = subset_split(size=140, models=20, seed=seed).roles
+    inside, outside = (roles == TRAIN).sum(axis=0), (roles == AUDIT).sum(axis=0)
+    assert inside.min() >= 12
+    assert inside.max() <= 16
+    assert outside.min() >= 1
+
+
+def test_subsets_bind_no_two_records_to_each_other():
+    roles = subset_split(size=120, models=400).roles
+    inside = (roles == TRAIN).astype(float)
+    together = np.corrcoef(inside.T)[~np.eye(N, dtype=bool)]
+    # as spread as 400 independent draws are, with a little to spare
+    assert together.std() == pytest.approx(1 / np.sqrt(400), rel=0.2)
+    assert np.abs(together).max() < 6 / np.sqrt(400)
+
+
 def test_subset_models_may_share_dev_records_outside_the_pool():
     dev = np.arange(0, N, 10)
     pool = np.setdiff1d(np.arange(N), dev)
@@ -229,7 +255,8 @@ def test_the_fingerprint_sees_roles_labels_and_layout(changed):
     (lambda: victim_and_shadows(np.array([0, 0, 1]), 1, seed=0), "expected every class among the train records"),
     (lambda: victim_and_shadows(LABELS, 1, seed=0, dev=0.01), "every class among the dev records of member 0"),
     (lambda: subset_split(size=190), "at least 210 records to draw from, got 200"),
-    (lambda: subset_split(size=-1), "sizes of 0 or more"),
+    (lambda: subset_split(size=-1), "subsets of 1 or more records and 0 or more dev records, got -1 and 20"),
+    (lambda: halves(dev_size=-1), "sizes of 0 or more"),
     (lambda: halves(models=5), "an even number of reference models, got 5"),
     (lambda: halves(models=0), "an even number of reference models, got 0"),
     (lambda: halves(dev_size=120), "at least 120 records to draw from, got 100"),

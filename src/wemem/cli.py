@@ -49,7 +49,9 @@ def run(
     with LiveProgress(console) as progress:
         results = run_into(config, out, store, progress)
     _print_results(console, results)
-    _print_plainly(console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}")
+    _print_plainly(
+        console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}"
+    )
 
 
 @app.command()
@@ -85,7 +87,9 @@ def audit(
     out: Out,
     data: Data = None,
     model: ModelKind = None,
-    defense: Annotated[str | None, typer.Option(help="The defense under which it was pruned; none if unpruned.")] = None,
+    defense: Annotated[
+        str | None, typer.Option(help="The defense under which it was pruned; none if unpruned.")
+    ] = None,
     attacks: Annotated[str | None, typer.Option(help="ten, quick, threshold, all, or names joined by commas.")] = None,
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
@@ -93,8 +97,8 @@ def audit(
     store: StoreFolder = None,
 ) -> None:
     """Attack one trained model and print what it leaks."""
-    from wemem.render.progress import LiveProgress
     from wemem.render.exposed import exposed_table
+    from wemem.render.progress import LiveProgress
     from wemem.study.study import audit_into, read_study
 
     chosen = [] if attacks is None else [f"attacks={attacks.split(',') if ',' in attacks else attacks!r}"]

@@ -20,6 +20,9 @@ from wemem.training.ensemble import Ensemble
 
 SignalLayout = Literal["disjoint", "shadows", "shared"]
 
+#: The provenance of a model that came without a certificate.
+UNKNOWN = "unknown"
+
 #: Optional signals, each with leading axes ``(K, N)``, and what they hold.
 EXTRAS: Mapping[str, str] = {
     "sensitivity": "(K, N, C) mean |f(x + eps u) - f(x)| / eps of the probabilities over Gaussian u",
@@ -45,7 +48,7 @@ class Signals:
         layout: ``disjoint`` if no row has a role both for member 0 and for another, ``shadows`` for those others by
             themselves (they share rows as it happens), ``shared`` if the members are random halves of the same rows.
         provenance: one fingerprint per member of how it was made (architecture, schedule, mask rule, defense and its
-            settings). The audit calls itself adaptive only if all are equal.
+            settings), or :data:`UNKNOWN`. The audit calls itself adaptive only if all are known and equal.
         extras: further arrays with leading axes ``(K, N)``, named in :data:`EXTRAS`.
 
     Raises:
@@ -102,8 +105,8 @@ class Signals:
 
     @property
     def adaptive(self) -> bool:
-        """True if every member was made exactly as the victim was."""
-        return len(set(self.provenance)) == 1
+        """True if every member was made exactly as the victim was, and that is known."""
+        return set(self.provenance) == {self.provenance[0]} - {UNKNOWN}
 
     def audited(self, member: int) -> Int64[np.ndarray, " n"]:
         """Rows on which ``member`` is judged: its members and its non-members, ascending."""

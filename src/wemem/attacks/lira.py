@@ -154,8 +154,9 @@ class ReferenceLikelihood(Attack):
 
     Args:
         variance: ``record``, ``global``, or ``auto``: per record from :data:`PER_RECORD_MODELS` = 16 models on, the
-            target counted (16 attacked in turn, or a victim with 15 and more reference models), provided that every
-            record has at least :data:`PER_RECORD_SIDE` = 3 reference models on each side that is used; else global.
+            target counted (a victim with 16 reference models; or 16 attacked in turn, of which 14 are then compared
+            with: see :func:`~wemem.attacks.reference.references`), provided that every record has at least
+            :data:`PER_RECORD_SIDE` = 3 reference models on each side that is used; else global.
             The target and the models its threshold is chosen on are treated alike.
         augmented: use the augmented queries if the signals have them: the mean over queries of each one's score by
             normals of its own, as in the authors' code (the log of the product of normals, divided by their number).

@@ -112,11 +112,14 @@ class Split:
 
 
 def stratified_draw(
-    labels: Int64[np.ndarray, " N"], pool: Indices, sizes: list[int], rng: np.random.Generator
-) -> list[Indices]:
+    labels: Int64[np.ndarray, " N"], pool: Indices, sizes: list[int], rng: np.random.Generator, *,
+    turns: Int64[np.ndarray, " N"] | None = None,
+) -> list[Indices]:  # fmt: skip
     """Disjoint random parts of ``pool``, of exactly the given sizes, each with the pool's class proportions.
 
-    Each class gives every part its proportional number, rounded up or down, so that sizes are met to the record.
+    Sizes are met to the record, and each class gives every part its proportional number to within one record. Within a
+    class a record with fewer ``turns`` goes to an earlier part, but for a random lead of up to two turns; all have had
+    the same number if None.
 
     >>> import numpy as np
     >>> y = np.array([0] * 6 + [1] * 4)
@@ -129,12 +132,14 @@ def stratified_draw(
     if sum(sizes) > len(pool):
         raise InputError(f"expected at least {sum(sizes)} records to draw from, got {len(pool)}; bring more records")
     everything = [*sizes, len(pool) - sum(sizes)]
-    classes = [rng.permutation(pool[labels[pool] == label]) for label in np.unique(labels[pool])]
+    late = 2 * rng.random(len(pool)) + (0 if turns is None else turns[pool])
+    shuffled = pool[np.argsort(late)]
+    classes = [shuffled[labels[shuffled] == label] for label in np.unique(labels[pool])]
     counts = np.array([[size * len(own) // len(pool) for size in everything] for own in classes], np.int64)
     counts = counts.reshape(len(classes), len(everything))
     left = np.array([len(own) for own in classes], np.int64) - counts.sum(1)
     for part, size in enumerate(everything):
-        # who has most left gives first, ties at random: then no class ever has to give a part two (Gale and Ryser)
+        # who has most left gives first, ties at random: then no class has to give a part two more (Gale and Ryser)
         givers = np.lexsort((rng.random(len(left)), -left))[: size - counts[:, part].sum()]
         counts[givers, part] += 1
         left[givers] -= 1
@@ -229,10 +234,6 @@ def given_victim(
     return Split(roles, labels, "disjoint")
 
 
-#: Subset models whose subsets are balanced against each other.
-BLOCK = 10
-
-
 def subsets(
     labels: Int64[np.ndarray, " N"], pool: Indices, size: int, models: int, *, seed: int, purpose: str,
     dev: Indices | int,
@@ -240,9 +241,9 @@ def subsets(
     """The ``subsets`` layout: each model trains on a random ``size`` of ``pool``; who is left out is audited.
 
     Independent draws leave a record out of no model, or of all, more often than one thinks (20 models on 70 % each: one
-    record in 1,250), and such a record has no score. Here every :data:`BLOCK` models are balanced: the pool is put in a
-    random circle in which the classes alternate, and the block's models train on arcs of it that start a tenth of the
-    circle apart, so that each record is in as many of them as any other, give or take one.
+    record in 1,250), and such a record has no score. So records take turns: those that fewer models were trained on
+    come first, but for a random lead of up to two models. Strict turns would bind the records to each other (who was
+    out together comes in together), which makes scores noisier than their standard error says.
 
     Args:
         labels: shape ``(N,)``.
@@ -259,27 +260,19 @@ def subsets(
     drawn = dev if isinstance(dev, int) else 0
     if not isinstance(dev, int):
         _require_apart(dev, pool, "dev records outside the pool")
+    if size < 1 or drawn < 0:
+        raise InputError(f"expected subsets of 1 or more records and 0 or more dev records, got {size} and {drawn}")
     if size + drawn > len(pool):
         raise InputError(f"expected at least {size + drawn} records to draw from, got {len(pool)}; bring more records")
     roles = np.zeros((models, len(labels)), np.int8)
     for k in range(models):
-        circle = _alternating(labels, pool, generator(seed, "split/subset", purpose, k // BLOCK))
-        # steps of 3 tenths visit all ten starts and keep the first few models far apart
-        around = np.roll(circle, -((3 * k) % BLOCK * len(pool) // BLOCK))
-        roles[k, pool] = Role.AUDIT
-        roles[k, around[:size]] = Role.TRAIN
-        roles[k, around[size : size + drawn] if isinstance(dev, int) else dev] = Role.DEV
+        rng, before = generator(seed, "split/subset", purpose, k), roles[:k]
+        (inside,) = stratified_draw(labels, pool, [size], rng, turns=(before == Role.TRAIN).sum(0))
+        left_out = np.setdiff1d(pool, inside)
+        own_dev = stratified_draw(labels, left_out, [drawn], rng, turns=(before != Role.AUDIT).sum(0))[0]
+        roles[k, pool], roles[k, inside] = Role.AUDIT, Role.TRAIN
+        roles[k, own_dev if isinstance(dev, int) else dev] = Role.DEV
     return Split(roles, labels, "subsets")
-
-
-def _alternating(labels: Int64[np.ndarray, " N"], pool: Indices, rng: np.random.Generator) -> Indices:
-    """The pool in random order, each class spread evenly, so that any stretch has the pool's class proportions."""
-    shuffled = rng.permutation(pool)
-    place = np.empty(len(pool))
-    for label in np.unique(labels[pool]):
-        own = np.flatnonzero(labels[shuffled] == label)
-        place[own] = (np.arange(len(own)) + rng.random()) / len(own)
-    return shuffled[np.argsort(place, kind="stable")]
 
 
 def random_halves(

@@ -22,13 +22,12 @@ def needs(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
     return frozenset().union(*(attack.needs for attack in attacks if attack.layout == layout))
 
 
-def disjoint_signals(world: World, label: str, made_as: str, rounds: Sequence[Stage]) -> tuple[Key, Signals]:
+def disjoint_signals(world: World, label: str, rounds: Sequence[Stage]) -> tuple[Key, Signals]:
     """The victim and its shadows, queried on every record that one of them uses, with the key of it.
 
     Args:
         world: the study's seed.
         label: of what is attacked, for the progress display.
-        made_as: how these models were made, the same for all.
         rounds: the models after each stored round, the last ones being attacked.
     """
     records = np.flatnonzero((world.split.roles != 0).any(axis=0))
@@ -47,14 +46,12 @@ def disjoint_signals(world: World, label: str, made_as: str, rounds: Sequence[St
         extras["trajectory"] = np.stack([arrays["logits"] for _, arrays in seen], axis=2)
     signals = Signals(
         found["logits"], world.data.labels[records], world.split.roles[:, records], records, "disjoint",
-        (made_as,) * world.split.members, extras,
+        rounds[-1].provenance, extras,
     )  # fmt: skip
     return key("disjoint_signals", parts=keys, split=world.split.fingerprint), signals
 
 
-def shared_signals(
-    world: World, label: str, made_as: str, victim: Stage, references: Sequence[Stage]
-) -> tuple[Key, Signals]:
+def shared_signals(world: World, label: str, victim: Stage, references: Sequence[Stage]) -> tuple[Key, Signals]:
     """The victim and the reference models, queried on the audited records and the population, with the key of it."""
     audited, population = world.split.audited(0), world.population
     records = np.sort(np.concatenate([audited, population]))
@@ -68,8 +65,9 @@ def shared_signals(
     }
     used = world.config.split.references
     roles = np.concatenate([world.split.roles[:1, records], world.halves.roles[:used, records]])
+    provenance = (victim.provenance[0], *(made for stage in references for made in stage.provenance))
     signals = Signals(
-        arrays.pop("logits"), world.data.labels[records], roles, records, "shared", (made_as,) * len(roles), arrays
-    )
+        arrays.pop("logits"), world.data.labels[records], roles, records, "shared", provenance, arrays
+    )  # fmt: skip
     own = key("shared_signals", parts=[k for k, _ in parts], splits=[world.split.fingerprint, world.halves.fingerprint])
     return own, signals

@@ -129,6 +129,8 @@ class StudyConfig:
         seeds: one whole repetition per seed.
         name: of the study.
         backend: ``auto``, ``vmapped`` or ``sequential``.
+        non_adaptive: also report the adversary whose shadows were pruned without the defense.
+        leave_one_out: also attack every reference model in turn, for attacks that use them.
         split, scores, training, pruning, finetune, victim: the tables of those names.
         table: the study as plain JSON-able values, for results.
     """
@@ -140,6 +142,8 @@ class StudyConfig:
     seeds: tuple[int, ...] = (0,)
     name: str = "study"
     backend: str = "auto"
+    non_adaptive: bool = False
+    leave_one_out: bool = False
     split: SplitSettings = SplitSettings()
     scores: ScoreSettings = ScoreSettings()
     training: Recipe = DENSE
@@ -164,7 +168,7 @@ _TABLES: Mapping[str, type] = {
     "training": Recipe,
     "pruning": PruningSettings,
 }
-_SCALARS = ("name", "seeds", "attacks", "backend")
+_SCALARS = ("name", "seeds", "attacks", "backend", "non_adaptive", "leave_one_out")
 _KEYS = (*_SCALARS, "data", "model", *_TABLES, "finetune", "victim", "defenses")
 
 
@@ -234,6 +238,8 @@ class _Scalars:
     name: str = "study"
     seeds: tuple[int, ...] = (0,)
     backend: str = "auto"
+    non_adaptive: bool = False
+    leave_one_out: bool = False
 
 
 def _defenses(entries: object) -> dict[str, Defense]:
@@ -301,6 +307,8 @@ def _as_table(study: StudyConfig, model: Mapping[str, Any], attacks: object) -> 
         "name": study.name,
         "seeds": list(study.seeds),
         "backend": study.backend,
+        "non_adaptive": study.non_adaptive,
+        "leave_one_out": study.leave_one_out,
         "attacks": attacks,
         "data": asdict(study.data),
         "model": {"kind": model["kind"], **{f.name: getattr(study.model, f.name) for f in fields(study.model)}},  # type: ignore[arg-type]

@@ -14,10 +14,11 @@ from scipy.stats import rankdata
 
 import wemem
 from wemem.audit.intervals import proportion
-from wemem.audit.report import as_json
+from wemem.audit.report import FPRS, as_json
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
 from wemem.errors import InputError
+from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
 from wemem.study.run import Outcome
 from wemem.training import accuracy
@@ -96,8 +97,31 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         "records_seen": sum(r["records_seen"] for r in told) if told else stage.meta["records_seen"],
         "backend": stage.meta["backend"],
         "rounds": [{k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told],
+        "certificate": _certificate(outcome),
         **as_json(outcome.report),
+        **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
+        **({"leave_one_out": _in_turn(outcome)} if outcome.in_turn else {}),
     }
+
+
+def _certificate(outcome: Outcome) -> dict[str, Any]:
+    """From the stored fingerprints: were all models the adversary used made exactly as the attacked one?"""
+    all_signals = list(outcome.signals.values())
+    return {
+        "adaptive": bool(all_signals) and all(signals.adaptive for signals in all_signals),
+        "victim_made_as": all_signals[0].provenance[0] if all_signals else UNKNOWN,
+        "adversary_made_as": sorted({made for signals in all_signals for made in signals.provenance[1:]}),
+        "models": sum(signals.members - 1 for signals in all_signals),
+    }
+
+
+def _in_turn(outcome: Outcome) -> dict[str, Any]:
+    found = {}
+    for name, targets in outcome.in_turn.items():
+        measures = {"auc": targets.auc(), **{f"tpr_at_{fpr}": targets.tpr_at_fpr(fpr) for fpr in FPRS}}
+        told = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
+        found[name] = {"targets": len(targets.scores), "records": targets.scores.shape[1], **told}
+    return found
 
 
 def _scored(outcome: Outcome) -> bool:

@@ -6,16 +6,17 @@ defense the pruned models, what an adversary sees of them, and what every attack
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from wemem.attacks.base import Attack, Verdict
+from wemem.audit.in_turn import TargetsResult, leave_one_out
 from wemem.audit.report import AttackResult, AuditReport, attack_result
 from wemem.data.dataset import Dataset
 from wemem.data.split import Split
-from wemem.defenses import Defense
+from wemem.defenses import Defense, Undefended
 from wemem.pruning import Pruning
 from wemem.signals import SignalLayout, Signals
 from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
@@ -41,6 +42,8 @@ class Outcome:
         report: what they made of it.
         scores: the defender's memorization scores, where some defense of the study needs them.
         attack_seconds: wall time of querying and attacking when it was computed.
+        non_adaptive: the same attacks by an adversary whose shadows were pruned without the defense.
+        in_turn: by attack, every member of the reference ensemble attacked in turn.
     """
 
     label: str
@@ -53,6 +56,8 @@ class Outcome:
     report: AuditReport
     scores: Scores | None
     attack_seconds: float
+    non_adaptive: AuditReport | None = None
+    in_turn: Mapping[str, TargetsResult] = field(default_factory=dict)
 
     @property
     def victim(self) -> Stage:
@@ -78,45 +83,64 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     for seed in config.seeds:
         world = World.of(config, data, stages, seed)
         references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
-        yield attack_models(world, "dense", None, 0.0, None, [world.dense], references)
+        yield attack_models(world, "dense", None, 0.0, [world.dense], references)
         for sparsity in config.pruning.sparsities:
             pruning = config.pruning.to(sparsity, config.finetune)
             for label, defense in config.defenses.items():
-                yield _defend_andattack_models(world, label, defense, sparsity, pruning)
+                yield _defend_and_attack(world, label, defense, sparsity, pruning)
 
 
-def _defend_andattack_models(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
+def _defend_and_attack(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
     """Prune the victim, its shadows and the reference models under one defense, and attack."""
-    keep = "trajectory" in needs(world.config.attacks, "disjoint")
-    title = world.title(
-        f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else "")
-    )
-    rounds = world.stages.prune(
-        title, world.dense, world.split, pruning, defense, seeds=world.member_seeds, keep_rounds=keep,
-        scores=world.member_scores() if defense.needs_scores else [None] * world.split.members,
-    )  # fmt: skip
-    references = world.pruned_references(label, defense, pruning) if uses(world.config.attacks, "shared") else []
-    return attack_models(world, label, defense, sparsity, pruning, rounds, references)
+    attacks = world.config.attacks
+    what = f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else "")
+    keep = "trajectory" in needs(attacks, "disjoint")
+    rounds = world.pruned_members(what, defense, pruning, keep_rounds=keep)
+    references = world.pruned_references(label, defense, pruning) if uses(attacks, "shared") else []
+    weaker: list[Stage] = []
+    if world.config.non_adaptive and defense != Undefended():
+        plain = world.pruned_members(f"{what}: shadows without it", Undefended(), pruning)
+        weaker = [world.swap_victim(rounds[-1], plain[-1])]
+    return attack_models(world, label, defense, sparsity, rounds, references, weaker)
 
 
 def attack_models(
-    world: World, label: str, defense: Defense | None, sparsity: float, pruning: Pruning | None,
-    rounds: Sequence[Stage], references: Sequence[Stage],
+    world: World, label: str, defense: Defense | None, sparsity: float, rounds: Sequence[Stage],
+    references: Sequence[Stage], weaker: Sequence[Stage] = (),
 ) -> Outcome:  # fmt: skip
-    """Query the models as the adversary would, and run every attack on what came back."""
+    """Query the models as the adversary would, and run every attack on what came back.
+
+    Args:
+        world, label, defense, sparsity: what is attacked.
+        rounds: victim and shadows after each stored round; the last ones are attacked.
+        references: the reference models, for attacks that use them.
+        weaker: victim and shadows of the adversary who does not know the defense, for the gap to the adaptive one.
+    """
     start = time.perf_counter()
-    made_as = key("made_as", model=identity(world.config.model), pruning=identity(pruning), defense=identity(defense))
-    signals: dict[SignalLayout, tuple[Key, Signals]] = {}
-    if uses(world.config.attacks, "disjoint"):
-        signals["disjoint"] = disjoint_signals(world, label, made_as, rounds)
+    attacks, signals = world.config.attacks, {}
+    if uses(attacks, "disjoint"):
+        signals["disjoint"] = disjoint_signals(world, label, rounds)
     if references:
-        signals["shared"] = shared_signals(world, label, made_as, rounds[-1], references)
-    results = [_judge(world, attack, *signals[attack.layout], label) for attack in world.config.attacks]
+        signals["shared"] = shared_signals(world, label, rounds[-1], references)
+    report = AuditReport(tuple(_judge(world, attack, *signals[attack.layout], label) for attack in attacks))
+    plain: dict[SignalLayout, Signals] = {layout: found for layout, (_, found) in signals.items()}
     scored = any(d.needs_scores for d in world.config.defenses.values())
     return Outcome(
-        label, defense, world.seed, sparsity, world.split, rounds, {layout: s for layout, (_, s) in signals.items()},
-        AuditReport(tuple(results)), world.defender_scores if scored else None, time.perf_counter() - start,
+        label, defense, world.seed, sparsity, world.split, rounds, plain, report,
+        world.defender_scores if scored else None, time.perf_counter() - start,
+        non_adaptive=_attack_unknowing(world, label, weaker) if weaker else None,
+        in_turn=leave_one_out(plain["shared"], attacks, seed=world.seed) if world.config.leave_one_out else {},
     )  # fmt: skip
+
+
+def _attack_unknowing(world: World, label: str, weaker: Sequence[Stage]) -> AuditReport:
+    """The attacks that learn from shadows, with shadows pruned without the defense."""
+    title = f"{label}, non-adaptive"
+    own, signals = disjoint_signals(world, title, weaker)
+    chosen = [
+        attack for attack in world.config.attacks if attack.layout == "disjoint" and "trajectory" not in attack.needs
+    ]
+    return AuditReport(tuple(_judge(world, attack, own, signals, title) for attack in chosen))
 
 
 def _judge(world: World, attack: Attack, signals_key: Key, signals: Signals, label: str) -> AttackResult:

@@ -1,6 +1,7 @@
 """One model at a time: prune a model that exists, audit a model that exists."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -10,13 +11,14 @@ from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.randomness import generator
+from wemem.signals import UNKNOWN
+from wemem.study.collect import uses
 from wemem.study.config import StudyConfig
 from wemem.study.progress import Progress
 from wemem.study.run import Outcome, attack_models
-from wemem.study.collect import uses
 from wemem.study.stages import Stage, Stages
 from wemem.study.store import Store, key
-from wemem.study.weights import read_members, victim_ensemble
+from wemem.study.weights import read_certificate, read_members, victim_ensemble
 from wemem.study.world import World
 
 
@@ -51,10 +53,12 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     stages, seed = Stages(config, data, store, progress), config.seeds[0]
     world, defense = World(config, data, stages, seed, split), config.defenses[label]
     victim, fingerprint = victim_ensemble(config, data)
-    dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0})
+    dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "made_as": UNKNOWN})
     pruning = config.pruning.to(config.pruning.sparsities[-1], config.finetune)
     scores = [world.defender_scores if defense.needs_scores else None]
-    rounds = stages.prune(f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores)
+    rounds = stages.prune(
+        f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
+    )
     return Pruned(rounds[-1], split, taken)
 
 
@@ -89,13 +93,13 @@ def audit_model(config: StudyConfig, label: str | None, store: Store, progress: 
     world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
     if label is None:
         references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
-        return attack_models(world, "audited model", None, 0.0, None, [world.dense], references)
+        return attack_models(world, "audited model", None, 0.0, [world.dense], references)
     defense = config.defenses[label]
     pruning = config.pruning.to(config.pruning.sparsities[-1], config.finetune)
     shadows = _pruned_shadows(world, label, defense, pruning)
     references = world.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
-    sparsity = pruning.schedule.sparsity
-    return attack_models(world, "audited model", defense, sparsity, pruning, [world.behind_victim(shadows)], references)
+    victim = world.behind_victim(shadows, read_certificate(Path(config.victim.weights)))
+    return attack_models(world, "audited model", defense, pruning.schedule.sparsity, [victim], references)
 
 
 def _pruned_shadows(world: World, label: str, defense: Defense, pruning: Pruning) -> Stage:

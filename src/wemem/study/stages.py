@@ -4,6 +4,8 @@ A stage's key is made of everything that determines it: the data, the split, the
 before it. Nothing else is a reason to reuse, and nothing else a reason to compute again.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,9 +23,9 @@ from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
 from wemem.signals import query_models
 from wemem.study.config import StudyConfig
+from wemem.study.entry import Entry
 from wemem.study.identity import identity
 from wemem.study.progress import Progress
-from wemem.study.entry import Entry
 from wemem.study.store import Key, Store, key
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, fit
 
@@ -44,6 +46,12 @@ class Stage:
     key: Key
     ensemble: Ensemble
     meta: Mapping[str, Any]
+
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        """How each member was made, by the fingerprint that was stored with it; see :meth:`Stages.made_as`."""
+        made = self.meta["made_as"]
+        return (made,) * len(self.ensemble) if isinstance(made, str) else tuple(made)
 
     @property
     def seconds(self) -> float:
@@ -68,6 +76,27 @@ class Stages:
     def __init__(self, config: StudyConfig, data: Dataset, store: Store, progress: Progress) -> None:
         self.config, self.data, self.store, self.progress = config, data, store, progress
 
+    def made_as(self, pruning: Pruning | None, defense: Defense | None, last_round: int = -1) -> str:
+        """Fingerprint of architecture, schedule, mask rule, fine-tuning, defense and its settings; not of the data.
+
+        Two models with the same one were made in the same way, and attacking one with the other is adaptive.
+
+        Args:
+            pruning: None for a model that is not pruned.
+            defense: None for a model that is not pruned.
+            last_round: the round after which the model was taken.
+        """
+        scored = defense is not None and defense.needs_scores
+        how = {
+            "model": identity(self.config.model),
+            "shape": [*self.data.input_shape, self.data.classes],
+            "pruning": identity(pruning),
+            "defense": identity(defense),
+            "scores": identity(self.config.scores) if scored else None,
+            "last_round": last_round,
+        }
+        return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
+
     def blank(self, seeds: Sequence[int]) -> Ensemble:
         """Untrained models, each initialized from its seed."""
         init = [derive_seed(seed, "init") for seed in seeds]
@@ -85,6 +114,7 @@ class Stages:
             )  # fmt: skip
             return fitted.ensemble.arrays(), {
                 **_told(fitted.history, fitted.choice),
+                "made_as": self.made_as(None, None),
                 "seconds": time.perf_counter() - start,
             }
 
@@ -167,7 +197,12 @@ class Stages:
         for done in rounds:
             now = time.perf_counter()
             told.append(self._tell_round(done, split, now - clock[0]))
-            meta = {"rounds": told, **_told(done.history, done.choice), "seconds": sum(r["seconds"] for r in told)}
+            meta = {
+                "rounds": told,
+                **_told(done.history, done.choice),
+                "made_as": self.made_as(pruning, defense, done.index),
+                "seconds": sum(r["seconds"] for r in told),
+            }
             self.store.put(keys[done.index], done.ensemble.arrays(), meta)
             if not keep_rounds and done.index > first:
                 self.store.delete(keys[done.index - 1])

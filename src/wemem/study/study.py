@@ -1,6 +1,5 @@
 """A study as a user holds it: read it, run it into a folder."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from wemem.study.results import environment, per_sample_table, study_results, wr
 from wemem.study.run import Outcome, run_study
 from wemem.study.single import audit_model, prune_model
 from wemem.study.store import Store
-from wemem.study.weights import write_weights
+from wemem.study.weights import write_certificate, write_weights
 
 
 def read_study(
@@ -52,7 +51,9 @@ def read_study(
     if weights is not None:
         table["victim"] = {**table.get("victim", {}), "weights": str(weights), "members": str(members)}
     if defense is not None:
-        stated = [d for d in table.get("defenses", []) if isinstance(d, dict) and defense in (d.get("label"), d.get("kind"))]
+        stated = [
+            d for d in table.get("defenses", []) if isinstance(d, dict) and defense in (d.get("label"), d.get("kind"))
+        ]
         table["defenses"] = [{**(stated[0] if stated else {"kind": defense}), "label": defense}]
     for override in overrides:
         override_key(table, override)
@@ -112,18 +113,21 @@ def prune_into(
     pruned = prune_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
     ensemble = pruned.stage.ensemble
     rounds = pruned.stage.meta["rounds"]
-    told = {"schema": "wemem.pruning/1", "study": config.table, "environment": environment(), "rounds": rounds}
+    told = {"study": config.table, "environment": environment(), "rounds": rounds}
     masks = {name: mask[0] for name, mask in ensemble.masks.items()}
     write_atomically(out / "weights.safetensors", lambda part: write_weights(part, ensemble.state(0)))
     write_atomically(out / "masks.safetensors", lambda part: write_weights(part, masks))
-    write_atomically(out / "pruning.json", lambda part: part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8"))
+    write_certificate(out / "weights.safetensors", pruned.stage.provenance[0], told)
     accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
     if rounds[-1]["test_accuracy"] is not None:
         accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
     lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
-    return [*lines, f"Load it: model.load_state_dict(safetensors.torch.load_file({str(out / 'weights.safetensors')!r}))"]
+    return [
+        *lines,
+        f"Load it: model.load_state_dict(safetensors.torch.load_file({str(out / 'weights.safetensors')!r}))",
+    ]
 
 
 def audit_into(

@@ -1,8 +1,10 @@
 """Weights and member lists from outside: read without executing anything, refused in one line."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +17,12 @@ from torch import Tensor
 
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
+from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
 from wemem.training import Ensemble
+
+#: The file beside a pruned model's weights that says how they were made.
+CERTIFICATE = "pruning.json"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -60,7 +66,32 @@ def victim_ensemble(config: StudyConfig, data: Dataset) -> tuple[Ensemble, str]:
                 "or data of another shape"
             )
     module.load_state_dict(state)
-    return Ensemble.from_modules([module]), hashlib.sha256(path.read_bytes()).hexdigest()
+    return Ensemble.from_modules([module]), file_sha256(path)
+
+
+def write_certificate(weights: Path, made_as: str, told: Mapping[str, Any]) -> None:
+    """Write ``pruning.json`` beside a weights file: how that very file was made."""
+    certificate = {"schema": "wemem.pruning/1", "made_as": made_as, "weights_sha256": file_sha256(weights), **told}
+    weights.with_name(CERTIFICATE).write_text(json.dumps(certificate, indent=1) + "\n", encoding="utf-8")
+
+
+def read_certificate(weights: Path) -> str:
+    """How a weights file was made, from the ``pruning.json`` beside it; ``unknown`` if there is none for that file."""
+    path = weights.with_name(CERTIFICATE)
+    try:
+        if path.stat().st_size > 2**24:
+            return UNKNOWN
+        told = json.loads(path.read_bytes())
+        certified = told["weights_sha256"] == file_sha256(weights)
+        return str(told["made_as"]) if certified else UNKNOWN
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return UNKNOWN
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_members(file: str, records: int) -> Int64[np.ndarray, " m"]:

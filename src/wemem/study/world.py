@@ -22,6 +22,7 @@ from wemem.errors import InputError
 from wemem.memorization import Memorization, read_scores
 from wemem.pruning import Pruning
 from wemem.randomness import derive_seed
+from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
 from wemem.study.stages import CHUNK, Scores, Stage, Stages
 from wemem.study.store import key
@@ -58,7 +59,7 @@ class World:
         """The unpruned victim and shadows."""
         if self.config.victim is None:
             return self.stages.train(self.title("dense models"), self.split, self.member_seeds)
-        return self.behind_victim(self.shadows)
+        return self.behind_victim(self.shadows, UNKNOWN)
 
     @cached_property
     def shadows(self) -> Stage:
@@ -67,11 +68,12 @@ class World:
         seeds = [self.member_seeds[k] for k in members]
         return self.stages.train(self.title("dense shadows"), self.split.select(members), seeds)
 
-    def behind_victim(self, shadows: Stage) -> Stage:
-        """The given victim with shadows behind it."""
+    def behind_victim(self, shadows: Stage, made_as: str) -> Stage:
+        """The given victim, made as ``made_as`` says, with shadows behind it."""
         victim, fingerprint = victim_ensemble(self.config, self.data)
         joined = Ensemble.concatenate([replace(victim, masks={}), replace(shadows.ensemble, masks={})])
-        return Stage(key("victim", shadows=shadows.key, weights=fingerprint), joined, shadows.meta)
+        meta = {**shadows.meta, "made_as": [made_as, *shadows.provenance]}
+        return Stage(key("victim", shadows=shadows.key, weights=fingerprint), joined, meta)
 
     @cached_property
     def defender_scores(self) -> Scores:
@@ -137,6 +139,23 @@ class World:
                 kept = Stage(stage.key, stage.ensemble.select(range(len(members))), stage.meta)
                 chunks.append((self.halves.select(members), [seeds[k] for k in members], kept))
         return chunks
+
+    def pruned_members(
+        self, title: str, defense: Defense, pruning: Pruning, *, keep_rounds: bool = False
+    ) -> list[Stage]:
+        """The victim and its shadows pruned under a defense, each by its own party's scores."""
+        scores = self.member_scores() if defense.needs_scores else [None] * self.split.members
+        return self.stages.prune(
+            self.title(title), self.dense, self.split, pruning, defense, seeds=self.member_seeds, scores=scores,
+            keep_rounds=keep_rounds,
+        )  # fmt: skip
+
+    def swap_victim(self, victim: Stage, shadows: Stage) -> Stage:
+        """The victim of one stage with the shadows of another."""
+        rest = shadows.ensemble.select(range(1, len(shadows.ensemble)))
+        joined = Ensemble.concatenate([replace(e, masks={}) for e in (victim.ensemble.select([0]), rest)])
+        meta = {**victim.meta, "made_as": [victim.provenance[0], *shadows.provenance[1:]]}
+        return Stage(key("swapped", victim=victim.key, shadows=shadows.key), joined, meta)
 
     def pruned_references(self, label: str, defense: Defense, pruning: Pruning) -> list[Stage]:
         """The reference models pruned under a defense, chunk by chunk."""
