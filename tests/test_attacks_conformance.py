@@ -21,7 +21,7 @@ from wemem.signals import Signals
 #: tell its difficulty from its membership and reach 0.978, with three queries more.
 FLOORS = {
     "confidence": 0.80, "entropy": 0.78, "modified_entropy": 0.80, "top_confidence": 0.78,
-    "nn": 0.75, "nn_top3": 0.75, "nn_class": 0.75, "samia": 0.75, "lira": 0.96, "rmia": 0.92,
+    "nn": 0.80, "nn_top3": 0.80, "nn_class": 0.80, "samia": 0.80, "lira": 0.96, "rmia": 0.92,
     "correctness": 0.60, "lira_offline": 0.95, "rmia_offline": 0.90, "attack_p": 0.80, "quantile": 0.88,
     "label_noise": 0.77, "pruning_trajectory": 0.82, "dense_and_pruned": 0.80,
 }  # fmt: skip

@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import blobs, ensemble_of
 
+from toy import blobs, ensemble_of
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, subsets
 from wemem.errors import InputError
@@ -40,17 +40,17 @@ def some_scores():
 
 @pytest.fixture(scope="module")
 def planted():
-    """Scores of 45 easy records, one of them mislabelled, from a real ensemble."""
-    easy = blobs(69, noise=0.3)
+    """Logits, data and roles of a real ensemble on 45 easy records, of which the first is mislabelled."""
+    easy = blobs(57, noise=0.3)
     labels = easy.labels.copy()
-    # the dev records show the mislabelled one too, so that no checkpoint is kept that has not learned it
-    features = np.concatenate([easy.features, np.repeat(easy.features[:1], 10, axis=0)])
     labels[0] = (labels[0] + 1) % 3
-    data = Dataset.from_arrays("planted", features, np.concatenate([labels, np.repeat(labels[:1], 10)]))
-    split = subsets(data.labels, np.arange(45), 32, 12, seed=0, purpose="victim", dev=np.arange(45, 79))
-    recipe = Recipe(epochs=40, patience=None, batch_size=8, learning_rate=0.01, weight_decay=0)
-    fitted = fit(ensemble_of(data, members=12, hidden=(32,), dropout=0.0), data, split, recipe, seeds=range(12))
-    return fitted.ensemble.logits(data.features), data, split.roles
+    data = Dataset.from_arrays("planted", easy.features, labels)
+    split = subsets(labels, np.arange(45), 27, 12, seed=0, purpose="victim", dev=np.arange(45, 57))
+    recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.05, weight_decay=0)
+    ensemble = ensemble_of(data, members=12, hidden=(32,), dropout=0.0)
+    for epoch in range(50):  # one by one: no early checkpoint, which has not memorized yet, is the best
+        ensemble = fit(ensemble, data, split, recipe, seeds=range(100 * epoch, 100 * epoch + 12)).ensemble
+    return ensemble.logits(data.features), data, split.roles
 
 
 def test_values_that_do_not_depend_on_training_score_zero():
@@ -73,7 +73,8 @@ def test_scores_are_what_a_loop_over_models_finds(case):
     values, roles = case
     scores = estimate_memorization(values, roles)
     for i in range(values.shape[1]):
-        inside, outside = ([v for v, r in zip(values[:, i], roles[:, i], strict=True) if r == role] for role in (IN, OUT))
+        pairs = list(zip(values[:, i], roles[:, i], strict=True))
+        inside, outside = ([value for value, role in pairs if role == wanted] for wanted in (IN, OUT))
         assert (scores.inside[i], scores.outside[i]) == (len(inside), len(outside))
         if inside and outside:
             assert scores.score[i] == pytest.approx(np.mean(inside) - np.mean(outside))
@@ -106,7 +107,7 @@ def test_the_standard_error_holds_for_subsets_that_take_turns():
     # a record's value depends on itself and, a little, on who else is trained on
     influence = rng.normal(0, 0.03, (90, 90)) + 0.3 * np.eye(90)
     scores, errors = [], []
-    for seed in range(150):
+    for seed in range(100):
         roles = subsets(labels, np.arange(90), 54, 20, seed=seed, purpose="victim", dev=6).roles
         drawn = estimate_memorization((roles == IN) @ influence.T, roles)
         scores.append(drawn.score)
@@ -159,8 +160,8 @@ def test_halves_depend_on_the_seed_only():
 def test_a_mislabelled_record_is_memorized_and_easy_ones_are_not(planted, form):
     logits, data, roles = planted
     scores = estimate_memorization(truth_values(logits, data.labels, form), roles).score[:45]
-    assert scores[0] > 0.8
-    assert np.median(np.abs(scores[1:])) < 0.05
+    assert scores[0] > 0.95
+    assert np.quantile(np.abs(scores[1:]), 0.9) < 0.05
     assert scores[0] > scores[1:].max() + 0.2
 
 

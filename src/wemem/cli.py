@@ -82,32 +82,53 @@ def prune(
 
 @app.command()
 def audit(
-    weights: Weights,
-    members: Members,
     out: Out,
+    weights: Weights = None,
+    members: Members = None,
     data: Data = None,
     model: ModelKind = None,
     defense: Annotated[
         str | None, typer.Option(help="The defense under which it was pruned; none if unpruned.")
     ] = None,
+    signals: Annotated[
+        Path | None, typer.Option(help="Outputs of the model and of shadows or references (.npz).")
+    ] = None,
+    predict: Annotated[
+        str | None, typer.Option(help="module:function, features to logits of the audited model.")
+    ] = None,
+    train: Annotated[str | None, typer.Option(help="With --predict: module:function that trains one shadow.")] = None,
     attacks: Annotated[str | None, typer.Option(help="ten, quick, threshold, all, or names joined by commas.")] = None,
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
     set_: Overrides = None,
     store: StoreFolder = None,
 ) -> None:
-    """Attack one trained model and print what it leaks."""
+    """Attack one model, given as weights, as outputs, or as a function, and print what it leaks."""
     from wemem.render.exposed import exposed_table
     from wemem.render.progress import LiveProgress
-    from wemem.study.study import audit_into, read_study
+    from wemem.study.study import audit_functions_into, audit_into, audit_outputs_into, read_study
 
-    chosen = [] if attacks is None else [f"attacks={attacks.split(',') if ',' in attacks else attacks!r}"]
-    config = read_study(
-        study, [*chosen, *(set_ or [])], data=data, model=model, weights=weights, members=members, defense=defense
-    )
+    named = attacks.split(",") if attacks and "," in attacks else attacks
+    chosen = [] if named is None else [f"attacks={named!r}"]
     console = Console()
     with LiveProgress(console) as progress:
-        results, samples = audit_into(config, defense, out, store, progress)
+        match (weights, signals, predict, train, members):
+            case (Path(), None, None, None, Path()):
+                config = read_study(
+                    study, [*chosen, *(set_ or [])], data=data, model=model, weights=weights, members=members,
+                    defense=defense,
+                )  # fmt: skip
+                results, samples = audit_into(config, defense, out, store, progress)
+            case (None, Path(), None, None, None):
+                results, samples = audit_outputs_into(signals, named or "ten", out)
+            case (None, None, str(), str(), Path()):
+                config = read_study(study, [*chosen, *(set_ or [])], data=data)
+                results, samples = audit_functions_into(config, predict, train, members, out, store, progress)
+            case _:
+                raise InputError(
+                    "expected --weights with --members, or --signals, or --predict with --train and --members, "
+                    "got another mix"
+                )
     _print_results(console, results)
     if worst:
         console.print(exposed_table(samples, worst))

@@ -119,7 +119,7 @@ class Attack(ABC):
             raise InputError(f"attack {self.name!r} needs at least one model besides the target, got none")
         if self.layout == "disjoint" and target != 0:
             raise InputError(
-                f"attack {self.name!r} expected the victim, member 0, as target, got {target}; the shadows share records"
+                f"attack {self.name!r} expected the victim, member 0, as target, got {target}; shadows share records"
             )
 
 

@@ -2,8 +2,8 @@
 
 A record is risky if its memorization score is high: at least ``threshold``, or among the ``top`` share of the member's
 training records. Risky and other records are batched apart, each kind with its own Adam state; steps on risky
-batches use the weight decay ``decay``, the others the recipe's. A ``decay`` equal to the recipe's is therefore not plain
-fine-tuning: the batches and the Adam states are still apart. A ``threshold`` above every score is.
+batches use the weight decay ``decay``, the others the recipe's. A ``decay`` equal to the recipe's is therefore not
+plain fine-tuning: the batches and the Adam states are still apart. A ``threshold`` above every score is.
 """
 
 from dataclasses import dataclass

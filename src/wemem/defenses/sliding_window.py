@@ -43,7 +43,7 @@ class SlidingWindow(Defense):
     """
 
     width: int | float = 0.25
-    stride: int | float = 0.0167
+    stride: int | float = 0.0375
     order: Order = "low_first"
 
     @property

@@ -266,8 +266,8 @@ def override_key(table: dict[str, Any], override: str) -> None:
 
     Args:
         table: changed in place.
-        override: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and a TOML value; what
-            is not TOML is taken as text.
+        override: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and a TOML value;
+            what is not TOML is taken as text.
 
     Raises:
         InputError: not of that form, or no such place in the table.

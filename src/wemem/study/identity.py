@@ -33,6 +33,5 @@ def identity(value: object) -> Any:
 
 def source_fingerprint(thing: object) -> str:
     """SHA-256 of the file that defines a class or function, so that an edited one never meets a stale result."""
-    thing = thing if isinstance(thing, type) else inspect.unwrap(thing)  # type: ignore[arg-type]
-    file = inspect.getsourcefile(thing)  # type: ignore[arg-type]
+    file = inspect.getsourcefile(inspect.unwrap(thing)) if callable(thing) else None
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

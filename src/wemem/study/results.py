@@ -1,5 +1,6 @@
 """``results.json`` and ``per_sample.parquet``: what a study leaves for others to read."""
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import torch
+from jaxtyping import Float64, Int64
 from scipy.stats import rankdata
 
 import wemem
 from wemem.audit.intervals import proportion
-from wemem.audit.report import FPRS, as_json
+from wemem.audit.report import FPRS, AuditReport, as_json
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
 from wemem.errors import InputError
-from wemem.signals import UNKNOWN
+from wemem.signals import UNKNOWN, Signals
+from wemem.study.blackbox import BlackBoxAudit
 from wemem.study.config import StudyConfig
 from wemem.study.run import Outcome
 from wemem.training import accuracy
@@ -71,8 +74,8 @@ def _notes(config: StudyConfig) -> list[str]:
     notes = []
     if config.victim is not None:
         notes.append(
-            "The victim's own training is not known to this study; its shadows and reference models were trained by the "
-            "study's recipe and then pruned exactly as the victim was."
+            "The victim's own training is not known to this study; its shadows and reference models were trained by "
+            "the study's recipe and then pruned as the victim was."
         )
     return notes
 
@@ -97,16 +100,15 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         "records_seen": sum(r["records_seen"] for r in told) if told else stage.meta["records_seen"],
         "backend": stage.meta["backend"],
         "rounds": [{k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told],
-        "certificate": _certificate(outcome),
+        "certificate": certificate(list(outcome.signals.values())),
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": _in_turn(outcome)} if outcome.in_turn else {}),
     }
 
 
-def _certificate(outcome: Outcome) -> dict[str, Any]:
+def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
     """From the stored fingerprints: were all models the adversary used made exactly as the attacked one?"""
-    all_signals = list(outcome.signals.values())
     return {
         "adaptive": bool(all_signals) and all(signals.adaptive for signals in all_signals),
         "victim_made_as": all_signals[0].provenance[0] if all_signals else UNKNOWN,
@@ -141,38 +143,97 @@ def _accuracies(outcome: Outcome, data: Dataset) -> dict[str, Any]:
 
 
 def per_sample_table(outcomes: Sequence[Outcome], data: Dataset) -> pa.Table:
-    """One row per outcome and audited record: truth, memorization score, every attack's score and probability, risk rank.
-
-    ``risk_rank`` is 1 for the record that the attacks together find most surely to be a member: the mean over attacks of
-    the share of audited records that score lower.
-    """
-    tables = [_sample_rows(outcome, data) for outcome in outcomes if outcome.report.results]
+    """One row per outcome and audited record: truth, memorization score, attack scores and probabilities, risk rank."""
+    tables = [
+        sample_rows(o.label, o.seed, o.sparsity, o.report, data.labels, o.memorization)
+        for o in outcomes
+        if o.report.results
+    ]
     return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
 
 
-def _sample_rows(outcome: Outcome, data: Dataset) -> pa.Table:
-    records = outcome.report.results[0].records
+def sample_rows(
+    label: str,
+    seed: int,
+    sparsity: float,
+    report: AuditReport,
+    labels: Int64[np.ndarray, " N"],
+    memorization: Float64[np.ndarray, " N"] | None,
+) -> pa.Table:
+    """The rows of one audit.
+
+    ``risk_rank`` is 1 for the record that the attacks together find most surely to be a member: by the mean over
+    attacks of the share of audited records that score no higher.
+
+    Raises:
+        InputError: the attacks judged different records.
+    """
+    records = report.results[0].records
     n = len(records)
     columns: dict[str, Any] = {
-        "label": [outcome.label] * n,
-        "seed": [outcome.seed] * n,
-        "sparsity": [outcome.sparsity] * n,
+        "label": [label] * n,
+        "seed": [seed] * n,
+        "sparsity": [sparsity] * n,
         "record": records,
-        "class": data.labels[records],
-        "member": outcome.report.results[0].member,
+        "class": labels[records],
+        "member": report.results[0].member,
     }
-    if outcome.scores is not None:
-        columns["memorization"] = outcome.scores.memorization.score[records]
+    if memorization is not None:
+        columns["memorization"] = memorization[records]
     ranks = []
-    for result in outcome.report.results:
+    for result in report.results:
         if not np.array_equal(result.records, records):
-            raise InputError(f"attack {result.name!r} judged other records than {outcome.report.results[0].name!r}")
+            raise InputError(f"attack {result.name!r} judged other records than {report.results[0].name!r}")
         columns[result.name] = result.verdict.score
         if result.verdict.probability is not None:
             columns[f"{result.name}_probability"] = result.verdict.probability
         ranks.append(rankdata(result.verdict.score) / n)
     columns["risk_rank"] = rankdata(-np.mean(ranks, axis=0), method="min").astype(np.int64)
     return pa.table(columns)
+
+
+def black_box_results(found: BlackBoxAudit, name: str, seed: int) -> dict[str, Any]:
+    """The content of ``results.json`` for an audit by outputs alone."""
+    signals = found.signals
+    shares = {}
+    for part, role in (("train", Role.TRAIN), ("test", Role.AUDIT)):
+        rows = np.flatnonzero(signals.roles[0] == role)
+        shares[part] = accuracy(signals.logits[0, rows], signals.labels[rows])
+    n = int((signals.roles[0] == Role.AUDIT).sum())
+    test = proportion(round(shares["test"] * n), n)
+    run = {
+        "defense": "unknown",
+        "label": "audited model",
+        "settings": {},
+        "seed": seed,
+        "sparsity": 0.0,
+        "accuracy": {**shares, "dev": None, "test_ci": [test.low, test.high], "test_records": n},
+        "seconds": {"finetune": 0.0, "defense_overhead": None, "scores": 0.0, "attacks": 0.0},
+        "records_seen": 0,
+        "backend": {"backend": "none", "reason": "audited by its outputs"},
+        "rounds": [],
+        "certificate": certificate([signals]),
+        **as_json(found.report),
+    }
+    digest = hashlib.sha256(np.ascontiguousarray(signals.logits).data).hexdigest()
+    return {
+        "schema": "wemem.results/1",
+        "study": {"signals": name},
+        "environment": environment(),
+        "data": {
+            "name": name,
+            "fingerprint": digest,
+            "records": len(signals.labels),
+            "classes": signals.classes,
+            "input_shape": [],
+        },
+        "notes": [
+            "Audited by outputs alone: nothing certifies how the other models were made; no attack counts as adaptive.",
+            *found.left_out,
+        ],
+        "scores": [],
+        "runs": [run],
+    }
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

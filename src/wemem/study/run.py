@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from wemem.attacks.base import Attack, Verdict
 from wemem.audit.in_turn import TargetsResult, leave_one_out
@@ -58,6 +59,11 @@ class Outcome:
     attack_seconds: float
     non_adaptive: AuditReport | None = None
     in_turn: Mapping[str, TargetsResult] = field(default_factory=dict)
+
+    @property
+    def memorization(self) -> Float64[np.ndarray, " N"] | None:
+        """The defender's scores by record, NaN for records that are not its own."""
+        return None if self.scores is None else self.scores.memorization.score
 
     @property
     def victim(self) -> Stage:
@@ -111,13 +117,17 @@ def attack_models(
     """Query the models as the adversary would, and run every attack on what came back.
 
     Args:
-        world, label, defense, sparsity: what is attacked.
+        world: the seed of the study.
+        label: of what is attacked.
+        defense: under which it was pruned; None if it was not.
+        sparsity: to which it was pruned.
         rounds: victim and shadows after each stored round; the last ones are attacked.
         references: the reference models, for attacks that use them.
         weaker: victim and shadows of the adversary who does not know the defense, for the gap to the adaptive one.
     """
     start = time.perf_counter()
-    attacks, signals = world.config.attacks, {}
+    attacks = world.config.attacks
+    signals: dict[SignalLayout, tuple[Key, Signals]] = {}
     if uses(attacks, "disjoint"):
         signals["disjoint"] = disjoint_signals(world, label, rounds)
     if references:

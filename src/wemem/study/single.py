@@ -82,7 +82,8 @@ def audit_model(config: StudyConfig, label: str | None, store: Store, progress: 
     Args:
         config: a study with ``[victim]``; what else it says is how the model was trained.
         label: the defense of the study under which the model was pruned, at the study's sparsity; None if it was not.
-        store, progress: as in :func:`~wemem.study.run.run_study`.
+        store: where stages are kept.
+        progress: hears of every stage.
 
     Raises:
         InputError: no ``[victim]``, or anything that cannot be used.

@@ -260,7 +260,7 @@ class Stages:
                     defense=identity(defense),
                     scores=[None if s is None else s.key for s in scores],
                     **self._common(split, seeds),
-                )  # fmt: skip
+                )
             )
         return keys
 

@@ -7,10 +7,20 @@ from typing import Any
 
 import pyarrow as pa
 
+from wemem.attacks import make_attacks
 from wemem.errors import InputError
+from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signals
 from wemem.study.config import StudyConfig, override_key, parse_study, read_table
 from wemem.study.progress import Progress, Silent
-from wemem.study.results import environment, per_sample_table, study_results, write_atomically, write_results
+from wemem.study.results import (
+    black_box_results,
+    environment,
+    per_sample_table,
+    sample_rows,
+    study_results,
+    write_atomically,
+    write_results,
+)
 from wemem.study.run import Outcome, run_study
 from wemem.study.single import audit_model, prune_model
 from wemem.study.store import Store
@@ -138,5 +148,29 @@ def audit_into(
     outcome = audit_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
     data = config.data.load()
     results, samples = study_results(config, data, [outcome]), per_sample_table([outcome], data)
+    write_results(out, results, samples)
+    return results, samples
+
+
+def audit_outputs_into(
+    signals: Path, attacks: str | Sequence[str], out: Path, seed: int = 0
+) -> tuple[dict[str, Any], pa.Table]:
+    """Audit a model by the outputs in a file (:func:`~wemem.study.blackbox.audit_signals`)."""
+    found = audit_signals(signals, tuple(make_attacks(attacks)), seed=seed)
+    return _leave(found, signals.name, seed, out)
+
+
+def audit_functions_into(
+    config: StudyConfig, predict: str, train: str, members: Path, out: Path, store: Path | None, progress: Progress
+) -> tuple[dict[str, Any], pa.Table]:
+    """Audit a model by its predictions (:func:`~wemem.study.blackbox.audit_by_functions`)."""
+    kept = Store(store or out.parent / ".store", progress.warn)
+    found = audit_by_functions(config, predict, train, members, kept, progress)
+    return _leave(found, predict, config.seeds[0], out)
+
+
+def _leave(found: BlackBoxAudit, name: str, seed: int, out: Path) -> tuple[dict[str, Any], pa.Table]:
+    results = black_box_results(found, name, seed)
+    samples = sample_rows("audited model", seed, 0.0, found.report, found.signals.labels, None)
     write_results(out, results, samples)
     return results, samples

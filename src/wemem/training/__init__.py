@@ -5,4 +5,6 @@ from wemem.training.ensemble import Ensemble
 from wemem.training.fit import Fitted, History, accuracy, fit
 from wemem.training.recipe import DENSE, FINETUNE, Recipe
 
-__all__ = ["DENSE", "FINETUNE", "Choice", "Ensemble", "Fitted", "History", "Recipe", "accuracy", "choose_backend", "fit"]
+__all__ = [
+    "DENSE", "FINETUNE", "Choice", "Ensemble", "Fitted", "History", "Recipe", "accuracy", "choose_backend", "fit",
+]  # fmt: skip
