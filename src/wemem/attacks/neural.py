@@ -15,7 +15,7 @@ from wemem.signals import Signals
 class _Perceptron(ClassifierAttack):
     """Hidden layers of 512, 256 and 128 ReLU units, dropout after the first two: the size the method compares with."""
 
-    def network(self, width: int) -> nn.Module:
+    def network(self, width: int, classes: int) -> nn.Module:
         return nn.Sequential(
             nn.Linear(width, 512), nn.ReLU(), nn.Dropout(self.dropout),
             nn.Linear(512, 256), nn.ReLU(), nn.Dropout(self.dropout),

@@ -30,6 +30,7 @@ class Samia(ClassifierAttack):
     * the probability enters as log-odds, the sensitivity as its logarithm;
     * tokens come with the true class first and the others by falling probability, and only the first ``tokens`` of
       them: on Location, twelve classes give the accuracy that all thirty give;
+    * which class a token is, the head knew from its place; now the true class's token is told, and no other;
     * a unit that dropout removes is removed from all tokens of a record, and no attention weight is dropped.
 
     Args:
@@ -67,32 +68,42 @@ class Samia(ClassifierAttack):
             raise InputError(
                 f"expected sensitivity of the logits' shape {signals.logits.shape}, got {sensitivity.shape}"
             )
-        odds = log_odds(signals.logits[member, rows])
+        odds, labels = log_odds(signals.logits[member, rows]), signals.labels[rows]
         change = np.log(np.maximum(sensitivity[member, rows].astype(np.float64), LEAST_SENSITIVITY))
-        order = own_class_first(odds, signals.labels[rows])[:, : self.tokens]
-        return np.concatenate([np.take_along_axis(odds, order, 1), np.take_along_axis(change, order, 1)], axis=1)
+        order = own_class_first(odds, labels)[:, : self.tokens]
+        chosen = [np.take_along_axis(values, order, axis=1) for values in (odds, change)]
+        return np.concatenate([*chosen, np.eye(signals.classes)[labels]], axis=1)
 
-    def network(self, width: int) -> nn.Module:
-        return ClassEncoder(width // 2, self)
+    def network(self, width: int, classes: int) -> nn.Module:
+        return ClassEncoder(classes, self)
 
 
 class ClassEncoder(nn.Module):
-    """The network of :class:`Samia`: ``(n, 2T)`` odds and sensitivities of T classes to ``(n, 1)`` log-odds."""
+    """The network of :class:`Samia`.
+
+    ``(n, 2T + C)`` log-odds and sensitivities of T classes, the record's own first, and its one-hot label, to
+    ``(n, 1)`` log-odds of membership.
+    """
 
     own: Tensor
 
-    def __init__(self, tokens: int, size: Samia) -> None:
+    def __init__(self, classes: int, size: Samia) -> None:
         super().__init__()
+        tokens = min(size.tokens, classes)
+        self.parts = [tokens, tokens, classes]
         self.embed = nn.Linear(3, size.width)
+        self.embed_label = nn.Linear(classes, size.width, bias=False)
         self.encoder = nn.Sequential(*(EncoderLayer(size) for _ in range(size.layers)))
         self.hidden = nn.Linear(tokens * size.width, size.width)
         self.out = nn.Linear(size.width, 1)
         self.register_buffer("own", torch.eye(1, tokens), persistent=False)
 
     def forward(self, x: Float32[Tensor, "n F"]) -> Float32[Tensor, "n 1"]:
-        odds, change = x.chunk(2, dim=1)
-        tokens = torch.stack([odds, change, self.own.expand_as(odds)], dim=2)
-        encoded: Tensor = self.encoder(gelu(self.embed(tokens)))
+        odds, change, label = torch.split(x, self.parts, dim=1)
+        own = self.own.expand_as(odds)
+        tokens = self.embed(torch.stack([odds, change, own], dim=2))
+        tokens = tokens + own[:, :, None] * self.embed_label(label)[:, None]
+        encoded: Tensor = self.encoder(gelu(tokens))
         logits: Tensor = self.out(relu(self.hidden(encoded.flatten(1))))
         return logits
 

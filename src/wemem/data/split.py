@@ -283,8 +283,8 @@ def random_halves(
 
     Model ``2j`` trains on a random half of the pool and is audited on the other, model ``2j+1`` the reverse. Where the
     victim trains on more than half of the audited records, ``train_size`` tops the models up with random records
-    from ``outside``, so that they see as much data as it did. Dev records come from ``outside`` too, the same for all;
-    what is left there is the population.
+    from ``outside``, halved between the two just the same, so that they see as much data as it did. Dev records come
+    from ``outside`` too, the same for all; what is left there is the population.
 
     Args:
         labels: shape ``(N,)``.
@@ -311,7 +311,8 @@ def random_halves(
         fills = stratified_draw(labels, reserve, extra, rng)
         for side in range(2):
             row = roles[2 * j + side]
-            row[pool], row[inside[side]], row[fills[side]], row[dev] = Role.AUDIT, Role.TRAIN, Role.TRAIN, Role.DEV
+            row[pool], row[reserve], row[dev] = Role.AUDIT, Role.AUDIT, Role.DEV
+            row[inside[side]], row[fills[side]] = Role.TRAIN, Role.TRAIN
     return Split(roles, labels, "shared")
 
 

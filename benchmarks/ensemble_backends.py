@@ -1,0 +1,195 @@
+"""The ensemble backends beside one-after-another training in plain PyTorch: same models, same data, one process.
+
+    python benchmarks/ensemble_backends.py --epochs 20 --repeats 3
+    python benchmarks/ensemble_backends.py --only "fc, 6 models" --epochs 3
+
+``plain`` is a loop over modules as a person would write it: tensor indexing instead of a DataLoader, nn.Dropout,
+torch.optim.Adam (its default, or ``fused=True``), dev accuracy after every epoch. The methods take turns, and the
+fastest of each one's repeats counts. GFLOP/s counts matrix products and convolutions only: 3 passes over a training
+record, 1 over a dev record. The peak that they are held against is a 2048 x 2048 x 2048 product on the same threads.
+Memory is the process's peak while the method ran, less what it held before.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split, stratified_draw
+from wemem.models import FullyConnected
+from wemem.training import Ensemble, Recipe, fit
+
+
+@dataclass(frozen=True)
+class Case:
+    """``models`` models of one kind, each with its own ``train`` and ``dev`` records."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    input_shape: tuple[int, ...]
+    classes: int
+    models: int
+    train: int
+    dev: int
+
+
+def fully_connected() -> nn.Module:
+    """The paper's network for Location."""
+    return FullyConnected().build((446,), 30)
+
+
+def small_convolutional() -> nn.Module:
+    """Two convolutions with BatchNorm, for 16 x 16 images."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def cases(train: int, many: int) -> list[Case]:
+    """What is measured: Location's shape with few and with many models, and a small image model."""
+    dev = train // 6
+    return [
+        Case("fc, 6 models", fully_connected, (446,), 30, 6, train, dev),
+        Case(f"fc, {many} models", fully_connected, (446,), 30, many, train, dev),
+        Case("conv, 6 models", small_convolutional, (3, 16, 16), 10, 6, train, dev),
+    ]
+
+
+def make_data(case: Case) -> tuple[Dataset, Split]:
+    """Random records, of which each model trains on its own."""
+    rng, n = np.random.default_rng(0), 2 * (case.train + case.dev)
+    features = rng.integers(0, 2, (n, *case.input_shape)).astype(np.float32)
+    data = Dataset(case.name, features, np.arange(n) % case.classes, case.classes)
+    roles = np.full((case.models, n), Role.AUDIT, np.int8)
+    for row in roles:
+        train, dev = stratified_draw(data.labels, np.arange(n), [case.train, case.dev], rng)
+        row[train], row[dev] = Role.TRAIN, Role.DEV
+    return data, Split(roles, data.labels, "subsets")
+
+
+def plain_loop(modules: list[nn.Module], data: Dataset, split: Split, recipe: Recipe, fused: bool | None) -> None:
+    """Train one model after another."""
+    x, y = torch.from_numpy(data.features), torch.from_numpy(data.labels)
+    for k, module in enumerate(modules):
+        train, dev = (torch.from_numpy(split.records(k, role)) for role in (Role.TRAIN, Role.DEV))
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+        optimizer = torch.optim.Adam(module.parameters(), lr=rate, weight_decay=decay, fused=fused)
+        for _ in range(recipe.epochs):
+            module.train()
+            for rows in train[torch.randperm(len(train))].split(recipe.batch_size):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(module(x[rows]), y[rows]).backward()
+                optimizer.step()
+            module.eval()
+            with torch.no_grad():
+                (module(x[dev]).argmax(1) == y[dev]).float().mean().item()
+
+
+def methods(case: Case, recipe: Recipe) -> dict[str, Callable[[], object]]:
+    """Each way to train the case's models, from the same fresh weights."""
+    data, split = make_data(case)
+    start = Ensemble.from_modules([case.build() for _ in range(case.models)])
+
+    def plain(fused: bool | None) -> Callable[[], object]:
+        def run() -> None:
+            modules = [case.build() for _ in range(case.models)]
+            for k, module in enumerate(modules):
+                module.load_state_dict(start.state(k))
+            plain_loop(modules, data, split, recipe, fused)
+
+        return run
+
+    def ours(backend: str) -> Callable[[], object]:
+        return lambda: fit(start, data, split, recipe, seeds=range(case.models), backend=backend)
+
+    return {
+        "plain": plain(None), "plain, fused Adam": plain(True),
+        "fit, sequential": ours("sequential"), "fit, vmapped": ours("vmapped"),
+    }  # fmt: skip
+
+
+def flops_of_a_record(case: Case) -> int:
+    """Of one forward pass."""
+    module = case.build().eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.zeros(1, *case.input_shape))
+    return int(counter.get_total_flops())
+
+
+def measured_peak(size: int = 2048, repeats: int = 5) -> float:
+    """FLOP/s of a square matrix product."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    return 2 * size**3 / min(seconds_of(lambda: a @ b) for _ in range(repeats))
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def memory_of(call: Callable[[], object]) -> str:
+    """The process's peak while the call ran beyond what it held before, in MiB; Linux counts it, others may not."""
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not (status.exists() and clear.exists()):
+        call()
+        return "-"
+    clear.write_text("5")  # the peak starts again from what is held now
+    before = resident(status, "VmRSS")
+    call()
+    return f"{resident(status, 'VmHWM') - before:.0f}"
+
+
+def resident(status: Path, field: str) -> float:
+    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def report(case: Case, recipe: Recipe, repeats: int, peak: float) -> None:
+    """Print one line a method."""
+    runs = methods(case, recipe)
+    memory = {name: memory_of(run) for name, run in runs.items()}  # warms up, too
+    taken = [{name: seconds_of(run) for name, run in runs.items()} for _ in range(repeats)]
+    best = {name: min(times[name] for times in taken) for name in runs}
+    records = case.models * recipe.epochs * case.train
+    flops = case.models * recipe.epochs * (3 * case.train + case.dev) * flops_of_a_record(case)
+    print(f"\n{case.name}: {case.train} training records each, {recipe.epochs} epochs, batches of {recipe.batch_size}")
+    print(f"{'':18s}{'s':>9s}{'models x records/s':>20s}{'x plain':>9s}{'GFLOP/s':>9s}{'of peak':>9s}{'MiB':>7s}")
+    for name, seconds in best.items():
+        print(
+            f"{name:18s}{seconds:9.2f}{records / seconds:20,.0f}{best['plain'] / seconds:9.2f}"
+            f"{flops / seconds / 1e9:9.1f}{flops / seconds / peak:9.0%}{memory[name]:>7s}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--train", type=int, default=1503, help="training records of a model (Location: 1503)")
+    parser.add_argument("--many", type=int, default=64, help="models of the large ensemble")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", help="the name of one case")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    peak = measured_peak()
+    print(f"torch {torch.__version__}, {given.threads} thread(s), peak {peak / 1e9:.1f} GFLOP/s")
+    recipe = Recipe(epochs=given.epochs, patience=None, batch_size=given.batch)
+    for case in cases(given.train, given.many):
+        if given.only in (None, case.name):
+            report(case, recipe, given.repeats, peak)
+
+
+if __name__ == "__main__":
+    main()
