@@ -1,3 +1,29 @@
-"""WeMem: prune a neural network iteratively, without making it memorize, and measure what it leaks."""
+"""WeMem: prune a neural network iteratively without making it memorize, and measure what it leaks."""
 
-__version__ = "0.1.0"
+from importlib.metadata import version
+
+from wemem.attacks import ATTACKS, Attack, make_attacks
+from wemem.audit.report import AuditReport, audit
+from wemem.data.dataset import Dataset
+from wemem.data.sources import DataSource, load_dataset
+from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
+from wemem.defenses import Defense, MemoryRegularizer, SlidingWindow, Undefended, chain, make_defense
+from wemem.errors import InputError
+from wemem.memorization import Memorization, estimate_memorization, read_scores
+from wemem.models import CustomModel, FullyConnected
+from wemem.pruning import Pruning, Schedule, iterate
+from wemem.signals import Signals
+from wemem.study.config import StudyConfig, load_study, parse_study
+from wemem.study.run import run_study
+from wemem.study.study import run_into
+from wemem.training import Ensemble, Recipe, fit
+
+__version__ = version("wemem")
+
+__all__ = [
+    "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "Ensemble", "FullyConnected",
+    "InputError", "Memorization", "MemoryRegularizer", "Pruning", "Recipe", "Role", "Schedule", "Signals",
+    "SlidingWindow", "Split", "StudyConfig", "Undefended", "audit", "chain", "estimate_memorization", "fit",
+    "given_victim", "iterate", "load_dataset", "load_study", "make_attacks", "make_defense", "parse_study",
+    "random_halves", "read_scores", "run_into", "run_study", "subsets", "victim_and_shadows",
+]  # fmt: skip

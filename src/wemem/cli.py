@@ -1,12 +1,8 @@
 """The command line: one study in, files and a table out. Nothing is computed here."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
-
-# Idle threads of the linear algebra must sleep, not spin: where two programs share the cores, spinning costs tenfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 from rich.console import Console

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from jaxtyping import Float64, Int64
 from scipy.stats import rankdata
 
-import wemem
 from wemem.audit.intervals import proportion
 from wemem.audit.report import FPRS, AuditReport, as_json
 from wemem.data.dataset import Dataset
@@ -61,7 +61,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
 def environment() -> dict[str, Any]:
     """The versions and the number of threads that a result depends on."""
     return {
-        "wemem": wemem.__version__,
+        "wemem": version("wemem"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
