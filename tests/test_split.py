@@ -271,3 +271,9 @@ def test_what_cannot_be_split_is_refused_in_one_line(build, message):
     with pytest.raises(InputError, match=message) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+def test_reference_models_of_a_victim_that_trains_on_less_than_half_train_on_as_little():
+    split = halves(train_size=20)
+    assert {len(split.records(k, Role.TRAIN)) for k in range(split.members)} == {20}
+    assert len({split.roles[k].tobytes() for k in range(split.members)}) == split.members

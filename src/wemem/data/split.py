@@ -279,12 +279,16 @@ def random_halves(
     labels: Int64[np.ndarray, " N"], pool: Indices, models: int, *, seed: int, outside: Indices,
     train_size: int | None = None, dev_size: int,
 ) -> Split:  # fmt: skip
-    """The ``shared`` layout: complementary random halves of ``pool``; every record is in exactly half of the models.
+    """The ``shared`` layout: complementary random halves of ``pool``; each record is in exactly half of the models.
 
     Model ``2j`` trains on a random half of the pool and is audited on the other, model ``2j+1`` the reverse. Where the
     victim trains on more than half of the audited records, ``train_size`` tops the models up with random records
     from ``outside``, halved between the two just the same, so that they see as much data as it did. Dev records come
     from ``outside`` too, the same for all; what is left there is the population.
+
+    Where the victim trains on less than half, so must they, or they would memorize less than it does: then each model
+    trains on ``train_size`` records of the pool, drawn independently, for balanced draws without pairs would let the
+    number of models that saw a record tell whether one more did.
 
     Args:
         labels: shape ``(N,)``.
@@ -292,7 +296,7 @@ def random_halves(
         models: how many; an even number, so that the halves are complementary.
         seed: the study's seed; model ``k`` does not depend on how many there are.
         outside: records that are not audited, for dev, top-up and population.
-        train_size: records each model trains on, where that is more than half of the pool.
+        train_size: records each model trains on; half of the pool if None.
         dev_size: records for early stopping.
 
     Raises:
@@ -302,12 +306,17 @@ def random_halves(
         raise InputError(f"expected an even number of reference models, got {models}; halves come in pairs")
     _require_apart(outside, pool, "the records outside to be none of the pool's")
     halves = [len(pool) // 2, len(pool) - len(pool) // 2]
-    extra = [max(0, (train_size or 0) - half) for half in halves]
+    size = halves[0] if train_size is None else train_size
+    extra = [max(0, size - half) for half in halves]
     dev, reserve = stratified_draw(labels, outside, [dev_size, sum(extra)], generator(seed, "split/outside"))
     roles = np.zeros((models, len(labels)), np.int8)
     for j in range(models // 2):
         rng = generator(seed, "split/pair", j)
-        inside = stratified_draw(labels, pool, halves, rng)
+        inside = (
+            stratified_draw(labels, pool, halves, rng)
+            if size >= halves[0]
+            else [stratified_draw(labels, pool, [size], rng)[0] for _ in range(2)]
+        )
         fills = stratified_draw(labels, reserve, extra, rng)
         for side in range(2):
             row = roles[2 * j + side]
