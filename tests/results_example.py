@@ -64,6 +64,7 @@ def make_run(
         },
         "records_seen": 0 if defense == "dense" else 1503 * 50,
         "backend": {"backend": "vmapped", "reason": "rule: no convolutions"},
+        "certificate": {"adaptive": True, "victim_made_as": "a1", "adversary_made_as": ["a1"], "models": 5},
         "rounds": [
             {"round": r, "sparsity": 0.15 * r, "test_accuracy": accuracy, "dev_accuracy": accuracy, "epochs": [7, 9]}
             for r in range(0 if defense == "dense" else 5)
