@@ -49,7 +49,7 @@ def test_every_object_is_closed_but_settings_and_attacks():
                 walk(child, (*path, name))
 
     walk(results_schema(), ())
-    assert {path[-1] for path in free} == {"study", "settings", "attacks"}
+    assert {path[-1] for path in free} == {"study", "settings", "attacks", "non_adaptive", "leave_one_out"}
 
 
 @pytest.mark.parametrize("level", ["results", "run", "attack"])

@@ -1,5 +1,6 @@
 """A study as a value, and TOML to and from it."""
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -303,7 +304,7 @@ def _index(node: list[Any], part: str, path: str) -> int:
 
 def _as_table(study: StudyConfig, model: Mapping[str, Any], attacks: object) -> dict[str, Any]:
     """The study with every default spelled out, as plain JSON-able values."""
-    return {
+    table = {
         "name": study.name,
         "seeds": list(study.seeds),
         "backend": study.backend,
@@ -318,3 +319,4 @@ def _as_table(study: StudyConfig, model: Mapping[str, Any], attacks: object) -> 
         **{key: asdict(getattr(study, key)) for key in (*_TABLES, "finetune")},
         **({"victim": asdict(study.victim)} if study.victim else {}),
     }
+    return dict(json.loads(json.dumps(table)))

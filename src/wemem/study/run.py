@@ -15,9 +15,10 @@ from jaxtyping import Float64
 from wemem.attacks.base import Attack, Verdict
 from wemem.audit.in_turn import TargetsResult, leave_one_out
 from wemem.audit.report import AttackResult, AuditReport, attack_result
+from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
-from wemem.data.split import Split
-from wemem.defenses import Defense, Undefended
+from wemem.data.split import Role, Split
+from wemem.defenses import Defense, TrainingRecords, Undefended
 from wemem.pruning import Pruning
 from wemem.signals import SignalLayout, Signals
 from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
@@ -88,12 +89,28 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     progress.plan(expected_work(config, len(data)))
     for seed in config.seeds:
         world = World.of(config, data, stages, seed)
+        require_feasible(world)
         references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
         yield attack_models(world, "dense", None, 0.0, [world.dense], references)
         for sparsity in config.pruning.sparsities:
             pruning = config.pruning.to(sparsity, config.finetune)
             for label, defense in config.defenses.items():
                 yield _defend_and_attack(world, label, defense, sparsity, pruning)
+
+
+def require_feasible(world: World) -> None:
+    """Refuse before any training what would fail after it: a defense that does not fit the classes, too few records.
+
+    Raises:
+        InputError: as the defense's plan or the reference models' split says.
+    """
+    splits = [world.split, *([world.halves] if uses(world.config.attacks, "shared") else [])]
+    labels = world.data.labels
+    for defense in world.config.defenses.values():
+        for split in splits:
+            for k in range(split.members):
+                train = split.records(k, Role.TRAIN)
+                defense.plan(0, (Group(train),), TrainingRecords(train, labels, np.zeros(len(labels)), seed=0))
 
 
 def _defend_and_attack(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
