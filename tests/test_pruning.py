@@ -75,6 +75,13 @@ def test_no_sparsity_is_plain_fine_tuning_to_the_byte():
     assert (only.sparsity, dict(only.ensemble.masks)) == (0.0, {})
 
 
+def test_a_round_prunes_first_and_then_fits():
+    (only,) = rounds(Pruning(Schedule(0.6, rounds=1), recipe=SHORT))
+    start = masked(dense(), prune(dense(), 0.6))
+    seeds = [derive_seed(seed, "round", 0) for seed in SEEDS]
+    assert same_bytes(only.ensemble, fit(start, DATA, split_of(DATA, members=2), SHORT, seeds=seeds).ensemble)
+
+
 @pytest.mark.parametrize(("kind", "expected"), [
     ("geometric", [0, 1 - 0.25**0.5, 0.75]),
     ("cubic", [0, 0.75 * 7 / 8, 0.75]),

@@ -82,6 +82,23 @@ class OneDropoutTwice(nn.Module):
         return self.head(self.drop(self.also_drop(self.second(self.drop(self.first(x))))))
 
 
+class Witness(nn.Module):
+    """Notes which inputs its dropout keeps in every training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.head = nn.Dropout(0.5), nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        kept = self.drop(x)
+        if self.training:
+            KEPT.append((kept != 0).numpy())
+        return self.head(kept)
+
+
+KEPT: list[np.ndarray] = []
+
+
 class Noisy(nn.Module):
     """Draws from PyTorch's global generator while training."""
 
@@ -182,6 +199,24 @@ def test_both_backends_keep_batchnorm_statistics_for_each_member():
     assert not torch.equal(means, start.buffers["norm.running_mean"])
     assert not torch.equal(means[0], means[1])
     assert set(sequential.ensemble.buffers["norm.num_batches_tracked"].tolist()) <= {4, 8, 12, 16}
+
+
+def test_both_backends_keep_batchnorm_statistics_where_members_sit_steps_out():
+    start, defense = Ensemble.from_modules(modules(ConvNet)), MemoryRegularizer(threshold=0.5)
+    vmapped, sequential = both_backends(start, IMAGES, split_of(IMAGES), SGD, defense=defense, scores=UNEVEN)
+    assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
+
+
+def test_both_backends_judge_members_by_their_own_dev_records():
+    split = split_of(DATA)
+    roles = split.roles.copy()
+    roles[1, np.flatnonzero(roles[1] == Role.DEV)[7:]] = Role.UNUSED
+    vmapped, sequential = both_backends(ensemble_of(DATA), DATA, replace(split, roles=roles), SGD)
+    assert vmapped.history == sequential.history
+    logits = vmapped.ensemble.logits(DATA.features)
+    for k, history in enumerate(vmapped.history):
+        dev = np.flatnonzero(roles[k] == Role.DEV)
+        assert accuracy(logits[k, dev], DATA.labels[dev]) == pytest.approx(max(history.dev_accuracy))
 
 
 @pytest.mark.parametrize(("defense", "scores"), [
@@ -452,6 +487,20 @@ def test_both_backends_draw_the_same_masks_where_a_layer_is_called_twice():
     start = Ensemble.from_modules(modules(OneDropoutTwice))
     vmapped, sequential = both_backends(start, DATA, split_of(DATA), SGD)
     assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
+
+
+def test_every_member_drops_anew_in_every_step():
+    ensemble, recipe = Ensemble.from_modules(modules(Witness)), replace(SGD, epochs=2)
+    KEPT.clear()
+    fit(ensemble, DATA, split_of(DATA), recipe, seeds=SEEDS, backend="sequential")
+    full = [kept for kept in KEPT if len(kept) == 16]
+    assert len(full) == 3 * 2 * 3
+    for i, one in enumerate(full):
+        assert all(0.25 < (one == other).mean() < 0.75 for other in full[:i])
+    first = [kept.copy() for kept in KEPT]
+    KEPT.clear()
+    fit(ensemble, DATA, split_of(DATA), recipe, seeds=SEEDS, backend="sequential")
+    assert all(np.array_equal(one, again) for one, again in zip(first, KEPT, strict=True))
 
 
 def test_dropout_changes_what_is_trained():

@@ -34,13 +34,16 @@ def run(
     data: Data = None,
     weights: Weights = None,
     members: Members = None,
+    non_adaptive: Annotated[
+        bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
+    ] = False,
     store: StoreFolder = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
     from wemem.render.progress import LiveProgress
     from wemem.study.study import read_study, run_into
 
-    config = read_study(study, set_ or [], data=data, weights=weights, members=members)
+    config = read_study(study, _settings(set_, non_adaptive), data=data, weights=weights, members=members)
     console = Console()
     with LiveProgress(console) as progress:
         results = run_into(config, out, store, progress)
@@ -94,6 +97,9 @@ def audit(
     ] = None,
     train: Annotated[str | None, typer.Option(help="With --predict: module:function that trains one shadow.")] = None,
     attacks: Annotated[str | None, typer.Option(help="ten, quick, threshold, all, or names joined by commas.")] = None,
+    non_adaptive: Annotated[
+        bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
+    ] = False,
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
     set_: Overrides = None,
@@ -105,20 +111,20 @@ def audit(
     from wemem.study.study import audit_functions_into, audit_into, audit_outputs_into, read_study
 
     named = attacks.split(",") if attacks and "," in attacks else attacks
-    chosen = [] if named is None else [f"attacks={named!r}"]
+    settings = _settings([] if named is None else [f"attacks={named!r}"], non_adaptive) + (set_ or [])
     console = Console()
     with LiveProgress(console) as progress:
         match (weights, signals, predict, train, members):
             case (Path(), None, None, None, Path()):
                 config = read_study(
-                    study, [*chosen, *(set_ or [])], data=data, model=model, weights=weights, members=members,
+                    study, settings, data=data, model=model, weights=weights, members=members,
                     defense=defense,
                 )  # fmt: skip
                 results, samples = audit_into(config, defense, out, store, progress)
             case (None, Path(), None, None, None):
                 results, samples = audit_outputs_into(signals, named or "ten", out)
             case (None, None, str(), str(), Path()):
-                config = read_study(study, [*chosen, *(set_ or [])], data=data)
+                config = read_study(study, settings, data=data)
                 results, samples = audit_functions_into(config, predict, train, members, out, store, progress)
             case _:
                 raise InputError(
@@ -131,12 +137,16 @@ def audit(
     _print_plainly(console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}")
 
 
+def _settings(given: list[str] | None, non_adaptive: bool) -> list[str]:
+    return [*(given or []), *(["non_adaptive=true"] if non_adaptive else [])]
+
+
 def _print_results(console: Console, results: dict[str, Any]) -> None:
-    from wemem.render.summary import plain_summary
+    from wemem.render.summary import adaptivity_gaps, plain_summary
     from wemem.render.table import results_table
 
     console.print(results_table(results))
-    for line in [*plain_summary(results), *results["notes"]]:
+    for line in [*plain_summary(results), *adaptivity_gaps(results), *results["notes"]]:
         _print_plainly(console, line)
 
 

@@ -124,6 +124,11 @@ class ClassifierAttack(Attack):
                 loss = binary_cross_entropy_with_logits(_evaluate(network, unseen), truth, weight=unseen_weight).item()
                 if loss < least:
                     least, best = loss, deepcopy(network.state_dict())
+        if not math.isfinite(least):
+            raise InputError(
+                f"attack {self.name!r} expected a finite loss while training, got none; lower learning_rate, which is "
+                f"{self.learning_rate}"
+            )
         network.load_state_dict(best)
 
     @abstractmethod

@@ -62,6 +62,25 @@ def plain_summary(results: Mapping[str, Any]) -> list[str]:
     return [*told, _on_accuracy(dense, plain, shown), _on_certainty(rows)]
 
 
+def adaptivity_gaps(results: Mapping[str, Any]) -> list[str]:
+    """What knowing the defense is worth to the adversary, one sentence a run that was attacked both ways."""
+    lines = []
+    for run in results["runs"]:
+        weaker = run.get("non_adaptive")
+        if not weaker:
+            continue
+        metric = "balanced_accuracy"
+        unknowing = max(weaker, key=lambda name: weaker[name][metric])
+        knowing = max(weaker, key=lambda name: run["attacks"][name][metric])
+        before, after = weaker[unknowing][metric], run["attacks"][knowing][metric]
+        lines.append(
+            f"{printable(run['label'])}, seed {run['seed']}: an adversary with shadows pruned without the defense "
+            f"reaches {100 * before:.1f} % attack accuracy ({printable(unknowing)}), the adaptive one "
+            f"{100 * after:.1f} % ({printable(knowing)}), {100 * (after - before):+.1f} points."
+        )
+    return lines
+
+
 def leakage_difference(ours: Arm, theirs: Arm, metric: str, comparisons: int = 1) -> Difference:
     """Of the strongest of the attacks that both have; ``comparisons`` that are made at once widen the interval."""
     common = [attack for attack in ours.attacks if attack in theirs.attacks]

@@ -7,7 +7,7 @@ import numpy as np
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
-from wemem.defenses import Defense
+from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.randomness import generator
@@ -97,10 +97,14 @@ def audit_model(config: StudyConfig, label: str | None, store: Store, progress: 
         return attack_models(world, "audited model", None, 0.0, [world.dense], references)
     defense = config.defenses[label]
     pruning = config.pruning.to(config.pruning.sparsities[-1], config.finetune)
-    shadows = _pruned_shadows(world, label, defense, pruning)
+    certificate = read_certificate(Path(config.victim.weights))
+    victim = world.behind_victim(_pruned_shadows(world, label, defense, pruning), certificate)
+    weaker: list[Stage] = []
+    if config.non_adaptive and defense != Undefended():
+        plain = _pruned_shadows(world, f"{label}: without it", Undefended(), pruning)
+        weaker = [world.behind_victim(plain, certificate)]
     references = world.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
-    victim = world.behind_victim(shadows, read_certificate(Path(config.victim.weights)))
-    return attack_models(world, "audited model", defense, pruning.schedule.sparsity, [victim], references)
+    return attack_models(world, "audited model", defense, pruning.schedule.sparsity, [victim], references, weaker)
 
 
 def _pruned_shadows(world: World, label: str, defense: Defense, pruning: Pruning) -> Stage:

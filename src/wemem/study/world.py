@@ -116,7 +116,12 @@ class World:
         if wanted < 2 or wanted % 2:
             raise InputError(f"split.references must be an even number, at least 2, got {wanted}; halves come in pairs")
         scored = any(defense.needs_scores for defense in self.config.defenses.values())
-        return max(wanted, 2 * ((self.config.scores.models + 1) // 2)) if scored else wanted
+        return max(wanted, self._scored_references) if scored else wanted
+
+    @property
+    def _scored_references(self) -> int:
+        """Whole chunks, and as many whatever the number that is attacked with: more of those later change no score."""
+        return CHUNK * -(-self.config.scores.models // CHUNK)
 
     @cached_property
     def dense_references(self) -> list[Stage]:
@@ -127,7 +132,8 @@ class World:
     @cached_property
     def reference_scores(self) -> Scores:
         """The adversary's scores of the audited pool: random halves are subset models already."""
-        return self.stages.score(self.title("reference scores"), self.halves, self.dense_references)
+        split = self.halves.select(range(self._scored_references))
+        return self.stages.score(self.title("reference scores"), split, self.dense_references[: split.members // CHUNK])
 
     def reference_chunks(self) -> list[tuple[Split, list[int], Stage]]:
         """Split, seeds and dense models of every chunk of reference models that is attacked with."""
