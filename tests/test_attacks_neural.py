@@ -80,26 +80,26 @@ def test_where_only_the_sensitivity_tells_samia_finds_it():
     assert abs(auc_of(QUICK[2], told) - 0.5) < 0.15
 
 
-def test_one_class_that_leaks_is_told_from_the_others():
-    """The label itself is an input: only the classes below 2 leak, and their probabilities look like everyone's."""
-    signals = leaking()
-    silent = planted.disjoint(0.0, records=400, shadows=2)
+def test_classes_that_leak_are_told_from_those_that_do_not():
+    """The label itself is an input: classes 0 and 1 leak, and of the others' records nothing is said."""
+    signals = planted.disjoint(planted.LEAK, records=1000)
     leaks = signals.labels < 2
-    mixed = with_logits(signals, np.where(leaks[None, :, None], signals.logits, silent.logits))
+    silent = planted.disjoint(0.0, records=1000).logits
+    mixed = with_logits(signals, np.where(leaks[None, :, None], signals.logits, silent))
     score, member = NeuralNetClass(batch=64).score(mixed, 0, seed=0), signals.is_member(0)
     leaky = leaks[signals.audited(0)]
-    assert auc(score[leaky & member], score[leaky & ~member]) > 0.75
-    assert score[leaky].std() > 2 * score[~leaky].std()
+    assert auc(score[leaky & member], score[leaky & ~member]) > 0.8
+    assert score[leaky].std() > 5 * score[~leaky].std()
 
 
 @every_attack
 def test_rare_members_do_not_move_the_decision(attack):
     """One shadow row in six is a member's and none differs from the others: the score stays near one half."""
-    signals = planted.disjoint(0.0, records=400, shadows=2)
+    signals = planted.disjoint(0.0, records=1000)
     roles = signals.roles.copy()
-    for k in (1, 2):
-        members = np.flatnonzero(roles[k] == Role.TRAIN)
-        roles[k, members[: len(members) * 9 // 10]] = Role.UNUSED
+    for row in roles[1:]:
+        members = np.flatnonzero(row == Role.TRAIN)
+        row[members[: len(members) * 9 // 10]] = Role.UNUSED
     score = attack.score(replace(signals, roles=roles), 0, seed=0)
     assert abs(np.median(score) - 0.5) < 0.1
 
