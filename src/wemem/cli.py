@@ -55,9 +55,9 @@ def run(
 
 @app.command()
 def prune(
-    weights: Weights,
-    members: Members,
     out: Out,
+    weights: Weights = None,
+    members: Members = None,
     data: Data = None,
     model: ModelKind = None,
     defense: Annotated[str, typer.Option(help="rsw, rmr, swmr, undefended, a chain a+b, or module:Class.")] = "swmr",
@@ -151,7 +151,7 @@ def _print_results(console: Console, results: dict[str, Any]) -> None:
 
 
 def _print_plainly(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -159,7 +159,9 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        _print_plainly(Console(stderr=True), f"wemem: {error}")
+        from wemem.render.wording import printable
+
+        _print_plainly(Console(stderr=True), f"wemem: {printable(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
         _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")

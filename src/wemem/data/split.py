@@ -162,7 +162,7 @@ def victim_and_shadows(
     Raises:
         InputError: shares that leave no audit records, or a class too rare for every role.
     """
-    _require_shares(shadows, train, dev)
+    require_shares(shadows, train, dev)
     n = len(labels)
     halves = stratified_draw(labels, np.arange(n), [n // 2, n - n // 2], generator(seed, "split/halves"))
     roles = np.zeros((1 + shadows, n), np.int8)
@@ -176,7 +176,12 @@ def victim_and_shadows(
     return Split(roles, labels, "disjoint")
 
 
-def _require_shares(shadows: int, train: float, dev: float) -> None:
+def require_shares(shadows: int, train: float, dev: float) -> None:
+    """Refuse numbers that no split can have.
+
+    Raises:
+        InputError: no shadow, or shares that leave nothing to audit.
+    """
     if shadows < 1:
         raise InputError(f"expected at least 1 shadow model, got {shadows}")
     if not (train > 0 and dev > 0 and train + dev < 1):
@@ -204,7 +209,7 @@ def given_victim(
     Raises:
         InputError: unknown records, or too few that the victim was not trained on.
     """
-    _require_shares(shadows, train, dev)
+    require_shares(shadows, train, dev)
     members = np.unique(members)
     if len(members) == 0 or members[0] < 0 or members[-1] >= len(labels):
         raise InputError(f"expected members among records 0..{len(labels) - 1}, got {members[:1]}..{members[-1:]}")

@@ -1,26 +1,39 @@
 """A study as a value, and TOML to and from it."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wemem.attacks import make_attacks
 from wemem.attacks.base import Attack
 from wemem.data.sources import DataSource
+from wemem.data.split import require_shares
 from wemem.defenses import Defense, make_defense
 from wemem.errors import InputError
 from wemem.memorization import Form
-from wemem.models import Model, make_model
+from wemem.models import CustomModel, Model, make_model
 from wemem.pruning import Pruning, Schedule
 from wemem.pruning.importance import Scope
 from wemem.pruning.iterate import Rewind
 from wemem.pruning.schedule import ScheduleKind
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
+from wemem.study.identity import identity
 from wemem.training import DENSE, FINETUNE, Recipe
+
+
+def require_different(what: str, values: Sequence[float]) -> None:
+    """Refuse to do the same twice.
+
+    Raises:
+        InputError: a value stands there more than once.
+    """
+    if len(set(values)) < len(values):
+        raise InputError(f"expected different {what}, got {list(values)}; name each once")
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,9 @@ class SplitSettings:
     train: float = 0.6
     dev: float = 0.1
     references: int = 16
+
+    def __post_init__(self) -> None:
+        require_shares(self.shadows, self.train, self.dev)
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,7 @@ class PruningSettings:
     def __post_init__(self) -> None:
         if not self.sparsities:
             raise InputError("sparsity expected one or more values, got none")
+        require_different("sparsities", self.sparsities)
         for sparsity in self.sparsities:
             Schedule(sparsity, self.rounds, self.schedule)
 
@@ -158,8 +175,11 @@ class StudyConfig:
             raise InputError('a study needs at least one defense, got none; add [[defenses]] with kind = "undefended"')
         if not self.seeds:
             raise InputError("a study needs at least one seed, got none")
+        require_different("seeds", self.seeds)
         if self.backend not in ("auto", "vmapped", "sequential"):
             raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
+        # the sources of a user's own parts are read now that they were imported, not when they may have been edited
+        identity([self.model, *self.defenses.values(), *self.attacks])
 
 
 #: Tables of a study file that are plain settings.
@@ -210,16 +230,20 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
     for key in table:
         if key not in _KEYS:
             raise InputError(f"a study expected keys among {', '.join(_KEYS)}, got {key!r}{did_you_mean(key, _KEYS)}")
-    tables = {key: table.get(key, {}) for key in ("data", "model", "finetune", *_TABLES)}
+    tables = {key: table.get(key, {}) for key in ("data", "model", "finetune", "victim", *_TABLES)}
     for key, value in tables.items():
         if not isinstance(value, Mapping):
             raise InputError(f"expected [{key}] to be a table, got {value!r}")
     if "source" not in tables["data"]:
         raise InputError('a study expected [data] with a source, got none; add source = "digits" or a file')
     model = {"kind": "fc", **tables["model"]}
+    if not isinstance(model["kind"], str):
+        raise InputError(f"expected the kind of [model] to be a string, got {model['kind']!r}")
     attacks = table.get("attacks", "ten")
+    if not isinstance(attacks, Sequence):
+        raise InputError(f"expected attacks to be a name or a list of names, got {attacks!r}")
     settings: dict[str, Any] = {key: from_table(cls, tables[key], f"[{key}]") for key, cls in _TABLES.items()}
-    victim = from_table(VictimSettings, table["victim"], "[victim]") if "victim" in table else None
+    victim = from_table(VictimSettings, tables["victim"], "[victim]") if "victim" in table else None
     scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table and k != "attacks"}, "a study")
     study = StudyConfig(
         data=from_table(DataSource, tables["data"], "[data]"),
@@ -231,7 +255,7 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
         **asdict(scalars),
         **settings,
     )
-    return replace(study, table=_as_table(study, model, attacks))
+    return replace(study, table=_as_table(study, table, attacks))
 
 
 @dataclass(frozen=True)
@@ -256,10 +280,21 @@ def _defenses(entries: object) -> dict[str, Defense]:
         settings = {key: value for key, value in entry.items() if key not in ("kind", "label")}
         spelled = " ".join([kind, *(f"{key}={value}" for key, value in settings.items())])
         label = str(entry.get("label", kind if kinds.count(kind) == 1 else spelled))
-        if label in made or label == "dense":
-            raise InputError(f"expected defenses with different labels, got {label!r} twice; give each a label")
+        if file_name(label) in {"dense", *map(file_name, made)}:
+            raise InputError(
+                f"expected defenses with different labels, and none called dense, got {label!r}; give each a label"
+            )
         made[label] = make_defense(kind, settings)
     return made
+
+
+def file_name(label: str) -> str:
+    """A label as the beginning of a file's name, the same on every system.
+
+    >>> file_name("rsw width=0.5")
+    'rsw_width=0.5'
+    """
+    return re.sub(r"[^A-Za-z0-9=+.-]+", "_", label).strip(".") or "model"
 
 
 def override_key(table: dict[str, Any], override: str) -> None:
@@ -302,8 +337,11 @@ def _index(node: list[Any], part: str, path: str) -> int:
     return int(part)
 
 
-def _as_table(study: StudyConfig, model: Mapping[str, Any], attacks: object) -> dict[str, Any]:
-    """The study with every default spelled out, as plain JSON-able values."""
+def _as_table(study: StudyConfig, given: Mapping[str, Any], attacks: object) -> dict[str, Any]:
+    """The study with every default spelled out, as plain JSON-able values that give the same study again."""
+    entries = given.get("defenses", list(study.defenses))
+    kinds = [entry if isinstance(entry, str) else entry["kind"] for entry in entries]
+    own = study.model.arguments if isinstance(study.model, CustomModel) else vars(study.model)
     table = {
         "name": study.name,
         "seeds": list(study.seeds),
@@ -312,11 +350,15 @@ def _as_table(study: StudyConfig, model: Mapping[str, Any], attacks: object) -> 
         "leave_one_out": study.leave_one_out,
         "attacks": attacks,
         "data": asdict(study.data),
-        "model": {"kind": model["kind"], **{f.name: getattr(study.model, f.name) for f in fields(study.model)}},  # type: ignore[arg-type]
+        "model": {"kind": given.get("model", {}).get("kind", "fc"), **own},
         "defenses": [
-            {"label": label, "kind": defense.name, **defense.settings} for label, defense in study.defenses.items()
+            {"label": label, "kind": kind, **defense.settings}
+            for kind, (label, defense) in zip(kinds, study.defenses.items(), strict=True)
         ],
         **{key: asdict(getattr(study, key)) for key in (*_TABLES, "finetune")},
         **({"victim": asdict(study.victim)} if study.victim else {}),
     }
-    return dict(json.loads(json.dumps(table)))
+    try:
+        return dict(json.loads(json.dumps(table, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected finite numbers, strings, lists and tables in a study, got: {error}") from error

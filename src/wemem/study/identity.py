@@ -4,9 +4,11 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from wemem.errors import InputError
 from wemem.models import CustomModel
 from wemem.resolve import resolve
 
@@ -31,7 +33,19 @@ def identity(value: object) -> Any:
     return [identity(item) for item in value] if isinstance(value, tuple | list) else value
 
 
+@cache
 def source_fingerprint(thing: object) -> str:
-    """SHA-256 of the file that defines a class or function, so that an edited one never meets a stale result."""
-    file = inspect.getsourcefile(inspect.unwrap(thing)) if callable(thing) else None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    """SHA-256 of the file that defines a class or function, so that an edited one never meets a stale result.
+
+    It is read once for every class or function: a file that is edited while the study runs is not what runs.
+
+    Raises:
+        InputError: there is no such file, as for a builtin or an object that can be called.
+    """
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(thing)) if callable(thing) else None
+    except TypeError:
+        file = None
+    if file is None:
+        raise InputError(f"expected a class or function that a Python file defines, got {thing!r}; wrap it in one")
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from jaxtyping import Float64, Int64
+from safetensors import SafetensorError
 from scipy.stats import rankdata
 
 from wemem.audit.intervals import proportion
@@ -48,7 +51,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
                 "seed": seed,
                 "party": "defender",
                 "models": own.models,
-                "halves_correlation": own.halves_correlation,
+                "halves_correlation": None if math.isnan(own.halves_correlation) else own.halves_correlation,
                 "seconds": own.seconds,
             }
             for seed, own in scores.items()
@@ -89,7 +92,7 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         "label": outcome.label,
         "settings": {} if outcome.defense is None else outcome.defense.settings,
         "seed": outcome.seed,
-        "sparsity": told[-1]["sparsity"] if told else 0.0,
+        "sparsity": told[-1]["sparsity"] if told else outcome.sparsity,
         "accuracy": _accuracies(outcome, data),
         "seconds": {
             "finetune": stage.seconds,
@@ -97,7 +100,7 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
             "scores": outcome.scores.seconds if _scored(outcome) and outcome.scores else 0.0,
             "attacks": outcome.attack_seconds,
         },
-        "records_seen": sum(r["records_seen"] for r in told) if told else stage.meta["records_seen"],
+        "records_seen": sum(r["records_seen"] for r in told),
         "backend": stage.meta["backend"],
         "rounds": [{k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told],
         "certificate": certificate(list(outcome.signals.values())),
@@ -247,16 +250,26 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         part.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if path.parent.is_dir():
             part.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
-        ) from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InputError(f"cannot write {path}: {reason}; free some space or choose another --out") from error
+
+
+def require_folder(out: Path) -> None:
+    """Refuse a folder that cannot be written, before anything is computed for it. It is not made yet.
+
+    Raises:
+        InputError: it is a file, lies in one, or nobody may write there.
+    """
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if os.path.lexists(place))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise InputError(f"cannot write {out}: {there} is no folder that may be written; choose another --out")
 
 
 def write_results(out: Path, results: Mapping[str, Any], samples: pa.Table) -> None:
-    """Write ``results.json`` and ``per_sample.parquet`` into a folder."""
+    """Write ``per_sample.parquet`` and, last of all, ``results.json`` into a folder: where it is, all is."""
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    write_atomically(out / "results.json", lambda part: part.write_text(text, encoding="utf-8"))
     write_atomically(out / "per_sample.parquet", lambda part: pyarrow.parquet.write_table(samples, part))
+    write_atomically(out / "results.json", lambda part: part.write_text(text, encoding="utf-8"))

@@ -4,7 +4,6 @@ For every seed: who has which records (:class:`~wemem.study.world.World`), dense
 defense the pruned models, what an adversary sees of them, and what every attack makes of that.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,7 @@ from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
 from wemem.study.config import StudyConfig
 from wemem.study.identity import identity
 from wemem.study.progress import Progress
-from wemem.study.stages import USUAL_EPOCHS, Scores, Stage, Stages
+from wemem.study.stages import CHUNK, USUAL_EPOCHS, Scores, Stage, Stages
 from wemem.study.store import Key, Store, key
 from wemem.study.world import World
 
@@ -86,10 +85,10 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     """
     data = config.data.load() if data is None else data
     stages = Stages(config, data, store, progress)
-    progress.plan(expected_work(config, len(data)))
+    progress.plan(expected_work(config, len(data), len(config.defenses)))
     for seed in config.seeds:
         world = World.of(config, data, stages, seed)
-        require_feasible(world)
+        require_feasible(world, audited_splits(world))
         references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
         yield attack_models(world, "dense", None, 0.0, [world.dense], references)
         for sparsity in config.pruning.sparsities:
@@ -98,13 +97,17 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
                 yield _defend_and_attack(world, label, defense, sparsity, pruning)
 
 
-def require_feasible(world: World) -> None:
+def audited_splits(world: World) -> list[Split]:
+    """Of the victim and its shadows, and of the reference models where an attack uses them."""
+    return [world.split, *([world.halves] if uses(world.config.attacks, "shared") else [])]
+
+
+def require_feasible(world: World, splits: Sequence[Split]) -> None:
     """Refuse before any training what would fail after it: a defense that does not fit the classes, too few records.
 
     Raises:
         InputError: as the defense's plan or the reference models' split says.
     """
-    splits = [world.split, *([world.halves] if uses(world.config.attacks, "shared") else [])]
     labels = world.data.labels
     for defense in world.config.defenses.values():
         for split in splits:
@@ -142,19 +145,19 @@ def attack_models(
         references: the reference models, for attacks that use them.
         weaker: victim and shadows of the adversary who does not know the defense, for the gap to the adaptive one.
     """
-    start = time.perf_counter()
-    attacks = world.config.attacks
+    attacks, before = world.config.attacks, world.stages.seconds
     signals: dict[SignalLayout, tuple[Key, Signals]] = {}
     if uses(attacks, "disjoint"):
         signals["disjoint"] = disjoint_signals(world, label, rounds)
     if references:
         signals["shared"] = shared_signals(world, label, rounds[-1], references)
     report = AuditReport(tuple(_judge(world, attack, *signals[attack.layout], label) for attack in attacks))
+    seconds = world.stages.seconds - before
     plain: dict[SignalLayout, Signals] = {layout: found for layout, (_, found) in signals.items()}
     scored = any(d.needs_scores for d in world.config.defenses.values())
     return Outcome(
         label, defense, world.seed, sparsity, world.split, rounds, plain, report,
-        world.defender_scores if scored else None, time.perf_counter() - start,
+        world.defender_scores if scored else None, seconds,
         non_adaptive=_attack_unknowing(world, label, weaker) if weaker else None,
         in_turn=leave_one_out(plain["shared"], attacks, seed=world.seed) if world.config.leave_one_out else {},
     )  # fmt: skip
@@ -184,13 +187,14 @@ def _judge(world: World, attack: Attack, signals_key: Key, signals: Signals, lab
     return attack_result(attack, signals, 0, verdict)
 
 
-def expected_work(config: StudyConfig, records: int) -> float:
+def expected_work(config: StudyConfig, records: int, defenses: int) -> float:
     """Records times models times epochs of everything a study trains, if early stopping strikes as it usually does."""
     shown = config.split.train * (records // 2)
     models, references = 1 + config.split.shadows, config.split.references if uses(config.attacks, "shared") else 0
     scored = any(defense.needs_scores for defense in config.defenses.values())
     subset = 2 * config.scores.models * config.scores.fraction if scored else 0
-    dense = models + subset + (max(references, config.scores.models) if references and scored else references)
-    pruned = config.pruning.rounds * (models + references) * len(config.defenses) * len(config.pruning.sparsities)
+    whole_chunks = CHUNK * -(-config.scores.models // CHUNK)
+    dense = models + subset + (max(references, whole_chunks) if references and scored else references)
+    pruned = config.pruning.rounds * (models + references) * defenses * len(config.pruning.sparsities)
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
     return len(config.seeds) * shown * (dense * epochs[0] + pruned * epochs[1])

@@ -1,6 +1,6 @@
 """One model at a time: prune a model that exists, audit a model that exists."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,13 @@ from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.randomness import generator
+from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
 from wemem.study.collect import uses
 from wemem.study.config import StudyConfig
 from wemem.study.progress import Progress
-from wemem.study.run import Outcome, attack_models
-from wemem.study.stages import Stage, Stages
+from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible
+from wemem.study.stages import Stage, Stages, training_work
 from wemem.study.store import Store, key
 from wemem.study.weights import read_certificate, read_members, victim_ensemble
 from wemem.study.world import World
@@ -48,18 +49,41 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     """
     if config.victim is None:
         raise InputError("expected a model to prune, got none; give --weights and --members")
-    data = config.data.load()
+    config, data = _for_one_model(config, label), config.data.load()
     split, taken = _split_for_pruning(config, data)
     stages, seed = Stages(config, data, store, progress), config.seeds[0]
     world, defense = World(config, data, stages, seed, split), config.defenses[label]
+    require_feasible(world, [split])
     victim, fingerprint = victim_ensemble(config, data)
     dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "made_as": UNKNOWN})
-    pruning = config.pruning.to(config.pruning.sparsities[-1], config.finetune)
+    pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
+    subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
+    progress.plan(
+        subsets * training_work(split, config.training) + pruning.schedule.rounds * training_work(split, pruning.recipe)
+    )
     scores = [world.defender_scores if defense.needs_scores else None]
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
     )
     return Pruned(rounds[-1], split, taken)
+
+
+def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
+    """The study's first seed with one defense, or none, so that nothing is trained for the others.
+
+    Raises:
+        InputError: the study has no such defense, or several sparsities.
+    """
+    if len(config.pruning.sparsities) > 1:
+        raise InputError(
+            f"expected one sparsity for one model, got {list(config.pruning.sparsities)}; choose by "
+            "--set pruning.sparsity=0.6"
+        )
+    if label is not None and label not in config.defenses:
+        known = ", ".join(config.defenses)
+        raise InputError(f"expected a defense among {known}, got {label!r}{did_you_mean(label, config.defenses)}")
+    defenses = {"undefended": Undefended()} if label is None else {label: config.defenses[label]}
+    return replace(config, defenses=defenses, seeds=config.seeds[:1])
 
 
 def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
@@ -76,7 +100,9 @@ def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]
     return Split(roles, data.labels, "subsets"), taken
 
 
-def audit_model(config: StudyConfig, label: str | None, store: Store, progress: Progress) -> Outcome:
+def audit_model(
+    config: StudyConfig, label: str | None, store: Store, progress: Progress, data: Dataset | None = None
+) -> Outcome:
     """Attack the model of ``[victim]`` with shadows and reference models made as it was made.
 
     Args:
@@ -84,20 +110,31 @@ def audit_model(config: StudyConfig, label: str | None, store: Store, progress: 
         label: the defense of the study under which the model was pruned, at the study's sparsity; None if it was not.
         store: where stages are kept.
         progress: hears of every stage.
+        data: the data set, if it is loaded already.
 
     Raises:
         InputError: no ``[victim]``, or anything that cannot be used.
     """
     if config.victim is None:
         raise InputError("expected a model to audit, got none; give --weights and --members")
-    data = config.data.load()
+    weights = Path(config.victim.weights)
+    config = _for_one_model(config, label)
+    data = config.data.load() if data is None else data
     world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
+    require_feasible(world, audited_splits(world))
+    progress.plan(expected_work(config, len(data), 0 if label is None else 1))
     if label is None:
         references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
         return attack_models(world, "audited model", None, 0.0, [world.dense], references)
+    for attack in config.attacks:
+        if attack.needs & {"dense", "trajectory"}:
+            raise InputError(
+                f"attack {attack.name!r} needs the model before its last round of pruning, got the pruned one alone; "
+                "leave the attack out"
+            )
     defense = config.defenses[label]
-    pruning = config.pruning.to(config.pruning.sparsities[-1], config.finetune)
-    certificate = read_certificate(Path(config.victim.weights))
+    pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
+    certificate = read_certificate(weights)
     victim = world.behind_victim(_pruned_shadows(world, label, defense, pruning), certificate)
     weaker: list[Stage] = []
     if config.non_adaptive and defense != Undefended():

@@ -75,6 +75,7 @@ class Stages:
 
     def __init__(self, config: StudyConfig, data: Dataset, store: Store, progress: Progress) -> None:
         self.config, self.data, self.store, self.progress = config, data, store, progress
+        self.seconds = 0.0  # that what was remembered so far took when it was computed
 
     def made_as(self, pruning: Pruning | None, defense: Defense | None, last_round: int = -1) -> str:
         """Fingerprint of architecture, schedule, mask rule, fine-tuning, defense and its settings; not of the data.
@@ -119,7 +120,7 @@ class Stages:
             }
 
         own = key("dense", **self._common(split, seeds), recipe=asdict(recipe))
-        entry = self.remember(title, own, compute, _work(split, recipe))
+        entry = self.remember(title, own, compute, training_work(split, recipe))
         return Stage(own, self.blank(seeds).with_arrays(entry.arrays), entry.meta)
 
     def train_in_chunks(self, title: str, split: Split, seeds: Sequence[int]) -> list[Stage]:
@@ -173,7 +174,7 @@ class Stages:
         keys = self._round_keys(dense, split, pruning, defense, seeds, scores)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
         missing = [r for r in wanted if self.store.get(keys[r]) is None]
-        self.progress.begin(title, _work(split, pruning.recipe) * len(keys))
+        self.progress.begin(title, training_work(split, pruning.recipe) * len(keys))
         if missing:
             first = next((r + 1 for r in reversed(range(missing[0])) if self.store.get(keys[r]) is not None), 0)
             before = self._stored_round(keys[first - 1], seeds) if first else dense
@@ -285,7 +286,10 @@ class Stages:
         entry = self.store.get(own)
         stored = entry is not None
         if entry is None:
-            entry = self.store.put(own, *compute())
+            start = time.perf_counter()
+            arrays, meta = compute()
+            entry = self.store.put(own, arrays, {"seconds": time.perf_counter() - start, **meta})
+        self.seconds += float(entry.meta["seconds"])
         self.progress.end(stored=stored)
         return entry
 
@@ -304,6 +308,6 @@ def _told(history: tuple[History, ...], choice: Choice) -> dict[str, Any]:
     }
 
 
-def _work(split: Split, recipe: Recipe) -> float:
+def training_work(split: Split, recipe: Recipe) -> float:
     """Records times models times epochs that are likely to run before early stopping."""
     return float((split.roles == Role.TRAIN).sum()) * min(recipe.epochs, USUAL_EPOCHS)

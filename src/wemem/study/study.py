@@ -1,21 +1,21 @@
 """A study as a user holds it: read it, run it into a folder."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from wemem.attacks import make_attacks
 from wemem.errors import InputError
 from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signals
-from wemem.study.config import StudyConfig, override_key, parse_study, read_table
+from wemem.study.config import StudyConfig, file_name, override_key, parse_study, read_table
 from wemem.study.progress import Progress, Silent
 from wemem.study.results import (
     black_box_results,
     environment,
     per_sample_table,
+    require_folder,
     sample_rows,
     study_results,
     write_atomically,
@@ -24,7 +24,9 @@ from wemem.study.results import (
 from wemem.study.run import Outcome, run_study
 from wemem.study.single import audit_model, prune_model
 from wemem.study.store import Store
-from wemem.study.weights import write_certificate, write_weights
+from wemem.study.weights import CERTIFICATE, certificate_of, write_weights
+
+T = TypeVar("T", dict[str, Any], list[Any])
 
 
 def read_study(
@@ -59,15 +61,28 @@ def read_study(
     if model is not None:
         table["model"] = {"kind": model}
     if weights is not None:
-        table["victim"] = {**table.get("victim", {}), "weights": str(weights), "members": str(members)}
+        table["victim"] = {**_part(table, "victim", {}), "weights": str(weights), "members": str(members)}
     if defense is not None:
-        stated = [
-            d for d in table.get("defenses", []) if isinstance(d, dict) and defense in (d.get("label"), d.get("kind"))
-        ]
-        table["defenses"] = [{**(stated[0] if stated else {"kind": defense}), "label": defense}]
+        table["defenses"] = [{**_stated(_part(table, "defenses", []), defense), "label": defense}]
     for override in overrides:
         override_key(table, override)
     return parse_study(table)
+
+
+def _part(table: dict[str, Any], key: str, empty: T) -> T:
+    found = table.get(key, empty)
+    if not isinstance(found, type(empty)):
+        raise InputError(f"expected {key} to be a {type(empty).__name__}, got {found!r}")
+    return found
+
+
+def _stated(entries: list[Any], defense: str) -> dict[str, Any]:
+    """The defense of that label in a study, or else the only one of that kind; if there is none, one of that kind."""
+    tables = [entry for entry in entries if isinstance(entry, dict)]
+    found = [e for e in tables if e.get("label") == defense] or [e for e in tables if e.get("kind") == defense]
+    if len(found) > 1:
+        raise InputError(f"expected one defense {defense!r} in the study, got {len(found)}; give each a label")
+    return found[0] if found else {"kind": defense}
 
 
 def run_into(
@@ -88,11 +103,11 @@ def run_into(
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
     progress = progress or Silent()
+    require_folder(out)
     data = config.data.load()
-    outcomes = []
-    for outcome in run_study(config, Store(store or out.parent / ".store", progress.warn), progress, data):
+    outcomes = list(run_study(config, Store(store or out.parent / ".store", progress.warn), progress, data))
+    for outcome in outcomes:
         write_model(out / "models", outcome)
-        outcomes.append(outcome)
     results = study_results(config, data, outcomes)
     write_results(out, results, per_sample_table(outcomes, data))
     return results
@@ -100,7 +115,7 @@ def run_into(
 
 def write_model(folder: Path, outcome: Outcome) -> Path:
     """The victim's weights and, where it was pruned, its masks beside them; returns the weights file."""
-    label = re.sub(r"[^A-Za-z0-9=+.-]+", "_", outcome.label).strip(".") or "model"
+    label = file_name(outcome.label)
     name = label if outcome.defense is None else f"{label}-sparsity{outcome.sparsity}"
     path = folder / f"{name}-seed{outcome.seed}.safetensors"
     ensemble = outcome.victim.ensemble
@@ -120,6 +135,7 @@ def prune_into(
         What was done and how to load it, in sentences.
     """
     progress = progress or Silent()
+    require_folder(out)
     pruned = prune_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
     ensemble = pruned.stage.ensemble
     rounds = pruned.stage.meta["rounds"]
@@ -127,7 +143,8 @@ def prune_into(
     masks = {name: mask[0] for name, mask in ensemble.masks.items()}
     write_atomically(out / "weights.safetensors", lambda part: write_weights(part, ensemble.state(0)))
     write_atomically(out / "masks.safetensors", lambda part: write_weights(part, masks))
-    write_certificate(out / "weights.safetensors", pruned.stage.provenance[0], told)
+    certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], told)
+    write_atomically(out / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
     accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
     if rounds[-1]["test_accuracy"] is not None:
         accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
@@ -145,8 +162,9 @@ def audit_into(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit the study's given model and leave ``results.json`` and ``per_sample.parquet`` in a folder."""
     progress = progress or Silent()
-    outcome = audit_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
+    require_folder(out)
     data = config.data.load()
+    outcome = audit_model(config, label, Store(store or out.parent / ".store", progress.warn), progress, data)
     results, samples = study_results(config, data, [outcome]), per_sample_table([outcome], data)
     write_results(out, results, samples)
     return results, samples
@@ -156,6 +174,7 @@ def audit_outputs_into(
     signals: Path, attacks: str | Sequence[str], out: Path, seed: int = 0
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit a model by the outputs in a file (:func:`~wemem.study.blackbox.audit_signals`)."""
+    require_folder(out)
     found = audit_signals(signals, tuple(make_attacks(attacks)), seed=seed)
     return _leave(found, signals.name, seed, out)
 
@@ -164,6 +183,7 @@ def audit_functions_into(
     config: StudyConfig, predict: str, train: str, members: Path, out: Path, store: Path | None, progress: Progress
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit a model by its predictions (:func:`~wemem.study.blackbox.audit_by_functions`)."""
+    require_folder(out)
     kept = Store(store or out.parent / ".store", progress.warn)
     found = audit_by_functions(config, predict, train, members, kept, progress)
     return _leave(found, predict, config.seeds[0], out)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wemem.data.dataset import Dataset
+from wemem.data.memory import memory_limit
+from wemem.data.npz import read_npz
 from wemem.errors import InputError
 from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
@@ -34,7 +37,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        line = str(error).splitlines()[0]
+        line = " ".join(str(error).split())
         raise InputError(
             f"expected weights in safetensors format in {path}, got an error: {line}; save them again"
         ) from error
@@ -69,10 +72,10 @@ def victim_ensemble(config: StudyConfig, data: Dataset) -> tuple[Ensemble, str]:
     return Ensemble.from_modules([module]), file_sha256(path)
 
 
-def write_certificate(weights: Path, made_as: str, told: Mapping[str, Any]) -> None:
-    """Write ``pruning.json`` beside a weights file: how that very file was made."""
+def certificate_of(weights: Path, made_as: str, told: Mapping[str, Any]) -> str:
+    """The content of the :data:`CERTIFICATE` beside a weights file: how that very file was made."""
     certificate = {"schema": "wemem.pruning/1", "made_as": made_as, "weights_sha256": file_sha256(weights), **told}
-    weights.with_name(CERTIFICATE).write_text(json.dumps(certificate, indent=1) + "\n", encoding="utf-8")
+    return json.dumps(certificate, indent=1) + "\n"
 
 
 def read_certificate(weights: Path) -> str:
@@ -107,18 +110,11 @@ def read_members(file: str, records: int) -> Int64[np.ndarray, " m"]:
     path = Path(file)
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                found = np.asarray(arrays["members"])
-        elif path.suffix == ".parquet":
-            found = pyarrow.parquet.read_table(path)["record"].to_numpy()
-        elif path.suffix == ".csv":
-            found = pyarrow.csv.read_csv(path)["record"].to_numpy()
+            found = read_npz(path, ["members"], limit=memory_limit(None))[0]
         else:
-            raise InputError(f"expected a member list ending in .csv, .parquet or .npz, got {path.name!r}")
-    except InputError:
-        raise
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        line = str(error).splitlines()[0]
+            found = _record_column(path, records)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        line = " ".join(str(error).split())
         raise InputError(
             f"cannot read members from {path}: {line}; expected a column record (.npz: an array members)"
         ) from error
@@ -128,3 +124,26 @@ def read_members(file: str, records: int) -> Int64[np.ndarray, " m"]:
     if len(unknown):
         raise InputError(f"expected members among records 0..{records - 1} in {path}, got {int(unknown[0])}")
     return np.unique(found.astype(np.int64))
+
+
+def _record_column(path: Path, most: int) -> np.ndarray:
+    """The column ``record``, batch by batch, so that a file of any length takes no more memory than ``most`` rows."""
+    found: list[np.ndarray] = []
+    with _open_table(path) as batches:
+        for batch in batches:
+            found.append(batch["record"].to_numpy(zero_copy_only=False))
+            if sum(map(len, found)) > most:
+                raise InputError(f"expected at most {most} rows in {path}, one a record, got more")
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+@contextmanager
+def _open_table(path: Path) -> Iterator[Iterable[pa.RecordBatch]]:
+    if path.suffix == ".csv":
+        with pyarrow.csv.open_csv(path, pyarrow.csv.ReadOptions(use_threads=False)) as table:
+            yield table
+    elif path.suffix == ".parquet":
+        with pyarrow.parquet.ParquetFile(path) as table:
+            yield table.iter_batches(columns=["record"])
+    else:
+        raise InputError(f"expected a member list ending in .csv, .parquet or .npz, got {path.name!r}")

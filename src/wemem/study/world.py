@@ -72,7 +72,8 @@ class World:
         """The given victim, made as ``made_as`` says, with shadows behind it."""
         victim, fingerprint = victim_ensemble(self.config, self.data)
         joined = Ensemble.concatenate([replace(victim, masks={}), replace(shadows.ensemble, masks={})])
-        meta = {**shadows.meta, "made_as": [made_as, *shadows.provenance]}
+        kept = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest tells of a shadow
+        meta = {**kept, "made_as": [made_as, *shadows.provenance]}
         return Stage(key("victim", shadows=shadows.key, weights=fingerprint), joined, meta)
 
     @cached_property
