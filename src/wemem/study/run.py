@@ -18,6 +18,7 @@ from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.defenses import Defense, TrainingRecords, Undefended
+from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.signals import SignalLayout, Signals
 from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
@@ -83,6 +84,7 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     Raises:
         InputError: anything in the study or the data that cannot be used.
     """
+    require_known_start(config)
     data = config.data.load() if data is None else data
     stages = Stages(config, data, store, progress)
     progress.plan(expected_work(config, len(data), len(config.defenses)))
@@ -95,6 +97,19 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
             pruning = config.pruning.to(sparsity, config.finetune)
             for label, defense in config.defenses.items():
                 yield _defend_and_attack(world, label, defense, sparsity, pruning)
+
+
+def require_known_start(config: StudyConfig) -> None:
+    """Refuse to rewind a given model.
+
+    Raises:
+        InputError: its weights before any training are not known.
+    """
+    if config.victim is not None and config.pruning.rewind == "initial":
+        raise InputError(
+            "expected a model trained by the study for pruning.rewind = 'initial', got a given one, whose initial "
+            "weights are not known; set pruning.rewind = 'none'"
+        )
 
 
 def audited_splits(world: World) -> list[Split]:

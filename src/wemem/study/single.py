@@ -16,7 +16,7 @@ from wemem.signals import UNKNOWN
 from wemem.study.collect import uses
 from wemem.study.config import StudyConfig
 from wemem.study.progress import Progress
-from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible
+from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
 from wemem.study.stages import Stage, Stages, training_work
 from wemem.study.store import Store, key
 from wemem.study.weights import read_certificate, read_members, victim_ensemble
@@ -49,6 +49,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     """
     if config.victim is None:
         raise InputError("expected a model to prune, got none; give --weights and --members")
+    require_known_start(config)
     config, data = _for_one_model(config, label), config.data.load()
     split, taken = _split_for_pruning(config, data)
     stages, seed = Stages(config, data, store, progress), config.seeds[0]
