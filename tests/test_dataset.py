@@ -1,0 +1,64 @@
+"""A data set as a value: what it takes, what it refuses, and a fingerprint that sees every bit."""
+
+import numpy as np
+import pytest
+
+from wemem.data.dataset import Dataset
+from wemem.errors import InputError
+
+FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
+LABELS = np.array([0, 1, 0, 2])
+
+
+def dataset(features=FEATURES, labels=LABELS, classes=3):
+    return Dataset("toy", features, labels, classes)
+
+
+@pytest.mark.parametrize(
+    "features", [FEATURES.astype(np.float64), FEATURES.astype(np.uint8), FEATURES > 5, FEATURES[:, ::-1]]
+)
+def test_arrays_of_any_numeric_type_are_taken_by_value(features):
+    made = Dataset.from_arrays("toy", features, LABELS.astype(np.float32))
+    assert made.features.dtype == np.float32
+    assert made.features.flags.c_contiguous
+    assert (made.features == features).all()
+    assert (made.labels.tolist(), made.classes, len(made), made.input_shape) == (LABELS.tolist(), 3, 4, (3,))
+
+
+@pytest.mark.parametrize("other", [
+    dataset(np.nextafter(FEATURES, np.float32(99))), dataset(labels=LABELS[::-1].copy()), dataset(classes=4),
+    dataset(FEATURES.reshape(4, 3, 1)),
+])  # fmt: skip
+def test_the_fingerprint_sees_features_labels_classes_and_shape(other):
+    assert other.fingerprint != dataset().fingerprint
+
+
+def test_the_fingerprint_does_not_see_the_name_or_the_layout_in_memory():
+    renamed = Dataset("other", np.asfortranarray(FEATURES), LABELS, 3)
+    assert renamed.fingerprint == dataset().fingerprint
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda: dataset(FEATURES[:3]), r"features \(N, \.\.\.\) and labels \(N,\) of the same N, got features \(3, 3\)"),
+    (lambda: dataset(FEATURES[:, 0]), r"got features \(4,\) and labels \(4,\)"),
+    (lambda: dataset(labels=LABELS[:, None]), r"got features \(4, 3\) and labels \(4, 1\)"),
+    (lambda: dataset(FEATURES[:0], LABELS[:0]), "at least one record, got none"),
+    (lambda: dataset(FEATURES.astype(np.float64)), "got float64 and int64; use Dataset.from_arrays to convert"),
+    (lambda: dataset(labels=LABELS.astype(np.int32)), "got float32 and int32"),
+    (lambda: dataset(labels=LABELS * 0, classes=1), "at least 2 classes, got 1"),
+    (lambda: dataset(np.where(FEATURES == 7, np.nan, FEATURES)), r"in 1 record\(s\), first at index 2; clean"),
+    (lambda: dataset(np.where(FEATURES > 7, np.inf, FEATURES)), r"NaN or infinity in 2 record\(s\), first at index 2"),
+    (lambda: dataset(classes=2), r"labels 0\.\.1, got 2 at index 3"),
+    (lambda: dataset(labels=LABELS - 1), r"labels 0\.\.2, got -1 at index 0"),
+    (lambda: Dataset.from_arrays("toy", FEATURES.astype(str), LABELS), "expected numeric features, got <U"),
+    (lambda: Dataset.from_arrays("toy", FEATURES.astype(complex), LABELS), "numeric features, got complex128"),
+    (lambda: Dataset.from_arrays("toy", FEATURES.astype(float) * 1e300, LABELS), "expected finite features"),
+    (lambda: Dataset.from_arrays("toy", FEATURES, LABELS + 0.5), "expected whole-number labels, got float64"),
+    (lambda: Dataset.from_arrays("toy", FEATURES, LABELS / np.array([1, 1, 1, 0])), "expected whole-number labels"),
+    (lambda: Dataset.from_arrays("toy", FEATURES, LABELS.astype(str)), "expected whole-number labels, got <U"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:overflow")
+def test_what_is_no_data_set_is_refused_in_one_line(build, message):
+    with pytest.raises(InputError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)
