@@ -326,7 +326,7 @@ def test_a_user_s_defense_is_made_from_its_module(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("build", "message"), [
-    (lambda: make_defense("rws"), "expected a defense among undefended, rsw, rmr, swmr or .*'rws'; did you mean 'rsw'"),
+    (lambda: make_defense("rws"), "expected a defense among undefended, rsw, rmr, .*, swmr or .*'rws'; did you mean 'rsw'"),
     (lambda: make_defense("rsw", {"widht": 1}), "got 'widht'; did you mean 'width'"),
     (lambda: make_defense("undefended", {"width": 1}), "expected settings among none, got 'width'"),
     (lambda: make_defense("rsw", {"width": "wide"}), "defense 'rsw': expected width"),

@@ -280,6 +280,40 @@ def subsets(
     return Split(roles, labels, "subsets")
 
 
+def held_out(split: Split, count: int, times: int, seeds: Sequence[int]) -> Split:
+    """For every member ``count`` models on parts of its own train records, each record held out from ``times`` of them.
+
+    A class's records are spread evenly over the models, so that ``times=1`` is stratified cross-fitting. Dev records
+    are the member's own; records that are held out are audited.
+
+    Args:
+        split: roles (K, N) of the members.
+        count: models of a member.
+        times: models that each record is held out from.
+        seeds: one per member.
+
+    Returns:
+        Roles (K * count, N), member by member.
+
+    Raises:
+        InputError: a class with too few train records for every model to see one.
+    """
+    roles = np.zeros((split.members, count, len(split.labels)), np.int8)
+    for k, seed in enumerate(seeds):
+        rng = generator(seed, "split/held out", count, times)
+        roles[k][:, split.records(k, Role.DEV)] = Role.DEV
+        train = rng.permutation(split.records(k, Role.TRAIN))
+        for label in np.unique(split.labels[train]):
+            turns = np.zeros(count, np.int64)
+            for record in train[split.labels[train] == label]:
+                # the models that were left without a record least often, ties at random
+                out = np.lexsort((rng.random(count), turns))[:times]
+                turns[out] += 1
+                roles[k, :, record] = Role.TRAIN
+                roles[k, out, record] = Role.AUDIT
+    return Split(roles.reshape(-1, len(split.labels)), split.labels, "subsets")
+
+
 def random_halves(
     labels: Int64[np.ndarray, " N"], pool: Indices, models: int, *, seed: int, outside: Indices,
     train_size: int | None = None, dev_size: int,

@@ -5,8 +5,10 @@ from dataclasses import fields
 from inspect import isabstract
 from typing import Any
 
-from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, Teachers, TrainingRecords, Undefended
 from wemem.defenses.chain import Chain, chain
+from wemem.defenses.distillation import OutOfSampleDistillation
+from wemem.defenses.early_stopping import EarlyStopping
 from wemem.defenses.memory_regularizer import MemoryRegularizer
 from wemem.defenses.sliding_window import SlidingWindow
 from wemem.errors import InputError
@@ -14,12 +16,18 @@ from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
 __all__ = [
-    "DEFENSES", "Batch", "Chain", "Defense", "MemoryRegularizer", "SlidingWindow", "TrainingRecords", "Undefended",
-    "chain", "make_defense",
+    "DEFENSES", "Batch", "Chain", "Defense", "EarlyStopping", "MemoryRegularizer", "OutOfSampleDistillation",
+    "SlidingWindow", "Teachers", "TrainingRecords", "Undefended", "chain", "make_defense",
 ]  # fmt: skip
 
 #: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.
-DEFENSES: dict[str, type[Defense]] = {"undefended": Undefended, "rsw": SlidingWindow, "rmr": MemoryRegularizer}
+DEFENSES: dict[str, type[Defense]] = {
+    "undefended": Undefended,
+    "rsw": SlidingWindow,
+    "rmr": MemoryRegularizer,
+    "oosd": OutOfSampleDistillation,
+    "early_stopping": EarlyStopping,
+}
 
 #: The paper's name for a chain.
 CHAINS = {"swmr": "rsw+rmr"}

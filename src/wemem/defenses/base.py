@@ -1,8 +1,8 @@
 """What a defense is: a frozen value that says how fine-tuning differs from plain fine-tuning.
 
-The training loop asks it two things, each with a default that changes nothing::
+The training loop asks it a few things, each with a default that changes nothing::
 
-    for epoch in epochs:
+    for epoch in range(defense.epochs(recipe.epochs)):
         groups = defense.plan(epoch, groups, records)        # which records, batched with whom, at which decay
         for batch in groups:
             loss = defense.loss(batch)                       # what is minimized
@@ -66,12 +66,14 @@ class Batch:
         labels: int64, shape ``(S, B)``.
         weights: float32, shape ``(S, B)``; 0 marks padding.
         epoch: epoch within the round.
+        taught: shape ``(S, B, C)``, log-probabilities of each record's teachers, for a defense that asks for them.
     """
 
     logits: Float[Tensor, "S B C"]
     labels: Int64[Tensor, "S B"]
     weights: Float[Tensor, "S B"]
     epoch: int
+    taught: Float[Tensor, "S B C"] | None = None
 
     def mean(self, values: Float[Tensor, "S B"]) -> Float[Tensor, " S"]:
         """Mean over each member's records, padding left out."""
@@ -81,6 +83,29 @@ class Batch:
         """Cross-entropy of each record, in nats."""
         s, b, c = self.logits.shape
         return cross_entropy(self.logits.reshape(s * b, c), self.labels.reshape(s * b), reduction="none").view(s, b)
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Models that a member's training records are split over, so that some did not train on a record.
+
+    Args:
+        count: models a member has.
+        held_out: how many of them each record is held out from; its targets are the mean of what those predict.
+
+    Raises:
+        InputError: fewer than two models, or records that all or none of them train on.
+    """
+
+    count: int
+    held_out: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.held_out < self.count:
+            raise InputError(
+                f"expected each record to be held out from 1 to {self.count - 1} of {self.count} teachers, got "
+                f"{self.held_out}; give two teachers or more, of which some train on it and some do not"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,15 @@ class Defense(ABC):
     def needs_scores(self) -> bool:
         """True if :meth:`plan` reads memorization scores."""
         return False
+
+    @property
+    def taught_by(self) -> Teachers | None:
+        """Models to train beforehand on parts of a member's own records, for :attr:`Batch.taught`; by default none."""
+        return None
+
+    def epochs(self, most: int) -> int:
+        """How many epochs of a round to train, of at most ``most``. By default: all."""
+        return most
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
         """Which records a member is shown in an epoch of a round, in which groups. By default: what came in.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wemem.data.batches import Group
-from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, Teachers, TrainingRecords, Undefended
 from wemem.errors import InputError
 
 
@@ -48,6 +48,15 @@ class Chain(Defense):
     def settings(self) -> dict[str, Any]:
         """All parts' settings."""
         return {key: value for part in self.parts for key, value in part.settings.items()}
+
+    @property
+    def taught_by(self) -> Teachers | None:
+        """Those of the part that has the loss which learns from them."""
+        return next((part.taught_by for part in self.parts if part.taught_by is not None), None)
+
+    def epochs(self, most: int) -> int:
+        """The fewest that a part asks for."""
+        return min(part.epochs(most) for part in self.parts)
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
         """One part after the other."""

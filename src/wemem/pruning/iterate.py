@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from wemem.data.dataset import Dataset
@@ -67,6 +67,7 @@ def iterate(
     *,
     seeds: Sequence[int],
     scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
+    taught: Float32[np.ndarray, "K N C"] | None = None,
     initial: Ensemble | None = None,
     backend: str = "auto",
     first_round: int = 0,
@@ -82,6 +83,7 @@ def iterate(
         defense: changes fine-tuning.
         seeds: one per member.
         scores: per member, memorization scores (N,) of its training records, for a defense that needs them.
+        taught: as in :func:`~wemem.training.fit.fit`.
         initial: the untrained ensemble, for ``rewind = "initial"``.
         backend: as in :func:`~wemem.training.fit.fit`.
         first_round: where to go on; rounds do not depend on what was computed in one call and what in another.
@@ -95,7 +97,7 @@ def iterate(
         pruned = _prune_to(ensemble, pruning, index, initial)
         fitted = fit(
             pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
-            defense=defense, scores=scores, backend=backend, on_epoch=on_epoch,
+            defense=defense, scores=scores, taught=taught, backend=backend, on_epoch=on_epoch,
         )  # fmt: skip
         ensemble = fitted.ensemble
         yield Round(index, sparsity_of(ensemble), ensemble, fitted.history, fitted.choice)

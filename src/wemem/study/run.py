@@ -212,4 +212,6 @@ def expected_work(config: StudyConfig, records: int, defenses: int) -> float:
     dense = models + subset + (max(references, whole_chunks) if references and scored else references)
     pruned = config.pruning.rounds * (models + references) * defenses * len(config.pruning.sparsities)
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
+    parts = [defense.taught_by for defense in config.defenses.values() if defense.taught_by is not None]
+    dense += sum((models + references) * (part.count - part.held_out) for part in parts)
     return len(config.seeds) * shown * (dense * epochs[0] + pruned * epochs[1])

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
+from scipy.special import softmax
 
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split
+from wemem.data.split import Role, Split, held_out
 from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
@@ -70,6 +71,15 @@ class Scores:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """What models that did not train on a record predict of it: log-probabilities ``(K, N, C)``, and their cost."""
+
+    key: Key
+    log_probabilities: np.ndarray
+    seconds: float
+
+
 class Stages:
     """Computes the stages of one study on one data set, through one store."""
 
@@ -88,12 +98,14 @@ class Stages:
             last_round: the round after which the model was taken.
         """
         scored = defense is not None and defense.needs_scores
+        taught = defense is not None and defense.taught_by is not None
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
             "pruning": identity(pruning),
             "defense": identity(defense),
             "scores": identity(self.config.scores) if scored else None,
+            **({"teachers": identity(self.config.training)} if taught else {}),
             "last_round": last_round,
         }
         return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
@@ -154,6 +166,41 @@ class Stages:
         found = Memorization(**{name: np.array(array) for name, array in entry.arrays.items()})
         return Scores(own, found, float(entry.meta["halves_correlation"]), split.members, seconds)
 
+    def teach(self, title: str, split: Split, seeds: Sequence[int], defense: Defense) -> Taught | None:
+        """Train the teachers a defense asks for, on each member's own train records, and ask them about those.
+
+        A member's target is the mean probability of the teachers that did not train on the record; its logarithm is
+        what is kept, 0 for records that are not the member's.
+        """
+        asked = defense.taught_by
+        if asked is None:
+            return None
+        parts = held_out(split, asked.count, asked.held_out, seeds)
+        own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(asked.count)]
+        stages = self.train_in_chunks(f"{title}: teachers", parts, own_seeds)
+
+        def compute() -> Computed:
+            start = time.perf_counter()
+            shape = (split.members, len(self.data), self.data.classes)
+            total, models = np.zeros(shape), np.zeros(shape[:2])
+            teacher = 0
+            for stage in stages:
+                for member in range(len(stage.ensemble)):
+                    k, unseen = teacher // asked.count, parts.records(teacher, Role.AUDIT)
+                    logits = stage.ensemble.select([member]).logits(self.data.features[unseen])[0]
+                    total[k, unseen] += softmax(logits.astype(np.float64), axis=-1)
+                    models[k, unseen] += 1
+                    teacher += 1
+            mean = total / np.maximum(models, 1)[..., None]
+            # a probability below float32's smallest would have no finite logarithm
+            logs = np.where(models[..., None] > 0, np.log(np.maximum(mean, 1e-30)), 0.0).astype(np.float32)
+            return {"taught": logs}, {"seconds": time.perf_counter() - start}
+
+        own = key("taught", teachers=[stage.key for stage in stages], split=split.fingerprint)
+        entry = self.remember(f"{title}: teachers' predictions", own, compute)
+        seconds = sum(stage.seconds for stage in stages) + float(entry.meta["seconds"])
+        return Taught(own, np.array(entry.arrays["taught"]), seconds)
+
     def prune(
         self,
         title: str,
@@ -171,20 +218,21 @@ class Stages:
         Returns:
             All rounds if ``keep_rounds``, else the last alone. ``meta["rounds"]`` tells of every round so far.
         """
-        keys = self._round_keys(dense, split, pruning, defense, seeds, scores)
+        taught = self.teach(title, split, seeds, defense)
+        keys = self._round_keys(dense, split, pruning, defense, seeds, scores, taught)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
         missing = [r for r in wanted if self.store.get(keys[r]) is None]
         self.progress.begin(title, training_work(split, pruning.recipe) * len(keys))
         if missing:
             first = next((r + 1 for r in reversed(range(missing[0])) if self.store.get(keys[r]) is not None), 0)
             before = self._stored_round(keys[first - 1], seeds) if first else dense
-            self._prune_rounds(keys, first, before, split, pruning, defense, seeds, scores, keep_rounds)
+            self._prune_rounds(keys, first, before, split, pruning, defense, seeds, scores, keep_rounds, taught)
         self.progress.end(stored=not missing)
         return [self._stored_round(keys[r], seeds) for r in wanted]
 
     def _prune_rounds(
         self, keys: Sequence[Key], first: int, before: Stage, split: Split, pruning: Pruning, defense: Defense,
-        seeds: Sequence[int], scores: Sequence[Scores | None], keep_rounds: bool,
+        seeds: Sequence[int], scores: Sequence[Scores | None], keep_rounds: bool, taught: Taught | None,
     ) -> None:  # fmt: skip
         """Compute the rounds from ``first`` on and store each, so that a killed run loses one round at most."""
         told = list(before.meta["rounds"]) if first else []
@@ -192,6 +240,7 @@ class Stages:
         rounds = iterate(
             before.ensemble, self.data, split, pruning, defense, seeds=seeds, first_round=first,
             scores=[None if s is None else s.memorization.score for s in scores],
+            taught=None if taught is None else taught.log_probabilities,
             initial=self.blank(seeds) if pruning.rewind == "initial" else None, backend=self.config.backend,
             on_epoch=lambda epoch, running: self._show(epoch, pruning.recipe, running, position[0], len(keys)),
         )  # fmt: skip
@@ -202,7 +251,7 @@ class Stages:
                 "rounds": told,
                 **_told(done.history, done.choice),
                 "made_as": self.made_as(pruning, defense, done.index),
-                "seconds": sum(r["seconds"] for r in told),
+                "seconds": sum(r["seconds"] for r in told) + (0.0 if taught is None else taught.seconds),
             }
             self.store.put(keys[done.index], done.ensemble.arrays(), meta)
             if not keep_rounds and done.index > first:
@@ -245,7 +294,7 @@ class Stages:
 
     def _round_keys(
         self, dense: Stage, split: Split, pruning: Pruning, defense: Defense, seeds: Sequence[int],
-        scores: Sequence[Scores | None],
+        scores: Sequence[Scores | None], taught: Taught | None,
     ) -> list[Key]:  # fmt: skip
         """One key per round; a round's key holds its predecessor's, so that equal beginnings are shared."""
         keys: list[Key] = []
@@ -260,6 +309,7 @@ class Stages:
                     recipe=asdict(pruning.recipe),
                     defense=identity(defense),
                     scores=[None if s is None else s.key for s in scores],
+                    **({} if taught is None else {"taught": taught.key}),
                     **self._common(split, seeds),
                 )
             )

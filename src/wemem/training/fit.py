@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from wemem.data.batches import Group, Step, plan_steps
@@ -67,6 +67,7 @@ def fit(
     seeds: Sequence[int],
     defense: Defense | None = None,
     scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
+    taught: Float32[np.ndarray, "K N C"] | None = None,
     backend: str = "auto",
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Fitted:
@@ -82,6 +83,7 @@ def fit(
             padded batches, where members have different numbers of records.
         defense: what to do differently; plain training if None.
         scores: per member, memorization scores (N,) for a defense that needs them.
+        taught: per member and record, log-probabilities of its teachers, for a defense that learns from them.
         backend: ``auto``, ``vmapped`` or ``sequential``.
         on_epoch: called after each epoch with its number and how many members still train.
 
@@ -93,6 +95,8 @@ def fit(
         raise InputError(f"expected a split and seeds for {members} members, got {split.members} and {len(seeds)}")
     if len(split.labels) != len(data):
         raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
+    if defense is not None and defense.taught_by is not None and taught is None:
+        raise InputError(f"{defense.name} learns from teachers, got none; give their log-probabilities as taught")
     features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
     done = []
     with torch.random.fork_rng(devices=[]):
@@ -106,7 +110,7 @@ def fit(
             torch.manual_seed(dropout_seeds[0])
             run = _Run(
                 ensemble.select(part), part, features, labels, split, recipe, defense or Undefended(), forward, plan,
-                dropout_seeds,
+                dropout_seeds, None if taught is None else torch.from_numpy(taught[part]),
             )  # fmt: skip
             done.append(run.run(_counting(on_epoch, members - part[-1] - 1)))
     history = tuple(h for run in done for h in run[1])
@@ -139,7 +143,7 @@ class _Run:
 
     def __init__(
         self, ensemble: Ensemble, ids: list[int], features: Tensor, labels: Tensor, split: Split, recipe: Recipe,
-        defense: Defense, forward: Forward, plan: Plan, dropout_seeds: list[int],
+        defense: Defense, forward: Forward, plan: Plan, dropout_seeds: list[int], taught: Tensor | None,
     ) -> None:  # fmt: skip
         self.ensemble, self.ids, self.features, self.labels = ensemble, ids, features, labels
         self.recipe, self.defense, self.forward, self.plan = recipe, defense, forward, plan
@@ -150,7 +154,7 @@ class _Run:
         # one leaf per member and tensor: a member that sits a step out has no gradient and keeps its Adam state
         self.leaves = [[torch.nn.Parameter(t[k]) for t in self.parameters.values()] for k in range(len(ids))]
         self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
-        self.dropout_seeds = dropout_seeds
+        self.dropout_seeds, self.taught = dropout_seeds, taught
         self.steps_taken = [0] * len(ids)
         self.records_seen = [0] * len(ids)
         self.dev = _padded([split.records(k, Role.DEV) for k in ids])
@@ -161,7 +165,7 @@ class _Run:
         best, best_buffers = _copies(self.parameters), _copies(self.buffers)
         curves: list[list[float]] = [[] for _ in range(count)]
         live = list(range(count))
-        for epoch in range(self.recipe.epochs):
+        for epoch in range(self.defense.epochs(self.recipe.epochs)):
             for step in self.plan(epoch):
                 self._step(step, live, epoch)
             accuracy = self._dev_accuracy(live, epoch)
@@ -201,7 +205,8 @@ class _Run:
         buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
         self.ensemble.template.train()
         logits = self.forward(parameters, buffers, self.features[records])
-        loss = self.defense.loss(Batch(logits, self.labels[records], weights, epoch))
+        taught = None if self.taught is None else self.taught[torch.tensor(taking)[:, None], records]
+        loss = self.defense.loss(Batch(logits, self.labels[records], weights, epoch, taught))
         gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
         _require_finite("loss", loss, epoch)
         self._update(step, taking, gradients)

@@ -1,0 +1,39 @@
+"""Early stopping, the cheapest control: fine-tune each round for fewer epochs, so that records are shown less often.
+
+Fewer passes over the data memorize less (Song & Mittal, USENIX Security 2021, compare every defense with it). The
+round's best checkpoint is still chosen among those epochs by dev accuracy.
+"""
+
+from dataclasses import dataclass
+
+from wemem.defenses.base import Defense
+from wemem.errors import InputError
+
+
+@dataclass(frozen=True)
+class EarlyStopping(Defense):
+    """Fine-tune each round for at most ``stop_after`` epochs.
+
+    Args:
+        stop_after: epochs; at the recipe's number and above it is undefended fine-tuning.
+
+    Raises:
+        InputError: less than one epoch.
+
+    >>> EarlyStopping(stop_after=3).epochs(21), EarlyStopping(stop_after=30).epochs(21)
+    (3, 21)
+    """
+
+    stop_after: int = 3
+
+    def __post_init__(self) -> None:
+        if self.stop_after < 1:
+            raise InputError(f"stop_after must be at least 1 epoch, got {self.stop_after}")
+
+    @property
+    def name(self) -> str:
+        return "early_stopping"
+
+    def epochs(self, most: int) -> int:
+        """At most ``stop_after``."""
+        return min(most, self.stop_after)

@@ -1,0 +1,217 @@
+"""Out-of-sample distillation: who teaches whom, what is learned, and what it turns into at its limits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import small_study
+from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
+from wemem.data.split import Role, held_out
+from wemem.defenses import Batch, EarlyStopping, OutOfSampleDistillation, Teachers, Undefended, make_defense
+from wemem.errors import InputError
+from wemem.pruning import Pruning, Schedule
+from wemem.randomness import derive_seed
+from wemem.study.config import parse_study
+from wemem.study.progress import Silent
+from wemem.study.stages import Stages
+from wemem.study.store import Store
+from wemem.training import Recipe, fit
+
+SGD = Recipe(epochs=3, optimizer="sgd", learning_rate=0.05, batch_size=16)
+
+
+def taught_for(data, members, seed=0):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(data.classes), (members, len(data)))
+    return np.log(probabilities).astype(np.float32)
+
+
+# --- limit cases ---
+
+
+def test_teachers_that_are_certain_of_the_label_make_plain_training():
+    data = blobs()
+    split, certain = split_of(data), np.full((3, len(data), data.classes), -1e4, np.float32)
+    certain[:, np.arange(len(data)), data.labels] = 0
+    plain = fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2])
+    taught = fit(
+        ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(), taught=certain
+    )
+    assert largest_difference(plain.ensemble, taught.ensemble) < 1e-5
+
+
+def test_hard_labels_alone_make_plain_training_whatever_the_teachers_say():
+    data = blobs()
+    split = split_of(data)
+    plain = fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2])
+    taught = fit(
+        ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(hard=1.0),
+        taught=taught_for(data, 3),
+    )  # fmt: skip
+    assert largest_difference(plain.ensemble, taught.ensemble) < 1e-5
+
+
+def test_stopping_after_the_recipe_s_epochs_is_plain_training_to_the_byte():
+    data = blobs()
+    split = split_of(data)
+    plain = fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2])
+    stopped = fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=EarlyStopping(stop_after=3))
+    assert same_bytes(plain.ensemble, stopped.ensemble)
+
+
+def test_early_stopping_shows_each_record_once_an_epoch():
+    data = blobs()
+    stopped = fit(
+        ensemble_of(data), data, split_of(data), SGD, seeds=[0, 1, 2], defense=make_defense("early_stopping+rsw", {
+            "stop_after": 2, "width": 1.0, "stride": 0.0, "order": "random",
+        }),
+    )  # fmt: skip
+    assert [h.records_seen for h in stopped.history] == [100, 100, 100]
+
+
+# --- the loss ---
+
+
+def test_the_loss_by_hand():
+    taught, logits = np.log([[[0.64, 0.36]]]), np.log([[[0.7, 0.3]]])
+    batch = Batch(
+        torch.tensor(logits), torch.tensor([[1]]), torch.ones(1, 1, dtype=torch.float64), 0, torch.tensor(taught)
+    )
+    # temperature 2 takes square roots: 0.8 and 0.6 of 1.4; a quarter of the target is the hard label
+    target = 0.75 * np.array([0.8, 0.6]) / 1.4 + [0, 0.25]
+    wanted = -(target * np.log([0.7, 0.3])).sum()
+    assert OutOfSampleDistillation(temperature=2.0, hard=0.25).loss(batch).item() == pytest.approx(wanted)
+
+
+def test_padding_does_not_count():
+    rng = np.random.default_rng(0)
+    logits, taught = (torch.tensor(rng.normal(size=(1, 4, 3))) for _ in range(2))
+    whole = Batch(logits, torch.zeros(1, 4, dtype=torch.long), torch.tensor([[1.0, 1, 0, 0]]), 0, taught)
+    cut = Batch(logits[:, :2], torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2), 0, taught[:, :2])
+    assert torch.equal(OutOfSampleDistillation().loss(whole), OutOfSampleDistillation().loss(cut))
+
+
+def test_both_backends_learn_the_same():
+    data = blobs()
+    split, taught = split_of(data), taught_for(data, 3)
+    results = [
+        fit(
+            ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(), taught=taught,
+            backend=backend,
+        ).ensemble
+        for backend in ("vmapped", "sequential")
+    ]  # fmt: skip
+    assert largest_difference(*results) < 1e-4
+    assert largest_difference(results[0], fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2]).ensemble) > 1e-2
+
+
+# --- who teaches ---
+
+
+@given(st.integers(2, 6), st.data())
+def test_every_train_record_is_held_out_from_exactly_as_many_teachers(count, draw):
+    times = draw.draw(st.integers(1, count - 1))
+    data = blobs()
+    split = split_of(data, members=2)
+    parts = held_out(split, count, times, seeds=[3, 4])
+    for k in range(2):
+        own = parts.roles[k * count : (k + 1) * count]
+        train, rest = split.records(k, Role.TRAIN), np.flatnonzero(split.roles[k] != Role.TRAIN)
+        assert set((own[:, train] == Role.AUDIT).sum(0)) == {times}
+        assert set((own[:, train] == Role.TRAIN).sum(0)) == {count - times}
+        assert not np.isin(own[:, rest], (Role.TRAIN, Role.AUDIT)).any()
+        assert (own[:, split.records(k, Role.DEV)] == Role.DEV).all()
+
+
+def test_cross_fitting_holds_out_the_same_share_of_every_class():
+    data = blobs(300)
+    split = split_of(data, members=1, train=200)
+    parts = held_out(split, 5, 1, seeds=[0])
+    for label in range(data.classes):
+        sizes = [int((data.labels[parts.records(t, Role.AUDIT)] == label).sum()) for t in range(5)]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_path):
+    study = small_study.table(small_study.write_data(tmp_path), defenses=["oosd"])
+    config = parse_study(study)
+    data = config.data.load()
+    split, seeds, defense = split_of(data, members=2, train=120, dev=40), [5, 6], OutOfSampleDistillation(4, 2)
+    stages = Stages(config, data, Store(tmp_path / "store"), Silent())
+    taught = stages.teach("test", split, seeds, defense)
+    assert taught is not None
+    parts = held_out(split, 4, 2, seeds)
+    k, record = 1, int(split.records(1, Role.TRAIN)[7])
+    teachers = [k * 4 + t for t in range(4) if parts.roles[k * 4 + t, record] == Role.AUDIT]
+    predicted = []
+    for t in teachers:
+        seed = derive_seed(seeds[k], "teacher", t - k * 4)
+        alone = fit(stages.blank([seed]), data, parts.select([t]), config.training, seeds=[seed]).ensemble
+        logits = alone.logits(data.features[[record]])[0, 0].astype(np.float64)
+        predicted.append(np.exp(logits) / np.exp(logits).sum())
+    np.testing.assert_allclose(np.exp(taught.log_probabilities[k, record]), np.mean(predicted, 0), atol=1e-3)
+    assert not taught.log_probabilities[k, split.roles[k] != Role.TRAIN].any()
+
+
+def test_a_record_s_own_label_does_not_reach_its_targets(tmp_path):
+    """The point of it: change one record's label, and what is learned about that record stays what it was."""
+    study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
+    data = study.data.load()
+    split = split_of(data, members=1, train=120, dev=40)
+    parts = held_out(split, 5, 1, seeds=[0])
+    record = int(split.records(0, Role.TRAIN)[3])
+    (teacher,) = [t for t in range(5) if parts.roles[t, record] == Role.AUDIT]
+    labels = data.labels.copy()
+    labels[record] = (labels[record] + 1) % data.classes
+    flipped = type(data).from_arrays("flipped", data.features, labels)
+    blank = Stages(study, data, Store(tmp_path / "store"), Silent()).blank([1])
+    one, other = (
+        fit(blank, d, parts.select([teacher]), study.training, seeds=[1]).ensemble for d in (data, flipped)
+    )  # fmt: skip
+    assert same_bytes(one, other)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"teachers": 1}, "two teachers or more"),
+    ({"held_out": 5}, "held out from 1 to 4"),
+    ({"temperature": 0.0}, "temperature must be positive"),
+    ({"hard": 1.5}, "hard must be a share"),
+])  # fmt: skip
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        make_defense("oosd", settings)
+
+
+def test_learning_from_nobody_is_refused():
+    data = blobs()
+    with pytest.raises(InputError, match="learns from teachers"):
+        fit(ensemble_of(data), data, split_of(data), SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation())
+
+
+def test_a_chain_with_the_window_keeps_teachers_and_the_fewest_epochs():
+    both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "stop_after": 2})
+    assert both.taught_by == Teachers(4, 1)
+    assert (both.epochs(21), Undefended().epochs(21)) == (2, 21)
+
+
+def test_pruning_under_it_is_the_same_again_and_resumes(tmp_path):
+    study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
+    data = study.data.load()
+    split = split_of(data, members=2, train=120, dev=40)
+    pruning = Pruning(Schedule(0.6, 3), recipe=study.finetune)
+    found = []
+    for folder in ("one", "two"):
+        stages = Stages(study, data, Store(tmp_path / folder), Silent())
+        dense = stages.train("dense", split, [0, 1])
+        for _ in range(2):
+            (last,) = stages.prune(
+                "prune", dense, split, pruning, OutOfSampleDistillation(), seeds=[0, 1], scores=[None, None]
+            )
+        found.append(last)
+    assert found[0].key == found[1].key
+    assert same_bytes(found[0].ensemble, found[1].ensemble)
