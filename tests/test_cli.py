@@ -172,16 +172,21 @@ def test_a_users_own_parts_come_from_a_file_beside_the_study(study, tmp_path, ca
     assert (run["defense"], run["settings"], list(run["attacks"])) == ("half", {"share": 0.25}, ["coin"])
 
 
+def stored_entries(store: Path) -> int:
+    """Not those that are being written, whose folders come and go."""
+    return len(list(store.glob("*/??/*/meta.json")))
+
+
 def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(study, tmp_path):
     command = [*WEMEM, "run", str(study), "--set", "attacks=['confidence','nn','lira']", "--out"]
     whole = subprocess.run([*command, "a/out"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert whole.returncode == 0, whole.stderr
-    entries = len(list((tmp_path / "a/.store").rglob("meta.json")))
+    entries = stored_entries(tmp_path / "a/.store")
     for stored in (1, entries // 3, 2 * entries // 3):
         process = subprocess.Popen(
             [*command, "b/out"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while process.poll() is None and len(list((tmp_path / "b/.store").rglob("meta.json"))) < stored:
+        while process.poll() is None and stored_entries(tmp_path / "b/.store") < stored:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -193,3 +198,15 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(study, tmp_path):
     assert without_times(first) == without_times(second)
     samples = [(tmp_path / part / "out/per_sample.parquet").read_bytes() for part in "ab"]
     assert samples[0] == samples[1]
+
+
+def test_a_message_stays_one_line_whatever_names_the_user_has(study, capsys, monkeypatch):
+    assert r"no\nsuch\x1b[31m.toml" in refused(["run", "no\nsuch\x1b[31m.toml", "--out", "out"], capsys, monkeypatch)
+    assert "a:fire:b.toml" in refused(["run", "a:fire:b.toml", "--out", "out"], capsys, monkeypatch)
+
+
+def test_a_model_that_was_not_given_is_one_line(study, capsys, monkeypatch):
+    for command in ("prune", "audit"):
+        line = refused([command, "--study", str(study), "--out", "out"], capsys, monkeypatch)
+        assert "--weights" in line
+        assert "--members" in line
