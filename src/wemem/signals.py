@@ -7,16 +7,16 @@ what no attack may read (:meth:`Signals.without` is how an attack calibrates its
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32, Int8, Int64
 from scipy.special import log_softmax, softmax
 
 from wemem.data.split import Role
+from wemem.defenses.base import Defense
 from wemem.errors import InputError
 from wemem.randomness import generator
-from wemem.training.ensemble import Ensemble
 
 SignalLayout = Literal["disjoint", "shadows", "shared"]
 
@@ -198,8 +198,38 @@ def logit_confidence(
     return confidence
 
 
+class Queried(Protocol):
+    """``K`` models that answer queries."""
+
+    def __len__(self) -> int: ...
+
+    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
+        """Answers of every model on the same records."""
+        ...
+
+
+class Released:
+    """Models whose answers pass through a defense before they leave; every query draws anew."""
+
+    def __init__(self, models: Queried, defense: Defense, *, seed: int) -> None:
+        self.models, self.defense, self.seed, self.queries = models, defense, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
+        """What the defense makes of the models' logits."""
+        self.queries += 1
+        return np.stack(
+            [
+                self.defense.release(logits, generator(self.seed, "release", self.queries, k))
+                for k, logits in enumerate(self.models.logits(features))
+            ]
+        )
+
+
 def query_models(
-    ensemble: Ensemble,
+    ensemble: Queried,
     features: Float32[np.ndarray, "N ..."],
     labels: Int64[np.ndarray, " N"],
     needs: frozenset[str],
@@ -224,7 +254,7 @@ def query_models(
 
 
 def sensitivity(
-    ensemble: Ensemble,
+    ensemble: Queried,
     features: Float32[np.ndarray, "N ..."],
     probabilities: Float32[np.ndarray, "K N C"],
     *,
@@ -241,7 +271,7 @@ def sensitivity(
 
 
 def robustness(
-    ensemble: Ensemble,
+    ensemble: Queried,
     features: Float32[np.ndarray, "N ..."],
     labels: Int64[np.ndarray, " N"],
     *,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -144,6 +144,20 @@ class Defense(ABC):
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """The loss of each member that takes part in a step. By default: mean cross-entropy."""
         return batch.mean(batch.cross_entropy())
+
+    def release(self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
+        """What a query of the model is answered with. By default: its logits. Who holds the weights is not bound by it.
+
+        Args:
+            logits: of one member.
+            rng: for answers that are drawn.
+        """
+        return logits
+
+    @property
+    def alters_answers(self) -> bool:
+        """True if queries are answered with something else than the model's logits."""
+        return type(self).release is not Defense.release
 
     @property
     def replaces_loss(self) -> bool:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from wemem.data.batches import Group
@@ -45,6 +46,11 @@ class Chain(Defense):
         return any(part.needs_scores for part in self.parts)
 
     @property
+    def alters_answers(self) -> bool:
+        """True if a part does."""
+        return any(part.alters_answers for part in self.parts)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All parts' settings."""
         return {key: value for part in self.parts for key, value in part.settings.items()}
@@ -67,6 +73,12 @@ class Chain(Defense):
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """The loss of the part that has one of its own, else cross-entropy."""
         return next((part for part in self.parts if part.replaces_loss), Undefended()).loss(batch)
+
+    def release(self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
+        """One part after the other."""
+        for part in self.parts:
+            logits = part.release(logits, rng)
+        return logits
 
 
 def chain(*parts: Defense) -> Defense:

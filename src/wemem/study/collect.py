@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wemem.attacks.base import Attack
+from wemem.defenses import Defense
 from wemem.randomness import derive_seed
 from wemem.signals import SignalLayout, Signals
 from wemem.study.stages import Stage
@@ -22,18 +23,23 @@ def needs(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
     return frozenset().union(*(attack.needs for attack in attacks if attack.layout == layout))
 
 
-def disjoint_signals(world: World, label: str, rounds: Sequence[Stage]) -> tuple[Key, Signals]:
+def disjoint_signals(
+    world: World, label: str, rounds: Sequence[Stage], defense: Defense | None = None
+) -> tuple[Key, Signals]:
     """The victim and its shadows, queried on every record that one of them uses, with the key of it.
 
     Args:
         world: the study's seed.
         label: of what is attacked, for the progress display.
         rounds: the models after each stored round, the last ones being attacked.
+        defense: under which they answer.
     """
     records = np.flatnonzero((world.split.roles != 0).any(axis=0))
     wanted = needs(world.config.attacks, "disjoint")
     seed = derive_seed(world.seed, "queries")
-    own, found = world.stages.query(world.title(f"query {label}"), rounds[-1], records, wanted, seed=seed)
+    own, found = world.stages.query(
+        world.title(f"query {label}"), rounds[-1], records, wanted, seed=seed, defense=defense
+    )
     keys, extras = [own], {name: np.array(array) for name, array in found.items() if name != "logits"}
     if "dense" in wanted:
         dense_key, dense = world.stages.query(world.title("query dense"), world.dense, records, frozenset(), seed=seed)
@@ -41,7 +47,7 @@ def disjoint_signals(world: World, label: str, rounds: Sequence[Stage]) -> tuple
         extras["dense"] = dense["logits"]
     if "trajectory" in wanted:
         title = world.title(f"query the rounds of {label}")
-        seen = [world.stages.query(title, stage, records, frozenset(), seed=seed) for stage in rounds]
+        seen = [world.stages.query(title, stage, records, frozenset(), seed=seed, defense=defense) for stage in rounds]
         keys += [round_key for round_key, _ in seen]
         extras["trajectory"] = np.stack([arrays["logits"] for _, arrays in seen], axis=2)
     signals = Signals(
@@ -51,13 +57,22 @@ def disjoint_signals(world: World, label: str, rounds: Sequence[Stage]) -> tuple
     return key("disjoint_signals", parts=keys, split=world.split.fingerprint), signals
 
 
-def shared_signals(world: World, label: str, victim: Stage, references: Sequence[Stage]) -> tuple[Key, Signals]:
+def shared_signals(
+    world: World, label: str, victim: Stage, references: Sequence[Stage], defense: Defense | None = None
+) -> tuple[Key, Signals]:
     """The victim and the reference models, queried on the audited records and the population, with the key of it."""
     audited, population = world.split.audited(0), world.population
     records = np.sort(np.concatenate([audited, population]))
     wanted, seed = needs(world.config.attacks, "shared"), derive_seed(world.seed, "queries")
     title = world.title(f"query {label} and its references")
-    parts = [world.stages.query(title, stage, records, wanted, seed=seed) for stage in (victim, *references)]
+    parts = [
+        # a seed of its own for each stage, so that no two models draw their answers alike
+        world.stages.query(
+            title, stage, records, wanted, defense=defense,
+            seed=derive_seed(seed, "stage", i) if defense is not None and defense.alters_answers else seed,
+        )
+        for i, stage in enumerate((victim, *references))
+    ]  # fmt: skip
     kept = [slice(0, 1), *[slice(None)] * len(references)]
     arrays = {
         name: np.concatenate([found[name][part] for (_, found), part in zip(parts, kept, strict=True)])

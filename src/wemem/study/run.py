@@ -163,9 +163,9 @@ def attack_models(
     attacks, before = world.config.attacks, world.stages.seconds
     signals: dict[SignalLayout, tuple[Key, Signals]] = {}
     if uses(attacks, "disjoint"):
-        signals["disjoint"] = disjoint_signals(world, label, rounds)
+        signals["disjoint"] = disjoint_signals(world, label, rounds, defense)
     if references:
-        signals["shared"] = shared_signals(world, label, rounds[-1], references)
+        signals["shared"] = shared_signals(world, label, rounds[-1], references, defense)
     report = AuditReport(tuple(_judge(world, attack, *signals[attack.layout], label) for attack in attacks))
     seconds = world.stages.seconds - before
     plain: dict[SignalLayout, Signals] = {layout: found for layout, (_, found) in signals.items()}
@@ -173,15 +173,15 @@ def attack_models(
     return Outcome(
         label, defense, world.seed, sparsity, world.split, rounds, plain, report,
         world.defender_scores if scored else None, seconds,
-        non_adaptive=_attack_unknowing(world, label, weaker) if weaker else None,
+        non_adaptive=_attack_unknowing(world, label, weaker, defense) if weaker else None,
         in_turn=leave_one_out(plain["shared"], attacks, seed=world.seed) if world.config.leave_one_out else {},
     )  # fmt: skip
 
 
-def _attack_unknowing(world: World, label: str, weaker: Sequence[Stage]) -> AuditReport:
+def _attack_unknowing(world: World, label: str, weaker: Sequence[Stage], defense: Defense | None) -> AuditReport:
     """The attacks that learn from shadows, with shadows pruned without the defense."""
     title = f"{label}, non-adaptive"
-    own, signals = disjoint_signals(world, title, weaker)
+    own, signals = disjoint_signals(world, title, weaker, defense)
     chosen = [
         attack for attack in world.config.attacks if attack.layout == "disjoint" and "trajectory" not in attack.needs
     ]

@@ -22,7 +22,7 @@ from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
-from wemem.signals import query_models
+from wemem.signals import Released, query_models
 from wemem.study.config import StudyConfig
 from wemem.study.entry import Entry
 from wemem.study.identity import identity
@@ -277,18 +277,28 @@ class Stages:
         return accuracy(victim.logits(self.data.features[records])[0], self.data.labels[records])
 
     def query(
-        self, title: str, stage: Stage, records: Int64[np.ndarray, " N"], needs: frozenset[str], *, seed: int
-    ) -> tuple[Key, Arrays]:
-        """What an adversary sees of a stage's models on some records, with the key of it."""
+        self, title: str, stage: Stage, records: Int64[np.ndarray, " N"], needs: frozenset[str], *, seed: int,
+        defense: Defense | None = None,
+    ) -> tuple[Key, Arrays]:  # fmt: skip
+        """What an adversary sees of a stage's models on some records, with the key of it.
+
+        Args:
+            title: for the progress display.
+            stage: the models.
+            records: that they are queried on.
+            needs: names of :data:`~wemem.signals.EXTRAS`.
+            seed: of the queries.
+            defense: the one that the models answer under, if it alters answers.
+        """
+        altered = defense if defense is not None and defense.alters_answers else None
 
         def compute() -> Computed:
-            return query_models(
-                stage.ensemble, self.data.features[records], self.data.labels[records], needs, seed=seed
-            ), {}
+            answering = stage.ensemble if altered is None else Released(stage.ensemble, altered, seed=seed)
+            return query_models(answering, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
 
         own = key(
             "signals", models=stage.key, data=self.data.fingerprint, records=records.tolist(), needs=sorted(needs),
-            seed=seed,
+            seed=seed, **({} if altered is None else {"answers": identity(altered)}),
         )  # fmt: skip
         return own, self.remember(title, own, compute).arrays
 
