@@ -9,15 +9,20 @@ from wemem.defenses.base import Batch, Defense, Teachers, TrainingRecords, Undef
 from wemem.defenses.chain import Chain, chain
 from wemem.defenses.distillation import OutOfSampleDistillation
 from wemem.defenses.early_stopping import EarlyStopping
+from wemem.defenses.hamp import HAMP
+from wemem.defenses.label_smoothing import LabelSmoothing
 from wemem.defenses.memory_regularizer import MemoryRegularizer
+from wemem.defenses.ppb import PPB
+from wemem.defenses.relaxloss import RelaxLoss
 from wemem.defenses.sliding_window import SlidingWindow
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
 __all__ = [
-    "DEFENSES", "Batch", "Chain", "Defense", "EarlyStopping", "MemoryRegularizer", "OutOfSampleDistillation",
-    "SlidingWindow", "Teachers", "TrainingRecords", "Undefended", "chain", "make_defense",
+    "DEFENSES", "HAMP", "PPB", "Batch", "Chain", "Defense", "EarlyStopping", "LabelSmoothing", "MemoryRegularizer",
+    "OutOfSampleDistillation", "RelaxLoss", "SlidingWindow", "Teachers", "TrainingRecords", "Undefended", "chain",
+    "make_defense",
 ]  # fmt: skip
 
 #: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.
@@ -26,6 +31,10 @@ DEFENSES: dict[str, type[Defense]] = {
     "rsw": SlidingWindow,
     "rmr": MemoryRegularizer,
     "oosd": OutOfSampleDistillation,
+    "ppb": PPB,
+    "relaxloss": RelaxLoss,
+    "hamp": HAMP,
+    "label_smoothing": LabelSmoothing,
     "early_stopping": EarlyStopping,
 }
 
