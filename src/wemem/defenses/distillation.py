@@ -46,8 +46,8 @@ class OutOfSampleDistillation(Defense):
     tensor([0.6931])
     """
 
-    teachers: int = 5
-    held_out: int = 1
+    teachers: int = 10
+    held_out: int = 3
     temperature: float = 1.0
     hard: float = 0.0
 
