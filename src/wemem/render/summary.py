@@ -96,16 +96,26 @@ def accuracy_difference(ours: Arm, theirs: Arm, comparisons: int = 1) -> Differe
     return _difference(first, second, ours.accuracy(), theirs.accuracy(), comparisons)
 
 
+def by_seed(ours: Mapping[int, float], theirs: Mapping[int, float], level: float = 0.95) -> Estimate | None:
+    """The mean difference over the seeds that both have; None for fewer than two, or if all differ by the same.
+
+    >>> by_seed({0: 0.5}, {0: 0.25, 1: 0.75})
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    if len(seeds) < 2:
+        return None
+    first, second = (np.array([values[seed] for seed in seeds], np.float64) for values in (ours, theirs))
+    gap = paired_difference(first, second, level)
+    return gap if gap.high - gap.low > 1e-9 else None
+
+
 def _difference(
     ours: Mapping[int, float], theirs: Mapping[int, float], own: Estimate, other: Estimate, comparisons: int
 ) -> Difference:
     """By the seeds that both have; by their intervals if there is but one, or if all of them differ by the same."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    if len(seeds) > 1:
-        first, second = (np.array([values[seed] for seed in seeds], np.float64) for values in (ours, theirs))
-        gap = paired_difference(first, second, corrected_level(0.95, comparisons))
-        if gap.high - gap.low > 1e-9:
-            return Difference(gap.value, (gap.low > 0) - (gap.high < 0))
+    gap = by_seed(ours, theirs, corrected_level(0.95, comparisons))
+    if gap is not None:
+        return Difference(gap.value, (gap.low > 0) - (gap.high < 0))
     return Difference(own.value - other.value, (own.low > other.high) - (own.high < other.low))
 
 
