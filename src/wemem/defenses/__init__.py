@@ -5,9 +5,10 @@ from dataclasses import fields
 from inspect import isabstract
 from typing import Any
 
-from wemem.defenses.base import Batch, Defense, Teachers, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, RecordGradients, Teachers, TrainingRecords, Undefended
 from wemem.defenses.chain import Chain, chain
 from wemem.defenses.distillation import OutOfSampleDistillation
+from wemem.defenses.dp_sgd import DPSGD
 from wemem.defenses.early_stopping import EarlyStopping
 from wemem.defenses.hamp import HAMP
 from wemem.defenses.label_smoothing import LabelSmoothing
@@ -20,9 +21,9 @@ from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
 __all__ = [
-    "DEFENSES", "HAMP", "PPB", "Batch", "Chain", "Defense", "EarlyStopping", "LabelSmoothing", "MemoryRegularizer",
-    "OutOfSampleDistillation", "RelaxLoss", "SlidingWindow", "Teachers", "TrainingRecords", "Undefended", "chain",
-    "make_defense",
+    "DEFENSES", "DPSGD", "HAMP", "PPB", "Batch", "Chain", "Defense", "EarlyStopping", "LabelSmoothing",
+    "MemoryRegularizer", "OutOfSampleDistillation", "RecordGradients", "RelaxLoss", "SlidingWindow", "Teachers",
+    "TrainingRecords", "Undefended", "chain", "make_defense",
 ]  # fmt: skip
 
 #: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.
@@ -36,6 +37,7 @@ DEFENSES: dict[str, type[Defense]] = {
     "hamp": HAMP,
     "label_smoothing": LabelSmoothing,
     "early_stopping": EarlyStopping,
+    "dpsgd": DPSGD,
 }
 
 #: The paper's name for a chain.

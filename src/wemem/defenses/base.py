@@ -6,17 +6,19 @@ The training loop asks it a few things, each with a default that changes nothing
         groups = defense.plan(epoch, groups, records)        # which records, batched with whom, at which decay
         for batch in groups:
             loss = defense.loss(batch)                       # what is minimized
+            gradient = defense.gradient(records, seed)       # instead of the loss, for a defense that is per_sample
 
 Its fields are its hyperparameters, its keys in TOML and its search space at once.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from wemem.data.batches import Group
@@ -83,6 +85,10 @@ class Batch:
         """Cross-entropy of each record, in nats."""
         s, b, c = self.logits.shape
         return cross_entropy(self.logits.reshape(s * b, c), self.labels.reshape(s * b), reduction="none").view(s, b)
+
+
+#: The gradients of some of one member's records, each record's own: for every parameter a tensor ``(B, ...)``.
+RecordGradients = dict[str, Float[Tensor, "B ..."]]
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,26 @@ class Defense(ABC):
         return type(self).release is not Defense.release
 
     @property
+    def per_sample(self) -> bool:
+        """True if :meth:`gradient` makes the step's gradient of each record's own; it then takes the loss's place."""
+        return False
+
+    def gradient(self, records: Iterable[RecordGradients], seed: int) -> dict[str, Tensor]:
+        """One member's gradient in one step. By default: the mean of the gradients of its records.
+
+        Args:
+            records: the gradients of each record's cross-entropy, some records at a time, so that those of a large
+                batch need not fit in memory together; padding left out, 0 at pruned weights.
+            seed: for what is drawn in this step; the member's and the step's own.
+        """
+        total, count = summed(records)
+        return {name: tensor / count for name, tensor in total.items()}
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """Why a model cannot be trained this way, and what to do about it; None if it can. By default: None."""
+        return None
+
+    @property
     def replaces_loss(self) -> bool:
         """True if this defense has a loss of its own."""
         return type(self).loss is not Defense.loss
@@ -168,6 +194,17 @@ class Defense(ABC):
     def settings(self) -> dict[str, Any]:
         """Hyperparameters by name, as they stand in results."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def summed(records: Iterable[RecordGradients]) -> tuple[dict[str, Tensor], int]:
+    """The sum of all records' gradients, and how many records there are; at least one."""
+    total: dict[str, Tensor] = {}
+    count = 0
+    for some in records:
+        for name, tensor in some.items():
+            total[name] = total[name] + tensor.sum(0) if name in total else tensor.sum(0)
+        count += len(next(iter(some.values())))
+    return total, count
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Composition: each part plans on what the part before it left; at most one of them has a loss of its own."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
-from torch import Tensor
+from torch import Tensor, nn
 
 from wemem.data.batches import Group
-from wemem.defenses.base import Batch, Defense, Teachers, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, RecordGradients, Teachers, TrainingRecords, Undefended
 from wemem.errors import InputError
 
 
@@ -17,7 +18,8 @@ class Chain(Defense):
     """Several defenses as one. SWMR is ``Chain((SlidingWindow(...), MemoryRegularizer(...)))``.
 
     Raises:
-        InputError: fewer than two parts, two of a kind, two that both replace the loss, or equally named settings.
+        InputError: fewer than two parts, two of a kind, two that both replace the loss or make the gradient, or equally
+            named settings.
     """
 
     parts: tuple[Defense, ...]
@@ -33,6 +35,9 @@ class Chain(Defense):
         losses = [part.name for part in self.parts if part.replaces_loss]
         if len(losses) > 1:
             raise InputError(f"{losses[0]} and {losses[1]} both replace the loss; chain only one of them")
+        makers = [part.name for part in self.parts if part.per_sample]
+        if makers and len(both := list(dict.fromkeys(makers + losses))) > 1:
+            raise InputError(f"{both[0]} and {both[1]} both make a step's gradient; chain only one of them")
 
     @property
     def name(self) -> str:
@@ -79,6 +84,19 @@ class Chain(Defense):
         for part in self.parts:
             logits = part.release(logits, rng)
         return logits
+
+    @property
+    def per_sample(self) -> bool:
+        """True if a part makes the gradient."""
+        return any(part.per_sample for part in self.parts)
+
+    def gradient(self, records: Iterable[RecordGradients], seed: int) -> dict[str, Tensor]:
+        """That of the part that makes it, else the mean."""
+        return next((part for part in self.parts if part.per_sample), Undefended()).gradient(records, seed)
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """That of the first part that refuses."""
+        return next((reason for part in self.parts if (reason := part.refusal(model)) is not None), None)
 
 
 def chain(*parts: Defense) -> Defense:

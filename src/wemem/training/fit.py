@@ -6,6 +6,7 @@ The loop, for all members at once::
         for step in plan_steps(defense.plan(epoch, ...)):    # (K, B) records and weights
             logits = forward(parameters, buffers, x)         # (S, B, C), the S members that take part
             defense.loss(batch).sum() -> gradients           # members are independent: the sum's gradient is each one's
+            # a defense that is per_sample makes them of each record's own instead: PerSample
             optimizer step; masked weights are set to 0
         dev accuracy -> best checkpoint and early stopping, each member by itself
 """
@@ -28,6 +29,7 @@ from wemem.randomness import derive_seed
 from wemem.training.backends import Choice, Forward, choose_backend, forward_of
 from wemem.training.dropout import MemberDropout
 from wemem.training.ensemble import Ensemble
+from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
 
 OnEpoch = Callable[[int, int], None]
@@ -97,6 +99,8 @@ def fit(
         raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
     if defense is not None and defense.taught_by is not None and taught is None:
         raise InputError(f"{defense.name} learns from teachers, got none; give their log-probabilities as taught")
+    if defense is not None and (reason := defense.refusal(ensemble.template)) is not None:
+        raise InputError(reason)
     features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
     done = []
     with torch.random.fork_rng(devices=[]):
@@ -112,6 +116,9 @@ def fit(
                 ensemble.select(part), part, features, labels, split, recipe, defense or Undefended(), forward, plan,
                 dropout_seeds, None if taught is None else torch.from_numpy(taught[part]),
             )  # fmt: skip
+            if run.defense.per_sample:
+                own = [seeds[k] for k in part]
+                run.per_sample = PerSample(run.defense, ensemble.template, choice.backend, own, run.pruned)
             done.append(run.run(_counting(on_epoch, members - part[-1] - 1)))
     history = tuple(h for run in done for h in run[1])
     return Fitted(Ensemble.concatenate([run[0] for run in done]), history, choice)
@@ -151,6 +158,7 @@ class _Run:
         self.buffers = dict(ensemble.buffers)
         self.pruned = {n: ~mask for n, mask in ensemble.masks.items()}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.per_sample: PerSample | None = None
         # one leaf per member and tensor: a member that sits a step out has no gradient and keeps its Adam state
         self.leaves = [[torch.nn.Parameter(t[k]) for t in self.parameters.values()] for k in range(len(ids))]
         self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
@@ -204,12 +212,19 @@ class _Run:
         parameters = {n: _rows(t, rows).detach().requires_grad_() for n, t in self.parameters.items()}
         buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
         self.ensemble.template.train()
-        logits = self.forward(parameters, buffers, self.features[records])
-        taught = None if self.taught is None else self.taught[torch.tensor(taking)[:, None], records]
-        loss = self.defense.loss(Batch(logits, self.labels[records], weights, epoch, taught))
-        gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
-        _require_finite("loss", loss, epoch)
-        self._update(step, taking, gradients)
+        if self.per_sample is None:
+            logits = self.forward(parameters, buffers, self.features[records])
+            taught = None if self.taught is None else self.taught[torch.tensor(taking)[:, None], records]
+            loss = self.defense.loss(Batch(logits, self.labels[records], weights, epoch, taught))
+            gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
+            _require_finite("loss", loss, epoch)
+            self._update(step, taking, gradients)
+        else:
+            x, labels, steps = self.features[records], self.labels[records], [self.steps_taken[k] for k in taking]
+            own = self.per_sample.gradients(parameters, buffers, x, labels, weights, taking, steps)
+            for gradient in own:
+                _require_finite("gradient", gradient, epoch)
+            self._update(step, taking, own)
         if rows is not None:
             for name, tensor in buffers.items():
                 self.buffers[name][rows] = tensor

@@ -1,0 +1,95 @@
+"""DP-SGD: differentially private gradients (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016).
+
+The gradient ``g_i`` of each of the ``B`` records of a step is clipped to the norm ``C``, and Gaussian noise is added
+to their sum::
+
+    g = (Σ_i g_i · min(1, C / ‖g_i‖₂) + N(0, σ²C² I)) / B
+
+The norm is over all trainable parameters of a model together; pruned weights count as 0. The optimizer then steps on
+``g`` as it would on any gradient: Adam, momentum and weight decay are post-processing and cost no privacy.
+
+**What ε means here.** :func:`wemem.study.privacy.epsilon` gives the (ε, δ) of the analysed algorithm, and training
+departs from that algorithm, so that its ε is a nominal figure and no proven bound for the models that come out:
+
+* Batches are cut from a shuffled order, whereas the accountant assumes that each record enters each step at random by
+  itself (Poisson sampling). ``B`` is the number of records in the batch, not its expectation.
+* Early stopping and the choice of the best checkpoint look at the dev records, without noise. What is private is at
+  best the training records; and how many steps were taken is itself an outcome.
+* It covers fine-tuning only. The original model, which was trained on the same records without noise, and the
+  pruning, which ranks its weights, are not covered; nor are memorization scores, or settings chosen by results.
+* In a chain, a sliding window and groups of risky records show a record in other batches and more or less often than
+  the sample rate ``B / n`` says, and choose by scores that come from the data.
+* The noise follows from the seed, so that a study can be repeated; who knows the seed can take it off again.
+
+Against the attacks of this package the method needs no proof to be measured, and it is the measurement that counts.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from wemem.defenses.base import Defense, RecordGradients, summed
+from wemem.errors import InputError
+
+
+@dataclass(frozen=True)
+class DPSGD(Defense):
+    """Clip every record's gradient and add noise to the sum.
+
+    Args:
+        clip: C, the largest L2 norm of one record's gradient.
+        noise: σ, the standard deviation of the noise in units of ``clip``; 0 only clips, and gives no privacy.
+
+    Raises:
+        InputError: a clip that is not positive, or a negative noise.
+
+    >>> records = {"w": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}
+    >>> [round(x, 6) for x in DPSGD(clip=1.0, noise=0.0).gradient([records], seed=0)["w"].tolist()]
+    [0.45, 0.6]
+    """
+
+    clip: float = 1.0
+    noise: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return "dpsgd"
+
+    def __post_init__(self) -> None:
+        if not (self.clip > 0 and isfinite(self.clip)):
+            raise InputError(f"clip must be positive and finite, got {self.clip}; for no clipping use Undefended()")
+        if not (self.noise >= 0 and isfinite(self.noise)):
+            raise InputError(f"noise must be 0 or more and finite, got {self.noise}; for no noise give 0")
+
+    @property
+    def per_sample(self) -> bool:
+        return True
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """The first BatchNorm layer, if there is one."""
+        for name, module in model.named_modules():
+            if isinstance(module, _BatchNorm):
+                return (
+                    f"dpsgd expected a model without BatchNorm, got {type(module).__name__} at {name or 'its root'!r}: "
+                    "it makes a record's gradient depend on the other records of the batch, so that clipping it by "
+                    "itself bounds nothing; use GroupNorm or LayerNorm"
+                )
+        return None
+
+    def gradient(self, records: Iterable[RecordGradients], seed: int) -> dict[str, Tensor]:
+        """The noisy mean of the clipped gradients."""
+        total, count = summed(self.clipped(records))
+        draw = torch.Generator().manual_seed(seed)
+        std = self.noise * self.clip
+        return {name: (t + std * torch.randn(t.shape, generator=draw)) / count for name, t in total.items()}
+
+    def clipped(self, records: Iterable[RecordGradients]) -> Iterator[RecordGradients]:
+        """Each record's gradient, scaled down to the norm ``clip`` where it is longer."""
+        for some in records:
+            squares = [tensor.reshape(len(tensor), -1).square().sum(1) for tensor in some.values()]
+            scale = (self.clip / torch.stack(squares).sum(0).sqrt()).clamp(max=1.0)
+            yield {n: t * scale.view(-1, *[1] * (t.dim() - 1)) for n, t in some.items()}

@@ -1,0 +1,46 @@
+"""Privacy accounting for DP-SGD, by the accountant of Opacus (Rényi DP: Mironov et al., arXiv:1908.10530)."""
+
+import warnings
+from math import inf
+
+from wemem.errors import InputError
+
+
+def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float:
+    """The ε of (ε, δ)-differential privacy, for adding or removing one record, of the subsampled Gaussian mechanism.
+
+    It holds for steps whose records are drawn independently of one another. Of training with
+    :class:`wemem.defenses.DPSGD` it is a nominal figure, for fine-tuning only: see there for what it leaves out.
+
+    Args:
+        noise: σ, the standard deviation of the noise in units of the clipping norm; 0 gives infinity.
+        sample_rate: probability that a record is in a step, in (0, 1]; batch size by training records.
+        steps: optimizer steps over all rounds, at least 1.
+        delta: δ, in (0, 1); well below one by the number of training records.
+
+    Returns:
+        An upper bound, in nats.
+
+    Raises:
+        InputError: a value out of range, or Opacus is not installed.
+    """
+    if not noise >= 0:
+        raise InputError(f"noise must be 0 or more, got {noise}")
+    if not 0 < sample_rate <= 1:
+        raise InputError(f"sample_rate must be in (0, 1], got {sample_rate}; give batch size by training records")
+    if steps < 1:
+        raise InputError(f"steps must be at least 1, got {steps}")
+    if not 0 < delta < 1:
+        raise InputError(f"delta must be in (0, 1), got {delta}; choose it below 1 / training records")
+    try:
+        from opacus.accountants import RDPAccountant
+    except ImportError as error:
+        raise InputError("expected Opacus to account for privacy, got none; pip install wemem[dp]") from error
+    if noise == 0:
+        return inf
+    accountant = RDPAccountant()
+    accountant.history = [(noise, sample_rate, steps)]
+    with warnings.catch_warnings():
+        # it warns where an order outside its list might bound more tightly; every order's bound holds
+        warnings.filterwarnings("ignore", message="Optimal order is")
+        return float(accountant.get_epsilon(delta=delta))

@@ -1,0 +1,338 @@
+"""DP-SGD against plain training, against a loop over single records, and its accountant against published figures."""
+
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+from scipy.stats import norm
+from torch import nn
+
+from test_training import DATA, SEEDS, UNEVEN, ConvNet, Moody, OneDropoutTwice, Remember, both_backends, modules
+from toy import CLASSES, blobs, ensemble_of, largest_difference, same_bytes, split_of
+from wemem.data.batches import Group, plan_steps
+from wemem.data.split import Role
+from wemem.defenses import DPSGD, Defense, MemoryRegularizer, RecordGradients, chain, make_defense
+from wemem.defenses.base import summed
+from wemem.errors import InputError
+from wemem.randomness import derive_seed
+from wemem.study.privacy import epsilon
+from wemem.training import Ensemble, Recipe, fit
+
+SGD = Recipe(epochs=2, patience=None, batch_size=16, learning_rate=0.05, optimizer="sgd")
+EVERYTHING = DPSGD(clip=1e9, noise=0.0)
+BACKENDS = pytest.mark.parametrize("backend", ["vmapped", "sequential"])
+
+
+@dataclass(frozen=True)
+class MeanOfEach(Defense):
+    """Plain training by the gradients of single records, which it notes."""
+
+    @property
+    def name(self):
+        return "mean"
+
+    @property
+    def per_sample(self):
+        return True
+
+    def gradient(self, records, seed):
+        portions = list(records)
+        SEEN.append(portions)
+        return super().gradient(portions, seed)
+
+
+SEEN: list[list[RecordGradients]] = []
+
+
+class GroupNormNet(nn.Module):
+    """Convolution and GroupNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4)
+        self.head = nn.Linear(64, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x)).relu().flatten(1))
+
+
+def uneven_split():
+    """Members of 50, 33 and 20 training records: the shorter ones' batches are padded, and some they sit out."""
+    split = split_of(DATA)
+    roles = split.roles.copy()
+    for k, size in enumerate((50, 33, 20)):
+        roles[k, np.flatnonzero(roles[k] == Role.TRAIN)[size:]] = Role.UNUSED
+    return replace(split, roles=roles)
+
+
+def pruned_ensemble(dropout=0.0):
+    """Half of the first layer's weights pruned."""
+    ensemble = ensemble_of(DATA, dropout=dropout)
+    weight = ensemble.parameters["1.weight"]
+    mask = torch.arange(weight[0].numel()).view(weight[0].shape).remainder(2).bool().expand_as(weight)
+    return replace(ensemble, parameters={**ensemble.parameters, "1.weight": weight * mask}, masks={"1.weight": mask})
+
+
+def one_by_one(module, member, split, recipe, clip, masks):
+    """DP-SGD without noise for one member of three, as a person would write it; its weights after the last epoch."""
+    optimizer = torch.optim.SGD(module.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay)
+    features, labels = torch.from_numpy(DATA.features), torch.from_numpy(DATA.labels)
+    groups = [(Group(split.records(k, Role.TRAIN)),) for k in range(3)]
+    for step in plan_steps(groups, recipe.batch_size, SEEDS, 0):
+        rows = step.records[member][step.weights[member] > 0]
+        if len(rows) == 0:
+            continue
+        total = [torch.zeros_like(p) for p in module.parameters()]
+        for i in rows:
+            module.zero_grad()
+            nn.functional.cross_entropy(module(features[i : i + 1]), labels[i : i + 1]).backward()
+            own = [p.grad * masks.get(n, torch.ones(())) for n, p in module.named_parameters()]
+            length = torch.cat([g.flatten() for g in own]).norm()
+            total = [t + g / max(1.0, float(length) / clip) for t, g in zip(total, own, strict=True)]
+        for p, t in zip(module.parameters(), total, strict=True):
+            p.grad = t / len(rows)
+        optimizer.step()
+        with torch.no_grad():
+            for n, p in module.named_parameters():
+                p *= masks.get(n, torch.ones(()))
+    return module.state_dict()
+
+
+@BACKENDS
+@pytest.mark.parametrize("build", [
+    lambda: ensemble_of(DATA, dropout=0.0), lambda: ensemble_of(DATA, dropout=0.4), pruned_ensemble,
+    lambda: Ensemble.from_modules(modules(OneDropoutTwice)),
+])  # fmt: skip
+def test_without_noise_and_with_a_wide_clip_it_is_plain_training_dropout_included(build, backend):
+    ensemble, split = build(), uneven_split()
+    plain = fit(ensemble, DATA, split, SGD, seeds=SEEDS, backend=backend)
+    private = fit(ensemble, DATA, split, SGD, seeds=SEEDS, backend=backend, defense=EVERYTHING)
+    assert largest_difference(plain.ensemble, private.ensemble) < 1e-6
+    assert plain.history == private.history
+
+
+@BACKENDS
+def test_it_is_plain_training_of_a_convolution_too(backend):
+    data = blobs(shape=(1, 4, 4))
+    ensemble, split = Ensemble.from_modules(modules(GroupNormNet)), split_of(data)
+    plain = fit(ensemble, data, split, SGD, seeds=SEEDS, backend=backend)
+    private = fit(ensemble, data, split, SGD, seeds=SEEDS, backend=backend, defense=EVERYTHING)
+    assert largest_difference(plain.ensemble, private.ensemble) < 1e-6
+
+
+@BACKENDS
+@pytest.mark.parametrize("clip", [0.3, 1.0])
+def test_clipping_equals_a_loop_over_single_records(clip, backend):
+    ensemble, split, recipe = pruned_ensemble(), uneven_split(), replace(SGD, epochs=1)
+    defense = DPSGD(clip=clip, noise=0.0)
+    fitted = fit(ensemble, DATA, split, recipe, seeds=SEEDS, backend=backend, defense=defense)
+    for k in range(3):
+        masks = {name: mask[k] for name, mask in ensemble.masks.items()}
+        expected = one_by_one(ensemble.module(k), k, split, recipe, clip, masks)
+        for name, weight in fitted.ensemble.state(k).items():
+            torch.testing.assert_close(weight, expected[name], rtol=0, atol=1e-6)
+
+
+@BACKENDS
+def test_padding_has_no_gradient_and_pruned_weights_have_gradient_zero(backend):
+    SEEN.clear()
+    fit(pruned_ensemble(), DATA, uneven_split(), replace(SGD, epochs=1), seeds=SEEDS, backend=backend,
+        defense=MeanOfEach())  # fmt: skip
+    counts = [sum(len(some["1.weight"]) for some in portions) for portions in SEEN]
+    # members of 50, 33 (whose last record joins its neighbour's batch) and 20 records
+    assert sorted(counts) == sorted([16, 16, 16, 2, 16, 17, 16, 4])
+    pruned = ~pruned_ensemble().masks["1.weight"][0]
+    assert all((some["1.weight"][:, pruned] == 0).all() for portions in SEEN for some in portions)
+    assert any((some["1.weight"][:, ~pruned] != 0).any() for portions in SEEN for some in portions)
+
+
+def test_portions_of_a_batch_give_the_gradient_of_the_whole(monkeypatch):
+    def run():
+        return fit(ensemble_of(DATA), DATA, split_of(DATA), SGD, seeds=SEEDS, defense=DPSGD(0.5, 0.1)).ensemble
+
+    whole = run()
+    monkeypatch.setattr("wemem.training.per_sample.PORTION", 5 * sum(t[0].numel() for t in whole.parameters.values()))
+    SEEN.clear()
+    fit(ensemble_of(DATA), DATA, split_of(DATA), SGD, seeds=SEEDS, defense=MeanOfEach())
+    assert [len(some["1.bias"]) for some in SEEN[0]] in ([5, 5, 5, 1], [2])
+    assert largest_difference(whole, run()) < 1e-5
+
+
+def test_both_backends_train_the_same_models_noise_included():
+    defense = DPSGD(clip=0.5, noise=0.3)
+    vmapped, sequential = both_backends(ensemble_of(DATA), DATA, uneven_split(), SGD, defense=defense)
+    assert (vmapped.choice.backend, sequential.choice.backend) == ("vmapped", "sequential")
+    assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
+
+
+def test_both_backends_agree_in_a_chain_where_members_sit_steps_out():
+    defense = chain(DPSGD(clip=0.5, noise=0.3), MemoryRegularizer(threshold=0.5))
+    vmapped, sequential = both_backends(ensemble_of(DATA), DATA, split_of(DATA), SGD, defense=defense, scores=UNEVEN)
+    assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
+
+
+def test_a_model_that_cannot_be_vmapped_is_trained_too():
+    ensemble = Ensemble.from_modules(modules(lambda: Moody(by_item=True)))
+    fitted = fit(ensemble, DATA, split_of(DATA), SGD, seeds=SEEDS, defense=EVERYTHING)
+    plain = fit(ensemble, DATA, split_of(DATA), SGD, seeds=SEEDS)
+    assert fitted.choice.backend == "sequential"
+    assert largest_difference(fitted.ensemble, plain.ensemble) < 1e-6
+
+
+def test_clipping_bounds_one_record_s_part_by_the_norm_over_all_parameters():
+    gradients = {"a": torch.tensor([[3.0], [0.3], [0.0]]), "b": torch.tensor([[[4.0]], [[0.4]], [[0.0]]])}
+    [clipped] = DPSGD(clip=1.0).clipped([gradients])
+    torch.testing.assert_close(clipped["a"], torch.tensor([[0.6], [0.3], [0.0]]))
+    torch.testing.assert_close(clipped["b"], torch.tensor([[[0.8]], [[0.4]], [[0.0]]]))
+
+
+def test_noise_has_standard_deviation_noise_times_clip_over_the_number_of_records():
+    zeros = [{"w": torch.zeros(3, 20000), "b": torch.zeros(3)}, {"w": torch.zeros(5, 20000), "b": torch.zeros(5)}]
+    drawn = DPSGD(clip=2.0, noise=0.5).gradient(zeros, seed=1)
+    assert drawn["w"].std().item() == pytest.approx(2.0 * 0.5 / 8, rel=0.03)  # 6 standard errors
+    assert abs(drawn["w"].mean().item()) < 6 * 0.125 / 20000**0.5
+    assert drawn["b"].shape == ()
+
+
+def test_a_step_s_noise_follows_from_the_member_s_seed_and_the_step():
+    # a clip so small that noise is all that moves the weights, by SGD's learning rate in the first step
+    recipe = replace(SGD, epochs=1, batch_size=50, weight_decay=0.0)
+    ensemble, defense = ensemble_of(DATA, dropout=0.0), DPSGD(clip=1e-6, noise=1e6)
+    after = fit(ensemble, DATA, split_of(DATA), recipe, seeds=SEEDS, defense=defense).ensemble
+    for k, seed in enumerate(SEEDS):
+        draw = torch.Generator().manual_seed(derive_seed(seed, "dp noise", 0))
+        for name, tensor in ensemble.parameters.items():
+            expected = tensor[k] - 0.05 * torch.randn(tensor[k].shape, generator=draw) / 50
+            torch.testing.assert_close(after.parameters[name][k], expected, rtol=0, atol=1e-6)
+
+
+def test_no_two_steps_draw_the_same_noise():
+    zeros = [{"w": torch.zeros(1, 100)}]
+    draws = [DPSGD().gradient(zeros, derive_seed(s, "dp noise", step))["w"] for s in SEEDS for step in range(4)]
+    assert len({tuple(d.tolist()) for d in draws}) == 12
+
+
+@BACKENDS
+def test_the_same_seeds_give_the_same_bytes(backend):
+    def run(seeds):
+        return fit(ensemble_of(DATA), DATA, split_of(DATA), SGD, seeds=seeds, backend=backend, defense=DPSGD()).ensemble
+
+    assert same_bytes(run(SEEDS), run(SEEDS))
+    assert not same_bytes(run(SEEDS).select([2]), run([11, 12, 14]).select([2]))
+    torch.manual_seed(9)
+    assert same_bytes(run(SEEDS).select([0]), run([11, 12, 14]).select([0]))
+
+
+def test_batchnorm_is_refused_before_training_with_the_reason_and_the_remedy():
+    data = blobs(shape=(1, 4, 4))
+    ensemble = Ensemble.from_modules(modules(ConvNet))
+    for defense in (DPSGD(), chain(DPSGD(), MemoryRegularizer())):
+        with pytest.raises(InputError, match=r"BatchNorm2d at 'norm': .* other records .* use GroupNorm or LayerNorm"):
+            fit(
+                ensemble,
+                data,
+                split_of(data),
+                SGD,
+                seeds=SEEDS,
+                defense=defense,
+                on_epoch=lambda *_: pytest.fail("trained"),
+            )
+
+
+def test_a_gradient_that_is_not_finite_is_refused():
+    with pytest.raises(InputError, match="the gradient is not finite"):
+        fit(ensemble_of(DATA), DATA, split_of(DATA), replace(SGD, learning_rate=1e30), seeds=SEEDS, defense=DPSGD())
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"clip": 0}, "clip must be positive"), ({"clip": float("inf")}, "clip must be positive"),
+    ({"noise": -0.1}, "noise must be 0 or more"), ({"noise": float("nan")}, "noise must be 0 or more"),
+])  # fmt: skip
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        DPSGD(**settings)
+
+
+def test_a_study_names_it_and_a_chain_keeps_its_settings():
+    assert make_defense("dpsgd", {"noise": 0.1}) == DPSGD(clip=1.0, noise=0.1)
+    both = make_defense("dpsgd+rsw", {"noise": 0.1, "width": 0.5})
+    assert both.per_sample
+    assert both.settings["noise"] == 0.1
+    assert not make_defense("swmr").per_sample
+
+
+def test_a_chain_takes_no_second_maker_of_the_gradient():
+    for other in (MeanOfEach(), Remember()):
+        with pytest.raises(InputError, match="chain only one"):
+            chain(DPSGD(), other)
+
+
+def test_the_default_gradient_is_the_mean():
+    records = [{"w": torch.tensor([[1.0], [2.0]])}, {"w": torch.tensor([[6.0]])}]
+    assert MeanOfEach().gradient(records, seed=0)["w"].item() == 3.0
+    assert summed(records)[1] == 3
+
+
+def gaussian_epsilon(mu, delta):
+    """Exact ε of the Gaussian mechanism (Balle & Wang, ICML 2018)."""
+
+    def excess(e):
+        return norm.cdf(mu / 2 - e / mu) - np.exp(e) * norm.cdf(-mu / 2 - e / mu) - delta
+
+    return brentq(excess, 0, 50)
+
+
+@pytest.fixture(scope="module")
+def opacus():
+    return pytest.importorskip("opacus")
+
+
+@pytest.mark.usefixtures("opacus")
+def test_epsilon_is_below_the_published_one_and_above_the_limit_for_many_steps():
+    # Abadi et al., section 3.2: q = 0.01, σ = 4, 10000 steps, δ = 1e-5 give ε of about 1.26 by looser moments
+    limit = gaussian_epsilon(0.01 * np.sqrt(10000 * np.expm1(1 / 16)), 1e-5)
+    assert limit < epsilon(4.0, 0.01, 10000, 1e-5) < 1.26
+
+
+@pytest.mark.usefixtures("opacus")
+@pytest.mark.parametrize(("noise", "steps"), [(1.0, 1), (4.0, 4), (5.0, 50)])
+def test_epsilon_of_whole_batches_is_a_close_upper_bound_of_the_gaussian_mechanism_s(noise, steps):
+    exact = gaussian_epsilon(np.sqrt(steps) / noise, 1e-5)
+    assert exact <= epsilon(noise, 1.0, steps, 1e-5) < 1.1 * exact
+
+
+@pytest.mark.usefixtures("opacus")
+def test_epsilon_falls_with_noise_and_grows_with_steps_rate_and_smaller_delta():
+    base = epsilon(1.0, 0.05, 100, 1e-5)
+    assert epsilon(2.0, 0.05, 100, 1e-5) < base
+    assert epsilon(1.0, 0.05, 200, 1e-5) > base
+    assert epsilon(1.0, 0.10, 100, 1e-5) > base
+    assert epsilon(1.0, 0.05, 100, 1e-6) > base
+
+
+@pytest.mark.usefixtures("opacus")
+def test_epsilon_of_little_noise_is_large_and_of_none_infinite():
+    assert epsilon(0.0, 0.05, 100, 1e-5) == np.inf
+    assert 1e4 < epsilon(0.01, 0.05, 100, 1e-5) < np.inf
+    assert 1e2 < epsilon(0.1, 0.05, 100, 1e-5) < epsilon(0.01, 0.05, 100, 1e-5)
+
+
+@pytest.mark.usefixtures("opacus")
+def test_the_smallest_epsilon_is_given_without_a_warning():
+    assert 0 < epsilon(100.0, 0.001, 1, 1e-5) < 0.3
+
+
+def test_without_opacus_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opacus", None)
+    monkeypatch.setitem(sys.modules, "opacus.accountants", None)
+    with pytest.raises(InputError, match=r"pip install wemem\[dp\]"):
+        epsilon(1.0, 0.1, 10, 1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"noise": -1}, {"sample_rate": 0}, {"sample_rate": 2}, {"steps": 0}, {"delta": 1}])
+def test_what_epsilon_cannot_take_is_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        epsilon(**{"noise": 1.0, "sample_rate": 0.1, "steps": 10, "delta": 1e-5, **wrong})
