@@ -137,6 +137,30 @@ def audit(
     _print_plainly(console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}")
 
 
+@app.command()
+def gate(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
+    max_tpr: Annotated[float | None, typer.Option(help="Largest TPR at the FPR below, as a fraction.")] = None,
+    at_fpr: Annotated[float, typer.Option(help="The FPR of --max-tpr: 0.1, 0.01 or 0.001.")] = 0.01,
+    min_accuracy: Annotated[float | None, typer.Option(help="Smallest test accuracy.")] = None,
+    max_auc: Annotated[float | None, typer.Option(help="Largest AUC.")] = None,
+    max_balanced_accuracy: Annotated[float | None, typer.Option(help="Largest balanced accuracy.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Check this defense only; may be repeated.")] = None,
+) -> None:
+    """Check what models leak and achieve against limits: exit code 0 if all hold, 1 if one does not."""
+    from wemem.render.gate import Limits, check
+    from wemem.render.read import read_results
+    from wemem.render.wording import printable
+
+    limits = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy)
+    checked = [(folder, check(read_results(folder), limits, label or ())) for folder in folders]
+    for folder, checks in checked:
+        for one in checks:
+            _print_plainly(Console(), str(one) if len(folders) == 1 else f"{printable(str(folder))}: {one}")
+    if not all(one.passed for _, checks in checked for one in checks):
+        raise typer.Exit(1)
+
+
 def _settings(given: list[str] | None, non_adaptive: bool) -> list[str]:
     return [*(given or []), *(["non_adaptive=true"] if non_adaptive else [])]
 
