@@ -50,6 +50,17 @@ def test_a_run_prints_tables_and_says_where_everything_is(study, capsys, monkeyp
         assert expected in printed
 
 
+def test_a_comparison_sets_the_one_that_leaks_least_against_the_others(study, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["wemem", "compare", str(study), "--out", "out"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    printed = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "another seed may show otherwise" in printed
+    rows = Path("out/runs.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3  # the heading; dense, undefended and rsw under one attack each
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

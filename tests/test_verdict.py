@@ -8,7 +8,7 @@ from scipy.stats import t
 
 from results_example import make_results
 from wemem.errors import InputError
-from wemem.render.verdict import Comparison, pairwise, sentences
+from wemem.render.verdict import Comparison, leaders, pairwise, sentences
 
 
 def differing(seeds: int = 3) -> dict[str, Any]:
@@ -118,3 +118,14 @@ def test_pair_of_two_that_are_asked_for_is_told_once():
 def test_unknown_label_is_refused_with_the_nearest():
     with pytest.raises(InputError, match="did you mean 'swmr'"):
         sentences(make_results(), ["smwr"])
+
+
+def test_the_leaders_are_those_that_leak_least_by_either_headline_and_never_the_dense_model():
+    results = differing()
+    assert leaders(results) == ["swmr"]
+    for run in results["runs"]:
+        run["attacks"]["lira"]["tpr_at_fpr"]["0.01"] = 0.1 if run["defense"] == "rsw" else 0.3
+    assert leaders(results) == ["swmr", "rsw"]
+    for run in results["runs"]:
+        run["defense"] = "dense" if run["defense"] == "swmr" else run["defense"]
+    assert leaders(results) == ["rsw"]

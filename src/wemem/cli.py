@@ -54,6 +54,35 @@ def run(
 
 
 @app.command()
+def compare(
+    study: Annotated[Path, typer.Argument(help="A study file, such as studies/compare-location.toml.")],
+    out: Out,
+    set_: Overrides = None,
+    data: Data = None,
+    non_adaptive: Annotated[
+        bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
+    ] = False,
+    store: StoreFolder = None,
+) -> None:
+    """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
+    from wemem.render.csv_tables import write_runs_csv
+    from wemem.render.progress import LiveProgress
+    from wemem.render.verdict import leaders, sentences
+    from wemem.study.study import read_study, run_into
+
+    config = read_study(study, _settings(set_, non_adaptive), data=data)
+    console = Console()
+    with LiveProgress(console) as progress:
+        results = run_into(config, out, store, progress)
+    write_runs_csv(results, out / "runs.csv")
+    _print_results(console, results)
+    _print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
+    for line in sentences(results, leaders(results)):
+        _print_plainly(console, line)
+    _print_plainly(console, f"\nResults {out / 'results.json'}, every figure as a table {out / 'runs.csv'}")
+
+
+@app.command()
 def prune(
     out: Out,
     weights: Weights = None,

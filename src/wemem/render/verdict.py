@@ -94,6 +94,16 @@ def sentences(results: Mapping[str, Any], of: Sequence[str]) -> list[str]:
     ]
 
 
+def leaders(results: Mapping[str, Any]) -> list[str]:
+    """The labels that leak least by each of :data:`MEASURES`, on average over their runs; the dense model is none.
+
+    They were chosen by the very figures that :func:`sentences` compares, which flatters them a little.
+    """
+    pruned = [arm for arm in arms(results) if arm.defense != "dense" and arm.attacks]
+    least = [min(pruned, key=lambda arm: arm.strongest(metric)[1].value).label for metric in MEASURES if pruned]
+    return list(dict.fromkeys(least))
+
+
 def _compare(ours: Arm, theirs: Arm) -> Comparison:
     common = [attack for attack in ours.attacks if attack in theirs.attacks]
     first, second = ({run["seed"]: run["accuracy"]["test"] for run in arm.runs} for arm in (ours, theirs))
