@@ -89,7 +89,7 @@ def prune(
     members: Members = None,
     data: Data = None,
     model: ModelKind = None,
-    defense: Annotated[str, typer.Option(help="rsw, rmr, swmr, undefended, a chain a+b, or module:Class.")] = "swmr",
+    defense: Annotated[str, typer.Option(help="swmr, oosd or any other, a chain a+b, or module:Class.")] = "swmr",
     study: StudyFile = None,
     set_: Overrides = None,
     store: StoreFolder = None,
