@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from wemem.audit.intervals import Estimate, corrected_level, mean_interval
+from wemem.errors import InputError
+from wemem.resolve import did_you_mean
 
 Run = Mapping[str, Any]
 
@@ -78,6 +80,18 @@ def arms(results: Mapping[str, Any]) -> list[Arm]:
         Arm(label, groups[label, sparsity][0]["defense"], sparsity, tuple(groups[label, sparsity]))
         for label, sparsity in sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
     ]
+
+
+def require_labels(rows: Sequence[Arm], labels: Sequence[str]) -> None:
+    """Refuse a label that no arm has.
+
+    Raises:
+        InputError: with the nearest one that there is.
+    """
+    known = list(dict.fromkeys(arm.label for arm in rows))
+    for label in labels:
+        if label not in known:
+            raise InputError(f"expected a label among {', '.join(known)}, got {label!r}{did_you_mean(label, known)}")
 
 
 def over_seeds(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:

@@ -11,9 +11,8 @@ from typing import Any
 from wemem.audit.intervals import Estimate
 from wemem.audit.report import FPRS
 from wemem.errors import InputError
-from wemem.render.arms import Arm, arms
+from wemem.render.arms import Arm, arms, require_labels
 from wemem.render.wording import interval, per_cent, printable
-from wemem.resolve import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,7 @@ def check(results: Mapping[str, Any], limits: Limits, labels: Sequence[str] = ()
         InputError: an unknown label, no arm to check, or an arm that no attack was run on.
     """
     rows = arms(results)
-    known = list(dict.fromkeys(arm.label for arm in rows))
-    for label in labels:
-        if label not in known:
-            listed = ", ".join(known)
-            raise InputError(f"expected a label among {listed}, got {label!r}{did_you_mean(label, known)}")
+    require_labels(rows, labels)
     chosen = [arm for arm in rows if (arm.label in labels if labels else arm.defense != "dense")]
     if not chosen:
         raise InputError("expected a pruned model to check, got only the dense one; name it, --label dense")

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from wemem.audit.intervals import Estimate
-from wemem.errors import InputError
-from wemem.render.arms import Arm, arms
+from wemem.render.arms import Arm, arms, require_labels
 from wemem.render.summary import by_seed
 from wemem.render.wording import per_cent, printable
-from wemem.resolve import did_you_mean
 
 #: The measures of leakage that are compared, and their words.
 MEASURES = {"balanced_accuracy": "by attack accuracy", "tpr_at_0.01": "by training records found at 1 % FPR"}
@@ -81,10 +79,7 @@ def sentences(results: Mapping[str, Any], of: Sequence[str]) -> list[str]:
     Raises:
         InputError: an unknown label.
     """
-    known = list(dict.fromkeys(run["label"] for run in results["runs"]))
-    for label in of:
-        if label not in known:
-            raise InputError(f"expected a label among {', '.join(known)}, got {label!r}{did_you_mean(label, known)}")
+    require_labels(arms(results), of)
     compared, order = pairwise(results), list(dict.fromkeys(of))
     return [
         _sentence(one)
