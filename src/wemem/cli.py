@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from wemem.errors import InputError
+
+if TYPE_CHECKING:
+    from wemem.study.config import StudyConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -18,6 +21,9 @@ ModelKind = Annotated[str | None, typer.Option(help="Model: fc, or module:factor
 Weights = Annotated[Path | None, typer.Option(help="A trained model's weights (.safetensors).")]
 Members = Annotated[Path | None, typer.Option(help="The records it was trained on (.csv, .parquet or .npz).")]
 StudyFile = Annotated[Path | None, typer.Option(help="A study file that says how models are trained and pruned.")]
+NonAdaptive = Annotated[
+    bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
+]
 StoreFolder = Annotated[Path | None, typer.Option(help="Where stages are kept; .store beside the out folder.")]
 
 
@@ -34,20 +40,15 @@ def run(
     data: Data = None,
     weights: Weights = None,
     members: Members = None,
-    non_adaptive: Annotated[
-        bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
-    ] = False,
+    non_adaptive: NonAdaptive = False,
     store: StoreFolder = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
-    from wemem.render.progress import LiveProgress
-    from wemem.study.study import read_study, run_into
+    from wemem.study.study import read_study
 
     config = read_study(study, _settings(set_, non_adaptive), data=data, weights=weights, members=members)
     console = Console()
-    with LiveProgress(console) as progress:
-        results = run_into(config, out, store, progress)
-    _print_results(console, results)
+    _run_and_print(console, config, out, store)
     _print_plainly(
         console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}"
     )
@@ -59,23 +60,18 @@ def compare(
     out: Out,
     set_: Overrides = None,
     data: Data = None,
-    non_adaptive: Annotated[
-        bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
-    ] = False,
+    non_adaptive: NonAdaptive = False,
     store: StoreFolder = None,
 ) -> None:
     """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
     from wemem.render.csv_tables import write_runs_csv
-    from wemem.render.progress import LiveProgress
     from wemem.render.verdict import leaders, sentences
-    from wemem.study.study import read_study, run_into
+    from wemem.study.study import read_study
 
     config = read_study(study, _settings(set_, non_adaptive), data=data)
     console = Console()
-    with LiveProgress(console) as progress:
-        results = run_into(config, out, store, progress)
+    results = _run_and_print(console, config, out, store)
     write_runs_csv(results, out / "runs.csv")
-    _print_results(console, results)
     _print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
     for line in sentences(results, leaders(results)):
         _print_plainly(console, line)
@@ -126,9 +122,7 @@ def audit(
     ] = None,
     train: Annotated[str | None, typer.Option(help="With --predict: module:function that trains one shadow.")] = None,
     attacks: Annotated[str | None, typer.Option(help="ten, quick, threshold, all, or names joined by commas.")] = None,
-    non_adaptive: Annotated[
-        bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
-    ] = False,
+    non_adaptive: NonAdaptive = False,
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
     set_: Overrides = None,
@@ -192,6 +186,16 @@ def gate(
 
 def _settings(given: list[str] | None, non_adaptive: bool) -> list[str]:
     return [*(given or []), *(["non_adaptive=true"] if non_adaptive else [])]
+
+
+def _run_and_print(console: Console, config: "StudyConfig", out: Path, store: Path | None) -> dict[str, Any]:
+    from wemem.render.progress import LiveProgress
+    from wemem.study.study import run_into
+
+    with LiveProgress(console) as progress:
+        results = run_into(config, out, store, progress)
+    _print_results(console, results)
+    return results
 
 
 def _print_results(console: Console, results: dict[str, Any]) -> None:
