@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -35,7 +38,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
         ...
     wemem.errors.InputError: point expected keys among x, y, got 'yy'; did you mean 'y'?
     """
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    known = [f.name for f in fields(cls)]
     for key in table:
         if key not in known:
             listed = ", ".join(known) or "none"
