@@ -1,6 +1,7 @@
 """Defenses that replace the loss: their limits, sums done by hand, padding, extreme logits and both backends."""
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -188,3 +189,17 @@ def test_settings_out_of_range_are_refused_in_one_line(build, message):
     with pytest.raises(InputError, match=message) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+class Alike:
+    """Draws the same number every time, the tie that a random generator hardly ever shows."""
+
+    def random(self, shape, dtype):
+        return np.full(shape, 0.999999, dtype)
+
+
+def test_equal_draws_are_still_released_as_different_scores_in_the_models_order():
+    logits = np.array([[3.0, -1.0, 9.0, 2.0], [0.0, 1.0, 2.0, 3.0]], np.float32)
+    released = HAMP().release(logits, cast("np.random.Generator", Alike()))
+    assert (released.argsort(1) == logits.argsort(1)).all()
+    assert all(len(set(row)) == 4 for row in released.tolist())
