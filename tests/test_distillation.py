@@ -15,6 +15,7 @@ from wemem.pruning import Pruning, Schedule
 from wemem.randomness import derive_seed
 from wemem.study.config import parse_study
 from wemem.study.progress import Silent
+from wemem.study.run import run_study
 from wemem.study.stages import Stages
 from wemem.study.store import Store
 from wemem.training import Recipe, fit
@@ -115,7 +116,7 @@ def test_every_train_record_is_held_out_from_exactly_as_many_teachers(count, dra
     times = draw.draw(st.integers(1, count - 1))
     data = blobs()
     split = split_of(data, members=2)
-    parts = held_out(split, count, times, seeds=[3, 4])
+    parts = held_out(split, Teachers(count, times), seeds=[3, 4])
     for k in range(2):
         own = parts.roles[k * count : (k + 1) * count]
         train, rest = split.records(k, Role.TRAIN), np.flatnonzero(split.roles[k] != Role.TRAIN)
@@ -128,7 +129,7 @@ def test_every_train_record_is_held_out_from_exactly_as_many_teachers(count, dra
 def test_cross_fitting_holds_out_the_same_share_of_every_class():
     data = blobs(300)
     split = split_of(data, members=1, train=200)
-    parts = held_out(split, 5, 1, seeds=[0])
+    parts = held_out(split, Teachers(5, 1), seeds=[0])
     for label in range(data.classes):
         sizes = [int((data.labels[parts.records(t, Role.AUDIT)] == label).sum()) for t in range(5)]
         assert max(sizes) - min(sizes) <= 1
@@ -142,7 +143,7 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
     stages = Stages(config, data, Store(tmp_path / "store"), Silent())
     taught = stages.teach("test", split, seeds, defense)
     assert taught is not None
-    parts = held_out(split, 4, 2, seeds)
+    parts = held_out(split, Teachers(4, 2), seeds)
     k, record = 1, int(split.records(1, Role.TRAIN)[7])
     teachers = [k * 4 + t for t in range(4) if parts.roles[k * 4 + t, record] == Role.AUDIT]
     predicted = []
@@ -160,7 +161,7 @@ def test_a_record_s_own_label_does_not_reach_its_targets(tmp_path):
     study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
     data = study.data.load()
     split = split_of(data, members=1, train=120, dev=40)
-    parts = held_out(split, 5, 1, seeds=[0])
+    parts = held_out(split, Teachers(5, 1), seeds=[0])
     record = int(split.records(0, Role.TRAIN)[3])
     (teacher,) = [t for t in range(5) if parts.roles[t, record] == Role.AUDIT]
     labels = data.labels.copy()
@@ -191,6 +192,24 @@ def test_learning_from_nobody_is_refused():
     data = blobs()
     with pytest.raises(InputError, match="learns from teachers"):
         fit(ensemble_of(data), data, split_of(data), SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation())
+
+
+@pytest.mark.parametrize(("model", "defense", "message"), [
+    ({"kind": "fc"}, {"kind": "oosd", "teachers": 400, "held_out": 399}, "every class among the train"),
+    ({"kind": "test_distillation:with_batch_norm"}, {"kind": "dpsgd"}, "without BatchNorm"),
+])  # fmt: skip
+def test_what_cannot_be_trained_so_is_refused_before_any_training(model, defense, message, tmp_path):
+    table = small_study.table(small_study.write_data(tmp_path), defenses=["undefended", defense], model=model)
+    store = Store(tmp_path / "store")
+    with pytest.raises(InputError, match=message):
+        next(run_study(parse_study(table), store, Silent()))
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
+def with_batch_norm(input_shape, classes):
+    return torch.nn.Sequential(
+        torch.nn.Linear(input_shape[0], 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 8), torch.nn.Linear(8, classes)
+    )
 
 
 def test_a_chain_with_the_window_keeps_teachers_and_the_fewest_epochs():

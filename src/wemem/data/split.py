@@ -280,24 +280,52 @@ def subsets(
     return Split(roles, labels, "subsets")
 
 
-def held_out(split: Split, count: int, times: int, seeds: Sequence[int]) -> Split:
-    """For every member ``count`` models on parts of its own train records, each record held out from ``times`` of them.
+@dataclass(frozen=True)
+class Teachers:
+    """Models that a member's training records are split over, so that some did not train on a record.
 
-    A class's records are spread evenly over the models, so that ``times=1`` is stratified cross-fitting. Dev records
+    Args:
+        count: models a member has.
+        held_out: how many of them each record is held out from; its targets are the mean of what those predict.
+
+    Raises:
+        InputError: fewer than two models, or records that all or none of them train on.
+    """
+
+    count: int
+    held_out: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.held_out < self.count:
+            raise InputError(
+                f"expected each record to be held out from 1 to {self.count - 1} of {self.count} teachers, got "
+                f"{self.held_out}; give two teachers or more, of which some train on it and some do not"
+            )
+
+    @property
+    def trainings(self) -> int:
+        """Of how many models on all of the records the work is."""
+        return self.count - self.held_out
+
+
+def held_out(split: Split, teachers: Teachers, seeds: Sequence[int]) -> Split:
+    """The teachers of every member: models on parts of its own train records.
+
+    A class's records are spread evenly over the models, so that one held out is stratified cross-fitting. Dev records
     are the member's own; records that are held out are audited.
 
     Args:
         split: roles (K, N) of the members.
-        count: models of a member.
-        times: models that each record is held out from.
+        teachers: how many a member has, and from how many of them a record is held out.
         seeds: one per member.
 
     Returns:
-        Roles (K * count, N), member by member.
+        Roles (K * teachers.count, N), member by member.
 
     Raises:
         InputError: a class with too few train records for every model to see one.
     """
+    count, times = teachers.count, teachers.held_out
     roles = np.zeros((split.members, count, len(split.labels)), np.int8)
     for k, seed in enumerate(seeds):
         rng = generator(seed, "split/held out", count, times)

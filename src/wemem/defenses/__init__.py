@@ -5,7 +5,8 @@ from dataclasses import fields
 from inspect import isabstract
 from typing import Any
 
-from wemem.defenses.base import Batch, Defense, RecordGradients, Teachers, TrainingRecords, Undefended
+from wemem.data.split import Teachers
+from wemem.defenses.base import Batch, Defense, RecordGradients, TrainingRecords, Undefended
 from wemem.defenses.chain import Chain, chain
 from wemem.defenses.distillation import OutOfSampleDistillation
 from wemem.defenses.dp_sgd import DPSGD

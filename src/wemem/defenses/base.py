@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from wemem.data.batches import Group
+from wemem.data.split import Teachers
 from wemem.errors import InputError
 
 
@@ -89,29 +90,6 @@ class Batch:
 
 #: The gradients of some of one member's records, each record's own: for every parameter a tensor ``(B, ...)``.
 RecordGradients = dict[str, Float[Tensor, "B ..."]]
-
-
-@dataclass(frozen=True)
-class Teachers:
-    """Models that a member's training records are split over, so that some did not train on a record.
-
-    Args:
-        count: models a member has.
-        held_out: how many of them each record is held out from; its targets are the mean of what those predict.
-
-    Raises:
-        InputError: fewer than two models, or records that all or none of them train on.
-    """
-
-    count: int
-    held_out: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.held_out < self.count:
-            raise InputError(
-                f"expected each record to be held out from 1 to {self.count - 1} of {self.count} teachers, got "
-                f"{self.held_out}; give two teachers or more, of which some train on it and some do not"
-            )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from wemem.data.batches import Group
-from wemem.defenses.base import Batch, Defense, RecordGradients, Teachers, TrainingRecords, Undefended
+from wemem.data.split import Teachers
+from wemem.defenses.base import Batch, Defense, RecordGradients, TrainingRecords, Undefended
 from wemem.errors import InputError
 
 

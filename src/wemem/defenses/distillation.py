@@ -23,7 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from wemem.defenses.base import Batch, Defense, Teachers
+from wemem.data.split import Teachers
+from wemem.defenses.base import Batch, Defense
 from wemem.errors import InputError
 
 

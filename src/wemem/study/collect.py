@@ -47,7 +47,11 @@ def disjoint_signals(
         extras["dense"] = dense["logits"]
     if "trajectory" in wanted:
         title = world.title(f"query the rounds of {label}")
-        seen = [world.stages.query(title, stage, records, frozenset(), seed=seed, defense=defense) for stage in rounds]
+        # turn 0, the last round's, is what was answered above
+        seen = [
+            world.stages.query(title, stage, records, frozenset(), seed=seed, defense=defense, turn=turn)
+            for turn, stage in zip(reversed(range(len(rounds))), rounds, strict=True)
+        ]
         keys += [round_key for round_key, _ in seen]
         extras["trajectory"] = np.stack([arrays["logits"] for _, arrays in seen], axis=2)
     signals = Signals(
@@ -66,13 +70,9 @@ def shared_signals(
     wanted, seed = needs(world.config.attacks, "shared"), derive_seed(world.seed, "queries")
     title = world.title(f"query {label} and its references")
     parts = [
-        # a seed of its own for each stage, so that no two models draw their answers alike
-        world.stages.query(
-            title, stage, records, wanted, defense=defense,
-            seed=derive_seed(seed, "stage", i) if defense is not None and defense.alters_answers else seed,
-        )
-        for i, stage in enumerate((victim, *references))
-    ]  # fmt: skip
+        world.stages.query(title, stage, records, wanted, seed=seed, defense=defense, turn=turn)
+        for turn, stage in enumerate((victim, *references))
+    ]
     kept = [slice(0, 1), *[slice(None)] * len(references)]
     arrays = {
         name: np.concatenate([found[name][part] for (_, found), part in zip(parts, kept, strict=True)])

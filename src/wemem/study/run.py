@@ -16,7 +16,7 @@ from wemem.audit.in_turn import TargetsResult, leave_one_out
 from wemem.audit.report import AttackResult, AuditReport, attack_result
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split
+from wemem.data.split import Role, Split, held_out
 from wemem.defenses import Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.pruning import Pruning
@@ -118,14 +118,18 @@ def audited_splits(world: World) -> list[Split]:
 
 
 def require_feasible(world: World, splits: Sequence[Split]) -> None:
-    """Refuse before any training what would fail after it: a defense that does not fit the classes, too few records.
+    """Refuse before any training what would fail after it: a defense that fits the model, classes or records not.
 
     Raises:
-        InputError: as the defense's plan or the reference models' split says.
+        InputError: as the defense's plan or refusal, the teachers' or the reference models' split says.
     """
-    labels = world.data.labels
+    labels, model = world.data.labels, world.stages.blank([0]).template
     for defense in world.config.defenses.values():
+        if (reason := defense.refusal(model)) is not None:
+            raise InputError(reason)
         for split in splits:
+            if defense.taught_by is not None:
+                held_out(split, defense.taught_by, seeds=range(split.members))
             for k in range(split.members):
                 train = split.records(k, Role.TRAIN)
                 defense.plan(0, (Group(train),), TrainingRecords(train, labels, np.zeros(len(labels)), seed=0))
@@ -212,6 +216,5 @@ def expected_work(config: StudyConfig, records: int, defenses: int) -> float:
     dense = models + subset + (max(references, whole_chunks) if references and scored else references)
     pruned = config.pruning.rounds * (models + references) * defenses * len(config.pruning.sparsities)
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
-    parts = [defense.taught_by for defense in config.defenses.values() if defense.taught_by is not None]
-    dense += sum((models + references) * (part.count - part.held_out) for part in parts)
+    dense += (models + references) * sum(d.taught_by.trainings for d in config.defenses.values() if d.taught_by)
     return len(config.seeds) * shown * (dense * epochs[0] + pruned * epochs[1])

@@ -59,8 +59,10 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "made_as": UNKNOWN})
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
     subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
+    teachers = defense.taught_by.trainings if defense.taught_by else 0
     progress.plan(
-        subsets * training_work(split, config.training) + pruning.schedule.rounds * training_work(split, pruning.recipe)
+        (subsets + teachers) * training_work(split, config.training)
+        + pruning.schedule.rounds * training_work(split, pruning.recipe)
     )
     scores = [world.defender_scores if defense.needs_scores else None]
     rounds = stages.prune(

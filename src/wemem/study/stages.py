@@ -175,7 +175,7 @@ class Stages:
         asked = defense.taught_by
         if asked is None:
             return None
-        parts = held_out(split, asked.count, asked.held_out, seeds)
+        parts = held_out(split, asked, seeds)
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(asked.count)]
         stages = self.train_in_chunks(f"{title}: teachers", parts, own_seeds)
 
@@ -278,7 +278,7 @@ class Stages:
 
     def query(
         self, title: str, stage: Stage, records: Int64[np.ndarray, " N"], needs: frozenset[str], *, seed: int,
-        defense: Defense | None = None,
+        defense: Defense | None = None, turn: int = 0,
     ) -> tuple[Key, Arrays]:  # fmt: skip
         """What an adversary sees of a stage's models on some records, with the key of it.
 
@@ -289,16 +289,18 @@ class Stages:
             needs: names of :data:`~wemem.signals.EXTRAS`.
             seed: of the queries.
             defense: the one that the models answer under, if it alters answers.
+            turn: tells stages that are queried with one seed apart, so that no two models draw their answers alike.
         """
         altered = defense if defense is not None and defense.alters_answers else None
+        drawn = derive_seed(seed, "answers", turn)
 
         def compute() -> Computed:
-            answering = stage.ensemble if altered is None else Released(stage.ensemble, altered, seed=seed)
+            answering = stage.ensemble if altered is None else Released(stage.ensemble, altered, seed=drawn)
             return query_models(answering, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
 
         own = key(
             "signals", models=stage.key, data=self.data.fingerprint, records=records.tolist(), needs=sorted(needs),
-            seed=seed, **({} if altered is None else {"answers": identity(altered)}),
+            seed=seed, **({} if altered is None else {"answers": identity(altered), "turn": turn}),
         )  # fmt: skip
         return own, self.remember(title, own, compute).arrays
 
