@@ -17,7 +17,7 @@ from wemem.attacks.rmia import OFFLINE_A, Rmia, RmiaOffline, chosen_mean, domina
 from wemem.audit.metrics import auc, true_positive_rate
 from wemem.data.split import Role
 from wemem.errors import InputError
-from wemem.signals import logit_confidence
+from wemem.signals import Signals, logit_confidence
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -140,14 +140,20 @@ def test_one_variance_per_record_needs_two_models_on_a_side():
         lira_online(np.zeros((3, 4)), trained, np.zeros(4), variance="record")
 
 
-def test_variance_is_per_record_from_sixteen_models_on():
+def test_variance_is_per_record_from_sixty_four_models_on():
     """In the target's attack and in those that set its threshold, which have a model less."""
-    everyone = shared(0.0)
+    rng = np.random.default_rng(0)
+    halves = rng.permuted(np.repeat([[1, 3]], 32, axis=0).repeat(20, axis=1), axis=1).astype(np.int8)
+    logits, labels = rng.normal(size=(64, 40, 5)).astype(np.float32), np.arange(40) % 5
+    many = Signals(
+        logits, labels, np.concatenate([halves, 4 - halves]), np.arange(40), "shared", ("made",) * 64
+    )  # fmt: skip
     per_record, common = Lira(variance="record"), Lira(variance="global")
-    for signals, attack in ((everyone.without(0), per_record), (everyone.select(list(range(15))), common)):
+    for signals, attack in ((many, per_record), (many.without(63), common)):
         automatic, chosen = Lira().judge(signals), attack.judge(signals)
         np.testing.assert_array_equal(automatic.score, chosen.score)
         np.testing.assert_array_equal(automatic.threshold, chosen.threshold)
+    assert not np.array_equal(per_record.judge(many).score, common.judge(many).score)
 
 
 def test_augmented_queries_are_averaged_and_help():

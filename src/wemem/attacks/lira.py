@@ -27,8 +27,9 @@ Variance = Literal["record", "global"]
 
 #: Records taken at a time: the working copies of 64 models' values then fit the cache.
 BLOCK = 2048
-#: Models, the target among them, from which on every record has a variance of its own.
-PER_RECORD_MODELS = 16
+#: Models, the target among them, from which on every record has a variance of its own: the paper's number. With fewer
+#: its estimate is so noisy that the attack is weaker (on Location with 17 models, under every defense; benchmarks/).
+PER_RECORD_MODELS = 64
 #: Reference models that every record must have on a side for that. Attacking one of them in the target's place
 #: takes at most one more away, and two values are the fewest that have a spread.
 PER_RECORD_SIDE = 3
@@ -153,10 +154,9 @@ class ReferenceLikelihood(Attack):
     """What both forms of LiRA share.
 
     Args:
-        variance: ``record``, ``global``, or ``auto``: per record from :data:`PER_RECORD_MODELS` = 16 models on, the
-            target counted (a victim with 16 reference models; or 16 attacked in turn, of which 14 are then compared
-            with: see :func:`~wemem.attacks.reference.references`), provided that every record has at least
-            :data:`PER_RECORD_SIDE` = 3 reference models on each side that is used; else global.
+        variance: ``record``, ``global``, or ``auto``: per record from :data:`PER_RECORD_MODELS` = 64 models on, the
+            target counted, provided that every record has at least :data:`PER_RECORD_SIDE` = 3 reference models on each
+            side that is used; else global.
             The target and the models its threshold is chosen on are treated alike.
         augmented: use the augmented queries if the signals have them: the mean over queries of each one's score by
             normals of its own, as in the authors' code (the log of the product of normals, divided by their number).
