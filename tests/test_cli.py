@@ -40,22 +40,23 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatc
     return lines[0]
 
 
-def test_a_run_prints_tables_and_says_where_everything_is(study, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["wemem", "run", str(study), "--out", "out"])
+def done(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a command prints that succeeds."""
+    monkeypatch.setattr(sys, "argv", ["wemem", *arguments])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
-    printed = capsys.readouterr().out
     assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_a_run_prints_tables_and_says_where_everything_is(study, capsys, monkeypatch):
+    printed = done(["run", str(study), "--out", "out"], capsys, monkeypatch)
     for expected in ("undefended", "rsw", "confidence", "chance", "results.json", "per_sample.parquet"):
         assert expected in printed
 
 
 def test_a_comparison_sets_the_one_that_leaks_least_against_the_others(study, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["wemem", "compare", str(study), "--out", "out"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    printed = capsys.readouterr().out
-    assert stopped.value.code == 0
+    printed = done(["compare", str(study), "--out", "out"], capsys, monkeypatch)
     assert "another seed may show otherwise" in printed
     rows = Path("out/runs.csv").read_text().splitlines()
     assert len(rows) == 1 + 3  # the heading; dense, undefended and rsw under one attack each

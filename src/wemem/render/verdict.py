@@ -19,6 +19,10 @@ from wemem.render.wording import per_cent, printable
 MEASURES = {"balanced_accuracy": "by attack accuracy", "tpr_at_0.01": "by training records found at 1 % FPR"}
 
 
+#: Said once, below all pairs.
+ONE_SEED = "Of one shared seed there is no interval over seeds: another seed may show otherwise, so run more."
+
+
 @dataclass(frozen=True)
 class Gap:
     """How much one arm is above another, as a mean over seeds.
@@ -76,17 +80,19 @@ def sentences(results: Mapping[str, Any], of: Sequence[str]) -> list[str]:
         results: the content of ``results.json``.
         of: labels. A pair of two of them is told of once, from the side of the one named first.
 
+    Returns:
+        The sentences, and a warning below them if one rests on a single seed.
+
     Raises:
         InputError: an unknown label.
     """
     require_labels(arms(results), of)
     compared, order = pairwise(results), list(dict.fromkeys(of))
-    return [
-        _sentence(one)
-        for i, label in enumerate(order)
-        for one in compared
-        if one.defense == label and one.rival not in order[:i]
+    told = [
+        one for i, label in enumerate(order) for one in compared if one.defense == label and one.rival not in order[:i]
     ]
+    alone = any(len(one.seeds) == 1 for one in told)
+    return [*map(_sentence, told), *([ONE_SEED] if alone else [])]
 
 
 def leaders(results: Mapping[str, Any]) -> list[str]:
@@ -163,7 +169,7 @@ def _ends(gap: Gap, first: bool) -> str:
 
 def _on_seeds(one: Comparison) -> str:
     if len(one.seeds) == 1:
-        return "one shared seed: there is no interval over seeds, and another seed may show otherwise"
+        return "one shared seed"
     told = f"{len(one.seeds)} seeds"
     alike = any(gap.interval is None for gap in (*one.leakage.values(), one.accuracy))
     return f"{told}; where no interval stands, all seeds differ by the same, which is no certainty" if alike else told
