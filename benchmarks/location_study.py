@@ -38,6 +38,9 @@ class StopWatch:
     def end(self, *, stored):
         self.seconds[self.kind] += time.perf_counter() - self.start
 
+    def tell(self, message):
+        print(message)
+
     def warn(self, message):
         print(message)
 

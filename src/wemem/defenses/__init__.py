@@ -6,7 +6,8 @@ from inspect import isabstract
 from typing import Any
 
 from wemem.data.split import Teachers
-from wemem.defenses.base import Batch, Defense, RecordGradients, TrainingRecords, Undefended
+from wemem.defenses.auto import Auto
+from wemem.defenses.base import Batch, Defense, Observation, RecordGradients, TrainingRecords, Undefended
 from wemem.defenses.chain import Chain, chain
 from wemem.defenses.distillation import OutOfSampleDistillation
 from wemem.defenses.dp_sgd import DPSGD
@@ -14,6 +15,7 @@ from wemem.defenses.early_stopping import EarlyStopping
 from wemem.defenses.hamp import HAMP
 from wemem.defenses.label_smoothing import LabelSmoothing
 from wemem.defenses.memory_regularizer import MemoryRegularizer
+from wemem.defenses.online import OnlineController
 from wemem.defenses.ppb import PPB
 from wemem.defenses.relaxloss import RelaxLoss
 from wemem.defenses.sliding_window import SlidingWindow
@@ -22,14 +24,15 @@ from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
 __all__ = [
-    "DEFENSES", "DPSGD", "HAMP", "PPB", "Batch", "Chain", "Defense", "EarlyStopping", "LabelSmoothing",
-    "MemoryRegularizer", "OutOfSampleDistillation", "RecordGradients", "RelaxLoss", "SlidingWindow", "Teachers",
-    "TrainingRecords", "Undefended", "chain", "make_defense",
+    "DEFENSES", "DPSGD", "HAMP", "PPB", "Auto", "Batch", "Chain", "Defense", "EarlyStopping", "LabelSmoothing",
+    "MemoryRegularizer", "Observation", "OnlineController", "OutOfSampleDistillation", "RecordGradients", "RelaxLoss",
+    "SlidingWindow", "Teachers", "TrainingRecords", "Undefended", "chain", "make_defense",
 ]  # fmt: skip
 
 #: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.
 DEFENSES: dict[str, type[Defense]] = {
     "undefended": Undefended,
+    "auto": Auto,
     "rsw": SlidingWindow,
     "rmr": MemoryRegularizer,
     "oosd": OutOfSampleDistillation,

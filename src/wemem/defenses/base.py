@@ -26,6 +26,28 @@ from wemem.data.split import Teachers
 from wemem.errors import InputError
 
 
+@dataclass(frozen=True)
+class Observation:
+    """What one member shows of itself before a round of fine-tuning; no other model is asked.
+
+    Args:
+        train_confidence: mean probability of the true class on its train records.
+        dev_confidence: the same on its dev records.
+        dev_accuracy: share of its dev records that it gets right.
+        dev_records: how many those are.
+    """
+
+    train_confidence: float
+    dev_confidence: float
+    dev_accuracy: float
+    dev_records: int
+
+    @property
+    def gap(self) -> float:
+        """How much surer it is of what it was trained on."""
+        return self.train_confidence - self.dev_confidence
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingRecords:
     """What a defense may know of one member's training data.
@@ -35,12 +57,14 @@ class TrainingRecords:
         labels: int64, shape ``(N,)``, labels of the whole data set.
         scores: float64, shape ``(N,)``, memorization scores, NaN where there is none; None if none were estimated.
         seed: for a defense that draws at random; the member's own.
+        rounds: what was observed before each round up to this one, for a defense that observes; else empty.
     """
 
     train: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " N"]
     scores: Float64[np.ndarray, " N"] | None
     seed: int
+    rounds: tuple[Observation, ...] = ()
 
     def scores_of(self, records: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         """Memorization scores of some training records.
@@ -110,6 +134,11 @@ class Defense(ABC):
     def taught_by(self) -> Teachers | None:
         """Models to train beforehand on parts of a member's own records, for :attr:`Batch.taught`; by default none."""
         return None
+
+    @property
+    def observes(self) -> bool:
+        """True if :meth:`plan` reads what was observed of the member before each round."""
+        return False
 
     def epochs(self, most: int) -> int:
         """How many epochs of a round to train, of at most ``most``. By default: all."""

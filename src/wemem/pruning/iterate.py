@@ -6,11 +6,12 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64
+from scipy.special import softmax
 from torch import Tensor
 
 from wemem.data.dataset import Dataset
-from wemem.data.split import Split
-from wemem.defenses.base import Defense
+from wemem.data.split import Role, Split
+from wemem.defenses.base import Defense, Observation
 from wemem.errors import InputError
 from wemem.pruning.importance import Scope, prune, sparsity_of
 from wemem.pruning.schedule import Schedule
@@ -49,13 +50,17 @@ class Pruning:
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """The ensemble after one round: pruned to ``sparsity``, fine-tuned, at its best checkpoints."""
+    """The ensemble after one round: pruned to ``sparsity``, fine-tuned, at its best checkpoints.
+
+    ``observed`` has for every member what was seen before each round so far, if the defense observes.
+    """
 
     index: int
     sparsity: float
     ensemble: Ensemble
     history: tuple[History, ...]
     choice: Choice
+    observed: tuple[tuple[Observation, ...], ...] = ()
 
 
 def iterate(
@@ -69,6 +74,7 @@ def iterate(
     scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
     taught: Float32[np.ndarray, "K N C"] | None = None,
     initial: Ensemble | None = None,
+    observed: Sequence[tuple[Observation, ...]] = (),
     backend: str = "auto",
     first_round: int = 0,
     on_epoch: OnEpoch = lambda epoch, running: None,
@@ -85,6 +91,7 @@ def iterate(
         scores: per member, memorization scores (N,) of its training records, for a defense that needs them.
         taught: as in :func:`~wemem.training.fit.fit`.
         initial: the untrained ensemble, for ``rewind = "initial"``.
+        observed: what :attr:`Round.observed` of round ``first_round - 1`` says, to go on under a defense that observes.
         backend: as in :func:`~wemem.training.fit.fit`.
         first_round: where to go on; rounds do not depend on what was computed in one call and what in another.
         on_epoch: called after each epoch.
@@ -93,14 +100,33 @@ def iterate(
         InputError: models without a hidden layer, pruned further than the schedule asks, or what
             :func:`~wemem.training.fit.fit` refuses.
     """
+    seen = tuple(observed)
     for index in range(first_round, pruning.schedule.rounds):
+        if defense.observes:
+            now = [observe(ensemble, k, data, split) for k in range(len(ensemble))]
+            seen = tuple((*before, own) for before, own in zip(seen or ((),) * len(now), now, strict=True))
         pruned = _prune_to(ensemble, pruning, index, initial)
         fitted = fit(
             pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
-            defense=defense, scores=scores, taught=taught, backend=backend, on_epoch=on_epoch,
+            defense=defense, scores=scores, taught=taught, observed=seen or None, backend=backend, on_epoch=on_epoch,
         )  # fmt: skip
         ensemble = fitted.ensemble
-        yield Round(index, sparsity_of(ensemble), ensemble, fitted.history, fitted.choice)
+        yield Round(index, sparsity_of(ensemble), ensemble, fitted.history, fitted.choice, seen)
+
+
+def observe(ensemble: Ensemble, member: int, data: Dataset, split: Split) -> Observation:
+    """One member's confidence in its own train and dev records."""
+    own = ensemble.select([member])
+    confidence, right = {}, {}
+    for role in (Role.TRAIN, Role.DEV):
+        rows = split.records(member, role)
+        logits, labels = own.logits(data.features[rows])[0], data.labels[rows]
+        probability = softmax(logits.astype(np.float64), axis=-1)
+        confidence[role] = float(probability[np.arange(len(rows)), labels].mean())
+        right[role] = float((logits.argmax(-1) == labels).mean())
+    return Observation(
+        confidence[Role.TRAIN], confidence[Role.DEV], right[Role.DEV], len(split.records(member, Role.DEV))
+    )
 
 
 def _prune_to(ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None) -> Ensemble:

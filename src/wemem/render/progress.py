@@ -140,6 +140,10 @@ class LiveProgress:
             name, took = self._done.lines[-1]
             self._say(f"{100 * self._shares()[1]:3.0f} %  {name}: {took}")
 
+    def tell(self, message: str) -> None:
+        """One line, above the display."""
+        self._say(printable(message))
+
     def warn(self, message: str) -> None:
         """One line, above the display."""
         self._say(f"warning: {printable(message)}", style="yellow" if self._live else None)

@@ -34,7 +34,7 @@ def disjoint_signals(
         rounds: the models after each stored round, the last ones being attacked.
         defense: under which they answer.
     """
-    records = np.flatnonzero((world.split.roles != 0).any(axis=0))
+    records = np.flatnonzero((world.judged.roles != 0).any(axis=0))
     wanted = needs(world.config.attacks, "disjoint")
     seed = derive_seed(world.seed, "queries")
     own, found = world.stages.query(
@@ -55,17 +55,17 @@ def disjoint_signals(
         keys += [round_key for round_key, _ in seen]
         extras["trajectory"] = np.stack([arrays["logits"] for _, arrays in seen], axis=2)
     signals = Signals(
-        found["logits"], world.data.labels[records], world.split.roles[:, records], records, "disjoint",
+        found["logits"], world.data.labels[records], world.judged.roles[:, records], records, "disjoint",
         rounds[-1].provenance, extras,
     )  # fmt: skip
-    return key("disjoint_signals", parts=keys, split=world.split.fingerprint), signals
+    return key("disjoint_signals", parts=keys, split=world.judged.fingerprint), signals
 
 
 def shared_signals(
     world: World, label: str, victim: Stage, references: Sequence[Stage], defense: Defense | None = None
 ) -> tuple[Key, Signals]:
     """The victim and the reference models, queried on the audited records and the population, with the key of it."""
-    audited, population = world.split.audited(0), world.population
+    audited, population = world.judged.audited(0), world.population
     records = np.sort(np.concatenate([audited, population]))
     wanted, seed = needs(world.config.attacks, "shared"), derive_seed(world.seed, "queries")
     title = world.title(f"query {label} and its references")
@@ -79,10 +79,12 @@ def shared_signals(
         for name in parts[0][1]
     }
     used = world.config.split.references
-    roles = np.concatenate([world.split.roles[:1, records], world.halves.roles[:used, records]])
+    roles = np.concatenate([world.judged.roles[:1, records], world.halves.roles[:used, records]])
     provenance = (victim.provenance[0], *(made for stage in references for made in stage.provenance))
     signals = Signals(
         arrays.pop("logits"), world.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip
-    own = key("shared_signals", parts=[k for k, _ in parts], splits=[world.split.fingerprint, world.halves.fingerprint])
+    own = key(
+        "shared_signals", parts=[k for k, _ in parts], splits=[world.judged.fingerprint, world.halves.fingerprint]
+    )
     return own, signals

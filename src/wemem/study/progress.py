@@ -18,6 +18,9 @@ class Progress(Protocol):
     def end(self, *, stored: bool) -> None:
         """The stage is done; ``stored`` if it was found in the store and cost nothing."""
 
+    def tell(self, message: str) -> None:
+        """What has been found so far, in a line."""
+
     def warn(self, message: str) -> None:
         """Something the user should know that does not stop the study."""
 
@@ -32,5 +35,7 @@ class Silent:
     def advance(self, fraction: float, detail: str) -> None: ...
 
     def end(self, *, stored: bool) -> None: ...
+
+    def tell(self, message: str) -> None: ...
 
     def warn(self, message: str) -> None: ...

@@ -107,6 +107,7 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": _in_turn(outcome)} if outcome.in_turn else {}),
+        **({"auto": dict(outcome.found.told)} if outcome.found else {}),
     }
 
 

@@ -5,7 +5,7 @@ defense the pruned models, what an adversary sees of them, and what every attack
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from wemem.audit.report import AttackResult, AuditReport, attack_result
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, held_out
-from wemem.defenses import Defense, TrainingRecords, Undefended
+from wemem.defenses import Auto, Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.signals import SignalLayout, Signals
+from wemem.study.auto import Found, find_defense, search_work
 from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
 from wemem.study.config import StudyConfig
 from wemem.study.identity import identity
@@ -38,7 +39,7 @@ class Outcome:
         label: of the defense in the study.
         defense: the defense; None for the original model.
         seed, sparsity: of this run; the sparsity is the target.
-        split: of the victim and its shadows.
+        split: of the victim and its shadows; records that a search has looked at are the victim's no longer.
         rounds: the stored rounds, the last one being the result; for ``dense`` the dense models.
         signals: by layout, what the attacks saw.
         report: what they made of it.
@@ -46,6 +47,7 @@ class Outcome:
         attack_seconds: wall time of querying and attacking when it was computed.
         non_adaptive: the same attacks by an adversary whose shadows were pruned without the defense.
         in_turn: by attack, every member of the reference ensemble attacked in turn.
+        found: how the defense was found, where the study gave a budget for one.
     """
 
     label: str
@@ -60,6 +62,7 @@ class Outcome:
     attack_seconds: float
     non_adaptive: AuditReport | None = None
     in_turn: Mapping[str, TargetsResult] = field(default_factory=dict)
+    found: Found | None = None
 
     @property
     def memorization(self) -> Float64[np.ndarray, " N"] | None:
@@ -137,6 +140,9 @@ def require_feasible(world: World, splits: Sequence[Split]) -> None:
 
 def _defend_and_attack(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
     """Prune the victim, its shadows and the reference models under one defense, and attack."""
+    if isinstance(defense, Auto):
+        found = find_defense(world, defense, pruning, world.dense)
+        return replace(_defend_and_attack(world, label, found.defense, sparsity, pruning), found=found)
     attacks = world.config.attacks
     what = f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else "")
     keep = "trajectory" in needs(attacks, "disjoint")
@@ -175,7 +181,7 @@ def attack_models(
     plain: dict[SignalLayout, Signals] = {layout: found for layout, (_, found) in signals.items()}
     scored = any(d.needs_scores for d in world.config.defenses.values())
     return Outcome(
-        label, defense, world.seed, sparsity, world.split, rounds, plain, report,
+        label, defense, world.seed, sparsity, world.judged, rounds, plain, report,
         world.defender_scores if scored else None, seconds,
         non_adaptive=_attack_unknowing(world, label, weaker, defense) if weaker else None,
         in_turn=leave_one_out(plain["shared"], attacks, seed=world.seed) if world.config.leave_one_out else {},
@@ -217,4 +223,4 @@ def expected_work(config: StudyConfig, records: int, defenses: int) -> float:
     pruned = config.pruning.rounds * (models + references) * defenses * len(config.pruning.sparsities)
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
     dense += (models + references) * sum(d.taught_by.trainings for d in config.defenses.values() if d.taught_by)
-    return len(config.seeds) * shown * (dense * epochs[0] + pruned * epochs[1])
+    return len(config.seeds) * (shown * (dense * epochs[0] + pruned * epochs[1]) + search_work(config, shown))

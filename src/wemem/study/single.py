@@ -7,12 +7,13 @@ import numpy as np
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
-from wemem.defenses import Defense, Undefended
+from wemem.defenses import Auto, Defense, Undefended
 from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
+from wemem.study.auto import Found, find_defense
 from wemem.study.collect import uses
 from wemem.study.config import StudyConfig
 from wemem.study.progress import Progress
@@ -31,11 +32,13 @@ class Pruned:
         stage: the ensemble of one, and its rounds.
         split: what it was fine-tuned on.
         dev_from_training: the dev records had to be taken from the training records.
+        found: how the defense was found, where a budget was given for one.
     """
 
     stage: Stage
     split: Split
     dev_from_training: bool
+    found: Found | None = None
 
 
 def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> Pruned:
@@ -58,6 +61,8 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     victim, fingerprint = victim_ensemble(config, data)
     dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "made_as": UNKNOWN})
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
+    found = find_defense(world, defense, pruning, dense) if isinstance(defense, Auto) else None
+    defense = defense if found is None else found.defense
     subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
     teachers = defense.taught_by.trainings if defense.taught_by else 0
     progress.plan(
@@ -68,7 +73,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
     )
-    return Pruned(rounds[-1], split, taken)
+    return Pruned(rounds[-1], split, taken, found)
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
@@ -87,6 +92,23 @@ def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
         raise InputError(f"expected a defense among {known}, got {label!r}{did_you_mean(label, config.defenses)}")
     defenses = {"undefended": Undefended()} if label is None else {label: config.defenses[label]}
     return replace(config, defenses=defenses, seeds=config.seeds[:1])
+
+
+def _with_settings(config: StudyConfig) -> StudyConfig:
+    """The study with the defense that a budget stands for.
+
+    Raises:
+        InputError: its settings had to be searched for, which is done before pruning.
+    """
+    for label, defense in config.defenses.items():
+        if isinstance(defense, Auto):
+            if defense.searches:
+                raise InputError(
+                    f"expected the settings of the defense under which the model was pruned, got the budget {label!r}; "
+                    "name the defense that the search found, with its settings"
+                )
+            config = replace(config, defenses={label: defense.controller()})
+    return config
 
 
 def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
@@ -121,7 +143,7 @@ def audit_model(
     if config.victim is None:
         raise InputError("expected a model to audit, got none; give --weights and --members")
     weights = Path(config.victim.weights)
-    config = _for_one_model(config, label)
+    config = _with_settings(_for_one_model(config, label))
     data = config.data.load() if data is None else data
     world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
     require_feasible(world, audited_splits(world))

@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, held_out
-from wemem.defenses import Defense
+from wemem.defenses import Defense, Observation
 from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pruning import Pruning, Round, iterate
@@ -236,12 +236,14 @@ class Stages:
     ) -> None:  # fmt: skip
         """Compute the rounds from ``first`` on and store each, so that a killed run loses one round at most."""
         told = list(before.meta["rounds"]) if first else []
+        observed = before.meta.get("observed", ()) if first else ()
         position, clock = [first], [time.perf_counter()]
         rounds = iterate(
             before.ensemble, self.data, split, pruning, defense, seeds=seeds, first_round=first,
             scores=[None if s is None else s.memorization.score for s in scores],
             taught=None if taught is None else taught.log_probabilities,
             initial=self.blank(seeds) if pruning.rewind == "initial" else None, backend=self.config.backend,
+            observed=[tuple(Observation(**seen) for seen in own) for own in observed],
             on_epoch=lambda epoch, running: self._show(epoch, pruning.recipe, running, position[0], len(keys)),
         )  # fmt: skip
         for done in rounds:
@@ -252,6 +254,7 @@ class Stages:
                 **_told(done.history, done.choice),
                 "made_as": self.made_as(pruning, defense, done.index),
                 "seconds": sum(r["seconds"] for r in told) + (0.0 if taught is None else taught.seconds),
+                **({"observed": [[asdict(seen) for seen in own] for own in done.observed]} if done.observed else {}),
             }
             self.store.put(keys[done.index], done.ensemble.arrays(), meta)
             if not keep_rounds and done.index > first:

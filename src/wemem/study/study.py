@@ -140,6 +140,8 @@ def prune_into(
     ensemble = pruned.stage.ensemble
     rounds = pruned.stage.meta["rounds"]
     told = {"study": config.table, "environment": environment(), "rounds": rounds}
+    if pruned.found is not None:
+        told["auto"] = pruned.found.told
     masks = {name: mask[0] for name, mask in ensemble.masks.items()}
     write_atomically(out / "weights.safetensors", lambda part: write_weights(part, ensemble.state(0)))
     write_atomically(out / "masks.safetensors", lambda part: write_weights(part, masks))
@@ -152,6 +154,7 @@ def prune_into(
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
     return [
+        *(pruned.found.sentences if pruned.found else []),
         *lines,
         f"Load it: model.load_state_dict(safetensors.torch.load_file({str(out / 'weights.safetensors')!r}))",
     ]

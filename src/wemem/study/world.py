@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
-from wemem.defenses import Defense
+from wemem.data.split import Role, Split, given_victim, random_halves, stratified_draw, subsets, victim_and_shadows
+from wemem.defenses import Auto, Defense
 from wemem.errors import InputError
 from wemem.memorization import Memorization, read_scores
 from wemem.pruning import Pruning
-from wemem.randomness import derive_seed
+from wemem.randomness import derive_seed, generator
 from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
 from wemem.study.stages import CHUNK, Scores, Stage, Stages
@@ -44,6 +44,28 @@ class World:
     def of(cls, config: StudyConfig, data: Dataset, stages: Stages, seed: int) -> "World":
         """The world of one seed, with the victim and shadows that the study describes."""
         return cls(config, data, stages, seed, study_split(config, data, seed))
+
+    @cached_property
+    def tune(self) -> Int64[np.ndarray, " t"]:
+        """Held-out records of the victim that a search may look at: a half of them, or none if no defense searches."""
+        if not any(isinstance(d, Auto) and d.searches for d in self.config.defenses.values()):
+            return np.zeros(0, np.int64)
+        held = self.split.records(0, Role.AUDIT)
+        return stratified_draw(self.data.labels, held, [len(held) // 2], generator(self.seed, "split/tune"))[0]
+
+    @property
+    def confirm(self) -> Int64[np.ndarray, " c"]:
+        """The held-out records of the victim that nothing was chosen by."""
+        return np.setdiff1d(self.split.records(0, Role.AUDIT), self.tune)
+
+    @cached_property
+    def judged(self) -> Split:
+        """Who is judged by what: :attr:`split`, without what a search has looked at."""
+        if not len(self.tune):
+            return self.split
+        roles = self.split.roles.copy()
+        roles[0, self.tune] = Role.UNUSED
+        return Split(roles, self.split.labels, self.split.layout)
 
     def seeds(self, who: str, count: int) -> list[int]:
         """One seed per model of a party."""

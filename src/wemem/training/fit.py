@@ -23,7 +23,7 @@ from torch import Tensor
 from wemem.data.batches import Group, Step, plan_steps
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
-from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, Observation, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.training.backends import Choice, Forward, choose_backend, forward_of
@@ -70,6 +70,7 @@ def fit(
     defense: Defense | None = None,
     scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
     taught: Float32[np.ndarray, "K N C"] | None = None,
+    observed: Sequence[tuple[Observation, ...]] | None = None,
     backend: str = "auto",
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Fitted:
@@ -86,6 +87,7 @@ def fit(
         defense: what to do differently; plain training if None.
         scores: per member, memorization scores (N,) for a defense that needs them.
         taught: per member and record, log-probabilities of its teachers, for a defense that learns from them.
+        observed: per member, what was observed before each round up to this one, for a defense that observes.
         backend: ``auto``, ``vmapped`` or ``sequential``.
         on_epoch: called after each epoch with its number and how many members still train.
 
@@ -107,7 +109,14 @@ def fit(
         choice = choose_backend(ensemble, features[:2], data.classes, backend)
         forward = forward_of(choice.backend, ensemble.template)
         together = choice.backend == "vmapped"
-        plan = _planner(data, split, recipe, defense or Undefended(), seeds, scores or [None] * members, not together)
+        known = [
+            TrainingRecords(
+                split.records(k, Role.TRAIN), data.labels, scores[k] if scores else None, seed,
+                observed[k] if observed else (),
+            )
+            for k, seed in enumerate(seeds)
+        ]  # fmt: skip
+        plan = _planner(known, recipe, defense or Undefended(), seeds, reuse=not together)
         for part in [list(range(members))] if together else [[k] for k in range(members)]:
             dropout_seeds = [derive_seed(seeds[k], "dropout") for k in part]
             # what else a model may draw (Dropout2d, noise) comes from PyTorch's global generator
@@ -129,13 +138,8 @@ def _counting(on_epoch: OnEpoch, waiting: int) -> OnEpoch:
 
 
 def _planner(
-    data: Dataset, split: Split, recipe: Recipe, defense: Defense, seeds: Sequence[int],
-    scores: Sequence[Float64[np.ndarray, " N"] | None], reuse: bool,
-) -> Plan:  # fmt: skip
-    records = [
-        TrainingRecords(split.records(k, Role.TRAIN), data.labels, scores[k], seed) for k, seed in enumerate(seeds)
-    ]
-
+    records: Sequence[TrainingRecords], recipe: Recipe, defense: Defense, seeds: Sequence[int], *, reuse: bool
+) -> Plan:
     # members one after another ask for the same epochs again; all together need none twice
     @lru_cache(maxsize=None if reuse else 1)
     def plan(epoch: int) -> list[Step]:

@@ -1,0 +1,37 @@
+"""Which settings a search may try: short ordered lists, so that what is tried twice is found in the store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7)
+STRIDE = (0.0, 0.0125, 0.025, 0.0375, 0.05)
+ORDER = ("low_first", "high_first", "random")
+TOP = (0.06, 0.1, 0.18, 0.27, 0.4, 0.55, 0.7)
+DECAY = (0.003, 0.01, 0.03, 0.1, 0.3)
+
+#: By defense the values of each setting, in an order in which neighbours are alike (but for words).
+SPACE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "rsw": {"width": WIDTH, "stride": STRIDE, "order": ORDER},
+    "rmr": {"top": TOP, "decay": DECAY},
+    "swmr": {"width": WIDTH, "stride": STRIDE, "order": ORDER, "top": TOP, "decay": DECAY},
+    "oosd": {"hard": (0.0, 0.1, 0.2, 0.35, 0.5), "temperature": (0.5, 0.7, 1.0, 1.4, 2.0)},
+}
+
+#: What is tried first: each defense as it is used elsewhere.
+STARTS: Mapping[str, Mapping[str, Any]] = {
+    "rsw": {"width": 0.3, "stride": 0.025, "order": "low_first"},
+    "rmr": {"top": 0.27, "decay": 0.1},
+    "swmr": {"width": 0.25, "stride": 0.0375, "order": "low_first", "top": 0.27, "decay": 0.1},
+    "oosd": {"hard": 0.0, "temperature": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting and what came of it, both to be small: accuracy drop and leakage."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    drop: float
+    leakage: float
