@@ -199,11 +199,12 @@ def _run_and_print(console: Console, config: "StudyConfig", out: Path, store: Pa
 
 
 def _print_results(console: Console, results: dict[str, Any]) -> None:
+    from wemem.render.found import budgets
     from wemem.render.summary import adaptivity_gaps, plain_summary
     from wemem.render.table import results_table
 
     console.print(results_table(results))
-    for line in [*plain_summary(results), *adaptivity_gaps(results), *results["notes"]]:
+    for line in [*plain_summary(results), *adaptivity_gaps(results), *budgets(results), *results["notes"]]:
         _print_plainly(console, line)
 
 

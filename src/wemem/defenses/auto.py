@@ -7,7 +7,8 @@ by an :class:`~wemem.defenses.online.OnlineController` that aims at the budget (
 from dataclasses import dataclass
 from typing import Literal
 
-from wemem.defenses.base import Defense
+from wemem.data.batches import Group
+from wemem.defenses.base import Defense, TrainingRecords
 from wemem.defenses.online import OnlineController
 from wemem.errors import InputError
 
@@ -79,6 +80,14 @@ class Auto(Defense):
     def searches(self) -> bool:
         """True if its settings are searched for, on records that are then not judged by."""
         return self.mode == "search"
+
+    def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
+        """Refuse: a part of a chain is not replaced.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("expected a defense to fine-tune with, got a budget; give kind = 'auto' alone, in no chain")
 
     def controller(self) -> OnlineController:
         """The defense of mode ``online``. What a member shows of itself bounds no attack's TPR; the gap stands in."""

@@ -52,6 +52,11 @@ class Chain(Defense):
         return any(part.needs_scores for part in self.parts)
 
     @property
+    def observes(self) -> bool:
+        """True if a part does."""
+        return any(part.observes for part in self.parts)
+
+    @property
     def alters_answers(self) -> bool:
         """True if a part does."""
         return any(part.alters_answers for part in self.parts)

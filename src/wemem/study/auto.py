@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from wemem.attacks.base import Attack
-from wemem.defenses import Auto, Defense, Undefended, make_defense
+from wemem.defenses import Auto, Defense, Observation, OnlineController, Undefended, chain, make_defense
+from wemem.defenses.online import at_strength
 from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.study.budget import (
@@ -56,26 +57,56 @@ class Found:
 
     Args:
         defense: to prune with.
+        budget: that was asked for.
         told: how it was found, for ``results.json``.
     """
 
     defense: Defense
+    budget: Auto
     told: Mapping[str, Any]
 
-    @property
-    def sentences(self) -> list[str]:
-        """What was found, for people."""
-        told = self.told
-        if told["mode"] == "online":
-            return [f"Budget: {told['budget_in_words']}. One run that steers itself: {told['settings_in_words']}."]
-        lines = [
-            f"Budget: {told['budget_in_words']}. Found after {told['trials']} settings"
-            f"{STOPPED[told['stopped']]}: {told['settings_in_words']}.",
-            f"On the records it was tuned on: {told['search']['words']}.",
-            f"On records and models that the search never used: {told['confirmed']['words']}.",
-            "The budget is met." if told["met"] else told["nearest"],
-        ]
-        return [*lines, "The trade-offs it saw:", *(f"  {one['words']}" for one in told["front"])]
+
+def steered(found: Found, victim: Stage) -> Found:
+    """The same, with what the victim's own run was steered to, where it steered itself."""
+    if not isinstance(found.defense, OnlineController):
+        return found
+    rounds = tuple(Observation(**seen) for seen in victim.meta["observed"][0])
+    strengths = [found.defense.strength(rounds[: r + 1]) for r in range(len(rounds))]
+    words = f"strength {', '.join(f'{strength:g}' for strength in strengths)} of 1 in its rounds"
+    if strengths[-1] > 0:
+        settings = chain(*at_strength(strengths[-1])).settings
+        words += f"; in the last one {settings_in_words('swmr', settings)}"
+    return replace(found, told={**found.told, "settings_in_words": words})
+
+
+def found_in_words(told: Mapping[str, Any]) -> list[str]:
+    """How a defense was found, in sentences.
+
+    Args:
+        told: as it stands in ``results.json``.
+    """
+    budget = f"Budget: {told['budget_in_words']}."
+    if told["mode"] == "online":
+        return [f"{budget} One run that steers itself: {told['settings_in_words']}.", *_audited_in_words(told)]
+    return [
+        f"{budget} Found after {told['trials']} settings{STOPPED[told['stopped']]}: {told['settings_in_words']}.",
+        f"On the records it was tuned on: {told['search']['words']}.",
+        f"On records and models that the search never used: {told['confirmed']['words']}.",
+        "The budget is met." if told["met"] else told["nearest"],
+        *_audited_in_words(told),
+        "The trade-offs it saw:",
+        *(f"  {one['words']}" for one in told["front"]),
+    ]
+
+
+def _audited_in_words(told: Mapping[str, Any]) -> list[str]:
+    if "audited" not in told:
+        return []
+    audited = told["audited"]
+    drop, tpr, met = audited["accuracy_drop"], audited["tpr"], audited["met"]
+    lost = "not known without an undefended run" if drop is None else f"{-100 * drop:+.1f} points"
+    verdict = {True: "within the budget", False: "NOT within the budget", None: "no verdict"}[met]
+    return [f"By the adversary's audit of the victim: accuracy {lost}, TPR {100 * tpr:.1f} %: {verdict}."]
 
 
 STOPPED = {"trials": "", "minutes": " (the time was up)", "user": " (stopped by the user; the best so far)"}
@@ -96,8 +127,8 @@ def find_defense(world: World, auto: Auto, pruning: Pruning, dense: Stage) -> Fo
     if auto.searches:
         return Search(world, auto, pruning, dense).run()
     controller = auto.controller()
-    words = "window, risky share and decay follow the gap between train and dev confidence round by round"
-    return Found(controller, {**_asked(auto), "settings": controller.settings, "settings_in_words": words})
+    words = "window, risky share and decay follow the gap between train and dev confidence"
+    return Found(controller, auto, {**_asked(auto), "settings": controller.settings, "settings_in_words": words})
 
 
 def _asked(auto: Auto) -> dict[str, Any]:
@@ -141,7 +172,7 @@ class Search:
         self._hear("try", work)
         for number in work.claims():
             self._hear("try", work)
-            if self._spent > EXPLORE * 60 * self.auto.minutes:
+            if self.seconds and self._spent > EXPLORE * 60 * self.auto.minutes:
                 return "minutes"
             tried = [Tried(p.kind, p.settings, p.accuracy_drop, p.leakage) for p in self.points["try"].values()]
             kind, settings = self.propose(tried, self.auto.families, number, self.world.seed)
@@ -193,7 +224,7 @@ class Search:
             "stopped": stopped,
             "seconds": self._spent + fresh.seconds + plain.seconds + found.seconds,
         }
-        return Found(defense, {name: value for name, value in told.items() if name != "nearest" or over > 0})
+        return Found(defense, self.auto, {name: value for name, value in told.items() if name != "nearest" or over > 0})
 
     def _work(self, what: str, count: int, *, pruning: Pruning, **more: Any) -> SharedWork:
         own = key(

@@ -32,7 +32,7 @@ from wemem.training import accuracy
 
 def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The content of ``results.json``; its schema is :func:`wemem.study.schema.results_schema`."""
-    plain = {(o.seed, o.sparsity): o.victim.seconds for o in outcomes if o.label == "undefended"}
+    plain = {(o.seed, o.sparsity): o for o in outcomes if o.label == "undefended"}
     scores = {o.seed: o.scores for o in outcomes if o.scores is not None}
     return {
         "schema": "wemem.results/1",
@@ -83,7 +83,7 @@ def _notes(config: StudyConfig) -> list[str]:
     return notes
 
 
-def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> dict[str, Any]:
+def _run(outcome: Outcome, data: Dataset, plain: Outcome | None) -> dict[str, Any]:
     stage = outcome.victim
     told = list(stage.meta.get("rounds", []))
     dense = outcome.defense is None
@@ -96,7 +96,7 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         "accuracy": _accuracies(outcome, data),
         "seconds": {
             "finetune": stage.seconds,
-            "defense_overhead": None if dense or undefended_seconds is None else stage.seconds - undefended_seconds,
+            "defense_overhead": None if dense or plain is None else stage.seconds - plain.victim.seconds,
             "scores": outcome.scores.seconds if _scored(outcome) and outcome.scores else 0.0,
             "attacks": outcome.attack_seconds,
         },
@@ -107,8 +107,22 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": _in_turn(outcome)} if outcome.in_turn else {}),
-        **({"auto": dict(outcome.found.told)} if outcome.found else {}),
+        **({"auto": {**outcome.found.told, **_audited(outcome, data, plain)}} if outcome.found else {}),
     }
+
+
+def _audited(outcome: Outcome, data: Dataset, plain: Outcome | None) -> dict[str, Any]:
+    """How the run stands to the budget by what is reported of it, on records that no search has looked at."""
+    if outcome.found is None or not outcome.report.results:
+        return {}
+    budget = outcome.found.budget
+    attack, tpr = outcome.report.worst(f"tpr_at_{budget.at_fpr}")
+    drop = None if plain is None else _accuracies(plain, data)["test"] - _accuracies(outcome, data)["test"]
+    lost = budget.max_accuracy_drop is not None and drop is not None and drop > budget.max_accuracy_drop
+    leaks = budget.max_tpr is not None and tpr.value > budget.max_tpr
+    unknown = budget.max_accuracy_drop is not None and drop is None and not leaks
+    met = None if unknown else not (lost or leaks)
+    return {"audited": {"accuracy_drop": drop, "tpr": tpr.value, "tpr_attack": attack.name, "met": met}}
 
 
 def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:

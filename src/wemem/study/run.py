@@ -21,7 +21,7 @@ from wemem.defenses import Auto, Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.signals import SignalLayout, Signals
-from wemem.study.auto import Found, find_defense, search_work
+from wemem.study.auto import Found, find_defense, search_work, steered
 from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
 from wemem.study.config import StudyConfig
 from wemem.study.identity import identity
@@ -127,7 +127,8 @@ def require_feasible(world: World, splits: Sequence[Split]) -> None:
         InputError: as the defense's plan or refusal, the teachers' or the reference models' split says.
     """
     labels, model = world.data.labels, world.stages.blank([0]).template
-    for defense in world.config.defenses.values():
+    for given in world.config.defenses.values():
+        defense = given.controller() if isinstance(given, Auto) else given
         if (reason := defense.refusal(model)) is not None:
             raise InputError(reason)
         for split in splits:
@@ -142,7 +143,8 @@ def _defend_and_attack(world: World, label: str, defense: Defense, sparsity: flo
     """Prune the victim, its shadows and the reference models under one defense, and attack."""
     if isinstance(defense, Auto):
         found = find_defense(world, defense, pruning, world.dense)
-        return replace(_defend_and_attack(world, label, found.defense, sparsity, pruning), found=found)
+        outcome = _defend_and_attack(world, label, found.defense, sparsity, pruning)
+        return replace(outcome, found=steered(found, outcome.victim))
     attacks = world.config.attacks
     what = f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else "")
     keep = "trajectory" in needs(attacks, "disjoint")

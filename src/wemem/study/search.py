@@ -17,8 +17,8 @@ from wemem.study.space import SPACE, STARTS, Tried
 
 #: Trials at random before the sampler learns from them, the known settings counted.
 STARTUP = 10
-#: How often a proposal that was tried already is made again.
-REPEATS = 10
+#: How often a proposal that was tried already is made again: by the sampler, and then at random.
+REPEATS, RANDOM = 3, 20
 
 
 def propose(tried: Sequence[Tried], families: Sequence[str], number: int, seed: int) -> tuple[str, dict[str, Any]]:
@@ -33,8 +33,9 @@ def propose(tried: Sequence[Tried], families: Sequence[str], number: int, seed: 
     if number < len(families):
         return families[number], dict(STARTS[families[number]])
     known = [(one.kind, dict(one.settings)) for one in tried]
-    for turn in range(REPEATS):
-        proposal = _ask(tried, families, derive_seed(seed, "propose", number, turn) % 2**32)
+    for turn in range(REPEATS + RANDOM):
+        learnt = tried if turn < REPEATS else ()
+        proposal = _ask(learnt, families, derive_seed(seed, "propose", number, turn) % 2**32)
         if proposal not in known:
             break
     return proposal

@@ -13,7 +13,7 @@ from wemem.pruning import Pruning
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
-from wemem.study.auto import Found, find_defense
+from wemem.study.auto import Found, find_defense, search_work, steered
 from wemem.study.collect import uses
 from wemem.study.config import StudyConfig
 from wemem.study.progress import Progress
@@ -61,8 +61,11 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     victim, fingerprint = victim_ensemble(config, data)
     dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "made_as": UNKNOWN})
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
-    found = find_defense(world, defense, pruning, dense) if isinstance(defense, Auto) else None
-    defense = defense if found is None else found.defense
+    found = None
+    if isinstance(defense, Auto):
+        progress.plan(search_work(config, len(split.records(0, Role.TRAIN))))
+        found = find_defense(world, defense, pruning, dense)
+        defense = found.defense
     subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
     teachers = defense.taught_by.trainings if defense.taught_by else 0
     progress.plan(
@@ -73,7 +76,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
     )
-    return Pruned(rounds[-1], split, taken, found)
+    return Pruned(rounds[-1], split, taken, found and steered(found, rounds[-1]))
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:

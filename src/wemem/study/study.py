@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from wemem.attacks import make_attacks
 from wemem.errors import InputError
+from wemem.study.auto import found_in_words
 from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signals
 from wemem.study.config import StudyConfig, file_name, override_key, parse_study, read_table
 from wemem.study.progress import Progress, Silent
@@ -154,7 +155,7 @@ def prune_into(
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
     return [
-        *(pruned.found.sentences if pruned.found else []),
+        *(found_in_words(pruned.found.told) if pruned.found else []),
         *lines,
         f"Load it: model.load_state_dict(safetensors.torch.load_file({str(out / 'weights.safetensors')!r}))",
     ]

@@ -1,0 +1,373 @@
+"""Settings found from a budget: the right ones, on the right records, however often it is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from small_study import table, write_data
+from wemem.data.split import Role
+from wemem.defenses import Auto, Undefended, make_defense
+from wemem.errors import InputError
+from wemem.pruning import Pruning, Schedule
+from wemem.study import auto as auto_module
+from wemem.study.auto import find_defense, quick
+from wemem.study.budget import Figures, Point, excess, finalists, front, point_of, ranked
+from wemem.study.config import StudyConfig, parse_study
+from wemem.study.panel import Panel, panel_of
+from wemem.study.progress import Silent
+from wemem.study.results import study_results
+from wemem.study.run import run_study
+from wemem.study.schema import results_schema
+from wemem.study.search import propose
+from wemem.study.shared_work import SharedWork
+from wemem.study.space import SPACE, STARTS, Tried
+from wemem.study.stages import Stages
+from wemem.study.store import Store, key
+from wemem.study.world import World
+
+SEARCH = {"kind": "auto", "families": ["rsw", "rmr"], "trials": 5, "finalists": 2, "models": 3}
+
+
+def study(folder: Path, **search: Any) -> StudyConfig:
+    small: dict[str, Any] = {"scores": {"models": 6}, "training": {"epochs": 2}, "finetune": {"epochs": 1}}
+    return parse_study(table(write_data(folder), **small, attacks=["confidence"], defenses=[SEARCH | search]))
+
+
+def world_of(config: StudyConfig, store: Path, progress: Silent | None = None) -> World:
+    data = config.data.load()
+    return World.of(config, data, Stages(config, data, Store(store), progress or Silent()), 0)
+
+
+def found_by(config: StudyConfig, store: Path, progress: Silent | None = None) -> dict[str, Any]:
+    """What a search tells, but for times."""
+    world = world_of(config, store, progress)
+    (budget,) = config.defenses.values()
+    assert isinstance(budget, Auto)
+    told = find_defense(world, budget, config.pruning.to(0.6, config.finetune), world.dense).told
+    return json.loads(json.dumps({name: value for name, value in told.items() if name != "seconds"}))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("auto")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict[str, Any]:
+    return found_by(study(folder), folder / "store")
+
+
+def toy_figures(kind: str, settings: dict[str, Any]) -> tuple[float, float]:
+    """Drop and leakage with a planted optimum: half of the records risky at decay 0.1 leaks least at no cost."""
+    if kind != "rmr":
+        return 0.03, 0.7
+    far = abs(SPACE["rmr"]["top"].index(settings["top"]) - 5) + abs(SPACE["rmr"]["decay"].index(settings["decay"]) - 1)
+    return 0.002 * far, 0.55 + 0.03 * far
+
+
+def test_a_planted_optimum_is_proposed_more_often_than_by_chance():
+    """The optimum or a neighbour: 5 of the 35 settings of its family; the other family has 120 that lead nowhere."""
+    hits = 0
+    for seed in range(3):
+        tried: list[Tried] = []
+        for number in range(25):
+            kind, settings = propose(tried, ["rsw", "rmr"], number, seed)
+            tried.append(Tried(kind, settings, *toy_figures(kind, settings)))
+        hits += min(one.leakage for one in tried) < 0.6
+    assert hits == 3
+
+
+def test_proposals_depend_on_nothing_but_seed_number_and_what_was_tried():
+    tried = [Tried(kind, STARTS[kind], 0.01 * i, 0.6) for i, kind in enumerate(SPACE)]
+    first = [propose(tried, list(SPACE), number, 7) for number in range(4, 12)]
+    np.random.default_rng(0).random(10)
+    assert [propose(tried, list(SPACE), number, 7) for number in range(4, 12)] == first
+    assert [propose(tried, list(SPACE), number, 8) for number in range(4, 12)] != first
+
+
+def test_every_proposal_is_a_defense_and_the_first_are_the_usual_settings():
+    tried: list[Tried] = []
+    for number in range(14):
+        kind, settings = propose(tried, list(SPACE), number, 1)
+        make_defense(kind, settings)
+        tried.append(Tried(kind, settings, 0.0, 0.5 + number / 100))
+    assert [(one.kind, one.settings) for one in tried[:4]] == list(STARTS.items())
+
+
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of pruning: figures of the toy objective, with noise of the model's own."""
+
+    def measure(stages: Any, panel: Panel, defense: Any, pruning: Pruning, **kwargs: Any) -> Figures:
+        settings = {name: value for name, value in defense.settings.items() if value is not None}
+        drop, leakage = (0.0, 0.8) if defense == Undefended() else toy_figures(defense.name, settings)
+        noise = 0.002 * np.random.default_rng(0).standard_normal(kwargs["models"])
+        return Figures(0.6 - drop + noise, {"a": leakage + noise}, {"a": leakage - 0.5 + noise}, 0.0)
+
+    monkeypatch.setattr(auto_module, "measure", measure)
+
+
+def test_search_chooses_the_planted_optimum_or_a_neighbour(folder, tmp_path, monkeypatch):
+    planted(monkeypatch)
+    told = found_by(study(folder, trials=20), tmp_path / "store")
+    assert told["kind"] == "rmr"
+    assert told["confirmed"]["leakage"] < 0.6
+    assert told["met"]
+    assert "nearest" not in told
+
+
+def test_a_budget_that_cannot_be_met_is_said_so_with_the_nearest_point(folder, tmp_path, monkeypatch):
+    planted(monkeypatch)
+    told = found_by(study(folder, max_tpr=0.02, max_accuracy_drop=0.0), tmp_path / "store")
+    assert not told["met"]
+    assert "NOT met" in told["nearest"]
+    nearest = min(told["front"], key=lambda one: max(0, one["accuracy_drop"]) + max(0, one["tpr"] - 0.02))
+    assert told["settings"].items() >= nearest["settings"].items()
+
+
+def point(drop: float, leakage: float, tpr: float = 0.1, error: float = 0.0, name: float = 0.0) -> Point:
+    return Point("rmr", {"top": name}, "full", 0.6 - drop, drop, error, leakage, "a", tpr, 0.0, "a", 8)
+
+
+def test_of_settings_within_the_budget_the_one_that_leaks_least_is_best():
+    points = [point(0.0, 0.7), point(0.009, 0.6), point(0.02, 0.5)]
+    assert ranked(Auto(max_accuracy_drop=0.01), points) == [points[1], points[0], points[2]]
+
+
+def test_a_setting_within_the_budget_by_luck_comes_after_one_surely_within():
+    lucky, sure = point(0.009, 0.55, error=0.01), point(0.002, 0.6, error=0.001)
+    assert ranked(Auto(max_accuracy_drop=0.01), [lucky, sure]) == [sure, lucky]
+    assert excess(Auto(max_accuracy_drop=0.01), lucky) == 0
+
+
+def test_with_a_bound_on_leaks_alone_the_most_accurate_is_best():
+    points = [point(0.05, 0.6, 0.02), point(0.02, 0.6, 0.04), point(0.0, 0.7, 0.2)]
+    assert ranked(Auto(max_tpr=0.05), points) == [points[1], points[0], points[2]]
+
+
+def test_no_point_of_a_front_is_beaten_and_every_other_is():
+    rng = np.random.default_rng(0)
+    points = [point(*rng.random(2).round(1)) for _ in range(60)]
+    best = front(points)
+    for one in points:
+        beaten = [o for o in best if o.accuracy_drop <= one.accuracy_drop and o.leakage <= one.leakage]
+        assert beaten
+        assert one not in best or beaten == [one]
+
+
+def test_finalists_are_different_and_as_many_as_asked_for():
+    points = [point(0.01 * i, 0.8 - 0.02 * i, name=float(i)) for i in range(10)]
+    chosen = finalists(Auto(max_accuracy_drop=0.03, finalists=6), points)
+    assert len({p.settings["top"] for p in chosen}) == 6
+    assert chosen[0] == points[3]
+    assert finalists(Auto(finalists=6), points[:2]) == ranked(Auto(), points[:2])
+
+
+def test_drop_is_paired_by_model():
+    plain, found = (Figures(np.array(a), {"a": np.ones(2)}, {"a": np.ones(2)}, 0.0) for a in ([0.9, 0.5], [0.8, 0.4]))
+    made = point_of("rmr", {}, found, plain, "full")
+    assert made.accuracy_drop == pytest.approx(0.1)
+    assert made.accuracy_drop_se == pytest.approx(0.0, abs=1e-12)
+
+
+def test_search_sees_one_half_and_everything_else_is_judged_by_the_other(folder, undisturbed):
+    config = study(folder)
+    world = world_of(config, folder / "store")
+    held = world.split.records(0, Role.AUDIT)
+    assert np.array_equal(np.union1d(world.tune, world.confirm), held)
+    assert not len(np.intersect1d(world.tune, world.confirm))
+    searched, fresh = (
+        panel_of(world, world.dense, half, purpose, 3)
+        for half, purpose in ((world.tune, "search"), (world.confirm, "confirm"))
+    )
+    adversary = np.flatnonzero((world.split.roles[1:] != Role.UNUSED).any(0))
+    for panel, other in ((searched, world.confirm), (fresh, world.tune)):
+        used = np.flatnonzero((panel.split.roles != Role.UNUSED).any(0))
+        assert not len(np.intersect1d(used, other))
+        assert not len(np.intersect1d(used, adversary))
+    assert not set(searched.seeds[1:]) & set(fresh.seeds[1:])
+    for outcome in run_study(config, Store(folder / "store"), Silent()):
+        assert np.array_equal(outcome.split.records(0, Role.AUDIT), world.confirm)
+        judged = outcome.report["confidence"]
+        assert np.array_equal(judged.records[~judged.member], world.confirm)
+
+
+def test_results_of_both_modes_keep_the_schema_and_are_adaptive(folder, undisturbed):
+    modes = [SEARCH, {"kind": "auto", "mode": "online", "label": "online"}]
+    config = parse_study(study(folder).table | {"defenses": ["undefended", *modes]})
+    told = study_results(config, config.data.load(), list(run_study(config, Store(folder / "store"), Silent())))
+    jsonschema.validate(json.loads(json.dumps(told, allow_nan=False)), results_schema())
+    searched, online = (run for run in told["runs"] if "auto" in run)
+    assert searched["auto"]["settings"] == searched["settings"]
+    assert searched["auto"]["search"] != searched["auto"]["confirmed"]
+    assert online["defense"] == "online"
+    assert "strength" in online["auto"]["settings_in_words"]
+    for run in (searched, online):
+        assert run["certificate"]["adaptive"]
+        drop = told["runs"][1]["accuracy"]["test"] - run["accuracy"]["test"]
+        assert run["auto"]["audited"]["accuracy_drop"] == pytest.approx(drop)
+
+
+def test_the_same_search_costs_nothing_again_and_a_longer_one_only_what_is_new(folder, undisturbed):
+    class Heard(Silent):
+        def __init__(self) -> None:
+            self.tried: list[str] = []
+
+        def begin(self, stage: str, work: float) -> None:
+            self.tried += [stage] if stage.startswith("try") else []
+
+    heard = Heard()
+    assert found_by(study(folder), folder / "store", heard) == undisturbed
+    assert not heard.tried
+    longer = found_by(study(folder, trials=6, max_accuracy_drop=0.2), folder / "store", heard)
+    assert longer["trials"] == 6
+    assert [title[:5] for title in heard.tried] == ["try 6"]
+
+
+class Interrupting(Silent):
+    """Presses Ctrl-C when the third setting is tried."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def begin(self, stage: str, work: float) -> None:
+        if stage.startswith("try 3"):
+            raise KeyboardInterrupt
+
+    def tell(self, message: str) -> None:
+        self.told.append(message)
+
+
+def test_an_interrupt_gives_the_best_so_far_and_the_same_search_goes_on(folder, undisturbed, tmp_path):
+    hasty = Interrupting()
+    told = found_by(study(folder), tmp_path / "store", hasty)
+    assert told["stopped"] == "user"
+    assert told["trials"] == 2
+    assert any("best so far" in message for message in hasty.told)
+    assert found_by(study(folder), tmp_path / "store") == undisturbed
+
+
+def test_time_that_is_up_ends_the_search_and_says_so(folder, tmp_path):
+    told = found_by(study(folder, minutes=1e-6), tmp_path / "store")
+    assert told["stopped"] == "minutes"
+    assert told["trials"] == 1
+
+
+def search_in_process(folder: Path, store: Path) -> subprocess.Popen[str]:
+    script = "import sys, json; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+    script += "from test_auto import study, found_by\n"
+    script += "folder, store = map(Path, sys.argv[1:]); print(json.dumps(found_by(study(folder), store)))"
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), str(store)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+
+
+def test_killed_in_the_middle_it_goes_on_and_two_processes_share_what_is_left(folder, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    killed = search_in_process(folder, store)
+    while len(list((store / "auto_piece").rglob("meta.json"))) < 2 and killed.poll() is None:
+        time.sleep(0.02)
+    assert killed.poll() is None
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert killed.stdout is not None
+    killed.stdout.close()
+    left = [search_in_process(folder, store) for _ in range(2)]
+    told = [json.loads(one.communicate(timeout=300)[0]) for one in left]
+    assert told[0] == told[1]
+    assert told[0]["trials"] == undisturbed["trials"]
+
+
+def test_killed_after_any_piece_the_end_is_the_same(folder, undisturbed, tmp_path, monkeypatch):
+    class KilledError(BaseException):
+        pass
+
+    put, deaths = Store.put, 0
+
+    def dying(self: Store, own: Any, *args: Any) -> Any:
+        entry = put(self, own, *args)
+        if own.origin["stage"] in ("auto_piece", "auto_figures"):
+            raise KilledError
+        return entry
+
+    while True:
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "put", dying)
+            try:
+                told = found_by(study(folder), tmp_path / "store")
+                break
+            except KilledError:
+                deaths += 1
+    assert deaths > 10
+    assert told == undisturbed
+
+
+def test_a_piece_is_done_by_one_process_and_taken_over_when_that_is_gone(tmp_path):
+    job = key("job", of="the test")
+    script = (
+        "import sys; from pathlib import Path; from wemem.study.store import Store, key\n"
+        "from wemem.study.shared_work import SharedWork\n"
+        "work = SharedWork(Store(Path(sys.argv[1])), key('job', of='the test'), 2)\n"
+        "for number in work.claims(): print(number, flush=True); sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert other.stdout is not None
+    assert other.stdout.readline() == "0\n"
+    work, done = SharedWork(Store(tmp_path), job, 2), []
+    for number in work.claims():
+        done.append(number)
+        work.store.put(work.key(number), {}, {})
+        if number == 1:
+            other.kill()
+            other.communicate()
+    assert done == [1, 0]
+
+
+def test_what_does_not_fit_the_data_is_passed_over_and_only_that(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(STARTS, "rsw", {"width": 500, "stride": 0.0, "order": "low_first"})  # type: ignore[arg-type]
+    told = found_by(study(folder, trials=2), tmp_path / "store")
+    assert (told["kind"], told["trials"]) == ("rmr", 1)
+
+
+def test_a_quick_look_takes_fewer_rounds_to_the_same_sparsity():
+    assert quick(Pruning(Schedule(0.6, rounds=5))).schedule.sparsities[-1] == 0.6
+    assert [quick(Pruning(Schedule(0.6, rounds=r))).schedule.rounds for r in (1, 2, 5, 8)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "guess"}, "mode"),
+        ({"max_accuracy_drop": 1.0}, "one point is 0.01"),
+        ({"max_tpr": -0.1}, "fraction"),
+        ({"at_fpr": 0.0}, "above 0"),
+        ({"minutes": 0.0}, "positive"),
+        ({"trials": 0}, "at least 1"),
+        ({"models": 2}, "at least 3"),
+        ({"families": []}, "at least one"),
+        ({"families": ["rsw", "rsw"]}, "once"),
+        ({"families": ["ppb"]}, "families"),
+    ],
+)
+def test_budgets_out_of_range_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        make_defense("auto", settings)
+
+
+def test_a_budget_is_no_part_of_a_chain(folder, tmp_path):
+    config = parse_study(study(folder).table | {"defenses": ["auto+rsw"]})
+    with pytest.raises(InputError, match="in no chain"):
+        list(run_study(config, Store(tmp_path / "store"), Silent()))
