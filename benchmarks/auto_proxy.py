@@ -2,8 +2,8 @@
 
     python benchmarks/auto_proxy.py --store DIR [--seed 0] [--every 3] [--full 8]
 
-Takes every third setting of the grid in auto_grid_location.csv, whose audit is the victim and five shadows pruned in all
-rounds, each attacked by its confidence. The cheap look is the search's own: four models of the defender's, three
+Takes every third setting of the grid in auto_grid_location.csv, whose audit is the victim and five shadows pruned in
+all rounds, each attacked by its confidence. The cheap look is the search's own: four models of the defender's, three
 rounds, the tune half. Of ``--full`` of the settings the defender's full audit (LiRA and RMIA in turn) is run too.
 Spearman's rho, with a 95 % bootstrap interval over settings. WEMEM_DATA names the data.
 """

@@ -53,7 +53,7 @@ def found_by(config: StudyConfig, store: Path, progress: Silent | None = None) -
     (budget,) = config.defenses.values()
     assert isinstance(budget, Auto)
     told = find_defense(world, budget, config.pruning.to(0.6, config.finetune), world.dense).told
-    return json.loads(json.dumps({name: value for name, value in told.items() if name != "seconds"}))
+    return dict(json.loads(json.dumps({name: value for name, value in told.items() if name != "seconds"})))
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_search_sees_one_half_and_everything_else_is_judged_by_the_other(folder,
 
 def test_results_of_both_modes_keep_the_schema_and_are_adaptive(folder, undisturbed):
     modes = [SEARCH, {"kind": "auto", "mode": "online", "label": "online"}]
-    config = parse_study(study(folder).table | {"defenses": ["undefended", *modes]})
+    config = parse_study(dict(study(folder).table) | {"defenses": ["undefended", *modes]})
     told = study_results(config, config.data.load(), list(run_study(config, Store(folder / "store"), Silent())))
     jsonschema.validate(json.loads(json.dumps(told, allow_nan=False)), results_schema())
     searched, online = (run for run in told["runs"] if "auto" in run)
@@ -337,7 +337,7 @@ def test_a_piece_is_done_by_one_process_and_taken_over_when_that_is_gone(tmp_pat
 
 
 def test_what_does_not_fit_the_data_is_passed_over_and_only_that(folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(STARTS, "rsw", {"width": 500, "stride": 0.0, "order": "low_first"})  # type: ignore[arg-type]
+    monkeypatch.setitem(STARTS, "rsw", {"width": 500, "stride": 0.0, "order": "low_first"})
     told = found_by(study(folder, trials=2), tmp_path / "store")
     assert (told["kind"], told["trials"]) == ("rmr", 1)
 
@@ -368,6 +368,6 @@ def test_budgets_out_of_range_are_refused(settings, message):
 
 
 def test_a_budget_is_no_part_of_a_chain(folder, tmp_path):
-    config = parse_study(study(folder).table | {"defenses": ["auto+rsw"]})
+    config = parse_study(dict(study(folder).table) | {"defenses": ["auto+rsw"]})
     with pytest.raises(InputError, match="in no chain"):
         list(run_study(config, Store(tmp_path / "store"), Silent()))

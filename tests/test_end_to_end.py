@@ -52,6 +52,8 @@ class Recorder:
         (self.stored if stored else self.computed).append(self.open or "")
         self.open = None
 
+    def tell(self, message: str) -> None: ...
+
     def warn(self, message):
         raise AssertionError(message)
 

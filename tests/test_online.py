@@ -72,6 +72,8 @@ def test_more_strength_shows_fewer_records_and_decays_more_of_them_more_strongly
     settings = [at_strength(step / 4) for step in (1, 2, 3, 4)]
     for (window, risky), (narrower, more) in pairwise(settings):
         assert narrower.width < window.width
+        assert more.top is not None
+        assert risky.top is not None
         assert more.top > risky.top
         assert more.decay > risky.decay
 
@@ -79,7 +81,7 @@ def test_more_strength_shows_fewer_records_and_decays_more_of_them_more_strongly
 def test_groups_of_different_decay_have_different_keys():
     """Members at other strengths train together, and one optimizer has one decay."""
     records = TrainingRecords(np.arange(40), np.zeros(40, np.int64), np.linspace(0, 1, 40), seed=0)
-    decays = {}
+    decays: dict[str, float | None] = {}
     for gap in (0.05, 0.1, 0.15, 0.2):
         seen = replace(records, rounds=(Observation(0.5 + gap, 0.5, 0.5, 10),))
         for group in OnlineController().plan(20, (Group(np.arange(40)),), seen):

@@ -21,6 +21,7 @@ who knows the rule makes models as the victim was made. The rule is ours.
 """
 
 from dataclasses import dataclass, replace
+from math import sqrt
 
 from wemem.data.batches import Group
 from wemem.defenses.base import Defense, Observation, TrainingRecords
@@ -88,7 +89,7 @@ class OnlineController(Defense):
     def _too_costly(self, first: Observation, now: Observation) -> bool:
         if self.max_accuracy_drop is None:
             return False
-        error = (first.dev_accuracy * (1 - first.dev_accuracy) / first.dev_records) ** 0.5
+        error = sqrt(first.dev_accuracy * (1 - first.dev_accuracy) / first.dev_records)
         return now.dev_accuracy < first.dev_accuracy - self.max_accuracy_drop - error
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
