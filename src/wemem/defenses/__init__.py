@@ -6,8 +6,9 @@ from inspect import isabstract
 from typing import Any
 
 from wemem.data.split import Teachers
-from wemem.defenses.base import Batch, Defense, RecordGradients, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
 from wemem.defenses.chain import Chain, chain
+from wemem.defenses.clipping import Clipping
 from wemem.defenses.distillation import OutOfSampleDistillation
 from wemem.defenses.dp_sgd import DPSGD
 from wemem.defenses.early_stopping import EarlyStopping
@@ -22,8 +23,8 @@ from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
 __all__ = [
-    "DEFENSES", "DPSGD", "HAMP", "PPB", "Batch", "Chain", "Defense", "EarlyStopping", "LabelSmoothing",
-    "MemoryRegularizer", "OutOfSampleDistillation", "RecordGradients", "RelaxLoss", "SlidingWindow", "Teachers",
+    "DEFENSES", "DPSGD", "HAMP", "PPB", "Batch", "Chain", "Clipping", "Defense", "EarlyStopping", "LabelSmoothing",
+    "MemoryRegularizer", "OutOfSampleDistillation", "RelaxLoss", "SlidingWindow", "Teachers",
     "TrainingRecords", "Undefended", "chain", "make_defense",
 ]  # fmt: skip
 

@@ -6,13 +6,12 @@ The training loop asks it a few things, each with a default that changes nothing
         groups = defense.plan(epoch, groups, records)        # which records, batched with whom, at which decay
         for batch in groups:
             loss = defense.loss(batch)                       # what is minimized
-            gradient = defense.gradient(records, seed)       # instead of the loss, for a defense that is per_sample
+            # or, with defense.clipping, each record's cross-entropy, its gradient clipped and the sum made noisy
 
 Its fields are its hyperparameters, its keys in TOML and its search space at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from wemem.data.batches import Group
 from wemem.data.split import Teachers
+from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
 
@@ -88,10 +88,6 @@ class Batch:
         return cross_entropy(self.logits.reshape(s * b, c), self.labels.reshape(s * b), reduction="none").view(s, b)
 
 
-#: The gradients of some of one member's records, each record's own: for every parameter a tensor ``(B, ...)``.
-RecordGradients = dict[str, Float[Tensor, "B ..."]]
-
-
 @dataclass(frozen=True)
 class Defense(ABC):
     """A way to fine-tune that leaks less. Subclasses are frozen dataclasses."""
@@ -144,20 +140,9 @@ class Defense(ABC):
         return type(self).release is not Defense.release
 
     @property
-    def per_sample(self) -> bool:
-        """True if :meth:`gradient` makes the step's gradient of each record's own; it then takes the loss's place."""
-        return False
-
-    def gradient(self, records: Iterable[RecordGradients], seed: int) -> dict[str, Tensor]:
-        """One member's gradient in one step. By default: the mean of the gradients of its records.
-
-        Args:
-            records: the gradients of each record's cross-entropy, some records at a time, so that those of a large
-                batch need not fit in memory together; padding left out, 0 at pruned weights.
-            seed: for what is drawn in this step; the member's and the step's own.
-        """
-        total, count = summed(records)
-        return {name: tensor / count for name, tensor in total.items()}
+    def clipping(self) -> Clipping | None:
+        """A bound on what each record does to a step, which then takes the loss's place; by default none."""
+        return None
 
     def refusal(self, model: nn.Module) -> str | None:
         """Why a model cannot be trained this way, and what to do about it; None if it can. By default: None."""
@@ -172,17 +157,6 @@ class Defense(ABC):
     def settings(self) -> dict[str, Any]:
         """Hyperparameters by name, as they stand in results."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
-
-
-def summed(records: Iterable[RecordGradients]) -> tuple[dict[str, Tensor], int]:
-    """The sum of all records' gradients, and how many records there are; at least one."""
-    total: dict[str, Tensor] = {}
-    count = 0
-    for some in records:
-        for name, tensor in some.items():
-            total[name] = total[name] + tensor.sum(0) if name in total else tensor.sum(0)
-        count += len(next(iter(some.values())))
-    return total, count
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Composition: each part plans on what the part before it left; at most one of them has a loss of its own."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 
 from wemem.data.batches import Group
 from wemem.data.split import Teachers
-from wemem.defenses.base import Batch, Defense, RecordGradients, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
 
@@ -36,7 +36,7 @@ class Chain(Defense):
         losses = [part.name for part in self.parts if part.replaces_loss]
         if len(losses) > 1:
             raise InputError(f"{losses[0]} and {losses[1]} both replace the loss; chain only one of them")
-        makers = [part.name for part in self.parts if part.per_sample]
+        makers = [part.name for part in self.parts if part.clipping is not None]
         if makers and len(both := list(dict.fromkeys(makers + losses))) > 1:
             raise InputError(f"{both[0]} and {both[1]} both make a step's gradient; chain only one of them")
 
@@ -87,13 +87,9 @@ class Chain(Defense):
         return logits
 
     @property
-    def per_sample(self) -> bool:
-        """True if a part makes the gradient."""
-        return any(part.per_sample for part in self.parts)
-
-    def gradient(self, records: Iterable[RecordGradients], seed: int) -> dict[str, Tensor]:
-        """That of the part that makes it, else the mean."""
-        return next((part for part in self.parts if part.per_sample), Undefended()).gradient(records, seed)
+    def clipping(self) -> Clipping | None:
+        """That of the part that has one."""
+        return next((part.clipping for part in self.parts if part.clipping is not None), None)
 
     def refusal(self, model: nn.Module) -> str | None:
         """That of the first part that refuses."""

@@ -6,7 +6,7 @@ The loop, for all members at once::
         for step in plan_steps(defense.plan(epoch, ...)):    # (K, B) records and weights
             logits = forward(parameters, buffers, x)         # (S, B, C), the S members that take part
             defense.loss(batch).sum() -> gradients           # members are independent: the sum's gradient is each one's
-            # a defense that is per_sample makes them of each record's own instead: PerSample
+            # under a defense that clips they come from each record's own instead: PerSample
             optimizer step; masked weights are set to 0
         dev accuracy -> best checkpoint and early stopping, each member by itself
 """
@@ -116,9 +116,10 @@ def fit(
                 ensemble.select(part), part, features, labels, split, recipe, defense or Undefended(), forward, plan,
                 dropout_seeds, None if taught is None else torch.from_numpy(taught[part]),
             )  # fmt: skip
-            if run.defense.per_sample:
-                own = [seeds[k] for k in part]
-                run.per_sample = PerSample(run.defense, ensemble.template, choice.backend, own, run.pruned)
+            if (clipping := run.defense.clipping) is not None:
+                run.per_sample = PerSample.of(
+                    clipping, ensemble.template, features[:2], choice.backend, [seeds[k] for k in part], run.pruned
+                )  # fmt: skip
             done.append(run.run(_counting(on_epoch, members - part[-1] - 1)))
     history = tuple(h for run in done for h in run[1])
     return Fitted(Ensemble.concatenate([run[0] for run in done]), history, choice)
