@@ -141,7 +141,7 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
     data = config.data.load()
     split, seeds, defense = split_of(data, members=2, train=120, dev=40), [5, 6], OutOfSampleDistillation(4, 2)
     stages = Stages(config, data, Store(tmp_path / "store"), Silent())
-    taught = stages.teach("test", split, seeds, defense)
+    taught = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
     assert taught is not None
     parts = held_out(split, Teachers(4, 2), seeds)
     k, record = 1, int(split.records(1, Role.TRAIN)[7])

@@ -6,7 +6,8 @@ from inspect import isabstract
 from typing import Any
 
 from wemem.data.split import Teachers
-from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.defenses.advreg import AdvReg
+from wemem.defenses.base import Batch, Defense, Opponent, OwnDenseModel, TrainingRecords, Undefended
 from wemem.defenses.chain import Chain, chain
 from wemem.defenses.clipping import Clipping
 from wemem.defenses.distillation import OutOfSampleDistillation
@@ -16,6 +17,7 @@ from wemem.defenses.hamp import HAMP
 from wemem.defenses.label_smoothing import LabelSmoothing
 from wemem.defenses.memory_regularizer import MemoryRegularizer
 from wemem.defenses.ppb import PPB
+from wemem.defenses.radd import RADD
 from wemem.defenses.relaxloss import RelaxLoss
 from wemem.defenses.sliding_window import SlidingWindow
 from wemem.errors import InputError
@@ -23,9 +25,9 @@ from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
 __all__ = [
-    "DEFENSES", "DPSGD", "HAMP", "PPB", "Batch", "Chain", "Clipping", "Defense", "EarlyStopping", "LabelSmoothing",
-    "MemoryRegularizer", "OutOfSampleDistillation", "RelaxLoss", "SlidingWindow", "Teachers",
-    "TrainingRecords", "Undefended", "chain", "make_defense",
+    "DEFENSES", "DPSGD", "HAMP", "PPB", "RADD", "AdvReg", "Batch", "Chain", "Clipping", "Defense", "EarlyStopping",
+    "LabelSmoothing", "MemoryRegularizer", "Opponent", "OutOfSampleDistillation", "OwnDenseModel", "RelaxLoss",
+    "SlidingWindow", "Teachers", "TrainingRecords", "Undefended", "chain", "make_defense",
 ]  # fmt: skip
 
 #: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.
@@ -34,7 +36,9 @@ DEFENSES: dict[str, type[Defense]] = {
     "rsw": SlidingWindow,
     "rmr": MemoryRegularizer,
     "oosd": OutOfSampleDistillation,
+    "radd": RADD,
     "ppb": PPB,
+    "advreg": AdvReg,
     "relaxloss": RelaxLoss,
     "hamp": HAMP,
     "label_smoothing": LabelSmoothing,

@@ -5,6 +5,7 @@ The training loop asks it a few things, each with a default that changes nothing
     for epoch in range(defense.epochs(recipe.epochs)):
         groups = defense.plan(epoch, groups, records)        # which records, batched with whom, at which decay
         for batch in groups:
+            opponent.learn(outputs, reference outputs)       # of a defense that has an opponent
             loss = defense.loss(batch)                       # what is minimized
             # or, with defense.clipping, each record's cross-entropy, its gradient clipped and the sum made noisy
 
@@ -12,6 +13,7 @@ Its fields are its hyperparameters, its keys in TOML and its search space at onc
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -70,6 +72,8 @@ class Batch:
         weights: float32, shape ``(S, B)``; 0 marks padding.
         epoch: epoch within the round.
         taught: shape ``(S, B, C)``, log-probabilities of each record's teachers, for a defense that asks for them.
+        risk: shape ``(S, B)``, what :meth:`Defense.risk` says of each record, for a defense that says it.
+        suspicion: shape ``(S, B)``, what the defense's :class:`Opponent` says of each record, with gradient.
     """
 
     logits: Float[Tensor, "S B C"]
@@ -77,6 +81,8 @@ class Batch:
     weights: Float[Tensor, "S B"]
     epoch: int
     taught: Float[Tensor, "S B C"] | None = None
+    risk: Float[Tensor, "S B"] | None = None
+    suspicion: Float[Tensor, "S B"] | None = None
 
     def mean(self, values: Float[Tensor, "S B"]) -> Float[Tensor, " S"]:
         """Mean over each member's records, padding left out."""
@@ -86,6 +92,49 @@ class Batch:
         """Cross-entropy of each record, in nats."""
         s, b, c = self.logits.shape
         return cross_entropy(self.logits.reshape(s * b, c), self.labels.reshape(s * b), reduction="none").view(s, b)
+
+
+@dataclass(frozen=True)
+class OwnDenseModel:
+    """Teacher of a member's records: the dense model that it was before it was pruned. Nothing is trained for it."""
+
+    @property
+    def trainings(self) -> int:
+        """Of how many models on all of the records the work is: none."""
+        return 0
+
+
+class Opponent(ABC):
+    """Who plays against the members that train together. It has state, and every call of ``fit`` makes one anew.
+
+    Args:
+        warm_up: turns that it takes before the members' first step.
+        turns: turns that it takes before every step of theirs.
+    """
+
+    warm_up: int = 0
+    turns: int = 1
+
+    @abstractmethod
+    def learn(
+        self, rows: Sequence[int], members: Float[Tensor, "S M C"], member_labels: Int64[Tensor, "S M"],
+        others: Float[Tensor, "S M C"], other_labels: Int64[Tensor, "S M"],
+    ) -> None:  # fmt: skip
+        """Take one turn.
+
+        Args:
+            rows: the ``S`` members whose opponents take it; what the others know stays as it is.
+            members: logits on some of each one's train records, as an attacker sees them: in evaluation mode.
+            member_labels: their labels.
+            others: logits on some of its dev records.
+            other_labels: their labels.
+        """
+
+    @abstractmethod
+    def suspicion(
+        self, rows: Sequence[int], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]
+    ) -> Float[Tensor, "S B"]:
+        """What it makes of the outputs of a step, with gradient with respect to them."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +152,19 @@ class Defense(ABC):
         return False
 
     @property
-    def taught_by(self) -> Teachers | None:
-        """Models to train beforehand on parts of a member's own records, for :attr:`Batch.taught`; by default none."""
+    def taught_by(self) -> Teachers | OwnDenseModel | None:
+        """Whose predictions of a member's train records :attr:`Batch.taught` are; by default nobody's.
+
+        :class:`Teachers` are trained beforehand on parts of the member's own records.
+        """
+        return None
+
+    def risk(self, records: TrainingRecords) -> Float64[np.ndarray, " N"] | None:
+        """What the loss is to know of each record of the data set, as :attr:`Batch.risk`. By default: nothing."""
+        return None
+
+    def opponent(self, classes: int, seeds: Sequence[int]) -> Opponent | None:
+        """A new opponent of the members that train together, one seed each. By default: none."""
         return None
 
     def epochs(self, most: int) -> int:

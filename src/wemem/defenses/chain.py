@@ -1,15 +1,16 @@
 """Composition: each part plans on what the part before it left; at most one of them has a loss of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
 from wemem.data.batches import Group
 from wemem.data.split import Teachers
-from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, Opponent, OwnDenseModel, TrainingRecords, Undefended
 from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
@@ -62,9 +63,17 @@ class Chain(Defense):
         return {key: value for part in self.parts for key, value in part.settings.items()}
 
     @property
-    def taught_by(self) -> Teachers | None:
+    def taught_by(self) -> Teachers | OwnDenseModel | None:
         """Those of the part that has the loss which learns from them."""
         return next((part.taught_by for part in self.parts if part.taught_by is not None), None)
+
+    def risk(self, records: TrainingRecords) -> Float64[np.ndarray, " N"] | None:
+        """What the part that has the loss says."""
+        return self._with_loss.risk(records)
+
+    def opponent(self, classes: int, seeds: Sequence[int]) -> Opponent | None:
+        """That of the part that has the loss."""
+        return self._with_loss.opponent(classes, seeds)
 
     def epochs(self, most: int) -> int:
         """The fewest that a part asks for."""
@@ -78,7 +87,11 @@ class Chain(Defense):
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """The loss of the part that has one of its own, else cross-entropy."""
-        return next((part for part in self.parts if part.replaces_loss), Undefended()).loss(batch)
+        return self._with_loss.loss(batch)
+
+    @property
+    def _with_loss(self) -> Defense:
+        return next((part for part in self.parts if part.replaces_loss), Undefended())
 
     def release(self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
         """One part after the other."""

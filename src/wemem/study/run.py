@@ -16,7 +16,7 @@ from wemem.audit.in_turn import TargetsResult, leave_one_out
 from wemem.audit.report import AttackResult, AuditReport, attack_result
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, held_out
+from wemem.data.split import Role, Split, Teachers, held_out
 from wemem.defenses import Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.pruning import Pruning
@@ -128,7 +128,7 @@ def require_feasible(world: World, splits: Sequence[Split]) -> None:
         if (reason := defense.refusal(model)) is not None:
             raise InputError(reason)
         for split in splits:
-            if defense.taught_by is not None:
+            if isinstance(defense.taught_by, Teachers):
                 held_out(split, defense.taught_by, seeds=range(split.members))
             for k in range(split.members):
                 train = split.records(k, Role.TRAIN)

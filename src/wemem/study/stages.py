@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, held_out
-from wemem.defenses import Defense
+from wemem.data.split import Role, Split, Teachers, held_out
+from wemem.defenses import Defense, OwnDenseModel
 from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pruning import Pruning, Round, iterate
@@ -73,7 +73,7 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """What models that did not train on a record predict of it: log-probabilities ``(K, N, C)``, and their cost."""
+    """What the teachers of a member predict of its train records: log-probabilities ``(K, N, C)``, and their cost."""
 
     key: Key
     log_probabilities: np.ndarray
@@ -98,14 +98,15 @@ class Stages:
             last_round: the round after which the model was taken.
         """
         scored = defense is not None and defense.needs_scores
-        taught = defense is not None and defense.taught_by is not None
+        taught_by = None if defense is None else defense.taught_by
+        teachers = "dense" if isinstance(taught_by, OwnDenseModel) else identity(self.config.training)
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
             "pruning": identity(pruning),
             "defense": identity(defense),
             "scores": identity(self.config.scores) if scored else None,
-            **({"teachers": identity(self.config.training)} if taught else {}),
+            **({} if taught_by is None else {"teachers": teachers}),
             "last_round": last_round,
         }
         return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
@@ -166,15 +167,38 @@ class Stages:
         found = Memorization(**{name: np.array(array) for name, array in entry.arrays.items()})
         return Scores(own, found, float(entry.meta["halves_correlation"]), split.members, seconds)
 
-    def teach(self, title: str, split: Split, seeds: Sequence[int], defense: Defense) -> Taught | None:
-        """Train the teachers a defense asks for, on each member's own train records, and ask them about those.
+    def teach(
+        self, title: str, dense: Stage, split: Split, seeds: Sequence[int], defense: Defense
+    ) -> Taught | None:  # fmt: skip
+        """Ask whoever a defense's records are to be learned from about each member's own train records.
 
-        A member's target is the mean probability of the teachers that did not train on the record; its logarithm is
-        what is kept, 0 for records that are not the member's.
+        Kept are log-probabilities, 0 for records that are not the member's.
         """
         asked = defense.taught_by
-        if asked is None:
-            return None
+        if isinstance(asked, Teachers):
+            return self._teach_by_others(title, split, seeds, asked)
+        return None if asked is None else self._teach_by_dense(title, dense, split)
+
+    def _teach_by_dense(self, title: str, dense: Stage, split: Split) -> Taught:
+        """By the dense models, each about the records that it was trained on."""
+
+        def compute() -> Computed:
+            logs = np.zeros((split.members, len(self.data), self.data.classes), np.float32)
+            for k in range(split.members):
+                train = split.records(k, Role.TRAIN)
+                logits = dense.ensemble.select([k]).logits(self.data.features[train])[0]
+                logs[k, train] = log_softmax(logits.astype(np.float64), axis=-1)
+            return {"taught": logs}, {}
+
+        own = key("taught", dense=dense.key, split=split.fingerprint)
+        entry = self.remember(f"{title}: dense predictions", own, compute)
+        return Taught(own, np.array(entry.arrays["taught"]), float(entry.meta["seconds"]))
+
+    def _teach_by_others(self, title: str, split: Split, seeds: Sequence[int], asked: Teachers) -> Taught:
+        """By models that did not train on a record: the mean of their probabilities.
+
+        They are trained on parts of each member's own train records.
+        """
         parts = held_out(split, asked, seeds)
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(asked.count)]
         stages = self.train_in_chunks(f"{title}: teachers", parts, own_seeds)
@@ -218,7 +242,7 @@ class Stages:
         Returns:
             All rounds if ``keep_rounds``, else the last alone. ``meta["rounds"]`` tells of every round so far.
         """
-        taught = self.teach(title, split, seeds, defense)
+        taught = self.teach(title, dense, split, seeds, defense)
         keys = self._round_keys(dense, split, pruning, defense, seeds, scores, taught)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
         missing = [r for r in wanted if self.store.get(keys[r]) is None]

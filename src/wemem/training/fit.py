@@ -4,6 +4,7 @@ The loop, for all members at once::
 
     for epoch:
         for step in plan_steps(defense.plan(epoch, ...)):    # (K, B) records and weights
+            opposition.play(parameters, buffers)             # under a defense that has an opponent
             logits = forward(parameters, buffers, x)         # (S, B, C), the S members that take part
             defense.loss(batch).sum() -> gradients           # members are independent: the sum's gradient is each one's
             # under a defense that clips they come from each record's own instead: PerSample
@@ -29,6 +30,7 @@ from wemem.randomness import derive_seed
 from wemem.training.backends import Choice, Forward, choose_backend, forward_of
 from wemem.training.dropout import MemberDropout
 from wemem.training.ensemble import Ensemble
+from wemem.training.opposition import Opposition
 from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
 
@@ -107,7 +109,11 @@ def fit(
         choice = choose_backend(ensemble, features[:2], data.classes, backend)
         forward = forward_of(choice.backend, ensemble.template)
         together = choice.backend == "vmapped"
-        plan = _planner(data, split, recipe, defense or Undefended(), seeds, scores or [None] * members, not together)
+        knowledge = [
+            TrainingRecords(split.records(k, Role.TRAIN), data.labels, None if scores is None else scores[k], seed)
+            for k, seed in enumerate(seeds)
+        ]
+        plan = _planner(knowledge, recipe, defense or Undefended(), not together)
         for part in [list(range(members))] if together else [[k] for k in range(members)]:
             dropout_seeds = [derive_seed(seeds[k], "dropout") for k in part]
             # what else a model may draw (Dropout2d, noise) comes from PyTorch's global generator
@@ -116,6 +122,8 @@ def fit(
                 ensemble.select(part), part, features, labels, split, recipe, defense or Undefended(), forward, plan,
                 dropout_seeds, None if taught is None else torch.from_numpy(taught[part]),
             )  # fmt: skip
+            run.risk = _risk(run.defense, [knowledge[k] for k in part])
+            run.opposition = _opposition(run, forward, knowledge, split, data.classes)
             if (clipping := run.defense.clipping) is not None:
                 run.per_sample = PerSample.of(
                     clipping, ensemble.template, features[:2], choice.backend, [seeds[k] for k in part], run.pruned
@@ -129,13 +137,8 @@ def _counting(on_epoch: OnEpoch, waiting: int) -> OnEpoch:
     return lambda epoch, running: on_epoch(epoch, waiting + running)
 
 
-def _planner(
-    data: Dataset, split: Split, recipe: Recipe, defense: Defense, seeds: Sequence[int],
-    scores: Sequence[Float64[np.ndarray, " N"] | None], reuse: bool,
-) -> Plan:  # fmt: skip
-    records = [
-        TrainingRecords(split.records(k, Role.TRAIN), data.labels, scores[k], seed) for k, seed in enumerate(seeds)
-    ]
+def _planner(records: Sequence[TrainingRecords], recipe: Recipe, defense: Defense, reuse: bool) -> Plan:
+    seeds = [own.seed for own in records]
 
     # members one after another ask for the same epochs again; all together need none twice
     @lru_cache(maxsize=None if reuse else 1)
@@ -144,6 +147,26 @@ def _planner(
         return plan_steps(groups, recipe.batch_size, seeds, epoch)
 
     return plan
+
+
+def _risk(defense: Defense, records: Sequence[TrainingRecords]) -> Float[Tensor, "S N"] | None:
+    """What the defense's loss is to know of each member's records; all members or none have something to say."""
+    known = [risk for own in records if (risk := defense.risk(own)) is not None]
+    return torch.tensor(np.stack(known), dtype=torch.float32) if known else None
+
+
+def _opposition(
+    run: "_Run", forward: Forward, records: Sequence[TrainingRecords], split: Split, classes: int
+) -> Opposition | None:
+    own = [records[k] for k in run.ids]
+    opponent = run.defense.opponent(classes, [r.seed for r in own])
+    if opponent is None:
+        return None
+    dev = [split.records(k, Role.DEV) for k in run.ids]
+    return Opposition(
+        opponent, run.ensemble.template, forward, run.features, run.labels, [r.train for r in own], dev,
+        [r.seed for r in own], run.recipe.batch_size,
+    )  # fmt: skip
 
 
 class _Run:
@@ -160,6 +183,8 @@ class _Run:
         self.pruned = {n: ~mask for n, mask in ensemble.masks.items()}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.per_sample: PerSample | None = None
+        self.risk: Tensor | None = None
+        self.opposition: Opposition | None = None
         # one leaf per member and tensor: a member that sits a step out has no gradient and keeps its Adam state
         self.leaves = [[torch.nn.Parameter(t[k]) for t in self.parameters.values()] for k in range(len(ids))]
         self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
@@ -213,15 +238,17 @@ class _Run:
         parameters = {n: _rows(t, rows).detach().requires_grad_() for n, t in self.parameters.items()}
         buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
         self.ensemble.template.train()
+        steps = [self.steps_taken[k] for k in taking]
+        if self.opposition is not None:
+            self.opposition.play(parameters, buffers, taking, steps)
+        x, labels = self.features[records], self.labels[records]
         if self.per_sample is None:
-            logits = self.forward(parameters, buffers, self.features[records])
-            taught = None if self.taught is None else self.taught[torch.tensor(taking)[:, None], records]
-            loss = self.defense.loss(Batch(logits, self.labels[records], weights, epoch, taught))
+            logits = self.forward(parameters, buffers, x)
+            loss = self.defense.loss(self._batch(logits, labels, weights, epoch, taking, records))
             gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
             _require_finite("loss", loss, epoch)
             self._update(step, taking, gradients)
         else:
-            x, labels, steps = self.features[records], self.labels[records], [self.steps_taken[k] for k in taking]
             own = self.per_sample.gradients(parameters, buffers, x, labels, weights, taking, steps)
             for gradient in own:
                 _require_finite("gradient", gradient, epoch)
@@ -232,6 +259,18 @@ class _Run:
         for k in taking:
             self.steps_taken[k] += 1
             self.records_seen[k] += seen[k]
+
+    def _batch(
+        self, logits: Tensor, labels: Tensor, weights: Tensor, epoch: int, taking: list[int], records: Tensor
+    ) -> Batch:
+        """A step's outputs, with whatever else the defense's loss is to know of their records."""
+        own = (torch.tensor(taking)[:, None], records)
+        return Batch(
+            logits, labels, weights, epoch,
+            taught=None if self.taught is None else self.taught[own],
+            risk=None if self.risk is None else self.risk[own],
+            suspicion=None if self.opposition is None else self.opposition.opponent.suspicion(taking, logits, labels),
+        )  # fmt: skip
 
     def _update(self, step: Step, taking: list[int], gradients: tuple[Tensor | None, ...]) -> None:
         optimizer = self._optimizer(step)
