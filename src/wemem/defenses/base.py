@@ -159,6 +159,11 @@ class Defense(ABC):
         """
         return None
 
+    @property
+    def starts_fresh(self) -> bool:
+        """True if the first round trains new weights, and nothing of the dense model is left but its architecture."""
+        return False
+
     def risk(self, records: TrainingRecords) -> Float64[np.ndarray, " N"] | None:
         """What the loss is to know of each record of the data set, as :attr:`Batch.risk`. By default: nothing."""
         return None

@@ -75,6 +75,11 @@ class Chain(Defense):
         """That of the part that has the loss."""
         return self._with_loss.opponent(classes, seeds)
 
+    @property
+    def starts_fresh(self) -> bool:
+        """True if a part does."""
+        return any(part.starts_fresh for part in self.parts)
+
     def epochs(self, most: int) -> int:
         """The fewest that a part asks for."""
         return min(part.epochs(most) for part in self.parts)

@@ -129,7 +129,7 @@ def require_feasible(world: World, splits: Sequence[Split]) -> None:
             raise InputError(reason)
         for split in splits:
             if isinstance(defense.taught_by, Teachers):
-                held_out(split, defense.taught_by, seeds=range(split.members))
+                held_out(split, defense.taught_by, range(split.members), world.data.features)
             for k in range(split.members):
                 train = split.records(k, Role.TRAIN)
                 defense.plan(0, (Group(train),), TrainingRecords(train, labels, np.zeros(len(labels)), seed=0))

@@ -199,7 +199,7 @@ class Stages:
 
         They are trained on parts of each member's own train records.
         """
-        parts = held_out(split, asked, seeds)
+        parts = held_out(split, asked, seeds, self.data.features)
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(asked.count)]
         stages = self.train_in_chunks(f"{title}: teachers", parts, own_seeds)
 
@@ -243,13 +243,14 @@ class Stages:
             All rounds if ``keep_rounds``, else the last alone. ``meta["rounds"]`` tells of every round so far.
         """
         taught = self.teach(title, dense, split, seeds, defense)
-        keys = self._round_keys(dense, split, pruning, defense, seeds, scores, taught)
+        start = self._untrained(seeds) if defense.starts_fresh else dense
+        keys = self._round_keys(start, split, pruning, defense, seeds, scores, taught)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
         missing = [r for r in wanted if self.store.get(keys[r]) is None]
         self.progress.begin(title, training_work(split, pruning.recipe) * len(keys))
         if missing:
             first = next((r + 1 for r in reversed(range(missing[0])) if self.store.get(keys[r]) is not None), 0)
-            before = self._stored_round(keys[first - 1], seeds) if first else dense
+            before = self._stored_round(keys[first - 1], seeds) if first else start
             self._prune_rounds(keys, first, before, split, pruning, defense, seeds, scores, keep_rounds, taught)
         self.progress.end(stored=not missing)
         return [self._stored_round(keys[r], seeds) for r in wanted]
@@ -328,8 +329,13 @@ class Stages:
         )  # fmt: skip
         return own, self.remember(title, own, compute).arrays
 
+    def _untrained(self, seeds: Sequence[int]) -> Stage:
+        """The models before any training."""
+        own = key("untrained", model=identity(self.config.model), data=self.data.fingerprint, seeds=list(seeds))
+        return Stage(own, self.blank(seeds), {})
+
     def _round_keys(
-        self, dense: Stage, split: Split, pruning: Pruning, defense: Defense, seeds: Sequence[int],
+        self, start: Stage, split: Split, pruning: Pruning, defense: Defense, seeds: Sequence[int],
         scores: Sequence[Scores | None], taught: Taught | None,
     ) -> list[Key]:  # fmt: skip
         """One key per round; a round's key holds its predecessor's, so that equal beginnings are shared."""
@@ -338,7 +344,7 @@ class Stages:
             keys.append(
                 key(
                     "round",
-                    before=keys[-1] if keys else dense.key,
+                    before=keys[-1] if keys else start.key,
                     sparsity=sparsity,
                     scope=pruning.scope,
                     rewind=pruning.rewind,
