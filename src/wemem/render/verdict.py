@@ -86,13 +86,22 @@ def sentences(results: Mapping[str, Any], of: Sequence[str]) -> list[str]:
     Raises:
         InputError: an unknown label.
     """
-    require_labels(arms(results), of)
-    compared, order = pairwise(results), list(dict.fromkeys(of))
-    told = [
-        one for i, label in enumerate(order) for one in compared if one.defense == label and one.rival not in order[:i]
-    ]
+    told = against_rivals(results, of)
     alone = any(len(one.seeds) == 1 for one in told)
     return [*map(_sentence, told), *([ONE_SEED] if alone else [])]
+
+
+def against_rivals(results: Mapping[str, Any], of: Sequence[str]) -> list[Comparison]:
+    """What :func:`sentences` tells, as numbers and in its order.
+
+    Raises:
+        InputError: an unknown label.
+    """
+    require_labels(arms(results), of)
+    compared, order = pairwise(results), list(dict.fromkeys(of))
+    return [
+        one for i, label in enumerate(order) for one in compared if one.defense == label and one.rival not in order[:i]
+    ]
 
 
 def leaders(results: Mapping[str, Any]) -> list[str]:
