@@ -199,11 +199,14 @@ def _run_and_print(console: Console, config: "StudyConfig", out: Path, store: Pa
 
 
 def _print_results(console: Console, results: dict[str, Any]) -> None:
+    from wemem.render.chosen import chosen_settings
     from wemem.render.summary import adaptivity_gaps, plain_summary
     from wemem.render.table import results_table
+    from wemem.render.wording import printable
 
     console.print(results_table(results))
-    for line in [*plain_summary(results), *adaptivity_gaps(results), *results["notes"]]:
+    notes = map(printable, results["notes"])
+    for line in [*plain_summary(results), *adaptivity_gaps(results), *chosen_settings(results), *notes]:
         _print_plainly(console, line)
 
 

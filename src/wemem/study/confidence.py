@@ -26,4 +26,5 @@ def confidence_auc(model: Queried, data: Dataset, train: Records, others: Record
 
 
 def _confidence(model: Queried, data: Dataset, records: Records) -> Float64[np.ndarray, " n"]:
-    return truth_values(model.logits(data.features[records]), data.labels[records], "probability")[0]
+    values = truth_values(model.logits(data.features[records]), data.labels[records], "probability")
+    return np.asarray(values[0])

@@ -9,7 +9,8 @@ import pyarrow as pa
 from wemem.attacks import make_attacks
 from wemem.errors import InputError
 from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signals
-from wemem.study.config import StudyConfig, file_name, override_key, parse_study, read_table
+from wemem.study.config import StudyConfig, override_key, parse_study, read_table
+from wemem.study.defense_entries import file_name
 from wemem.study.progress import Progress, Silent
 from wemem.study.results import (
     black_box_results,
@@ -22,6 +23,7 @@ from wemem.study.results import (
     write_results,
 )
 from wemem.study.run import Outcome, run_study
+from wemem.study.selection import select_settings
 from wemem.study.single import audit_model, prune_model
 from wemem.study.store import Store
 from wemem.study.weights import CERTIFICATE, certificate_of, write_weights
@@ -104,11 +106,14 @@ def run_into(
     """
     progress = progress or Silent()
     require_folder(out)
-    data = config.data.load()
-    outcomes = list(run_study(config, Store(store or out.parent / ".store", progress.warn), progress, data))
+    data, kept = config.data.load(), Store(store or out.parent / ".store", progress.warn)
+    selection = select_settings(config, kept, progress, data) if config.grids else None
+    outcomes = list(run_study(selection.config if selection else config, kept, progress, data))
     for outcome in outcomes:
         write_model(out / "models", outcome)
     results = study_results(config, data, outcomes)
+    if selection is not None:
+        results["selection"] = selection.as_json()
     write_results(out, results, per_sample_table(outcomes, data))
     return results
 
