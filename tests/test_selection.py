@@ -91,7 +91,9 @@ def test_victim_is_pruned_alone_and_no_audited_record_is_looked_at(study, tmp_pa
     assert all(split.members == 1 and not (split.roles == Role.AUDIT).any() for _, split in seen)
 
 
-def test_killed_in_the_middle_of_a_selection_it_goes_on_and_chooses_the_same(study, folder, told, tmp_path, monkeypatch):
+def test_killed_in_the_middle_of_a_selection_it_goes_on_and_chooses_the_same(
+    study, folder, told, tmp_path, monkeypatch
+):
     config, heard = parse_study(study), Counted()
     with monkeypatch.context() as patch:
         patch.setattr(Store, "put", killed_after(Store.put, 6))

@@ -19,8 +19,8 @@ def chosen_settings(results: Mapping[str, Any]) -> list[str]:
     for one in candidates:
         grids.setdefault(one["label"], []).append(one)
     return [
-        "Settings were selected on dev records, by one rule for all defenses and without any attack: of those that cost "
-        f"at most {100 * rule['max_accuracy_drop']:.3g} points of undefended's dev accuracy "
+        "Settings were selected on dev records, by one rule for all defenses and without any attack: of those that "
+        f"cost at most {100 * rule['max_accuracy_drop']:.3g} points of undefended's dev accuracy "
         f"({_per_cent(rule['undefended_dev_accuracy'])}), the one of lowest dev AUC.",
         *(_sentence(label, grid) for label, grid in grids.items()),
     ]
@@ -28,7 +28,9 @@ def chosen_settings(results: Mapping[str, Any]) -> list[str]:
 
 def _sentence(label: str, grid: Sequence[Mapping[str, Any]]) -> str:
     chosen = next(one for one in grid if one["chosen"])
-    varied = [name for name in chosen["settings"] if any(one["settings"][name] != chosen["settings"][name] for one in grid)]
+    varied = [
+        name for name in chosen["settings"] if any(one["settings"][name] != chosen["settings"][name] for one in grid)
+    ]
     spelled = " ".join(f"{name}={chosen['settings'][name]}" for name in varied or chosen["settings"])
     which = "" if chosen["qualified"] else "none of which keeps that accuracy, so the most accurate one, "
     return printable(

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from scipy.stats import rankdata
 
 from wemem.audit.intervals import proportion
-from wemem.audit.report import FPRS, AuditReport, as_json
+from wemem.audit.report import AuditReport, as_json
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
 from wemem.errors import InputError
@@ -136,7 +136,7 @@ def _run(
         "certificate": certificate(list(outcome.signals.values())),
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
-        **({"leave_one_out": _in_turn(outcome)} if outcome.in_turn else {}),
+        **({"leave_one_out": dict(outcome.in_turn)} if outcome.in_turn else {}),
     }
 
 
@@ -157,15 +157,6 @@ def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
         "adversary_made_as": sorted({made for signals in all_signals for made in signals.provenance[1:]}),
         "models": sum(signals.members - 1 for signals in all_signals),
     }
-
-
-def _in_turn(outcome: Outcome) -> dict[str, Any]:
-    found = {}
-    for name, targets in outcome.in_turn.items():
-        measures = {"auc": targets.auc(), **{f"tpr_at_{fpr}": targets.tpr_at_fpr(fpr) for fpr in FPRS}}
-        told = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
-        found[name] = {"targets": len(targets.scores), "records": targets.scores.shape[1], **told}
-    return found
 
 
 def _scored(outcome: Outcome) -> bool:

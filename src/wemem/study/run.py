@@ -6,6 +6,7 @@ defense the pruned models, what an adversary sees of them, and what every attack
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from wemem.attacks.base import Attack, Verdict
-from wemem.audit.in_turn import TargetsResult, leave_one_out
-from wemem.audit.report import AttackResult, AuditReport, attack_result
+from wemem.audit.in_turn import leave_one_out
+from wemem.audit.report import FPRS, AttackResult, AuditReport, attack_result
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, held_out
@@ -45,7 +46,7 @@ class Outcome:
         scores: the defender's memorization scores, where some defense of the study needs them.
         attack_seconds: wall time of querying and attacking when it was computed.
         non_adaptive: the same attacks by an adversary whose shadows were pruned without the defense.
-        in_turn: by attack, every member of the reference ensemble attacked in turn.
+        in_turn: by attack, every member of the reference ensemble attacked in turn, as results tell it.
     """
 
     label: str
@@ -59,7 +60,7 @@ class Outcome:
     scores: Scores | None
     attack_seconds: float
     non_adaptive: AuditReport | None = None
-    in_turn: Mapping[str, TargetsResult] = field(default_factory=dict)
+    in_turn: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def memorization(self) -> Float64[np.ndarray, " N"] | None:
@@ -190,12 +191,13 @@ def attack_models(
         signals["shared"] = shared_signals(world, label, rounds[-1], references, defense)
     report = AuditReport(tuple(_judge(world, attack, *signals[attack.layout], label) for attack in attacks))
     seconds = world.stages.seconds - before
+    in_turn = world.config.leave_one_out and "shared" in signals
     plain: dict[SignalLayout, Signals] = {layout: found for layout, (_, found) in signals.items()}
     return Outcome(
         label, defense, world.seed, sparsity, world.split, rounds, plain, report,
         world.defender_scores if world.needs_scores else None, seconds,
         non_adaptive=_attack_unknowing(world, label, weaker, defense) if weaker else None,
-        in_turn=leave_one_out(plain["shared"], attacks, seed=world.seed) if world.config.leave_one_out else {},
+        in_turn=_attack_in_turn(world, label, *signals["shared"]) if in_turn else {},
     )  # fmt: skip
 
 
@@ -207,6 +209,24 @@ def _attack_unknowing(world: World, label: str, weaker: Sequence[Stage], defense
         attack for attack in world.config.attacks if attack.layout == "disjoint" and "trajectory" not in attack.needs
     ]
     return AuditReport(tuple(_judge(world, attack, own, signals, title) for attack in chosen))
+
+
+def _attack_in_turn(world: World, label: str, signals_key: Key, signals: Signals) -> dict[str, Mapping[str, Any]]:
+    """Every member attacked in turn by each attack that compares models, with the intervals that take the time."""
+
+    def attacked(attack: Attack) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        targets = leave_one_out(signals, [attack], seed=world.seed)[attack.name]
+        measures = {"auc": targets.auc(), **{f"tpr_at_{fpr}": targets.tpr_at_fpr(fpr) for fpr in FPRS}}
+        told = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
+        return {"score": targets.scores}, {"targets": len(targets.scores), "records": targets.scores.shape[1], **told}
+
+    found: dict[str, Mapping[str, Any]] = {}
+    for attack in (attack for attack in world.config.attacks if attack.layout == "shared"):
+        own = key("in_turn", signals=signals_key, attack=identity(attack), seed=world.seed)
+        title = world.title(f"{attack.name} on {label}, all models in turn")
+        meta = world.stages.remember(title, own, partial(attacked, attack)).meta
+        found[attack.name] = {name: value for name, value in meta.items() if name != "seconds"}
+    return found
 
 
 def _judge(world: World, attack: Attack, signals_key: Key, signals: Signals, label: str) -> AttackResult:

@@ -101,7 +101,7 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
     stages = Stages(config, data, store, progress)
     require_feasible_seeds(config, data, stages)
     progress.plan(selection_work(config, len(data)))
-    settings = [("undefended", Undefended()), *grid_points(config)]
+    settings = settings_to_try(config)
     found: list[list[Stage]] = [[] for _ in settings]
     for seed in config.seeds:
         world = World.of(config, data, stages, seed)
@@ -111,9 +111,12 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
     return _selection(config, undefended, tried)
 
 
-def grid_points(config: StudyConfig) -> list[tuple[str, Defense]]:
-    """Every setting of every grid, with the grid's label."""
-    return [(label, defense) for label, grid in config.grids.items() for defense in grid]
+def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
+    """No defense, by which the others are judged, and every setting of every grid, with the grid's label."""
+    return [
+        ("undefended", Undefended()),
+        *((label, defense) for label, grid in config.grids.items() for defense in grid),
+    ]
 
 
 def prune_alone(world: World, label: str, defense: Defense) -> list[Stage]:
@@ -158,7 +161,7 @@ def choose(tried: Sequence[Tried], least_accuracy: float) -> tuple[int, list[boo
 
 def selection_work(config: StudyConfig, records: int) -> float:
     """Of the selection and of the study after it, in the measure of :func:`~wemem.study.run.expected_work`."""
-    settings = [Undefended(), *(defense for _, defense in grid_points(config))]
+    settings = [defense for _, defense in settings_to_try(config)]
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
     pruned = config.pruning.rounds * len(settings) * len(config.pruning.sparsities)
     teachers = sum(defense.taught_by.trainings for defense in settings if defense.taught_by)

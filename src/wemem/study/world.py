@@ -187,8 +187,10 @@ class World:
         """The reference models pruned under a defense, chunk by chunk."""
         chunks = self.reference_chunks(label)
         stages = []
+        to = f" to {pruning.schedule.sparsity}" if len(self.config.pruning.sparsities) > 1 else ""
         for i, (split, seeds, dense) in enumerate(chunks):
-            title = self.title(f"prune references under {label}" + (f", part {i + 1} of {len(chunks)}" if i else ""))
+            part = f", part {i + 1} of {len(chunks)}" if i else ""
+            title = self.title(f"prune references under {label}{to}{part}")
             scores = [self.reference_scores if defense.needs_scores else None] * len(seeds)
             stages += self.stages.prune(title, dense, split, pruning, defense, seeds=seeds, scores=scores)
         return stages
