@@ -228,6 +228,7 @@ def main() -> None:
 
         _print_plainly(Console(stderr=True), f"wemem: {printable(str(error))}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what Typer makes of Ctrl-C
+            _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")
+        raise
