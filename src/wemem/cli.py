@@ -24,6 +24,7 @@ StudyFile = Annotated[Path | None, typer.Option(help="A study file that says how
 NonAdaptive = Annotated[
     bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
 ]
+Jobs = Annotated[int, typer.Option(help="Processes that work side by side and share the cores.")]
 StoreFolder = Annotated[Path | None, typer.Option(help="Where stages are kept; .store beside the out folder.")]
 
 
@@ -41,6 +42,7 @@ def run(
     weights: Weights = None,
     members: Members = None,
     non_adaptive: NonAdaptive = False,
+    jobs: Jobs = 1,
     store: StoreFolder = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
@@ -48,7 +50,7 @@ def run(
 
     config = read_study(study, _settings(set_, non_adaptive), data=data, weights=weights, members=members)
     console = Console()
-    _run_and_print(console, config, out, store)
+    _run_and_print(console, config, out, store, jobs)
     _print_plainly(
         console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}"
     )
@@ -61,6 +63,7 @@ def compare(
     set_: Overrides = None,
     data: Data = None,
     non_adaptive: NonAdaptive = False,
+    jobs: Jobs = 1,
     store: StoreFolder = None,
 ) -> None:
     """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
@@ -70,7 +73,7 @@ def compare(
 
     config = read_study(study, _settings(set_, non_adaptive), data=data)
     console = Console()
-    results = _run_and_print(console, config, out, store)
+    results = _run_and_print(console, config, out, store, jobs)
     write_report([out], out)
     _print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
     for line in sentences(results, leaders(results)):
@@ -202,22 +205,27 @@ def _settings(given: list[str] | None, non_adaptive: bool) -> list[str]:
     return [*(given or []), *(["non_adaptive=true"] if non_adaptive else [])]
 
 
-def _run_and_print(console: Console, config: "StudyConfig", out: Path, store: Path | None) -> dict[str, Any]:
+def _run_and_print(
+    console: Console, config: "StudyConfig", out: Path, store: Path | None, jobs: int
+) -> dict[str, Any]:  # fmt: skip
     from wemem.render.progress import LiveProgress
     from wemem.study.study import run_into
 
     with LiveProgress(console) as progress:
-        results = run_into(config, out, store, progress)
+        results = run_into(config, out, store, progress, jobs)
     _print_results(console, results)
     return results
 
 
 def _print_results(console: Console, results: dict[str, Any]) -> None:
+    from wemem.render.chosen import chosen_settings
     from wemem.render.summary import adaptivity_gaps, plain_summary
     from wemem.render.table import results_table
+    from wemem.render.wording import printable
 
     console.print(results_table(results))
-    for line in [*plain_summary(results), *adaptivity_gaps(results), *results["notes"]]:
+    notes = map(printable, results["notes"])
+    for line in [*plain_summary(results), *adaptivity_gaps(results), *chosen_settings(results), *notes]:
         _print_plainly(console, line)
 
 
@@ -234,6 +242,7 @@ def main() -> None:
 
         _print_plainly(Console(stderr=True), f"wemem: {printable(str(error))}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what Typer makes of Ctrl-C
+            _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")
+        raise

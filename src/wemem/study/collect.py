@@ -78,11 +78,11 @@ def shared_signals(
         name: np.concatenate([found[name][part] for (_, found), part in zip(parts, kept, strict=True)])
         for name in parts[0][1]
     }
-    used = world.config.split.references
-    roles = np.concatenate([world.split.roles[:1, records], world.halves.roles[:used, records]])
+    halves = world.halves.select(range(sum(len(stage.ensemble) for stage in references)))
+    roles = np.concatenate([world.split.roles[:1, records], halves.roles[:, records]])
     provenance = (victim.provenance[0], *(made for stage in references for made in stage.provenance))
     signals = Signals(
         arrays.pop("logits"), world.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip
-    own = key("shared_signals", parts=[k for k, _ in parts], splits=[world.split.fingerprint, world.halves.fingerprint])
+    own = key("shared_signals", parts=[k for k, _ in parts], splits=[world.split.fingerprint, halves.fingerprint])
     return own, signals

@@ -19,20 +19,25 @@ from safetensors import SafetensorError
 from scipy.stats import rankdata
 
 from wemem.audit.intervals import proportion
-from wemem.audit.report import FPRS, AuditReport, as_json
+from wemem.audit.report import AuditReport, as_json
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.blackbox import BlackBoxAudit
 from wemem.study.config import StudyConfig
+from wemem.study.privacy import account
 from wemem.study.run import Outcome
 from wemem.training import accuracy
+
+#: What results tell of a round.
+ROUND = ("round", "sparsity", "test_accuracy", "confidence_auc", "dev_accuracy", "epochs")
 
 
 def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The content of ``results.json``; its schema is :func:`wemem.study.schema.results_schema`."""
     plain = {(o.seed, o.sparsity): o.victim.seconds for o in outcomes if o.label == "undefended"}
+    runs = [_run(outcome, config, data, plain.get((outcome.seed, outcome.sparsity))) for outcome in outcomes]
     scores = {o.seed: o.scores for o in outcomes if o.scores is not None}
     return {
         "schema": "wemem.results/1",
@@ -45,7 +50,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "classes": data.classes,
             "input_shape": list(data.input_shape),
         },
-        "notes": _notes(config),
+        "notes": [*_notes(config), *_on_privacy(runs)],
         "scores": [
             {
                 "seed": seed,
@@ -57,7 +62,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             for seed, own in scores.items()
             if own.models
         ],
-        "runs": [_run(outcome, data, plain.get((outcome.seed, outcome.sparsity))) for outcome in outcomes],
+        "runs": runs,
     }
 
 
@@ -83,7 +88,27 @@ def _notes(config: StudyConfig) -> list[str]:
     return notes
 
 
-def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> dict[str, Any]:
+def _on_privacy(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the accountant says of each arm that it is asked about, over its seeds."""
+    arms: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if "privacy" in run:
+            arms.setdefault((run["label"], round(run["sparsity"], 3)), []).append(run["privacy"])
+    notes = []
+    for (label, sparsity), told in arms.items():
+        known = [privacy["epsilon"] for privacy in told if privacy["epsilon"] is not None]
+        reasons = dict.fromkeys(privacy["note"] for privacy in told if "note" in privacy)
+        ends = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (min(known), max(known)))) if known else "not known"
+        notes.append(
+            f"{label}, {100 * sparsity:.3g} % sparsity: nominal ε {ends} at δ {told[0]['delta']:.2g}, which covers "
+            f"{told[0]['covers']}{''.join(f'; {reason}' for reason in reasons)}."
+        )
+    return notes
+
+
+def _run(
+    outcome: Outcome, config: StudyConfig, data: Dataset, undefended_seconds: float | None
+) -> dict[str, Any]:  # fmt: skip
     stage = outcome.victim
     told = list(stage.meta.get("rounds", []))
     dense = outcome.defense is None
@@ -96,18 +121,32 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         "accuracy": _accuracies(outcome, data),
         "seconds": {
             "finetune": stage.seconds,
-            "defense_overhead": None if dense or undefended_seconds is None else stage.seconds - undefended_seconds,
+            "teachers": stage.teachers_seconds,
+            "defense_overhead": None
+            if dense or undefended_seconds is None
+            else stage.seconds + stage.teachers_seconds - undefended_seconds,
             "scores": outcome.scores.seconds if _scored(outcome) and outcome.scores else 0.0,
             "attacks": outcome.attack_seconds,
         },
         "records_seen": sum(r["records_seen"] for r in told),
+        "peak_memory_mib": max((r["peak_memory_mib"] for r in told if r["peak_memory_mib"] is not None), default=None),
         "backend": stage.meta["backend"],
-        "rounds": [{k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told],
+        "rounds": [{name: r[name] for name in ROUND} for r in told],
+        **_privacy(outcome, config, told),
         "certificate": certificate(list(outcome.signals.values())),
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
-        **({"leave_one_out": _in_turn(outcome)} if outcome.in_turn else {}),
+        **({"leave_one_out": dict(outcome.in_turn)} if outcome.in_turn else {}),
     }
+
+
+def _privacy(outcome: Outcome, config: StudyConfig, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Where the victim was fine-tuned by this study and under DP-SGD: what that is worth in theory."""
+    if outcome.defense is None or not told:
+        return {}
+    records, steps = len(outcome.split.records(0, Role.TRAIN)), sum(r["steps"] for r in told)
+    found = account(outcome.defense, records, config.finetune.batch_size, steps)
+    return {} if found is None else {"privacy": found}
 
 
 def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
@@ -118,15 +157,6 @@ def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
         "adversary_made_as": sorted({made for signals in all_signals for made in signals.provenance[1:]}),
         "models": sum(signals.members - 1 for signals in all_signals),
     }
-
-
-def _in_turn(outcome: Outcome) -> dict[str, Any]:
-    found = {}
-    for name, targets in outcome.in_turn.items():
-        measures = {"auc": targets.auc(), **{f"tpr_at_{fpr}": targets.tpr_at_fpr(fpr) for fpr in FPRS}}
-        told = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
-        found[name] = {"targets": len(targets.scores), "records": targets.scores.shape[1], **told}
-    return found
 
 
 def _scored(outcome: Outcome) -> bool:

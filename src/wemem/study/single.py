@@ -86,7 +86,10 @@ def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
         known = ", ".join(config.defenses)
         raise InputError(f"expected a defense among {known}, got {label!r}{did_you_mean(label, config.defenses)}")
     defenses = {"undefended": Undefended()} if label is None else {label: config.defenses[label]}
-    return replace(config, defenses=defenses, seeds=config.seeds[:1])
+    if label in config.grids:
+        raise InputError(f"expected one setting of {label!r} for one model, got a grid; name the setting")
+    references = {name: count for name, count in config.references.items() if name == label}
+    return replace(config, defenses=defenses, grids={}, references=references, seeds=config.seeds[:1])
 
 
 def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
@@ -125,9 +128,9 @@ def audit_model(
     data = config.data.load() if data is None else data
     world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
     require_feasible(world, audited_splits(world))
-    progress.plan(expected_work(config, len(data), 0 if label is None else 1))
+    progress.plan(expected_work(config, len(data), [] if label is None else [label]))
     if label is None:
-        references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
+        references = world.dense_references_of("dense") if uses(config.attacks, "shared") else []
         return attack_models(world, "audited model", None, 0.0, [world.dense], references)
     for attack in config.attacks:
         if attack.needs & {"dense", "trajectory"}:

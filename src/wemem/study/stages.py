@@ -23,9 +23,11 @@ from wemem.memorization import Memorization, estimate_memorization, halves_corre
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
 from wemem.signals import Released, query_models
+from wemem.study.confidence import confidence_auc
 from wemem.study.config import StudyConfig
 from wemem.study.entry import Entry
 from wemem.study.identity import identity
+from wemem.study.peak_memory import peak_mib, reset_peak
 from wemem.study.progress import Progress
 from wemem.study.store import Key, Store, key
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, fit
@@ -56,8 +58,13 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """Wall time when it was computed."""
+        """Wall time when it was computed, without that of teachers."""
         return float(self.meta["seconds"])
+
+    @property
+    def teachers_seconds(self) -> float:
+        """Wall time of training teachers and asking them; 0 where there were none."""
+        return float(self.meta.get("teachers_seconds", 0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,33 +276,37 @@ class Stages:
             initial=self.blank(seeds) if pruning.rewind == "initial" else None, backend=self.config.backend,
             on_epoch=lambda epoch, running: self._show(epoch, pruning.recipe, running, position[0], len(keys)),
         )  # fmt: skip
+        measured = reset_peak()
         for done in rounds:
-            now = time.perf_counter()
-            told.append(self._tell_round(done, split, now - clock[0]))
+            cost = {"seconds": time.perf_counter() - clock[0], "peak_memory_mib": peak_mib() if measured else None}
+            told.append({**self._tell_round(done, split, defense, seeds[0]), **cost})
             meta = {
                 "rounds": told,
                 **_told(done.history, done.choice),
                 "made_as": self.made_as(pruning, defense, done.index),
-                "seconds": sum(r["seconds"] for r in told) + (0.0 if taught is None else taught.seconds),
+                "seconds": sum(r["seconds"] for r in told),
+                "teachers_seconds": 0.0 if taught is None else taught.seconds,
             }
             self.store.put(keys[done.index], done.ensemble.arrays(), meta)
             if not keep_rounds and done.index > first:
                 self.store.delete(keys[done.index - 1])
             position[0], clock[0] = done.index + 1, time.perf_counter()
 
-    def _tell_round(self, done: Round, split: Split, seconds: float) -> dict[str, Any]:
-        """A round as results tell it; accuracies are the first member's."""
-        victim = done.ensemble.select([0])
-        own = split.records(0, Role.AUDIT)
-        history = done.history
+    def _tell_round(self, done: Round, split: Split, defense: Defense, seed: int) -> dict[str, Any]:
+        """A round as results tell it, of the first member; its confidence is what the defense lets queries see."""
+        victim, history = done.ensemble.select([0]), done.history
+        train, dev, own = (split.records(0, role) for role in (Role.TRAIN, Role.DEV, Role.AUDIT))
+        answers = Released(victim, defense, seed=derive_seed(seed, "answers", done.index))
         return {
             "round": done.index,
             "sparsity": done.sparsity,
             "test_accuracy": self._accuracy(victim, own) if len(own) else None,
+            "confidence_auc": confidence_auc(answers, self.data, train, own),
             "dev_accuracy": max(history[0].dev_accuracy),
+            "dev_auc": confidence_auc(answers, self.data, train, dev),
             "epochs": [len(h.dev_accuracy) for h in history],
             "records_seen": history[0].records_seen,
-            "seconds": seconds,
+            "steps": history[0].steps,
         }
 
     def _accuracy(self, victim: Ensemble, records: Int64[np.ndarray, " n"]) -> float:

@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from wemem.attacks import make_attacks
+from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signals
-from wemem.study.config import StudyConfig, file_name, override_key, parse_study, read_table
+from wemem.study.config import StudyConfig, override_key, parse_study, read_table
+from wemem.study.defense_entries import file_name
 from wemem.study.progress import Progress, Silent
 from wemem.study.results import (
     black_box_results,
@@ -22,9 +24,11 @@ from wemem.study.results import (
     write_results,
 )
 from wemem.study.run import Outcome, run_study
+from wemem.study.selection import select_settings
 from wemem.study.single import audit_model, prune_model
 from wemem.study.store import Store
 from wemem.study.weights import CERTIFICATE, certificate_of, write_weights
+from wemem.study.workers import compute_side_by_side, threads_of
 
 T = TypeVar("T", dict[str, Any], list[Any])
 
@@ -86,7 +90,7 @@ def _stated(entries: list[Any], defense: str) -> dict[str, Any]:
 
 
 def run_into(
-    config: StudyConfig, out: Path, store: Path | None = None, progress: Progress | None = None
+    config: StudyConfig, out: Path, store: Path | None = None, progress: Progress | None = None, jobs: int = 1
 ) -> dict[str, Any]:
     """Run a study and leave its files in a folder: ``results.json``, ``per_sample.parquet`` and ``models/``.
 
@@ -95,20 +99,37 @@ def run_into(
         out: the folder; made if it is not there.
         store: where stages are kept and looked up; ``.store`` beside ``out`` if None, so that neighbours share.
         progress: hears of every stage.
+        jobs: processes that work side by side and share the cores; with several, the study must come from a table.
 
     Returns:
-        The content of ``results.json``.
+        The content of ``results.json``, the same for any number of jobs with the same number of threads each.
 
     Raises:
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
     progress = progress or Silent()
     require_folder(out)
-    data = config.data.load()
-    outcomes = list(run_study(config, Store(store or out.parent / ".store", progress.warn), progress, data))
+    data, root = config.data.load(), store or out.parent / ".store"
+    if jobs == 1:
+        return _run_alone(config, data, out, Store(root, progress.warn), progress)
+    with threads_of(jobs):
+        compute_side_by_side(config, data, root, progress, jobs)
+        progress.begin("put together what is in the store", 0)
+        results = _run_alone(config, data, out, Store(root, progress.warn), Silent())
+        progress.end(stored=False)
+        return results
+
+
+def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progress: Progress) -> dict[str, Any]:
+    selection = select_settings(config, kept, progress, data) if config.grids else None
+    outcomes = list(run_study(selection.config if selection else config, kept, progress, data))
     for outcome in outcomes:
         write_model(out / "models", outcome)
     results = study_results(config, data, outcomes)
+    if selection is not None:
+        results["selection"] = selection.as_json()
     write_results(out, results, per_sample_table(outcomes, data))
     return results
 

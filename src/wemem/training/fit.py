@@ -46,11 +46,13 @@ class History:
         dev_accuracy: after each epoch it ran, fractions.
         best_epoch: 0-based, the checkpoint that was kept.
         records_seen: records that steps were taken on, counted with repetition.
+        steps: optimizer steps that it took.
     """
 
     dev_accuracy: tuple[float, ...]
     best_epoch: int
     records_seen: int
+    steps: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +216,8 @@ class _Run:
             if not live:
                 break
         history = [
-            History(tuple(curve), int(np.argmax(curve)), seen)
-            for curve, seen in zip(curves, self.records_seen, strict=True)
+            History(tuple(curve), int(np.argmax(curve)), seen, steps)
+            for curve, seen, steps in zip(curves, self.records_seen, self.steps_taken, strict=True)
         ]
         return replace(self.ensemble, parameters=best, buffers=best_buffers), history
 

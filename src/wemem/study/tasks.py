@@ -1,0 +1,126 @@
+"""A study cut into tasks for processes that work side by side. Each leaves what it computes in the store.
+
+What several tasks need, such as the original models of a seed, is a task of its own that they come after, so that
+nothing is computed twice. Once all are done, the study itself finds everything in the store.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from wemem.defenses import Defense, Undefended
+from wemem.study.collect import needs, uses
+from wemem.study.config import StudyConfig
+from wemem.study.run import attack_dense, defend_and_attack
+from wemem.study.selection import prune_alone, settings_to_try
+from wemem.study.world import World
+
+#: How much longer a step takes that needs every record's own gradient; only the order of tasks follows from it.
+PER_SAMPLE = 5.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One process's work.
+
+    Args:
+        what: ``dense``, ``defender``, ``adversary`` and ``references`` prepare a seed, ``undefended`` the shadows of
+            the adversary who knows no defense, ``alone`` tries a setting on the victim, ``attack_dense`` and ``arm``
+            are what a study is about.
+        seed: of the study.
+        place: of an ``alone`` among the settings to try, of an ``arm`` among the defenses.
+        after: the tasks that must be done before.
+        work: records apart, models times epochs, roughly; of those that are ready the longest starts first.
+    """
+
+    what: str
+    seed: int
+    place: int = 0
+    after: tuple["Task", ...] = ()
+    work: float = 0.0
+
+
+def selection_tasks(config: StudyConfig) -> list[Task]:
+    """To try every setting of the grids, and none."""
+    settings = [defense for _, defense in settings_to_try(config)]
+    tasks: list[Task] = []
+    for seed in config.seeds:
+        ready = {task.what: task for task in _preparations(config, seed)}
+        tried: list[Task] = []
+        for place, defense in enumerate(settings):
+            needed = [ready["dense"], *([ready["defender"]] if defense.needs_scores else [])]
+            after = (*needed, *(tried[i] for i in _sharing(settings[:place], defense)))
+            tried.append(Task("alone", seed, place, after, _work(config, defense, 1)))
+        needed = [task for task in ready.values() if any(task in one.after for one in tried)]
+        tasks += [*needed, *tried]
+    return tasks
+
+
+def study_tasks(config: StudyConfig) -> list[Task]:
+    """To prune and attack everything, settings being chosen."""
+    shared, defenses = uses(config.attacks, "shared"), list(config.defenses.values())
+    tasks: list[Task] = []
+    for seed in config.seeds:
+        ready = {task.what: task for task in _preparations(config, seed)}
+        always = tuple(task for what, task in ready.items() if what != "adversary")
+        arms: list[Task] = []
+        for place, (label, defense) in enumerate(config.defenses.items()):
+            needed = tuple(ready.values()) if defense.needs_scores else always
+            after = (*needed, *(arms[i] for i in _sharing(defenses[:place], defense)))
+            models = 1 + config.split.shadows + (config.references_of(label) if shared else 0)
+            arms.append(Task("arm", seed, place, after, _work(config, defense, models)))
+        tasks += [*ready.values(), Task("attack_dense", seed, after=always), *arms]
+    return tasks
+
+
+def perform(world: World, task: Task) -> None:
+    """Do a task in its seed's world: what it computes is in the store afterwards."""
+    config, sparsities = world.config, world.config.pruning.sparsities
+    match task.what:
+        case "dense":
+            _ = world.dense
+        case "defender":
+            _ = world.defender_scores
+        case "adversary":
+            _ = world.adversary_scores
+        case "references":
+            _ = world.dense_references
+            _ = world.reference_scores if world.needs_scores else None
+        case "undefended":
+            keep = "trajectory" in needs(config.attacks, "disjoint")
+            for pruning in (config.pruning.to(sparsity, config.finetune) for sparsity in sparsities):
+                world.pruned_members("prune shadows without a defense", Undefended(), pruning, keep_rounds=keep)
+        case "alone":
+            prune_alone(world, *settings_to_try(config)[task.place])
+        case "attack_dense":
+            attack_dense(world)
+        case "arm":
+            for sparsity in sparsities:
+                defend_and_attack(world, list(config.defenses)[task.place], sparsity)
+
+
+def _preparations(config: StudyConfig, seed: int) -> Iterable[Task]:
+    """What the arms of a seed have in common."""
+    epochs, models = config.training.epochs, 1 + config.split.shadows
+    dense = Task("dense", seed, work=models * epochs)
+    yield dense
+    if any(defense.needs_scores for defense in config.every_defense):
+        subsets = config.scores.models * config.scores.fraction * epochs
+        yield Task("defender", seed, work=subsets)
+        yield Task("adversary", seed, work=subsets)
+    if uses(config.attacks, "shared"):
+        yield Task("references", seed, work=config.references_of("dense") * epochs)
+    if config.non_adaptive:
+        yield Task("undefended", seed, after=(dense,), work=_work(config, Undefended(), models))
+
+
+def _sharing(earlier: Sequence[Defense], defense: Defense) -> list[int]:
+    """The place of the last one before that trains the same teachers, or is the same: it computes what both need."""
+    taught = defense.taught_by
+    alike = (other == defense or (taught is not None and other.taught_by == taught) for other in earlier)
+    return [i for i, same in enumerate(alike) if same][-1:]
+
+
+def _work(config: StudyConfig, defense: Defense, models: int) -> float:
+    steps = config.pruning.rounds * config.finetune.epochs * len(config.pruning.sparsities)
+    teachers = defense.taught_by.trainings * config.training.epochs if defense.taught_by else 0
+    return float(models * (steps * (1.0 if defense.clipping is None else PER_SAMPLE) + teachers))
