@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from wemem.errors import InputError
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.blackbox import BlackBoxAudit
 from wemem.study.config import StudyConfig
+from wemem.study.footprint import footprint
 from wemem.study.run import Outcome
 from wemem.training import accuracy
 
@@ -104,6 +106,7 @@ def _run(outcome: Outcome, data: Dataset, undefended_seconds: float | None) -> d
         "backend": stage.meta["backend"],
         "rounds": [{k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told],
         "certificate": certificate(list(outcome.signals.values())),
+        "footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape)),
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": _in_turn(outcome)} if outcome.in_turn else {}),

@@ -28,13 +28,17 @@ class Pruned:
     """A pruned model.
 
     Args:
+        dense: the model as it was given.
         stage: the ensemble of one, and its rounds.
         split: what it was fine-tuned on.
+        input_shape: of one record.
         dev_from_training: the dev records had to be taken from the training records.
     """
 
+    dense: Stage
     stage: Stage
     split: Split
+    input_shape: tuple[int, ...]
     dev_from_training: bool
 
 
@@ -68,7 +72,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
     )
-    return Pruned(rounds[-1], split, taken)
+    return Pruned(dense, rounds[-1], split, data.input_shape, taken)
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:

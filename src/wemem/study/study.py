@@ -10,6 +10,7 @@ from wemem.attacks import make_attacks
 from wemem.errors import InputError
 from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signals
 from wemem.study.config import StudyConfig, file_name, override_key, parse_study, read_table
+from wemem.study.footprint import footprint_lines, side_by_side
 from wemem.study.progress import Progress, Silent
 from wemem.study.results import (
     black_box_results,
@@ -23,6 +24,7 @@ from wemem.study.results import (
 )
 from wemem.study.run import Outcome, run_study
 from wemem.study.single import audit_model, prune_model
+from wemem.study.sparse_file import sparse_bytes
 from wemem.study.store import Store
 from wemem.study.weights import CERTIFICATE, certificate_of, write_weights
 
@@ -129,7 +131,10 @@ def write_model(folder: Path, outcome: Outcome) -> Path:
 def prune_into(
     config: StudyConfig, label: str, out: Path, store: Path | None = None, progress: Progress | None = None
 ) -> list[str]:
-    """Prune the study's given model under one defense and leave weights, masks and ``pruning.json`` in a folder.
+    """Prune the study's given model under one defense and leave its files in a folder.
+
+    They are ``weights.safetensors``, the same compact in ``weights.sparse.safetensors``, ``masks.safetensors``, and
+    ``pruning.json``, which tells how they were made and what the model costs before and after.
 
     Returns:
         What was done and how to load it, in sentences.
@@ -139,9 +144,12 @@ def prune_into(
     pruned = prune_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
     ensemble = pruned.stage.ensemble
     rounds = pruned.stage.meta["rounds"]
-    told = {"study": config.table, "environment": environment(), "rounds": rounds}
+    costs = side_by_side(pruned.dense.ensemble.module(0), ensemble.module(0), pruned.input_shape)
+    told = {"study": config.table, "environment": environment(), "rounds": rounds, "footprint": costs}
     masks = {name: mask[0] for name, mask in ensemble.masks.items()}
     write_atomically(out / "weights.safetensors", lambda part: write_weights(part, ensemble.state(0)))
+    compact = sparse_bytes(ensemble.state(0))
+    write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
     write_atomically(out / "masks.safetensors", lambda part: write_weights(part, masks))
     certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], told)
     write_atomically(out / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
@@ -153,6 +161,7 @@ def prune_into(
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
     return [
         *lines,
+        *footprint_lines(costs),
         f"Load it: model.load_state_dict(safetensors.torch.load_file({str(out / 'weights.safetensors')!r}))",
     ]
 
