@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 
 from wemem.attacks.base import Attack, Verdict
@@ -19,7 +20,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, held_out
 from wemem.defenses import Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
-from wemem.pruning import Pruning
+from wemem.pruning import Pruning, prune_channels
 from wemem.signals import SignalLayout, Signals
 from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
 from wemem.study.config import StudyConfig
@@ -118,12 +119,16 @@ def audited_splits(world: World) -> list[Split]:
 
 
 def require_feasible(world: World, splits: Sequence[Split]) -> None:
-    """Refuse before any training what would fail after it: a defense that fits the model, classes or records not.
+    """Refuse before any training what would fail after it: pruning or a defense that does not fit model or records.
 
     Raises:
-        InputError: as the defense's plan or refusal, the teachers' or the reference models' split says.
+        InputError: as the model's channels, the defense's plan or refusal, the teachers' or the reference models' split
+            say.
     """
-    labels, model = world.data.labels, world.stages.blank([0]).template
+    labels, blank = world.data.labels, world.stages.blank([0])
+    model, method = blank.template, world.config.pruning.method
+    if method != "magnitude":
+        prune_channels(blank, max(world.config.pruning.sparsities), method, torch.from_numpy(world.data.features[:2]))
     for defense in world.config.defenses.values():
         if (reason := defense.refusal(model)) is not None:
             raise InputError(reason)

@@ -4,17 +4,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
-from wemem.pruning import Pruning
+from wemem.pruning import Pruning, prune_channels
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
 from wemem.study.collect import uses
-from wemem.study.config import StudyConfig
+from wemem.study.config import PruningSettings, StudyConfig
 from wemem.study.progress import Progress
 from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
 from wemem.study.stages import Stage, Stages, training_work
@@ -129,6 +130,7 @@ def audit_model(
     data = config.data.load() if data is None else data
     world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
     require_feasible(world, audited_splits(world))
+    _require_size(world, config.pruning if label is not None else None)
     progress.plan(expected_work(config, len(data), 0 if label is None else 1))
     if label is None:
         references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
@@ -149,6 +151,27 @@ def audit_model(
         weaker = [world.behind_victim(plain, certificate)]
     references = world.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
     return attack_models(world, "audited model", defense, pruning.schedule.sparsity, [victim], references, weaker)
+
+
+def _require_size(world: World, pruning: PruningSettings | None) -> None:
+    """Refuse a given model that has lost other channels than its shadows will, before these are trained.
+
+    Raises:
+        InputError: its tensors have other shapes.
+    """
+    made = world.stages.blank([0])
+    if pruning is not None and pruning.method != "magnitude":
+        example = torch.from_numpy(world.data.features[:2])
+        made = prune_channels(made, pruning.sparsities[0], pruning.method, example)
+    victim = victim_ensemble(world.config, world.data)[0]
+    for name, tensor in made.parameters.items():
+        wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])
+        if wanted != got:
+            raise InputError(
+                f"expected {name!r} of shape {wanted}, as models pruned by this study have it, got {got}; name the "
+                "method and sparsity that the model was pruned with by --set pruning.method=... --set "
+                "pruning.sparsity=..., and its --defense"
+            )
 
 
 def _pruned_shadows(world: World, label: str, defense: Defense, pruning: Pruning) -> Stage:

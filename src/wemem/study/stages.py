@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ class Stages:
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
-            "pruning": identity(pruning),
+            "pruning": _spelled(pruning),
             "defense": identity(defense),
             "scores": identity(self.config.scores) if scored else None,
             **({"teachers": identity(self.config.training)} if taught else {}),
@@ -318,6 +319,7 @@ class Stages:
                     sparsity=sparsity,
                     scope=pruning.scope,
                     rewind=pruning.rewind,
+                    **_method(pruning),
                     recipe=asdict(pruning.recipe),
                     defense=identity(defense),
                     scores=[None if s is None else s.key for s in scores],
@@ -359,6 +361,19 @@ class Stages:
         where = f"round {index + 1}/{rounds}, " if rounds > 1 else ""
         fraction = (index + (epoch + 1) / recipe.epochs) / rounds
         self.progress.advance(fraction, f"{where}epoch {epoch + 1}/{recipe.epochs}, {running} models training")
+
+
+def _spelled(pruning: Pruning | None) -> Any:
+    """How it is pruned; the default method goes without saying, as it did before there was a choice."""
+    plain = identity(pruning)
+    return plain if pruning is None or _method(pruning) else {k: v for k, v in plain.items() if k != "method"}
+
+
+def _method(pruning: Pruning) -> dict[str, str]:
+    """What a key says of a method that is not the default: which, and by whose graph channels are tied together."""
+    if pruning.method == "magnitude":
+        return {}
+    return {"method": pruning.method, "torch_pruning": version("torch-pruning")}
 
 
 def _told(history: tuple[History, ...], choice: Choice) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from wemem.study.run import Outcome, run_study
 from wemem.study.single import audit_model, prune_model
 from wemem.study.sparse_file import sparse_bytes
 from wemem.study.store import Store
-from wemem.study.weights import CERTIFICATE, certificate_of, write_weights
+from wemem.study.weights import CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
+from wemem.training import Ensemble
 
 T = TypeVar("T", dict[str, Any], list[Any])
 
@@ -120,12 +121,21 @@ def write_model(folder: Path, outcome: Outcome) -> Path:
     label = file_name(outcome.label)
     name = label if outcome.defense is None else f"{label}-sparsity{outcome.sparsity}"
     path = folder / f"{name}-seed{outcome.seed}.safetensors"
-    ensemble = outcome.victim.ensemble
+    _write_weights(path, outcome.victim.ensemble, path.with_suffix(".masks.safetensors"))
+    return path
+
+
+def _write_weights(path: Path, ensemble: Ensemble, masks_path: Path) -> None:
+    """The first member's weights and, beside them, what says which weights or channels are left of the dense model."""
+    for stale in (masks_path, channels_path(path)):
+        stale.unlink(missing_ok=True)
     write_atomically(path, lambda part: write_weights(part, ensemble.state(0)))
     if ensemble.masks:
         masks = {key: mask[0] for key, mask in ensemble.masks.items()}
-        write_atomically(path.with_suffix(".masks.safetensors"), lambda part: write_weights(part, masks))
-    return path
+        write_atomically(masks_path, lambda part: write_weights(part, masks))
+    if ensemble.channels:
+        text = channels_of(path, ensemble)
+        write_atomically(channels_path(path), lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def prune_into(
@@ -133,8 +143,9 @@ def prune_into(
 ) -> list[str]:
     """Prune the study's given model under one defense and leave its files in a folder.
 
-    They are ``weights.safetensors``, the same compact in ``weights.sparse.safetensors``, ``masks.safetensors``, and
-    ``pruning.json``, which tells how they were made and what the model costs before and after.
+    They are ``weights.safetensors``, the same compact in ``weights.sparse.safetensors``, ``masks.safetensors`` or,
+    where channels were removed, ``weights.channels.json``, and ``pruning.json``, which tells how they were made and
+    what the model costs before and after.
 
     Returns:
         What was done and how to load it, in sentences.
@@ -146,11 +157,9 @@ def prune_into(
     rounds = pruned.stage.meta["rounds"]
     costs = side_by_side(pruned.dense.ensemble.module(0), ensemble.module(0), pruned.input_shape)
     told = {"study": config.table, "environment": environment(), "rounds": rounds, "footprint": costs}
-    masks = {name: mask[0] for name, mask in ensemble.masks.items()}
-    write_atomically(out / "weights.safetensors", lambda part: write_weights(part, ensemble.state(0)))
+    _write_weights(out / "weights.safetensors", ensemble, out / "masks.safetensors")
     compact = sparse_bytes(ensemble.state(0))
     write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
-    write_atomically(out / "masks.safetensors", lambda part: write_weights(part, masks))
     certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], told)
     write_atomically(out / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
     accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
@@ -159,11 +168,11 @@ def prune_into(
     lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
-    return [
-        *lines,
-        *footprint_lines(costs),
-        f"Load it: model.load_state_dict(safetensors.torch.load_file({str(out / 'weights.safetensors')!r}))",
-    ]
+    file = str(out / "weights.safetensors")
+    load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
+    if ensemble.channels:
+        load = f"wemem.load_pruned(model, {file!r})"
+    return [*lines, *footprint_lines(costs), f"Load it: {load}"]
 
 
 def audit_into(

@@ -71,7 +71,7 @@ class World:
     def behind_victim(self, shadows: Stage, made_as: str) -> Stage:
         """The given victim, made as ``made_as`` says, with shadows behind it."""
         victim, fingerprint = victim_ensemble(self.config, self.data)
-        joined = Ensemble.concatenate([replace(victim, masks={}), replace(shadows.ensemble, masks={})])
+        joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim, shadows.ensemble)])
         kept = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest tells of a shadow
         meta = {**kept, "made_as": [made_as, *shadows.provenance]}
         return Stage(key("victim", shadows=shadows.key, weights=fingerprint), joined, meta)
@@ -160,7 +160,7 @@ class World:
     def swap_victim(self, victim: Stage, shadows: Stage) -> Stage:
         """The victim of one stage with the shadows of another."""
         rest = shadows.ensemble.select(range(1, len(shadows.ensemble)))
-        joined = Ensemble.concatenate([replace(e, masks={}) for e in (victim.ensemble.select([0]), rest)])
+        joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim.ensemble.select([0]), rest)])
         meta = {**victim.meta, "made_as": [victim.provenance[0], *shadows.provenance[1:]]}
         return Stage(key("swapped", victim=victim.key, shadows=shadows.key), joined, meta)
 
