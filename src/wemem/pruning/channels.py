@@ -81,10 +81,9 @@ def prune_channels(ensemble: Ensemble, sparsity: float, norm: Norm, example: Flo
         with torch.no_grad():
             pruned.module(0)(example)
     except (RuntimeError, ValueError, IndexError) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"the model does not run with fewer channels: {line}; it fixes their number, so use pruning.method = "
-            "'magnitude'"
+            f"the model does not run with fewer channels: {_first_line(error)}; it fixes their number, so use "
+            "pruning.method = 'magnitude'"
         ) from error
     return pruned
 
@@ -114,19 +113,30 @@ def coupled_channels(template: nn.Module, example: Float[Tensor, "B ..."]) -> li
     for parameter in module.parameters():
         parameter.requires_grad_()  # what was computed of what is found out by following gradients
     _require_own_weights(module)
-    try:
-        with torch.enable_grad():
+    with torch.enable_grad():
+        try:
             outputs = _output_layers(module, example[:1])
+        except (RuntimeError, ValueError, IndexError) as error:
+            shape = tuple(example.shape)
+            raise InputError(
+                f"the model fails on input of shape {shape}: {_first_line(error)}; check its size"
+            ) from error
+        try:
             graph = torch_pruning.DependencyGraph().build_dependency(module, example[:1], verbose=False)
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"the model's channels cannot be traced: {line}; use pruning.method = 'magnitude'") from error
+        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"the model's channels cannot be traced: {_first_line(error)}; use pruning.method = 'magnitude'"
+            ) from error
     names = {layer: name for name, layer in module.named_modules()}
     tied = graph.get_all_groups(ignored_layers=outputs, root_module_types=_FILTERS)
     groups = [_group(graph, items, names) for items in tied]
     if not groups:
         raise InputError("expected a hidden linear or convolution layer to prune, got none besides the classifier")
     return groups
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _require_own_weights(module: nn.Module) -> None:

@@ -28,6 +28,7 @@ from wemem.study.identity import identity
 from wemem.study.progress import Progress
 from wemem.study.stages import CHUNK, USUAL_EPOCHS, Scores, Stage, Stages
 from wemem.study.store import Key, Store, key
+from wemem.study.weights import is_onnx
 from wemem.study.world import World
 
 
@@ -101,11 +102,15 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
 
 
 def require_known_start(config: StudyConfig) -> None:
-    """Refuse to rewind a given model.
+    """Refuse to prune a model that is known by its answers alone, or to rewind a given one.
 
     Raises:
-        InputError: its weights before any training are not known.
+        InputError: it is an ONNX file, or its weights before any training are not known.
     """
+    if is_onnx(config):
+        raise InputError(
+            "expected a model's weights (.safetensors) to prune, got an ONNX file; wemem audit --onnx attacks one"
+        )
     if config.victim is not None and config.pruning.rewind == "initial":
         raise InputError(
             "expected a model trained by the study for pruning.rewind = 'initial', got a given one, whose initial "

@@ -20,7 +20,7 @@ from wemem.study.progress import Progress
 from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
 from wemem.study.stages import Stage, Stages, training_work
 from wemem.study.store import Store, key
-from wemem.study.weights import read_certificate, read_members, victim_ensemble
+from wemem.study.weights import is_onnx, read_certificate, read_members, victim_ensemble, victim_file
 from wemem.study.world import World
 
 
@@ -154,15 +154,22 @@ def audit_model(
 
 
 def _require_size(world: World, pruning: PruningSettings | None) -> None:
-    """Refuse a given model that has lost other channels than its shadows will, before these are trained.
+    """Refuse, before shadows are trained, a given model that lost other channels than they will, or of other data.
 
     Raises:
-        InputError: its tensors have other shapes.
+        InputError: its tensors have other shapes, or its answers.
     """
     made = world.stages.blank([0])
     if pruning is not None and pruning.method != "magnitude":
         example = torch.from_numpy(world.data.features[:2])
         made = prune_channels(made, pruning.sparsities[0], pruning.method, example)
+    if is_onnx(world.config):
+        answers, classes = victim_file(world.config).logits(world.data.features[:2]).shape[1], world.data.classes
+        if answers != classes:
+            raise InputError(
+                f"expected one logit for each of {classes} classes, got {answers}; give the data it is for"
+            )
+        return
     victim = victim_ensemble(world.config, world.data)[0]
     for name, tensor in made.parameters.items():
         wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])

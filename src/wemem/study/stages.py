@@ -9,11 +9,10 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 from scipy.special import softmax
 
 from wemem.data.dataset import Dataset
@@ -23,11 +22,13 @@ from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
-from wemem.signals import Released, query_models
+from wemem.signals import Queried, Released, query_models
 from wemem.study.config import StudyConfig
 from wemem.study.entry import Entry
-from wemem.study.identity import identity
+from wemem.study.identity import identity, method_identity, pruning_identity
+from wemem.study.onnx_file import OnnxModel
 from wemem.study.progress import Progress
+from wemem.study.shipped import ShippedFirst
 from wemem.study.store import Key, Store, key
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, fit
 
@@ -43,11 +44,27 @@ Computed = tuple[Arrays, dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What a stage left: an ensemble, how it got there, and the key under which it is stored."""
+    """What a stage left: an ensemble, how it got there, and the key under which it is stored.
+
+    Args:
+        key, ensemble, meta: these.
+        shipped: an audited model known by its answers, which is then member 0; the ensemble's follow.
+    """
 
     key: Key
     ensemble: Ensemble
     meta: Mapping[str, Any]
+    shipped: OnnxModel | None = None
+
+    @property
+    def models(self) -> Queried:
+        """All models, as they answer."""
+        return self.ensemble if self.shipped is None else ShippedFirst(self.shipped, self.ensemble)
+
+    def first(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
+        """Answers of member 0 alone."""
+        own = self.ensemble.select([0]).logits(features)[0] if self.shipped is None else self.shipped.logits(features)
+        return np.asarray(own)
 
     @property
     def provenance(self) -> tuple[str, ...]:
@@ -103,7 +120,7 @@ class Stages:
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
-            "pruning": _spelled(pruning),
+            "pruning": pruning_identity(pruning),
             "defense": identity(defense),
             "scores": identity(self.config.scores) if scored else None,
             **({"teachers": identity(self.config.training)} if taught else {}),
@@ -296,7 +313,7 @@ class Stages:
         drawn = derive_seed(seed, "answers", turn)
 
         def compute() -> Computed:
-            answering = stage.ensemble if altered is None else Released(stage.ensemble, altered, seed=drawn)
+            answering = stage.models if altered is None else Released(stage.models, altered, seed=drawn)
             return query_models(answering, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
 
         own = key(
@@ -319,7 +336,7 @@ class Stages:
                     sparsity=sparsity,
                     scope=pruning.scope,
                     rewind=pruning.rewind,
-                    **_method(pruning),
+                    **method_identity(pruning),
                     recipe=asdict(pruning.recipe),
                     defense=identity(defense),
                     scores=[None if s is None else s.key for s in scores],
@@ -361,19 +378,6 @@ class Stages:
         where = f"round {index + 1}/{rounds}, " if rounds > 1 else ""
         fraction = (index + (epoch + 1) / recipe.epochs) / rounds
         self.progress.advance(fraction, f"{where}epoch {epoch + 1}/{recipe.epochs}, {running} models training")
-
-
-def _spelled(pruning: Pruning | None) -> Any:
-    """How it is pruned; the default method goes without saying, as it did before there was a choice."""
-    plain = identity(pruning)
-    return plain if pruning is None or _method(pruning) else {k: v for k, v in plain.items() if k != "method"}
-
-
-def _method(pruning: Pruning) -> dict[str, str]:
-    """What a key says of a method that is not the default: which, and by whose graph channels are tied together."""
-    if pruning.method == "magnitude":
-        return {}
-    return {"method": pruning.method, "torch_pruning": version("torch-pruning")}
 
 
 def _told(history: tuple[History, ...], choice: Choice) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A study as a user holds it: read it, run it into a folder."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from wemem.errors import InputError
 from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signals
 from wemem.study.config import StudyConfig, file_name, override_key, parse_study, read_table
 from wemem.study.footprint import footprint_lines, side_by_side
+from wemem.study.onnx_file import BATCH, onnx_bytes
 from wemem.study.progress import Progress, Silent
 from wemem.study.results import (
     black_box_results,
@@ -26,7 +28,17 @@ from wemem.study.run import Outcome, run_study
 from wemem.study.single import audit_model, prune_model
 from wemem.study.sparse_file import sparse_bytes
 from wemem.study.store import Store
-from wemem.study.weights import CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
+from wemem.study.weights import (
+    CERTIFICATE,
+    EXPORTED,
+    certificate_of,
+    channels_of,
+    channels_path,
+    file_sha256,
+    load_pruned,
+    read_certificate,
+    write_weights,
+)
 from wemem.training import Ensemble
 
 T = TypeVar("T", dict[str, Any], list[Any])
@@ -173,6 +185,37 @@ def prune_into(
     if ensemble.channels:
         load = f"wemem.load_pruned(model, {file!r})"
     return [*lines, *footprint_lines(costs), f"Load it: {load}"]
+
+
+def export_into(config: StudyConfig, weights: Path, out: Path) -> list[str]:
+    """Write a model's weights as ``model.onnx``, checked on the study's first records, and ``export.json`` beside it.
+
+    Args:
+        config: the model and data of the study are used.
+        weights: its file, or a folder, as :func:`~wemem.study.weights.load_pruned` takes it.
+        out: the folder; made if it is not there.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        InputError: weights that do not fit the model, or a model that cannot be written as ONNX.
+    """
+    require_folder(out)
+    weights = weights / "weights.safetensors" if weights.is_dir() else weights
+    data = config.data.load()
+    module = load_pruned(config.model.build(data.input_shape, data.classes), weights)
+    content, parity = onnx_bytes(module, data.features[:BATCH])
+    path = out / "model.onnx"
+    write_atomically(path, lambda part: part.write_bytes(content))
+    told = {"source_sha256": file_sha256(weights), "parity": asdict(parity), "environment": environment()}
+    certificate = certificate_of(path, read_certificate(weights), told, "wemem.export/1")
+    write_atomically(out / EXPORTED, lambda part: part.write_text(certificate, encoding="utf-8"))
+    return [
+        f"Wrote {path}, {len(content):,} bytes, SHA-256 {file_sha256(path)}.",
+        f"On {parity.records} records its logits are within {parity.difference:.1e} of PyTorch's; {parity.allowed:.1e} "
+        "is allowed.",
+    ]
 
 
 def audit_into(

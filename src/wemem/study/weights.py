@@ -24,11 +24,12 @@ from wemem.data.npz import read_npz
 from wemem.errors import InputError
 from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
+from wemem.study.onnx_file import OnnxModel, read_onnx
 from wemem.training import Ensemble
 from wemem.training.resize import resized
 
-#: The file beside a pruned model's weights that says how they were made.
-CERTIFICATE = "pruning.json"
+#: The files beside a pruned model's weights, or its ONNX file, that say how it was made.
+CERTIFICATE, EXPORTED = "pruning.json", "export.json"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -62,6 +63,17 @@ def victim_ensemble(config: StudyConfig, data: Dataset) -> tuple[Ensemble, str]:
     path = Path(config.victim.weights)
     module = load_pruned(config.model.build(data.input_shape, data.classes), path)
     return Ensemble.from_modules([module.train()]), file_sha256(path)
+
+
+def is_onnx(config: StudyConfig) -> bool:
+    """Whether the victim is an ONNX file, which can be asked but not trained."""
+    return config.victim is not None and Path(config.victim.weights).suffix.lower() == ".onnx"
+
+
+def victim_file(config: StudyConfig) -> OnnxModel:
+    """The victim that is an ONNX file."""
+    assert config.victim is not None
+    return read_onnx(Path(config.victim.weights))
 
 
 def load_pruned(module: nn.Module, path: str | Path) -> nn.Module:
@@ -144,15 +156,15 @@ def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
         ) from error
 
 
-def certificate_of(weights: Path, made_as: str, told: Mapping[str, Any]) -> str:
-    """The content of the :data:`CERTIFICATE` beside a weights file: how that very file was made."""
-    certificate = {"schema": "wemem.pruning/1", "made_as": made_as, "weights_sha256": file_sha256(weights), **told}
+def certificate_of(weights: Path, made_as: str, told: Mapping[str, Any], schema: str = "wemem.pruning/1") -> str:
+    """The content of the :data:`CERTIFICATE` or :data:`EXPORTED` beside a file: how that very file was made."""
+    certificate = {"schema": schema, "made_as": made_as, "weights_sha256": file_sha256(weights), **told}
     return json.dumps(certificate, indent=1) + "\n"
 
 
 def read_certificate(weights: Path) -> str:
-    """How a weights file was made, from the ``pruning.json`` beside it; ``unknown`` if there is none for that file."""
-    path = weights.with_name(CERTIFICATE)
+    """How a model's file was made, by the certificate beside it; ``unknown`` if there is none for that very file."""
+    path = weights.with_name(EXPORTED if weights.suffix.lower() == ".onnx" else CERTIFICATE)
     try:
         if path.stat().st_size > 2**24:
             return UNKNOWN
