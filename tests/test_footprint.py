@@ -71,4 +71,7 @@ def test_latency_times_every_module_and_says_seconds():
     found = latencies(modules, (2,), 5, repeats=4)
     assert found.keys() == modules.keys()
     assert all(np.isfinite(seconds) and seconds > 0 for seconds in found.values())
-    assert seen == [("small", 5), ("large", 5)] * 7
+    assert seen == [("small", 5), ("large", 5)] * 5
+    seen.clear()
+    latencies(modules, (2,), 5, repeats=100, patience=0.0)
+    assert seen == [("small", 5), ("large", 5)] * 4

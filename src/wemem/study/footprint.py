@@ -88,7 +88,7 @@ def _macs(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def latencies(
-    modules: Mapping[str, nn.Module], input_shape: tuple[int, ...], batch: int, repeats: int = 30
+    modules: Mapping[str, nn.Module], input_shape: tuple[int, ...], batch: int, repeats: int = 30, patience: float = 5.0
 ) -> dict[str, float]:
     """Median seconds of one forward pass of each module, in evaluation mode; they take turns, after a warm-up.
 
@@ -96,16 +96,20 @@ def latencies(
         modules: by name; all see the same input.
         input_shape: of one record.
         batch: records of a pass.
-        repeats: passes of each module.
+        repeats: passes of each module, but no more than 3 once this took ``patience`` seconds.
+        patience: for large models.
     """
     x = torch.zeros(batch, *input_shape)
     taken: dict[str, list[float]] = {name: [] for name in modules}
+    begun = time.perf_counter()
     with torch.inference_mode():
-        for turn in range(-3, repeats):
+        for turn in range(1 + repeats):
+            if turn > 3 and time.perf_counter() - begun > patience:
+                break
             for name, module in modules.items():
                 start = time.perf_counter()
-                module(x)
-                if turn >= 0:
+                module.eval()(x)
+                if turn:
                     taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
