@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from small_images import images
 from small_study import table
@@ -48,7 +49,11 @@ def exported(tmp_path_factory) -> tuple[Path, dict[str, Any], list[str]]:
         victim={"weights": str(folder / "given.safetensors"), "members": str(folder / "members.npz")},
     )  # fmt: skip
     prune_into(parse_study(study), "undefended", folder / "pruned", folder / "store")
-    told = export_into(parse_study(study), folder / "pruned", folder / "out")
+    arguments = ["export", "--weights", str(folder / "pruned"), "--data", str(folder / "images.npz")]
+    arguments += ["--model", "small_images:residual", "--out", str(folder / "out")]
+    done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    told = done.output.splitlines()
     study["victim"]["weights"] = str(folder / "out/model.onnx")
     return folder, study, told
 

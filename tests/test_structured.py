@@ -220,9 +220,31 @@ class Tied(nn.Module):
         return self.two(self.one(x.transpose(1, 3))).transpose(1, 3)
 
 
+class Halves(nn.Module):
+    """Adds two layers' outputs, side by side, to a third's."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.both = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return torch.cat([self.left(x), self.right(x)], 1) + self.both(x)
+
+
+class TiedToInput(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Conv2d(2, 2, 1), nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.out((x + self.layer(x)).mean((2, 3)))
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
+        (Odd(Halves()), "their number would vary"),
+        (TiedToInput(), "does not run with fewer channels"),
         (Odd(nn.GroupNorm(2, 4)), "GroupNorm"),
         (Odd(nn.Conv2d(4, 4, 1, groups=2)), "2 groups"),
         (Odd(nn.ConvTranspose2d(4, 4, 1)), "ConvTranspose2d"),
