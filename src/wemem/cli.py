@@ -122,6 +122,22 @@ def prune(
 
 
 @app.command()
+def export(
+    out: Out,
+    weights: Annotated[Path, typer.Option(help="A model's weights (.safetensors), or a folder of wemem prune.")],
+    data: Data = None,
+    model: ModelKind = None,
+    study: StudyFile = None,
+    set_: Overrides = None,
+) -> None:
+    """Write a model as ONNX and check it against PyTorch."""
+    from wemem.study.study import export_into, read_study
+
+    for line in export_into(read_study(study, set_ or [], data=data, model=model), weights, out):
+        _print_plainly(Console(), line)
+
+
+@app.command()
 def audit(
     out: Out,
     weights: Weights = None,
@@ -137,6 +153,7 @@ def audit(
     predict: Annotated[
         str | None, typer.Option(help="module:function, features to logits of the audited model.")
     ] = None,
+    onnx: Annotated[Path | None, typer.Option(help="The file that ships (.onnx), in place of --weights.")] = None,
     train: Annotated[str | None, typer.Option(help="With --predict: module:function that trains one shadow.")] = None,
     attacks: Annotated[str | None, typer.Option(help="ten, quick, threshold, all, or names joined by commas.")] = None,
     non_adaptive: NonAdaptive = False,
@@ -145,7 +162,7 @@ def audit(
     set_: Overrides = None,
     store: StoreFolder = None,
 ) -> None:
-    """Attack one model, given as weights, as outputs, or as a function, and print what it leaks."""
+    """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print what it leaks."""
     from wemem.render.exposed import exposed_table
     from wemem.render.progress import LiveProgress
     from wemem.study.study import audit_functions_into, audit_into, audit_outputs_into, read_study
@@ -154,10 +171,10 @@ def audit(
     settings = _settings([] if named is None else [f"attacks={named!r}"], non_adaptive) + (set_ or [])
     console = Console()
     with LiveProgress(console) as progress:
-        match (weights, signals, predict, train, members):
-            case (Path(), None, None, None, Path()):
+        match (_one_file(weights, onnx), signals, predict, train, members):
+            case (Path() as victim, None, None, None, Path()):
                 config = read_study(
-                    study, settings, data=data, model=model, weights=weights, members=members,
+                    study, settings, data=data, model=model, weights=victim, members=members,
                     defense=defense,
                 )  # fmt: skip
                 results, samples = audit_into(config, defense, out, store, progress)
@@ -168,8 +185,8 @@ def audit(
                 results, samples = audit_functions_into(config, predict, train, members, out, store, progress)
             case _:
                 raise InputError(
-                    "expected --weights with --members, or --signals, or --predict with --train and --members, "
-                    "got another mix"
+                    "expected --weights or --onnx with --members, or --signals, or --predict with --train and "
+                    "--members, got another mix"
                 )
     _print_results(console, results)
     if worst:
@@ -199,6 +216,12 @@ def gate(
             _print_plainly(Console(), str(one) if len(folders) == 1 else f"{printable(str(folder))}: {one}")
     if not all(one.passed for _, checks in checked for one in checks):
         raise typer.Exit(1)
+
+
+def _one_file(weights: Path | None, onnx: Path | None) -> Path | None:
+    if onnx is not None and (weights is not None or onnx.suffix.lower() != ".onnx"):
+        raise InputError(f"expected --onnx with a file ending in .onnx and no --weights, got {onnx.name!r}")
+    return weights if onnx is None else onnx
 
 
 def _settings(given: list[str] | None, non_adaptive: bool) -> list[str]:

@@ -17,7 +17,7 @@ from wemem.memorization import Form
 from wemem.models import CustomModel, Model, make_model
 from wemem.pruning import Pruning, Schedule
 from wemem.pruning.importance import Scope
-from wemem.pruning.iterate import Rewind
+from wemem.pruning.iterate import Method, Rewind
 from wemem.pruning.schedule import ScheduleKind
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
@@ -110,6 +110,7 @@ class PruningSettings:
         schedule: ``geometric``, ``cubic``, ``linear`` or ``one_shot``.
         scope: ``layer`` or ``global``.
         rewind: ``none`` or ``initial``.
+        method: ``magnitude``, or whole filters by their norm: ``l1_filter``, ``l2_filter``.
     """
 
     sparsity: float | tuple[float, ...] = 0.6
@@ -117,13 +118,14 @@ class PruningSettings:
     schedule: ScheduleKind = "geometric"
     scope: Scope = "layer"
     rewind: Rewind = "none"
+    method: Method = "magnitude"
 
     def __post_init__(self) -> None:
         if not self.sparsities:
             raise InputError("sparsity expected one or more values, got none")
         require_different("sparsities", self.sparsities)
         for sparsity in self.sparsities:
-            Schedule(sparsity, self.rounds, self.schedule)
+            self.to(sparsity, FINETUNE)
 
     @property
     def sparsities(self) -> tuple[float, ...]:
@@ -132,7 +134,7 @@ class PruningSettings:
 
     def to(self, sparsity: float, recipe: Recipe) -> Pruning:
         """How to prune to one of the targets."""
-        return Pruning(Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind)
+        return Pruning(Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind, self.method)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from wemem.errors import InputError
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.blackbox import BlackBoxAudit
 from wemem.study.config import StudyConfig
+from wemem.study.footprint import footprint
 from wemem.study.privacy import account
 from wemem.study.run import Outcome
+from wemem.study.stages import Stage
 from wemem.training import accuracy
 
 #: What results tell of a round.
@@ -50,7 +53,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "classes": data.classes,
             "input_shape": list(data.input_shape),
         },
-        "notes": [*_notes(config), *_on_privacy(runs)],
+        "notes": [*_notes(config, outcomes), *_on_privacy(runs)],
         "scores": [
             {
                 "seed": seed,
@@ -78,8 +81,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _notes(config: StudyConfig) -> list[str]:
-    notes = []
+def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[str]:
+    notes = [
+        f"The audited model is the file {shipped.name}, SHA-256 {shipped.sha256}, by its answers in {shipped.runtime}."
+        for shipped in (outcome.victim.shipped for outcome in outcomes)
+        if shipped is not None
+    ]
     if config.victim is not None:
         notes.append(
             "The victim's own training is not known to this study; its shadows and reference models were trained by "
@@ -134,6 +141,7 @@ def _run(
         "rounds": [{name: r[name] for name in ROUND} for r in told],
         **_privacy(outcome, config, told),
         "certificate": certificate(list(outcome.signals.values())),
+        **_what_it_is(stage, data),
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": dict(outcome.in_turn)} if outcome.in_turn else {}),
@@ -147,6 +155,13 @@ def _privacy(outcome: Outcome, config: StudyConfig, told: Sequence[Mapping[str, 
     records, steps = len(outcome.split.records(0, Role.TRAIN)), sum(r["steps"] for r in told)
     found = account(outcome.defense, records, config.finetune.batch_size, steps)
     return {} if found is None else {"privacy": found}
+
+
+def _what_it_is(stage: Stage, data: Dataset) -> dict[str, Any]:
+    """What the victim costs, or which file it is if no more is known of it."""
+    if stage.shipped is None:
+        return {"footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape))}
+    return {"audited_file": {"name": stage.shipped.name, "sha256": stage.shipped.sha256}}
 
 
 def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
@@ -165,11 +180,10 @@ def _scored(outcome: Outcome) -> bool:
 
 def _accuracies(outcome: Outcome, data: Dataset) -> dict[str, Any]:
     """The victim's accuracy on its train, dev and non-member records; the last is the test accuracy."""
-    victim = outcome.victim.ensemble.select([0])
     found = {}
     for name, role in (("train", Role.TRAIN), ("dev", Role.DEV), ("test", Role.AUDIT)):
         records = outcome.split.records(0, role)
-        found[name] = accuracy(victim.logits(data.features[records])[0], data.labels[records])
+        found[name] = accuracy(outcome.victim.first(data.features[records]), data.labels[records])
     n = len(outcome.split.records(0, Role.AUDIT))
     test = proportion(round(found["test"] * n), n)
     return {**found, "test_ci": [test.low, test.high], "test_records": n}

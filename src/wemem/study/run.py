@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 
 from wemem.attacks.base import Attack, Verdict
@@ -21,6 +22,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, Teachers, held_out
 from wemem.defenses import Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
+from wemem.pruning import prune_channels
 from wemem.signals import SignalLayout, Signals
 from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
 from wemem.study.config import StudyConfig
@@ -28,6 +30,7 @@ from wemem.study.identity import identity
 from wemem.study.progress import Progress
 from wemem.study.stages import CHUNK, USUAL_EPOCHS, Scores, Stage, Stages
 from wemem.study.store import Key, Store, key
+from wemem.study.weights import is_onnx
 from wemem.study.world import World
 
 
@@ -104,11 +107,15 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
 
 
 def require_known_start(config: StudyConfig) -> None:
-    """Refuse to rewind a given model.
+    """Refuse to prune a model that is known by its answers alone, or to rewind a given one.
 
     Raises:
-        InputError: its weights before any training are not known.
+        InputError: it is an ONNX file, or its weights before any training are not known.
     """
+    if is_onnx(config):
+        raise InputError(
+            "expected a model's weights (.safetensors) to prune, got an ONNX file; wemem audit --onnx attacks one"
+        )
     if config.victim is not None and config.pruning.rewind == "initial":
         raise InputError(
             "expected a model trained by the study for pruning.rewind = 'initial', got a given one, whose initial "
@@ -129,12 +136,16 @@ def require_feasible_seeds(config: StudyConfig, data: Dataset, stages: Stages) -
 
 
 def require_feasible(world: World, splits: Sequence[Split]) -> None:
-    """Refuse before any training what would fail after it: a defense that fits the model, classes or records not.
+    """Refuse before any training what would fail after it: pruning or a defense that does not fit model or records.
 
     Raises:
-        InputError: as the defense's plan or refusal, the teachers' or the reference models' split says.
+        InputError: as the model's channels, the defense's plan or refusal, the teachers' or the reference models' split
+            say.
     """
-    labels, model = world.data.labels, world.stages.blank([0]).template
+    labels, blank = world.data.labels, world.stages.blank([0])
+    model, method = blank.template, world.config.pruning.method
+    if method != "magnitude":
+        prune_channels(blank, max(world.config.pruning.sparsities), method, torch.from_numpy(world.data.features[:2]))
     for defense in world.config.every_defense:
         if (reason := defense.refusal(model)) is not None:
             raise InputError(reason)

@@ -4,22 +4,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
-from wemem.pruning import Pruning
+from wemem.pruning import Pruning, prune_channels
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
 from wemem.study.collect import uses
-from wemem.study.config import StudyConfig
+from wemem.study.config import PruningSettings, StudyConfig
 from wemem.study.progress import Progress
 from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
 from wemem.study.stages import Stage, Stages, training_work
 from wemem.study.store import Store, key
-from wemem.study.weights import read_certificate, read_members, victim_ensemble
+from wemem.study.weights import is_onnx, read_certificate, read_members, victim_ensemble, victim_file
 from wemem.study.world import World
 
 
@@ -28,13 +29,17 @@ class Pruned:
     """A pruned model.
 
     Args:
+        dense: the model as it was given.
         stage: the ensemble of one, and its rounds.
         split: what it was fine-tuned on.
+        input_shape: of one record.
         dev_from_training: the dev records had to be taken from the training records.
     """
 
+    dense: Stage
     stage: Stage
     split: Split
+    input_shape: tuple[int, ...]
     dev_from_training: bool
 
 
@@ -68,7 +73,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
     )
-    return Pruned(rounds[-1], split, taken)
+    return Pruned(dense, rounds[-1], split, data.input_shape, taken)
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
@@ -128,6 +133,7 @@ def audit_model(
     data = config.data.load() if data is None else data
     world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
     require_feasible(world, audited_splits(world))
+    _require_size(world, config.pruning if label is not None else None)
     progress.plan(expected_work(config, len(data), [] if label is None else [label]))
     if label is None:
         references = world.dense_references_of("dense") if uses(config.attacks, "shared") else []
@@ -148,6 +154,34 @@ def audit_model(
         weaker = [world.behind_victim(plain, certificate)]
     references = world.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
     return attack_models(world, "audited model", defense, pruning.schedule.sparsity, [victim], references, weaker)
+
+
+def _require_size(world: World, pruning: PruningSettings | None) -> None:
+    """Refuse, before shadows are trained, a given model that lost other channels than they will, or of other data.
+
+    Raises:
+        InputError: its tensors have other shapes, or its answers.
+    """
+    made = world.stages.blank([0])
+    if pruning is not None and pruning.method != "magnitude":
+        example = torch.from_numpy(world.data.features[:2])
+        made = prune_channels(made, pruning.sparsities[0], pruning.method, example)
+    if is_onnx(world.config):
+        answers, classes = victim_file(world.config).logits(world.data.features[:2]).shape[1], world.data.classes
+        if answers != classes:
+            raise InputError(
+                f"expected one logit for each of {classes} classes, got {answers}; give the data it is for"
+            )
+        return
+    victim = victim_ensemble(world.config, world.data)[0]
+    for name, tensor in made.parameters.items():
+        wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])
+        if wanted != got:
+            raise InputError(
+                f"expected {name!r} of shape {wanted}, as models pruned by this study have it, got {got}; name the "
+                "method and sparsity that the model was pruned with by --set pruning.method=... --set "
+                "pruning.sparsity=..., and its --defense"
+            )
 
 
 def _pruned_shadows(world: World, label: str, defense: Defense, pruning: Pruning) -> Stage:

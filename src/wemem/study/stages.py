@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 from scipy.special import log_softmax, softmax
 
 from wemem.data.dataset import Dataset
@@ -22,13 +22,15 @@ from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
-from wemem.signals import Released, query_models
+from wemem.signals import Queried, Released, query_models
 from wemem.study.confidence import confidence_auc
 from wemem.study.config import StudyConfig
 from wemem.study.entry import Entry
-from wemem.study.identity import identity
+from wemem.study.identity import identity, method_identity, pruning_identity
+from wemem.study.onnx_file import OnnxModel
 from wemem.study.peak_memory import peak_mib, reset_peak
 from wemem.study.progress import Progress
+from wemem.study.shipped import ShippedFirst
 from wemem.study.store import Key, Store, key
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, fit
 
@@ -44,11 +46,27 @@ Computed = tuple[Arrays, dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What a stage left: an ensemble, how it got there, and the key under which it is stored."""
+    """What a stage left: an ensemble, how it got there, and the key under which it is stored.
+
+    Args:
+        key, ensemble, meta: these.
+        shipped: an audited model known by its answers, which is then member 0; the ensemble's follow.
+    """
 
     key: Key
     ensemble: Ensemble
     meta: Mapping[str, Any]
+    shipped: OnnxModel | None = None
+
+    @property
+    def models(self) -> Queried:
+        """All models, as they answer."""
+        return self.ensemble if self.shipped is None else ShippedFirst(self.shipped, self.ensemble)
+
+    def first(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
+        """Answers of member 0 alone."""
+        own = self.ensemble.select([0]).logits(features)[0] if self.shipped is None else self.shipped.logits(features)
+        return np.asarray(own)
 
     @property
     def provenance(self) -> tuple[str, ...]:
@@ -110,7 +128,7 @@ class Stages:
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
-            "pruning": identity(pruning),
+            "pruning": pruning_identity(pruning),
             "defense": identity(defense),
             "scores": identity(self.config.scores) if scored else None,
             **({} if taught_by is None else {"teachers": teachers}),
@@ -331,7 +349,7 @@ class Stages:
         drawn = derive_seed(seed, "answers", turn)
 
         def compute() -> Computed:
-            answering = stage.ensemble if altered is None else Released(stage.ensemble, altered, seed=drawn)
+            answering = stage.models if altered is None else Released(stage.models, altered, seed=drawn)
             return query_models(answering, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
 
         own = key(
@@ -359,6 +377,7 @@ class Stages:
                     sparsity=sparsity,
                     scope=pruning.scope,
                     rewind=pruning.rewind,
+                    **method_identity(pruning),
                     recipe=asdict(pruning.recipe),
                     defense=identity(defense),
                     scores=[None if s is None else s.key for s in scores],

@@ -26,7 +26,7 @@ from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
 from wemem.study.stages import CHUNK, Scores, Stage, Stages
 from wemem.study.store import key
-from wemem.study.weights import read_members, victim_ensemble
+from wemem.study.weights import is_onnx, read_members, victim_ensemble, victim_file
 from wemem.training import Ensemble
 
 
@@ -70,10 +70,14 @@ class World:
 
     def behind_victim(self, shadows: Stage, made_as: str) -> Stage:
         """The given victim, made as ``made_as`` says, with shadows behind it."""
-        victim, fingerprint = victim_ensemble(self.config, self.data)
-        joined = Ensemble.concatenate([replace(victim, masks={}), replace(shadows.ensemble, masks={})])
         kept = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest tells of a shadow
         meta = {**kept, "made_as": [made_as, *shadows.provenance]}
+        if is_onnx(self.config):
+            shipped = victim_file(self.config)
+            own = key("victim", shadows=shadows.key, onnx=shipped.sha256, runtime=shipped.runtime)
+            return Stage(own, replace(shadows.ensemble, masks={}, channels={}), meta, shipped)
+        victim, fingerprint = victim_ensemble(self.config, self.data)
+        joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim, shadows.ensemble)])
         return Stage(key("victim", shadows=shadows.key, weights=fingerprint), joined, meta)
 
     @cached_property
@@ -179,7 +183,7 @@ class World:
     def swap_victim(self, victim: Stage, shadows: Stage) -> Stage:
         """The victim of one stage with the shadows of another."""
         rest = shadows.ensemble.select(range(1, len(shadows.ensemble)))
-        joined = Ensemble.concatenate([replace(e, masks={}) for e in (victim.ensemble.select([0]), rest)])
+        joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim.ensemble.select([0]), rest)])
         meta = {**victim.meta, "made_as": [victim.provenance[0], *shadows.provenance[1:]]}
         return Stage(key("swapped", victim=victim.key, shadows=shadows.key), joined, meta)
 
