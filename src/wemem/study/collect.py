@@ -23,6 +23,11 @@ def needs(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
     return frozenset().union(*(attack.needs for attack in attacks if attack.layout == layout))
 
 
+def mirrors(world: World) -> bool:
+    """Whether the study's models were trained on mirrored images, so that asking about mirror images tells more."""
+    return len(world.data.input_shape) == 3 and world.config.finetune.augment != "none"
+
+
 def disjoint_signals(
     world: World, label: str, rounds: Sequence[Stage], defense: Defense | None = None
 ) -> tuple[Key, Signals]:
@@ -68,6 +73,8 @@ def shared_signals(
     audited, population = world.split.audited(0), world.population
     records = np.sort(np.concatenate([audited, population]))
     wanted, seed = needs(world.config.attacks, "shared"), derive_seed(world.seed, "queries")
+    if mirrors(world) and any("queries" in attack.welcomes for attack in world.config.attacks):
+        wanted |= {"queries"}
     title = world.title(f"query {label} and its references")
     parts = [
         world.stages.query(title, stage, records, wanted, seed=seed, defense=defense, turn=turn)

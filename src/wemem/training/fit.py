@@ -12,6 +12,7 @@ The loop, for all members at once::
         dev accuracy -> best checkpoint and early stopping, each member by itself
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,14 +28,16 @@ from wemem.data.split import Role, Split
 from wemem.defenses.base import Batch, Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
-from wemem.training.backends import Choice, Forward, choose_backend, forward_of
+from wemem.training.augment import augment
+from wemem.training.backends import Backend, Choice, choose_backend, forward_of
 from wemem.training.dropout import MemberDropout
 from wemem.training.ensemble import Ensemble
+from wemem.training.layout import channels_last_pays, each_channels_last
 from wemem.training.opposition import Opposition
 from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
+from wemem.training.side_by_side import OnEpoch, draws_globally, side_by_side
 
-OnEpoch = Callable[[int, int], None]
 Plan = Callable[[int], list[Step]]
 
 
@@ -103,34 +106,42 @@ def fit(
         raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
     if defense is not None and defense.taught_by is not None and taught is None:
         raise InputError(f"{defense.name} learns from teachers, got none; give their log-probabilities as taught")
+    if recipe.augment != "none" and len(data.input_shape) != 3:
+        raise InputError(
+            f"augment = {recipe.augment!r} expected images (channels, height, width), got records of shape "
+            f"{data.input_shape}; leave it out"
+        )
     if defense is not None and (reason := defense.refusal(ensemble.template)) is not None:
         raise InputError(reason)
     features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
-    done = []
     with torch.random.fork_rng(devices=[]):
         choice = choose_backend(ensemble, features[:2], data.classes, backend)
-        forward = forward_of(choice.backend, ensemble.template)
         together = choice.backend == "vmapped"
         knowledge = [
             TrainingRecords(split.records(k, Role.TRAIN), data.labels, None if scores is None else scores[k], seed)
             for k, seed in enumerate(seeds)
         ]
         plan = _planner(knowledge, recipe, defense or Undefended(), not together)
-        for part in [list(range(members))] if together else [[k] for k in range(members)]:
+
+        def train(part: list[int], on_epoch: OnEpoch) -> tuple[Ensemble, list[History]]:
             dropout_seeds = [derive_seed(seeds[k], "dropout") for k in part]
             # what else a model may draw (Dropout2d, noise) comes from PyTorch's global generator
             torch.manual_seed(dropout_seeds[0])
+            # a template of its own: a module holds the weights that it is called with
+            chosen = replace(ensemble.select(part), template=copy.deepcopy(ensemble.template))
             run = _Run(
-                ensemble.select(part), part, features, labels, split, recipe, defense or Undefended(), forward, plan,
-                dropout_seeds, None if taught is None else torch.from_numpy(taught[part]),
+                chosen, part, features, labels, split, recipe, defense or Undefended(), choice.backend, plan,
+                [seeds[k] for k in part], None if taught is None else torch.from_numpy(taught[part]),
             )  # fmt: skip
             run.risk = _risk(run.defense, [knowledge[k] for k in part])
-            run.opposition = _opposition(run, forward, knowledge, split, data.classes)
-            if (clipping := run.defense.clipping) is not None:
-                run.per_sample = PerSample.of(
-                    clipping, ensemble.template, features[:2], choice.backend, [seeds[k] for k in part], run.pruned
-                )  # fmt: skip
-            done.append(run.run(_counting(on_epoch, members - part[-1] - 1)))
+            run.opposition = _opposition(run, knowledge, split, data.classes)
+            return run.run(_counting(on_epoch, members - part[-1] - 1))
+
+        if together:
+            done = [train(list(range(members)), on_epoch)]
+        else:
+            cores = 1 if draws_globally(ensemble, features[:2]) else min(torch.get_num_threads(), members)
+            done = side_by_side(lambda k, on_epoch: train([k], on_epoch), members, cores, on_epoch)
     history = tuple(h for run in done for h in run[1])
     return Fitted(Ensemble.concatenate([run[0] for run in done]), history, choice)
 
@@ -158,7 +169,7 @@ def _risk(defense: Defense, records: Sequence[TrainingRecords]) -> Float[Tensor,
 
 
 def _opposition(
-    run: "_Run", forward: Forward, records: Sequence[TrainingRecords], split: Split, classes: int
+    run: "_Run", records: Sequence[TrainingRecords], split: Split, classes: int
 ) -> Opposition | None:
     own = [records[k] for k in run.ids]
     opponent = run.defense.opponent(classes, [r.seed for r in own])
@@ -166,7 +177,7 @@ def _opposition(
         return None
     dev = [split.records(k, Role.DEV) for k in run.ids]
     return Opposition(
-        opponent, run.ensemble.template, forward, run.features, run.labels, [r.train for r in own], dev,
+        opponent, run.ensemble.template, run.forward, run.features, run.labels, [r.train for r in own], dev,
         [r.seed for r in own], run.recipe.batch_size,
     )  # fmt: skip
 
@@ -176,21 +187,29 @@ class _Run:
 
     def __init__(
         self, ensemble: Ensemble, ids: list[int], features: Tensor, labels: Tensor, split: Split, recipe: Recipe,
-        defense: Defense, forward: Forward, plan: Plan, dropout_seeds: list[int], taught: Tensor | None,
+        defense: Defense, backend: Backend, plan: Plan, seeds: list[int], taught: Tensor | None,
     ) -> None:  # fmt: skip
         self.ensemble, self.ids, self.features, self.labels = ensemble, ids, features, labels
-        self.recipe, self.defense, self.forward, self.plan = recipe, defense, forward, plan
-        self.parameters = {n: t.contiguous() for n, t in ensemble.parameters.items()}
+        self.recipe, self.defense, self.plan, self.seeds = recipe, defense, plan, seeds
+        self.forward = forward_of(backend, ensemble.template)
+        last = backend == "sequential" and channels_last_pays(ensemble.template)
+        self.laid_out = each_channels_last if last else Tensor.contiguous
+        self.parameters = {n: self.laid_out(t) for n, t in ensemble.parameters.items()}
         self.buffers = dict(ensemble.buffers)
         self.pruned = {n: ~mask for n, mask in ensemble.masks.items()}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.per_sample: PerSample | None = None
+        clipping = defense.clipping
+        self.per_sample = (
+            None
+            if clipping is None
+            else PerSample.of(clipping, ensemble.template, features[:2], backend, seeds, self.pruned)
+        )
         self.risk: Tensor | None = None
         self.opposition: Opposition | None = None
         # one leaf per member and tensor: a member that sits a step out has no gradient and keeps its Adam state
         self.leaves = [[torch.nn.Parameter(t[k]) for t in self.parameters.values()] for k in range(len(ids))]
         self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
-        self.dropout_seeds, self.taught = dropout_seeds, taught
+        self.dropout_seeds, self.taught = [derive_seed(seed, "dropout") for seed in seeds], taught
         self.steps_taken = [0] * len(ids)
         self.records_seen = [0] * len(ids)
         self.dev = _padded([split.records(k, Role.DEV) for k in ids])
@@ -219,7 +238,8 @@ class _Run:
             History(tuple(curve), int(np.argmax(curve)), seen, steps)
             for curve, seen, steps in zip(curves, self.records_seen, self.steps_taken, strict=True)
         ]
-        return replace(self.ensemble, parameters=best, buffers=best_buffers), history
+        plain = {name: tensor.contiguous() for name, tensor in best.items()}
+        return replace(self.ensemble, parameters=plain, buffers=best_buffers), history
 
     def _patience_is_out(self, curve: list[float]) -> bool:
         patience = self.recipe.patience
@@ -243,7 +263,8 @@ class _Run:
         steps = [self.steps_taken[k] for k in taking]
         if self.opposition is not None:
             self.opposition.play(parameters, buffers, taking, steps)
-        x, labels = self.features[records], self.labels[records]
+        views = [derive_seed(self.seeds[k], "view", taken) for k, taken in zip(taking, steps, strict=True)]
+        x, labels = augment(self.features[records], self.recipe.augment, views), self.labels[records]
         if self.per_sample is None:
             logits = self.forward(parameters, buffers, x)
             loss = self.defense.loss(self._batch(logits, labels, weights, epoch, taking, records))
@@ -277,7 +298,7 @@ class _Run:
     def _update(self, step: Step, taking: list[int], gradients: tuple[Tensor | None, ...]) -> None:
         optimizer = self._optimizer(step)
         # vmap hands back transposed gradients, and the fused optimizers read memory in order, whatever the strides
-        gradients = tuple(None if g is None else g.contiguous() for g in gradients)
+        gradients = tuple(None if g is None else self.laid_out(g) for g in gradients)
         optimizer.zero_grad(set_to_none=True)
         for row, k in enumerate(taking):
             for leaf, gradient in zip(self.leaves[k], gradients, strict=True):
@@ -309,7 +330,7 @@ class _Run:
     def _dev_accuracy(self, live: list[int], epoch: int) -> list[float]:
         rows = torch.tensor(live)
         records, valid = self.dev[0][rows], self.dev[1][rows]
-        parameters = {n: t[rows] for n, t in self.parameters.items()}
+        parameters = {n: self.laid_out(t[rows]) for n, t in self.parameters.items()}
         buffers = {n: t[rows] for n, t in self.buffers.items()}
         self.ensemble.template.eval()
         with torch.no_grad():
