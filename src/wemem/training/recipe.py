@@ -17,6 +17,7 @@ class Recipe:
         weight_decay: L2 decay, coupled with the gradient as in ``torch.optim.Adam``.
         batch_size: records per step and member.
         optimizer: ``adam``, or ``sgd`` with momentum 0.9.
+        keep: the checkpoint of ``best`` dev accuracy, or the ``last``, after exactly as many epochs as were run.
     """
 
     epochs: int = 100
@@ -25,6 +26,7 @@ class Recipe:
     weight_decay: float = 5e-4
     batch_size: int = 128
     optimizer: Literal["adam", "sgd"] = "adam"
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "patience": 1, "batch_size": 1, "learning_rate": 0, "weight_decay": 0}
@@ -34,6 +36,8 @@ class Recipe:
                 raise InputError(f"{name} must be at least {bound}, got {value}")
         if self.optimizer not in ("adam", "sgd"):
             raise InputError(f"optimizer must be adam or sgd, got {self.optimizer!r}")
+        if self.keep not in ("best", "last"):
+            raise InputError(f"keep must be best or last, got {self.keep!r}")
 
 
 #: The paper's training of the original model.
