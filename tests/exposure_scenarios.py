@@ -17,8 +17,8 @@ from wemem.study.config import parse_study
 CLASSES, SIGNAL, OWN = 4, 12, 256
 RECORDS = 1600
 #: By scenario: the length of typical records' own noise, and the share of atypical records.
-WORLDS = {"reuse": (4.0, 0.0), "memorability": (0.0, 0.1), "both": (4.0, 0.1), "neither": (0.0, 0.0)}
-STRONG, JITTER = 8.0, 0.1
+WORLDS = {"reuse": (3.0, 0.0), "memorability": (0.0, 0.15), "both": (3.0, 0.15), "neither": (0.0, 0.0)}
+STRONG, JITTER = 12.0, 0.1
 
 
 def planted(scenario, *, seed, records=RECORDS):
@@ -36,15 +36,15 @@ def planted(scenario, *, seed, records=RECORDS):
     return Dataset.from_arrays(scenario, features, labels, CLASSES)
 
 
-def study(*, rounds=3, epochs=5, scores=24):
+def study(*, rounds=3, epochs=6, scores=24):
     """A study of seconds on such data; the data are handed to the diagnosis."""
     return parse_study(
         {
             "data": {"source": "digits"},
             "model": {"kind": "fc", "hidden": [32, 16], "dropout": 0.0},
             "scores": {"models": scores},
-            "training": {"epochs": 12, "batch_size": 32, "patience": None, "keep": "last"},
-            "finetune": {"epochs": epochs, "batch_size": 32, "patience": None, "keep": "last"},
+            "training": {"epochs": 12, "batch_size": 48, "patience": None, "keep": "last"},
+            "finetune": {"epochs": epochs, "batch_size": 48, "patience": None, "keep": "last"},
             "pruning": {"rounds": rounds},
         }
     )

@@ -73,7 +73,7 @@ class Exposures:
         """Which records round ``index`` of an arm shows to each model."""
         if arm == "all":
             return self.part >= BASE
-        return np.isin(self.part, self.parts(arm, index))
+        return np.asarray(np.isin(self.part, self.parts(arm, index)))
 
     def parts(self, arm: Arm, index: int) -> list[int]:
         """Which parts round ``index`` of an arm shows.
