@@ -195,6 +195,42 @@ def audit(
 
 
 @app.command()
+def diagnose(
+    study: Annotated[Path, typer.Argument(help="A study file; its defenses and attacks play no part.")],
+    out: Out,
+    models: Annotated[int, typer.Option(help="Models of each controlled arm; more narrow the intervals.")] = 32,
+    relevant: Annotated[float, typer.Option(help="Smallest effect on leakage that matters; 0.02 are 2 points.")] = 0.02,
+    top: Annotated[float, typer.Option(help="Share of the records that counts as memorable.")] = 0.2,
+    set_: Overrides = None,
+    data: Data = None,
+    store: StoreFolder = None,
+) -> None:
+    """Say which drives memorization, data reuse or inherent memorability, and which defense follows from it."""
+    from wemem.render.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
+    from wemem.render.diagnosis_figures import write_figures
+    from wemem.render.diagnosis_html import diagnosis_html
+    from wemem.render.progress import LiveProgress
+    from wemem.study.diagnosis import DiagnosisSettings
+    from wemem.study.diagnosis_results import diagnose_into
+    from wemem.study.results import write_atomically
+    from wemem.study.study import read_study
+
+    config, settings = read_study(study, set_ or [], data=data), DiagnosisSettings(models, relevant, top)
+    console = Console()
+    with LiveProgress(console) as progress:
+        found = diagnose_into(config, settings, out, store, progress)
+    page = diagnosis_html(found, write_figures(found, out / "figures"))
+    write_atomically(out / "diagnosis.html", lambda part: part.write_text(page, encoding="utf-8"))
+    console.print(diagnosis_tables(found))
+    for line in [*diagnosis_sentences(found), found["scenario"]["snippet"], LIMITS]:
+        if line is not None:
+            _print_plainly(console, f"\n{line}")
+    _print_plainly(
+        console, f"\nPage {out / 'diagnosis.html'}, figures {out / 'figures'}, every number {out / 'diagnosis.json'}"
+    )
+
+
+@app.command()
 def gate(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
     max_tpr: Annotated[float | None, typer.Option(help="Largest TPR at the FPR below, as a fraction.")] = None,

@@ -60,7 +60,7 @@ class History:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained ensemble, each member at its best checkpoint by dev accuracy, with its history."""
+    """A trained ensemble, each member at the checkpoint that its recipe keeps, with its history."""
 
     ensemble: Ensemble
     history: tuple[History, ...]
@@ -80,7 +80,7 @@ def fit(
     backend: str = "auto",
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Fitted:
-    """Train every member on its train records, stop it on its dev records, keep its best checkpoint.
+    """Train every member on its train records, stop it on its dev records, keep its best checkpoint or its last.
 
     Args:
         ensemble: K members; not changed.
@@ -215,7 +215,7 @@ class _Run:
         self.dev = _padded([split.records(k, Role.DEV) for k in ids])
 
     def run(self, on_epoch: OnEpoch) -> tuple[Ensemble, list[History]]:
-        """Train until every member has stopped; the ensemble at its best checkpoints, and each member's history."""
+        """Train until every member has stopped; the ensemble at the kept checkpoints, and each member's history."""
         count = len(self.ids)
         best, best_buffers = _copies(self.parameters), _copies(self.buffers)
         curves: list[list[float]] = [[] for _ in range(count)]
@@ -225,7 +225,7 @@ class _Run:
                 self._step(step, live, epoch)
             accuracy = self._dev_accuracy(live, epoch)
             for k, value in zip(live, accuracy, strict=True):
-                if value > max(curves[k], default=-1.0):
+                if self.recipe.keep == "last" or value > max(curves[k], default=-1.0):
                     for kept, current in ((best, self.parameters), (best_buffers, self.buffers)):
                         for name, tensor in current.items():
                             kept[name][k] = tensor[k]
@@ -235,11 +235,15 @@ class _Run:
             if not live:
                 break
         history = [
-            History(tuple(curve), int(np.argmax(curve)), seen, steps)
+            History(tuple(curve), self._kept(curve), seen, steps)
             for curve, seen, steps in zip(curves, self.records_seen, self.steps_taken, strict=True)
         ]
         plain = {name: tensor.contiguous() for name, tensor in best.items()}
         return replace(self.ensemble, parameters=plain, buffers=best_buffers), history
+
+    def _kept(self, curve: list[float]) -> int:
+        """The epoch whose checkpoint stays."""
+        return len(curve) - 1 if self.recipe.keep == "last" else int(np.argmax(curve))
 
     def _patience_is_out(self, curve: list[float]) -> bool:
         patience = self.recipe.patience
