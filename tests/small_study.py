@@ -60,4 +60,8 @@ def without_times(results: dict[str, Any]) -> dict[str, Any]:
     kept = copy.deepcopy(results)
     for part in [*kept["runs"], *kept["scores"]]:
         part.pop("seconds")
+        part.pop("peak_memory_mib", None)
+        part.get("auto", {}).pop("seconds", None)
+    for one in kept.get("selection", {}).get("candidates", []):
+        one.pop("seconds")
     return kept

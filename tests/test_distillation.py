@@ -1,5 +1,7 @@
 """Out-of-sample distillation: who teaches whom, what is learned, and what it turns into at its limits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from wemem.study.config import parse_study
 from wemem.study.progress import Silent
 from wemem.study.run import run_study
 from wemem.study.stages import Stages
-from wemem.study.store import Store
+from wemem.study.store import Store, key
 from wemem.training import Recipe, fit
 
 SGD = Recipe(epochs=3, optimizer="sgd", learning_rate=0.05, batch_size=16)
@@ -116,7 +118,9 @@ def test_every_train_record_is_held_out_from_exactly_as_many_teachers(count, dra
     times = draw.draw(st.integers(1, count - 1))
     data = blobs()
     split = split_of(data, members=2)
-    parts = held_out(split, Teachers(count, times), seeds=[3, 4])
+    parts = held_out(
+        split, Teachers(count, times, draw.draw(st.sampled_from([0, count, count + 3]))), [3, 4], data.features
+    )
     for k in range(2):
         own = parts.roles[k * count : (k + 1) * count]
         train, rest = split.records(k, Role.TRAIN), np.flatnonzero(split.roles[k] != Role.TRAIN)
@@ -129,7 +133,7 @@ def test_every_train_record_is_held_out_from_exactly_as_many_teachers(count, dra
 def test_cross_fitting_holds_out_the_same_share_of_every_class():
     data = blobs(300)
     split = split_of(data, members=1, train=200)
-    parts = held_out(split, Teachers(5, 1), seeds=[0])
+    parts = held_out(split, Teachers(5, 1), [0], data.features)
     for label in range(data.classes):
         sizes = [int((data.labels[parts.records(t, Role.AUDIT)] == label).sum()) for t in range(5)]
         assert max(sizes) - min(sizes) <= 1
@@ -139,11 +143,12 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
     study = small_study.table(small_study.write_data(tmp_path), defenses=["oosd"])
     config = parse_study(study)
     data = config.data.load()
-    split, seeds, defense = split_of(data, members=2, train=120, dev=40), [5, 6], OutOfSampleDistillation(4, 2)
+    split, seeds = split_of(data, members=2, train=120, dev=40), [5, 6]
+    defense = OutOfSampleDistillation(4, 2, clusters=3)
     stages = Stages(config, data, Store(tmp_path / "store"), Silent())
-    taught = stages.teach("test", split, seeds, defense)
+    taught = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
     assert taught is not None
-    parts = held_out(split, Teachers(4, 2), seeds)
+    parts = held_out(split, Teachers(4, 2, 3), seeds, data.features)
     k, record = 1, int(split.records(1, Role.TRAIN)[7])
     teachers = [k * 4 + t for t in range(4) if parts.roles[k * 4 + t, record] == Role.AUDIT]
     predicted = []
@@ -161,7 +166,7 @@ def test_a_record_s_own_label_does_not_reach_its_targets(tmp_path):
     study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
     data = study.data.load()
     split = split_of(data, members=1, train=120, dev=40)
-    parts = held_out(split, Teachers(5, 1), seeds=[0])
+    parts = held_out(split, Teachers(5, 1), [0], data.features)
     record = int(split.records(0, Role.TRAIN)[3])
     (teacher,) = [t for t in range(5) if parts.roles[t, record] == Role.AUDIT]
     labels = data.labels.copy()
@@ -174,12 +179,52 @@ def test_a_record_s_own_label_does_not_reach_its_targets(tmp_path):
     assert same_bytes(one, other)
 
 
+def test_what_is_alike_is_held_out_from_the_same_teachers():
+    data = blobs(240)
+    # each class is two far groups; a cut in two must find them
+    group = np.arange(len(data)) // data.classes % 2
+    data = type(data).from_arrays("groups", data.features + 50 * group[:, None].astype(np.float32), data.labels)
+    split = split_of(data, members=1, train=150)
+    parts = held_out(split, Teachers(6, 2, clusters=2), [0], data.features)
+    for label in range(data.classes):
+        for side in (0, 1):
+            alike = split.records(0, Role.TRAIN)
+            alike = alike[(data.labels[alike] == label) & (group[alike] == side)]
+            # the groups are not of one size, so the cut may leave a few on the other side
+            patterns, sizes = np.unique(parts.roles[:, alike], axis=1, return_counts=True)
+            assert patterns.shape[1] <= 2
+            assert sizes.max() >= 0.8 * len(alike)
+
+
+def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path):
+    study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
+    data = study.data.load()
+    split = split_of(data, members=1, train=120, dev=40)
+    stages = Stages(study, data, Store(tmp_path / "store"), Silent())
+    dense = stages.train("dense", split, [0])
+    other = replace(dense, key=key("dense", other=True), ensemble=stages.blank([9]))
+    made = {
+        start: [
+            stages.prune(
+                "prune", before, split, Pruning(Schedule(0.6, 2), recipe=study.finetune),
+                OutOfSampleDistillation(start=start), seeds=[0], scores=[None],
+            )[-1].ensemble
+            for before in (dense, other)
+        ]
+        for start in ("fresh", "dense")
+    }  # fmt: skip
+    assert same_bytes(*made["fresh"])
+    assert not same_bytes(*made["dense"])
+
+
 # --- what is refused ---
 
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"teachers": 1}, "two teachers or more"),
     ({"held_out": 10}, "held out from 1 to 9"),
+    ({"clusters": 1}, "clusters must be 0 or at least 2"),
+    ({"start": "new"}, "start"),
     ({"temperature": 0.0}, "temperature must be positive"),
     ({"hard": 1.5}, "hard must be a share"),
 ])  # fmt: skip
@@ -214,7 +259,8 @@ def with_batch_norm(input_shape, classes):
 
 def test_a_chain_with_the_window_keeps_teachers_and_the_fewest_epochs():
     both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "stop_after": 2})
-    assert both.taught_by == Teachers(4, 3)
+    assert both.taught_by == Teachers(4, 3, 6)
+    assert both.starts_fresh
     assert (both.epochs(21), Undefended().epochs(21)) == (2, 21)
 
 

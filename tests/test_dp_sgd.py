@@ -11,15 +11,16 @@ from scipy.stats import norm
 from torch import nn
 
 from test_training import DATA, SEEDS, UNEVEN, ConvNet, Moody, OneDropoutTwice, Remember, both_backends, modules
-from toy import CLASSES, blobs, ensemble_of, largest_difference, same_bytes, split_of
+from toy import CLASSES, FEATURES, blobs, ensemble_of, largest_difference, same_bytes, split_of
 from wemem.data.batches import Group, plan_steps
 from wemem.data.split import Role
-from wemem.defenses import DPSGD, Defense, MemoryRegularizer, RecordGradients, chain, make_defense
-from wemem.defenses.base import summed
+from wemem.defenses import DPSGD, Clipping, Defense, MemoryRegularizer, chain, make_defense
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.study.privacy import epsilon
 from wemem.training import Ensemble, Recipe, fit
+from wemem.training.ghost_norms import clipped_sums, has_closed_form
+from wemem.training.per_sample import PerSample, RecordGradients, clipped
 
 SGD = Recipe(epochs=2, patience=None, batch_size=16, learning_rate=0.05, optimizer="sgd")
 EVERYTHING = DPSGD(clip=1e9, noise=0.0)
@@ -27,24 +28,38 @@ BACKENDS = pytest.mark.parametrize("backend", ["vmapped", "sequential"])
 
 
 @dataclass(frozen=True)
-class MeanOfEach(Defense):
-    """Plain training by the gradients of single records, which it notes."""
+class OnlyClips(Defense):
+    """Another defense that bounds what a record does."""
 
     @property
     def name(self):
-        return "mean"
+        return "only_clips"
 
     @property
-    def per_sample(self):
-        return True
-
-    def gradient(self, records, seed):
-        portions = list(records)
-        SEEN.append(portions)
-        return super().gradient(portions, seed)
+    def clipping(self):
+        return Clipping(1.0, 0.0)
 
 
-SEEN: list[list[RecordGradients]] = []
+@pytest.fixture(params=["closed form", "each record"])
+def way(request, monkeypatch):
+    """Both ways to the clipped sum; the second is what models without a closed form get anyway."""
+    if request.param == "each record":
+        monkeypatch.setattr("wemem.training.per_sample.has_closed_form", lambda *_: False)
+    return request.param
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The gradients of single records, as they are made, in portions."""
+    portions: list[RecordGradients] = []
+
+    def noting(records, clipping):
+        portions.append(records)
+        return clipped(records, clipping)
+
+    monkeypatch.setattr("wemem.training.per_sample.has_closed_form", lambda *_: False)
+    monkeypatch.setattr("wemem.training.per_sample.clipped", noting)
+    return portions
 
 
 class GroupNormNet(nn.Module):
@@ -106,7 +121,7 @@ def one_by_one(module, member, split, recipe, clip, masks):
     lambda: ensemble_of(DATA, dropout=0.0), lambda: ensemble_of(DATA, dropout=0.4), pruned_ensemble,
     lambda: Ensemble.from_modules(modules(OneDropoutTwice)),
 ])  # fmt: skip
-def test_without_noise_and_with_a_wide_clip_it_is_plain_training_dropout_included(build, backend):
+def test_without_noise_and_with_a_wide_clip_it_is_plain_training_dropout_included(build, backend, way):
     ensemble, split = build(), uneven_split()
     plain = fit(ensemble, DATA, split, SGD, seeds=SEEDS, backend=backend)
     private = fit(ensemble, DATA, split, SGD, seeds=SEEDS, backend=backend, defense=EVERYTHING)
@@ -125,7 +140,7 @@ def test_it_is_plain_training_of_a_convolution_too(backend):
 
 @BACKENDS
 @pytest.mark.parametrize("clip", [0.3, 1.0])
-def test_clipping_equals_a_loop_over_single_records(clip, backend):
+def test_clipping_equals_a_loop_over_single_records(clip, backend, way):
     ensemble, split, recipe = pruned_ensemble(), uneven_split(), replace(SGD, epochs=1)
     defense = DPSGD(clip=clip, noise=0.0)
     fitted = fit(ensemble, DATA, split, recipe, seeds=SEEDS, backend=backend, defense=defense)
@@ -137,38 +152,36 @@ def test_clipping_equals_a_loop_over_single_records(clip, backend):
 
 
 @BACKENDS
-def test_padding_has_no_gradient_and_pruned_weights_have_gradient_zero(backend):
-    SEEN.clear()
+def test_padding_has_no_gradient_and_pruned_weights_have_gradient_zero(backend, seen):
     fit(pruned_ensemble(), DATA, uneven_split(), replace(SGD, epochs=1), seeds=SEEDS, backend=backend,
-        defense=MeanOfEach())  # fmt: skip
-    counts = [sum(len(some["1.weight"]) for some in portions) for portions in SEEN]
+        defense=OnlyClips())  # fmt: skip
     # members of 50, 33 (whose last record joins its neighbour's batch) and 20 records
-    assert sorted(counts) == sorted([16, 16, 16, 2, 16, 17, 16, 4])
+    assert sorted(len(some["1.weight"]) for some in seen) == sorted([16, 16, 16, 2, 16, 17, 16, 4])
     pruned = ~pruned_ensemble().masks["1.weight"][0]
-    assert all((some["1.weight"][:, pruned] == 0).all() for portions in SEEN for some in portions)
-    assert any((some["1.weight"][:, ~pruned] != 0).any() for portions in SEEN for some in portions)
+    assert all((some["1.weight"][:, pruned] == 0).all() for some in seen)
+    assert any((some["1.weight"][:, ~pruned] != 0).any() for some in seen)
 
 
-def test_portions_of_a_batch_give_the_gradient_of_the_whole(monkeypatch):
+def test_portions_of_a_batch_give_the_gradient_of_the_whole(monkeypatch, seen):
     def run():
         return fit(ensemble_of(DATA), DATA, split_of(DATA), SGD, seeds=SEEDS, defense=DPSGD(0.5, 0.1)).ensemble
 
     whole = run()
+    seen.clear()
     monkeypatch.setattr("wemem.training.per_sample.PORTION", 5 * sum(t[0].numel() for t in whole.parameters.values()))
-    SEEN.clear()
-    fit(ensemble_of(DATA), DATA, split_of(DATA), SGD, seeds=SEEDS, defense=MeanOfEach())
-    assert [len(some["1.bias"]) for some in SEEN[0]] in ([5, 5, 5, 1], [2])
-    assert largest_difference(whole, run()) < 1e-5
+    cut = run()
+    assert {len(some["1.bias"]) for some in seen} == {5, 1, 2}
+    assert largest_difference(whole, cut) < 1e-5
 
 
-def test_both_backends_train_the_same_models_noise_included():
+def test_both_backends_train_the_same_models_noise_included(way):
     defense = DPSGD(clip=0.5, noise=0.3)
     vmapped, sequential = both_backends(ensemble_of(DATA), DATA, uneven_split(), SGD, defense=defense)
     assert (vmapped.choice.backend, sequential.choice.backend) == ("vmapped", "sequential")
     assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
 
 
-def test_both_backends_agree_in_a_chain_where_members_sit_steps_out():
+def test_both_backends_agree_in_a_chain_where_members_sit_steps_out(way):
     defense = chain(DPSGD(clip=0.5, noise=0.3), MemoryRegularizer(threshold=0.5))
     vmapped, sequential = both_backends(ensemble_of(DATA), DATA, split_of(DATA), SGD, defense=defense, scores=UNEVEN)
     assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
@@ -184,14 +197,14 @@ def test_a_model_that_cannot_be_vmapped_is_trained_too():
 
 def test_clipping_bounds_one_record_s_part_by_the_norm_over_all_parameters():
     gradients = {"a": torch.tensor([[3.0], [0.3], [0.0]]), "b": torch.tensor([[[4.0]], [[0.4]], [[0.0]]])}
-    [clipped] = DPSGD(clip=1.0).clipped([gradients])
-    torch.testing.assert_close(clipped["a"], torch.tensor([[0.6], [0.3], [0.0]]))
-    torch.testing.assert_close(clipped["b"], torch.tensor([[[0.8]], [[0.4]], [[0.0]]]))
+    scaled = clipped(gradients, DPSGD(clip=1.0).clipping)
+    torch.testing.assert_close(scaled["a"], torch.tensor([[0.6], [0.3], [0.0]]))
+    torch.testing.assert_close(scaled["b"], torch.tensor([[[0.8]], [[0.4]], [[0.0]]]))
 
 
 def test_noise_has_standard_deviation_noise_times_clip_over_the_number_of_records():
-    zeros = [{"w": torch.zeros(3, 20000), "b": torch.zeros(3)}, {"w": torch.zeros(5, 20000), "b": torch.zeros(5)}]
-    drawn = DPSGD(clip=2.0, noise=0.5).gradient(zeros, seed=1)
+    zeros = {"w": torch.zeros(20000), "b": torch.zeros(())}
+    drawn = DPSGD(clip=2.0, noise=0.5).clipping.noisy_mean(zeros, 8, seed=1)
     assert drawn["w"].std().item() == pytest.approx(2.0 * 0.5 / 8, rel=0.03)  # 6 standard errors
     assert abs(drawn["w"].mean().item()) < 6 * 0.125 / 20000**0.5
     assert drawn["b"].shape == ()
@@ -210,8 +223,8 @@ def test_a_step_s_noise_follows_from_the_member_s_seed_and_the_step():
 
 
 def test_no_two_steps_draw_the_same_noise():
-    zeros = [{"w": torch.zeros(1, 100)}]
-    draws = [DPSGD().gradient(zeros, derive_seed(s, "dp noise", step))["w"] for s in SEEDS for step in range(4)]
+    zeros, noisy_mean = {"w": torch.zeros(100)}, DPSGD().clipping.noisy_mean
+    draws = [noisy_mean(zeros, 1, derive_seed(s, "dp noise", step))["w"] for s in SEEDS for step in range(4)]
     assert len({tuple(d.tolist()) for d in draws}) == 12
 
 
@@ -259,21 +272,82 @@ def test_wrong_settings_are_refused(settings, message):
 def test_a_study_names_it_and_a_chain_keeps_its_settings():
     assert make_defense("dpsgd", {"noise": 0.1}) == DPSGD(clip=1.0, noise=0.1)
     both = make_defense("dpsgd+rsw", {"noise": 0.1, "width": 0.5})
-    assert both.per_sample
+    assert both.clipping == Clipping(norm=1.0, noise=0.1)
     assert both.settings["noise"] == 0.1
-    assert not make_defense("swmr").per_sample
+    assert make_defense("swmr").clipping is None
 
 
 def test_a_chain_takes_no_second_maker_of_the_gradient():
-    for other in (MeanOfEach(), Remember()):
+    for other in (OnlyClips(), Remember()):
         with pytest.raises(InputError, match="chain only one"):
             chain(DPSGD(), other)
 
 
-def test_the_default_gradient_is_the_mean():
-    records = [{"w": torch.tensor([[1.0], [2.0]])}, {"w": torch.tensor([[6.0]])}]
-    assert MeanOfEach().gradient(records, seed=0)["w"].item() == 3.0
-    assert summed(records)[1] == 3
+def linear_stack(*, bias, frozen):
+    """Linear layers of every kind that has a closed form."""
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(6, 7, bias=bias), nn.ReLU(), nn.Sequential(nn.Dropout(0.5), nn.Linear(7, 5), nn.GELU()),
+        nn.Linear(5, CLASSES, bias=bias),
+    )  # fmt: skip
+    model[0 if frozen is None else frozen].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("frozen", [None, 1, 4])
+@pytest.mark.parametrize("bias", [True, False])
+@BACKENDS
+def test_the_closed_form_is_the_sum_over_single_records(backend, bias, frozen):
+    ensemble = Ensemble.from_modules(modules(lambda: linear_stack(bias=bias, frozen=frozen)))
+    ensemble.template.train()
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(0, 2, (3, 9, 2, 3)), dtype=torch.float32)
+    labels, weights = torch.tensor(rng.integers(0, CLASSES, (3, 9))), torch.ones(3, 9)
+    weights[0, 4:], weights[2, 8:] = 0, 0
+    parameters = {n: 3 * t for n, t in ensemble.parameters.items()}
+    buffers = {n: torch.tensor([5, 6, 7], dtype=torch.int32) if "key" in n else t for n, t in ensemble.buffers.items()}
+    pruned = {"3.1.weight": torch.tensor(rng.random((3, 5, 7)) < 0.6)}
+    clipping = Clipping(norm=0.7, noise=0.0)
+    assert has_closed_form(ensemble.template, x[0])
+    sums = clipped_sums(ensemble.template, backend, parameters, buffers, x, labels, weights, pruned, clipping)
+    each = PerSample(clipping, ensemble.template, backend, [0, 0, 0], pruned, closed_form=False)
+    mean = each.gradients(parameters, buffers, x, labels, weights, [0, 1, 2], [0, 0, 0])
+    for name, gradient in zip(parameters, mean, strict=True):
+        for k, count in enumerate((4, 9, 8)):
+            torch.testing.assert_close(sums[name][k] / count, gradient[k], rtol=1e-5, atol=1e-6)
+    assert (sums["3.1.weight"][pruned["3.1.weight"]] == 0).all()
+    # some records are clipped and some are not
+    wide = clipped_sums(
+        ensemble.template, backend, parameters, buffers, x, labels, weights, pruned, Clipping(1e9, 0.0)
+    )  # fmt: skip
+    assert not torch.allclose(wide["3.1.weight"], sums["3.1.weight"], atol=1e-2)
+
+
+class Mixed(nn.Sequential):
+    """Its records see each other."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(0))
+
+
+def used_twice():
+    layer = nn.Linear(FEATURES, FEATURES)
+    return nn.Sequential(layer, nn.ReLU(), layer)
+
+
+@pytest.mark.parametrize(("build", "shape"), [
+    (lambda: Mixed(nn.Linear(6, 3)), (6,)),
+    (OneDropoutTwice, (6,)),
+    (used_twice, (6,)),
+    (lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)), (6,)),
+    (lambda: nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6)), (6,)),
+    (lambda: nn.Sequential(nn.Linear(6, 3), nn.Flatten()), (2, 6)),
+    (lambda: nn.Sequential(nn.Flatten(0, 1), nn.Linear(6, 3)), (2, 6)),
+    (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 3))), (6,)),
+    (GroupNormNet, (1, 4, 4)),
+])  # fmt: skip
+def test_what_is_not_linear_layers_alone_has_no_closed_form(build, shape):
+    assert not has_closed_form(build(), torch.zeros(4, *shape))
+    assert has_closed_form(nn.Linear(6, 3), torch.zeros(4, 6))
 
 
 def gaussian_epsilon(mu, delta):

@@ -19,6 +19,7 @@ from wemem.errors import InputError
 from wemem.models import FullyConnected
 from wemem.signals import SignalLayout
 from wemem.study.config import parse_study
+from wemem.study.progress import Silent
 from wemem.study.run import run_study
 from wemem.study.schema import results_schema
 from wemem.study.single import audit_model, prune_model
@@ -29,7 +30,7 @@ from wemem.study.weights import write_weights
 from wemem.study.world import World
 
 
-class Recorder:
+class Recorder(Silent):
     """Remembers what a study said it did."""
 
     def __init__(self):

@@ -205,3 +205,18 @@ def test_records_far_from_the_boundary_are_more_robust(binary):
     far = np.abs(margin) >= np.median(np.abs(margin))
     assert found[far].mean() > found[~far].mean() + 0.1
     assert np.array_equal(found * 20, np.round(found * 20))
+
+
+def test_queries_are_the_image_and_its_mirror_image():
+    images = np.random.default_rng(0).normal(size=(5, 1, 2, 4)).astype(np.float32)
+
+    class Pixels:
+        def __len__(self):
+            return 1
+
+        def logits(self, features):
+            return features.reshape(1, len(features), -1)
+
+    found = query_models(Pixels(), images, np.zeros(5, np.int64), frozenset({"queries"}), seed=0)
+    np.testing.assert_array_equal(found["queries"][0, :, 0], images.reshape(5, 8))
+    np.testing.assert_array_equal(found["queries"][0, :, 1], images[..., ::-1].reshape(5, 8))

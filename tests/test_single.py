@@ -24,6 +24,7 @@ from wemem.models import FullyConnected
 from wemem.study.config import parse_study
 from wemem.study.progress import Silent
 from wemem.study.single import audit_model, prune_model
+from wemem.study.sparse_file import read_sparse
 from wemem.study.store import Store
 from wemem.study.study import audit_into, prune_into
 from wemem.study.weights import read_members, write_weights
@@ -280,3 +281,18 @@ def test_command_prunes_and_audits(given, tmp_path, capsys, monkeypatch):
         assert expected in printed
     told = json.loads((tmp_path / "audit/results.json").read_text())["runs"][0]
     assert told["certificate"]["adaptive"]
+
+
+def test_the_compact_file_holds_the_same_weights_and_the_footprint_is_told(given, tmp_path):
+    told = prune_into(parse_study(given), "undefended", tmp_path / "out")
+    dense, compact = (tmp_path / "out" / f"weights{kind}.safetensors" for kind in ("", ".sparse"))
+    before, after = load_file(dense), read_sparse(compact)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    costs = json.loads((tmp_path / "out/pruning.json").read_text())["footprint"]
+    assert costs["pruned"]["dense_bytes"] == dense.stat().st_size
+    assert costs["pruned"]["sparse_bytes"] == compact.stat().st_size < dense.stat().st_size
+    assert costs["pruned"]["nonzero"] < costs["dense"]["nonzero"] == 24 * 8 + 24 + 12 * 24 + 12 + 3 * 12 + 3
+    assert costs["dense"]["macs"] == 24 * 8 + 12 * 24 + 3 * 12
+    assert set(costs["latency_seconds"]) == {"1", "128"}
+    assert any(f"{compact.stat().st_size:,} in the compact file" in line for line in told)

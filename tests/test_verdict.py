@@ -19,6 +19,7 @@ def differing(seeds: int = 3) -> dict[str, Any]:
         less = (0.11 + 0.01 * run["seed"]) * (run["defense"] == "swmr")
         run["attacks"]["lira"]["balanced_accuracy"] = 0.7 + 0.05 * run["seed"] - less
         run["attacks"]["lira"]["tpr_at_fpr"]["0.01"] = 0.3 + 0.05 * run["seed"] - 2 * less
+        run["attacks"]["lira"]["tpr_at_fpr"]["0.001"] = 0.2 + 0.05 * run["seed"] - less / 2
         run["accuracy"]["test"] = 0.6 + 0.05 * run["seed"] + (0.01 - 0.01 * run["seed"]) * (run["defense"] == "swmr")
     return results
 
@@ -43,8 +44,8 @@ def test_sentence_turns_the_interval_to_its_direction():
     (told,) = sentences(differing(), ["swmr"])
     assert told == (
         "swmr leaks 12.0 points less than rsw by attack accuracy (95 % interval 9.5 to 14.5), 24.0 points less by "
-        "training records found at 1 % FPR (19.0 to 29.0), no difference shown in test accuracy (+0.0 points, -2.5 to "
-        "2.5), 60 % sparsity, 3 seeds."
+        "training records found at 1 % FPR (19.0 to 29.0), 6.0 points less at 0.1 % FPR (4.8 to 7.2), no difference "
+        "shown in test accuracy (+0.0 points, -2.5 to 2.5), 60 % sparsity, 3 seeds."
     )
     (back,) = sentences(differing(), ["rsw"])
     assert back.startswith("rsw leaks 12.0 points more than swmr by attack accuracy (95 % interval 9.5 to 14.5)")
@@ -65,10 +66,10 @@ def test_intervals_with_zero_are_no_difference_shown():
     for run in results["runs"]:
         wave = 0.02 * ((run["seed"] % 2) - 0.4) * (run["defense"] == "swmr")
         run["attacks"]["lira"]["balanced_accuracy"] = 0.7 + wave
-        run["attacks"]["lira"]["tpr_at_fpr"]["0.01"] = 0.3 + wave
+        run["attacks"]["lira"]["tpr_at_fpr"] |= {"0.01": 0.3 + wave, "0.001": 0.2 + wave}
     (told,) = sentences(results, ["swmr"])
     assert told.startswith("swmr against rsw: no difference shown by attack accuracy (")
-    assert told.count("no difference shown") == 3
+    assert told.count("no difference shown") == 4
     assert "leaks" not in told
 
 

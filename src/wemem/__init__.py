@@ -14,16 +14,20 @@ from wemem.models import CustomModel, FullyConnected
 from wemem.pruning import Pruning, Schedule, iterate
 from wemem.signals import Signals
 from wemem.study.config import StudyConfig, load_study, parse_study
+from wemem.study.footprint import Footprint, footprint
 from wemem.study.run import run_study
+from wemem.study.sparse_file import read_sparse
 from wemem.study.study import run_into
+from wemem.study.weights import load_pruned
 from wemem.training import Ensemble, Recipe, fit
 
 __version__ = version("wemem")
 
 __all__ = [
-    "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "Ensemble", "FullyConnected",
-    "InputError", "Memorization", "MemoryRegularizer", "Pruning", "Recipe", "Role", "Schedule", "Signals",
-    "SlidingWindow", "Split", "StudyConfig", "Undefended", "audit", "chain", "estimate_memorization", "fit",
-    "given_victim", "iterate", "load_dataset", "load_study", "make_attacks", "make_defense", "parse_study",
-    "random_halves", "read_scores", "run_into", "run_study", "subsets", "victim_and_shadows",
+    "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "Ensemble", "Footprint",
+    "FullyConnected", "InputError", "Memorization", "MemoryRegularizer", "Pruning", "Recipe", "Role", "Schedule",
+    "Signals", "SlidingWindow", "Split", "StudyConfig", "Undefended", "audit", "chain", "estimate_memorization", "fit",
+    "footprint", "given_victim", "iterate", "load_dataset", "load_pruned", "load_study", "make_attacks", "make_defense",
+    "parse_study", "random_halves", "read_scores", "read_sparse", "run_into", "run_study", "subsets",
+    "victim_and_shadows",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ StudyFile = Annotated[Path | None, typer.Option(help="A study file that says how
 NonAdaptive = Annotated[
     bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
 ]
+Jobs = Annotated[int, typer.Option(help="Processes that work side by side and share the cores.")]
 StoreFolder = Annotated[Path | None, typer.Option(help="Where stages are kept; .store beside the out folder.")]
 
 
@@ -41,6 +42,7 @@ def run(
     weights: Weights = None,
     members: Members = None,
     non_adaptive: NonAdaptive = False,
+    jobs: Jobs = 1,
     store: StoreFolder = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
@@ -48,7 +50,7 @@ def run(
 
     config = read_study(study, _settings(set_, non_adaptive), data=data, weights=weights, members=members)
     console = Console()
-    _run_and_print(console, config, out, store)
+    _run_and_print(console, config, out, store, jobs)
     _print_plainly(
         console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}"
     )
@@ -61,21 +63,36 @@ def compare(
     set_: Overrides = None,
     data: Data = None,
     non_adaptive: NonAdaptive = False,
+    jobs: Jobs = 1,
     store: StoreFolder = None,
 ) -> None:
     """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
-    from wemem.render.csv_tables import write_runs_csv
+    from wemem.render.report import write_report
     from wemem.render.verdict import leaders, sentences
     from wemem.study.study import read_study
 
     config = read_study(study, _settings(set_, non_adaptive), data=data)
     console = Console()
-    results = _run_and_print(console, config, out, store)
-    write_runs_csv(results, out / "runs.csv")
+    results = _run_and_print(console, config, out, store, jobs)
+    write_report([out], out)
     _print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
     for line in sentences(results, leaders(results)):
         _print_plainly(console, line)
-    _print_plainly(console, f"\nResults {out / 'results.json'}, every figure as a table {out / 'runs.csv'}")
+    _print_plainly(
+        console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}"
+    )
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
+    out: Out,
+) -> None:
+    """Render the report of one study, or of several on the same data together, from what they stored."""
+    from wemem.render.report import write_report
+
+    write_report(folders, out)
+    _print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
 
 
 @app.command()
@@ -105,6 +122,22 @@ def prune(
 
 
 @app.command()
+def export(
+    out: Out,
+    weights: Annotated[Path, typer.Option(help="A model's weights (.safetensors), or a folder of wemem prune.")],
+    data: Data = None,
+    model: ModelKind = None,
+    study: StudyFile = None,
+    set_: Overrides = None,
+) -> None:
+    """Write a model as ONNX and check it against PyTorch."""
+    from wemem.study.study import export_into, read_study
+
+    for line in export_into(read_study(study, set_ or [], data=data, model=model), weights, out):
+        _print_plainly(Console(), line)
+
+
+@app.command()
 def audit(
     out: Out,
     weights: Weights = None,
@@ -120,6 +153,7 @@ def audit(
     predict: Annotated[
         str | None, typer.Option(help="module:function, features to logits of the audited model.")
     ] = None,
+    onnx: Annotated[Path | None, typer.Option(help="The file that ships (.onnx), in place of --weights.")] = None,
     train: Annotated[str | None, typer.Option(help="With --predict: module:function that trains one shadow.")] = None,
     attacks: Annotated[str | None, typer.Option(help="ten, quick, threshold, all, or names joined by commas.")] = None,
     non_adaptive: NonAdaptive = False,
@@ -128,7 +162,7 @@ def audit(
     set_: Overrides = None,
     store: StoreFolder = None,
 ) -> None:
-    """Attack one model, given as weights, as outputs, or as a function, and print what it leaks."""
+    """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print what it leaks."""
     from wemem.render.exposed import exposed_table
     from wemem.render.progress import LiveProgress
     from wemem.study.study import audit_functions_into, audit_into, audit_outputs_into, read_study
@@ -137,10 +171,10 @@ def audit(
     settings = _settings([] if named is None else [f"attacks={named!r}"], non_adaptive) + (set_ or [])
     console = Console()
     with LiveProgress(console) as progress:
-        match (weights, signals, predict, train, members):
-            case (Path(), None, None, None, Path()):
+        match (_one_file(weights, onnx), signals, predict, train, members):
+            case (Path() as victim, None, None, None, Path()):
                 config = read_study(
-                    study, settings, data=data, model=model, weights=weights, members=members,
+                    study, settings, data=data, model=model, weights=victim, members=members,
                     defense=defense,
                 )  # fmt: skip
                 results, samples = audit_into(config, defense, out, store, progress)
@@ -151,13 +185,49 @@ def audit(
                 results, samples = audit_functions_into(config, predict, train, members, out, store, progress)
             case _:
                 raise InputError(
-                    "expected --weights with --members, or --signals, or --predict with --train and --members, "
-                    "got another mix"
+                    "expected --weights or --onnx with --members, or --signals, or --predict with --train and "
+                    "--members, got another mix"
                 )
     _print_results(console, results)
     if worst:
         console.print(exposed_table(samples, worst))
     _print_plainly(console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}")
+
+
+@app.command()
+def diagnose(
+    study: Annotated[Path, typer.Argument(help="A study file; its defenses and attacks play no part.")],
+    out: Out,
+    models: Annotated[int, typer.Option(help="Models of each controlled arm; more narrow the intervals.")] = 32,
+    relevant: Annotated[float, typer.Option(help="Smallest effect on leakage that matters; 0.02 are 2 points.")] = 0.02,
+    top: Annotated[float, typer.Option(help="Share of the records that counts as memorable.")] = 0.2,
+    set_: Overrides = None,
+    data: Data = None,
+    store: StoreFolder = None,
+) -> None:
+    """Say which drives memorization, data reuse or inherent memorability, and which defense follows from it."""
+    from wemem.render.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
+    from wemem.render.diagnosis_figures import write_figures
+    from wemem.render.diagnosis_html import diagnosis_html
+    from wemem.render.progress import LiveProgress
+    from wemem.study.diagnosis import DiagnosisSettings
+    from wemem.study.diagnosis_results import diagnose_into
+    from wemem.study.results import write_atomically
+    from wemem.study.study import read_study
+
+    config, settings = read_study(study, set_ or [], data=data), DiagnosisSettings(models, relevant, top)
+    console = Console()
+    with LiveProgress(console) as progress:
+        found = diagnose_into(config, settings, out, store, progress)
+    page = diagnosis_html(found, write_figures(found, out / "figures"))
+    write_atomically(out / "diagnosis.html", lambda part: part.write_text(page, encoding="utf-8"))
+    console.print(diagnosis_tables(found))
+    for line in [*diagnosis_sentences(found), found["scenario"]["snippet"], LIMITS]:
+        if line is not None:
+            _print_plainly(console, f"\n{line}")
+    _print_plainly(
+        console, f"\nPage {out / 'diagnosis.html'}, figures {out / 'figures'}, every number {out / 'diagnosis.json'}"
+    )
 
 
 @app.command()
@@ -184,27 +254,39 @@ def gate(
         raise typer.Exit(1)
 
 
+def _one_file(weights: Path | None, onnx: Path | None) -> Path | None:
+    if onnx is not None and (weights is not None or onnx.suffix.lower() != ".onnx"):
+        raise InputError(f"expected --onnx with a file ending in .onnx and no --weights, got {onnx.name!r}")
+    return weights if onnx is None else onnx
+
+
 def _settings(given: list[str] | None, non_adaptive: bool) -> list[str]:
     return [*(given or []), *(["non_adaptive=true"] if non_adaptive else [])]
 
 
-def _run_and_print(console: Console, config: "StudyConfig", out: Path, store: Path | None) -> dict[str, Any]:
+def _run_and_print(
+    console: Console, config: "StudyConfig", out: Path, store: Path | None, jobs: int
+) -> dict[str, Any]:  # fmt: skip
     from wemem.render.progress import LiveProgress
     from wemem.study.study import run_into
 
     with LiveProgress(console) as progress:
-        results = run_into(config, out, store, progress)
+        results = run_into(config, out, store, progress, jobs)
     _print_results(console, results)
     return results
 
 
 def _print_results(console: Console, results: dict[str, Any]) -> None:
+    from wemem.render.chosen import chosen_settings
     from wemem.render.found import budgets
     from wemem.render.summary import adaptivity_gaps, plain_summary
     from wemem.render.table import results_table
+    from wemem.render.wording import printable
 
     console.print(results_table(results))
-    for line in [*plain_summary(results), *adaptivity_gaps(results), *budgets(results), *results["notes"]]:
+    notes = map(printable, results["notes"])
+    said = [*plain_summary(results), *adaptivity_gaps(results), *chosen_settings(results), *budgets(results), *notes]
+    for line in said:
         _print_plainly(console, line)
 
 
@@ -221,6 +303,7 @@ def main() -> None:
 
         _print_plainly(Console(stderr=True), f"wemem: {printable(str(error))}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what Typer makes of Ctrl-C
+            _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")
+        raise

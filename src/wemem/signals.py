@@ -243,11 +243,15 @@ def query_models(
         features: N records.
         labels: their labels.
         needs: names of :data:`EXTRAS`; ``trajectory`` and ``dense`` need other models and are not collected here.
+            ``queries`` are the record and its mirror image, and need images ``(N, C, H, W)``.
         seed: for the random queries.
     """
     found: dict[str, np.ndarray] = {"logits": ensemble.logits(features)}
     if "sensitivity" in needs:
         found["sensitivity"] = sensitivity(ensemble, features, softmax(found["logits"], axis=-1), seed=seed)
+    if "queries" in needs:
+        mirrored = ensemble.logits(np.ascontiguousarray(features[..., ::-1]))
+        found["queries"] = np.stack([found["logits"], mirrored], axis=2)
     if "robustness" in needs:
         found["robustness"] = robustness(ensemble, features, labels, seed=seed)
     return found

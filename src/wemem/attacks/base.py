@@ -47,6 +47,7 @@ class Attack(ABC):
         layout: ``disjoint`` if it learns from shadows' records, which then must not be the target's; ``shared`` if it
             compares models trained with and without the very record that is judged. A mismatch is refused.
         needs: names of :data:`~wemem.signals.EXTRAS` it reads.
+        welcomes: names of those it reads where they are collected, and does without otherwise.
         thresholds: how its decisions are made: one threshold, one per class, both chosen on the other members to
             maximize balanced accuracy there, or the fixed 0.5 of a score that is itself a probability of membership.
     """
@@ -54,6 +55,7 @@ class Attack(ABC):
     name: ClassVar[str]
     layout: ClassVar[SignalLayout]
     needs: ClassVar[frozenset[str]] = frozenset()
+    welcomes: ClassVar[frozenset[str]] = frozenset()
     thresholds: ClassVar[Literal["global", "class", "half"]] = "global"
 
     @abstractmethod

@@ -166,6 +166,7 @@ class ReferenceLikelihood(Attack):
     augmented: bool = True
 
     layout = "shared"
+    welcomes = frozenset({"queries"})
 
     def judge(self, signals: Signals, target: int = 0, *, seed: int = 0) -> Verdict:
         if self.variance != "auto":

@@ -67,7 +67,7 @@ class AttackResult:
 
 
 #: The metrics for which the worst attack is named.
-WORST_METRICS = ("balanced_accuracy", "auc", "tpr_at_0.01", "tpr_at_0.001")
+WORST_METRICS = ("balanced_accuracy", "auc", *(f"tpr_at_{fpr}" for fpr in FPRS))
 
 
 @dataclass(frozen=True, eq=False)

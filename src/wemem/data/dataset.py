@@ -89,6 +89,10 @@ class Dataset:
         """Shape of one record."""
         return tuple(self.features.shape[1:])
 
+    def select(self, records: Int64[np.ndarray, " n"]) -> "Dataset":
+        """Some of the records, in the given order."""
+        return Dataset(self.name, self.features[records], self.labels[records], self.classes)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shapes and bytes; the name does not count."""

@@ -7,7 +7,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +31,7 @@ def fetch(
     *,
     size_limit: int,
     sha256: str | None = None,
+    md5: str | None = None,
     check: Callable[[Path], object] | None = None,
     timeout: float = 30.0,
 ) -> Path:
@@ -46,6 +47,7 @@ def fetch(
         destination: a file; its folder is created.
         size_limit: bytes; a larger file is refused, before it is read if the server tells its size.
         sha256: what the file must hash to, in hexadecimal.
+        md5: the same, for files of which nothing better is published.
         check: called with the complete part; raises InputError if its content is wrong.
         timeout: seconds that the server may stay silent.
 
@@ -66,8 +68,7 @@ def fetch(
                 return destination
             try:
                 receive(url, part, size_limit, timeout)
-                if sha256 is not None:
-                    require_digest(part, sha256, url)
+                require_digests(part, {"SHA-256": sha256, "MD5": md5}, url)
                 if check is not None:
                     check(part)
             except InputError:
@@ -142,12 +143,17 @@ def append(response: Any, file: IO[bytes], have: int, size_limit: int, url: str)
         raise ConnectionError(f"connection cut after {have} of {total} bytes, run again for the rest")
 
 
-def require_digest(part: Path, sha256: str, url: str) -> None:
-    """Hold a file against its published checksum."""
-    with part.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
-    if got != sha256.lower():
-        raise InputError(f"{url}: expected SHA-256 {sha256}, got {got}; the file was changed or damaged, try again")
+def require_digests(part: Path, expected: Mapping[str, str | None], url: str) -> None:
+    """Hold a file against its published checksums, as far as there are any."""
+    for name, digest in expected.items():
+        if digest is None:
+            continue
+        with part.open("rb") as file:
+            # MD5 finds damage and a file put in its place later; that is all that it is asked for here
+            hasher = hashlib.new(name.replace("-", ""), usedforsecurity=name != "MD5")
+            got = hashlib.file_digest(file, lambda hasher=hasher: hasher).hexdigest()  # type: ignore[misc]
+        if got != digest.lower():
+            raise InputError(f"{url}: expected {name} {digest}, got {got}; the file was changed or damaged, try again")
 
 
 def etag_file(part: Path) -> Path:

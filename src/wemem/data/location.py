@@ -7,7 +7,6 @@ Source: Shokri, Stronati, Song, Shmatikov, "Membership Inference Attacks Against
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from wemem.data.archive import read_tgz_member
 from wemem.data.dataset import Dataset
 from wemem.data.download import fetch
 from wemem.data.npz import read_npz
+from wemem.data.published import cache_folder, own_copy
 from wemem.errors import InputError
 
 ARCHIVE_URL = "https://raw.githubusercontent.com/privacytrustlab/datasets/master/dataset_location.tgz"
@@ -45,8 +45,7 @@ def load_location(path: Path | None = None) -> Dataset:
     Raises:
         InputError: no such file, a file with other content, or no connection.
     """
-    if path is None and os.environ.get("WEMEM_DATA"):
-        path = Path(os.environ["WEMEM_DATA"]).expanduser()
+    path = own_copy(path)
     file = download() if path is None else find(path)
     rows = verified(file)
     return Dataset.from_arrays("location", rows[:, :-1], rows[:, -1], CLASSES)
@@ -64,10 +63,8 @@ def find(path: Path) -> Path:
 
 def download() -> Path:
     """The archive in the cache folder, fetched if it is not there yet."""
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative one is to be ignored, says the specification
-    cache = configured if configured.is_absolute() else Path.home() / ".cache"
     try:
-        return fetch(ARCHIVE_URL, cache / "wemem" / ARCHIVE, size_limit=SIZE_LIMIT, check=verified)
+        return fetch(ARCHIVE_URL, cache_folder() / ARCHIVE, size_limit=SIZE_LIMIT, check=verified)
     except InputError as error:
         raise InputError(f"{error}; or set WEMEM_DATA to a folder that holds {ARRAYS} or {ARCHIVE}") from error
 

@@ -4,29 +4,49 @@
 |---|---|---|
 | ``digits`` | 1797 handwritten digits of 8 x 8, within scikit-learn (Alpaydin and Kaynak 1998) | |
 | ``location`` | Location-30 (Shokri et al. 2017) | ``path`` |
+| ``purchase100``, ``texas100`` | the larger tables of the same collection | ``path``, ``memory_gib`` |
+| ``cifar10``, ``cifar100``, ``svhn``, ``cinic10`` | colour images of 32 x 32 | ``path``, ``memory_gib`` |
+| ``folder`` | images in one folder per class | ``path``, ``memory_gib`` |
 | ``PATH.npz`` | arrays ``x`` and ``y`` | ``features``, ``label``, ``memory_gib`` |
 | ``PATH.csv``, ``PATH.parquet`` | columns of numbers and a label column | ``label``, ``memory_gib`` |
 | ``package.module:factory`` | what your function returns | |
+
+Every source has ``records`` beside: only so many records, drawn in the classes' proportions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from wemem.data.dataset import Dataset
+from wemem.data.images import draw_records
 from wemem.data.location import load_location
 from wemem.data.memory import memory_limit
 from wemem.data.npz import read_npz
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean, resolve
 
-Kind = Literal["digits", "location", ".npz", ".csv", ".parquet", "factory"]
+Named = Literal[
+    "digits", "location", "purchase100", "texas100", "cifar10", "cifar100", "svhn", "cinic10", "folder"
+]  # fmt: skip
+Kind = Named | Literal[".npz", ".csv", ".parquet", "factory"]
+
+NAMED: tuple[Named, ...] = get_args(Named)
 
 OPTIONS: dict[Kind, tuple[str, ...]] = {
     "digits": (),
     "location": ("path",),
+    "purchase100": ("path", "memory_gib"),
+    "texas100": ("path", "memory_gib"),
+    "cifar10": ("path", "memory_gib"),
+    "cifar100": ("path", "memory_gib"),
+    "svhn": ("path", "memory_gib"),
+    "cinic10": ("path", "memory_gib"),
+    "folder": ("path", "memory_gib"),
     ".npz": ("features", "label", "memory_gib"),
     ".csv": ("label", "memory_gib"),
     ".parquet": ("label", "memory_gib"),
@@ -39,12 +59,13 @@ class DataSource:
     """A data set that is still to be loaded; the fields are the keys of ``[data]``.
 
     Args:
-        source: ``"digits"``, ``"location"``, a path that ends in ``.npz``, ``.csv`` or ``.parquet``, or
+        source: one of :data:`NAMED`, a path that ends in ``.npz``, ``.csv`` or ``.parquet``, or
             ``"package.module:factory"``.
-        path: location only: its file or folder, see :func:`wemem.data.location.load_location`.
+        path: a named source's file or folder; see its loader.
         label: the label column's name or position, or the label array's name (``"y"``).
         features: .npz only: the features array's name (``"x"``).
         memory_gib: files only: GiB that loading may take; half of the machine's memory if None.
+        records: only so many, drawn in the classes' proportions, always the same ones; all if None.
 
     Raises:
         InputError: an unknown source, or a key that the source does not have.
@@ -54,8 +75,8 @@ class DataSource:
     >>> DataSource("digit")
     Traceback (most recent call last):
         ...
-    wemem.errors.InputError: expected data 'digits', 'location', a path ending in .npz, .csv or .parquet, or \
-'package.module:factory', got 'digit'; did you mean 'digits'?
+    wemem.errors.InputError: expected data digits, location, purchase100, texas100, cifar10, cifar100, svhn, cinic10, \
+folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 'digit'; did you mean 'digits'?
     """
 
     source: str
@@ -63,6 +84,7 @@ class DataSource:
     label: str | int | None = None
     features: str | None = None
     memory_gib: float | None = None
+    records: int | None = None
 
     def __post_init__(self) -> None:
         for key in ("path", "label", "features", "memory_gib"):
@@ -71,13 +93,16 @@ class DataSource:
                 raise InputError(f"data {self.source!r}: expected {allowed} beside the source, got {key}; leave it out")
         if self.kind == ".npz" and isinstance(self.label, int):
             raise InputError(f"data {self.source!r}: expected the name of the label array, got {self.label}")
+        if self.kind == "folder" and self.path is None:
+            raise InputError("data 'folder': expected the path of a folder of class folders, got none; add path")
+        if self.records is not None and self.records < 2:
+            raise InputError(f"records must be at least 2, got {self.records}; leave it out for all of them")
         memory_limit(self.memory_gib)
 
     @property
     def kind(self) -> Kind:
         """Which loader reads it."""
-        known: tuple[Kind, ...] = ("digits", "location")
-        for name in known:
+        for name in NAMED:
             if self.source == name:
                 return name
         files: tuple[Kind, ...] = (".npz", ".csv", ".parquet")
@@ -87,8 +112,8 @@ class DataSource:
         if ":" in self.source:
             return "factory"
         raise InputError(
-            "expected data 'digits', 'location', a path ending in .npz, .csv or .parquet, or 'package.module:factory', "
-            f"got {self.source!r}{did_you_mean(self.source, known)}"
+            f"expected data {', '.join(NAMED)}, a path ending in .npz, .csv or .parquet, or package.module:factory, "
+            f"got {self.source!r}{did_you_mean(self.source, NAMED)}"
         )
 
     def load(self) -> Dataset:
@@ -98,6 +123,8 @@ class DataSource:
             InputError: what is there cannot be used; see the loaders.
         """
         dataset = self._read()
+        if self.records is not None and self.records != len(dataset):
+            dataset = dataset.select(draw_records(dataset.labels, self.records))
         if dataset.classes > len(dataset):
             raise InputError(
                 f"data {self.source!r}: expected labels 0..C-1 with fewer classes than records, got label "
@@ -107,11 +134,18 @@ class DataSource:
 
     def _read(self) -> Dataset:
         file, limit = Path(self.source).expanduser(), memory_limit(self.memory_gib)
+        path = None if self.path is None else Path(self.path).expanduser()
         match self.kind:
             case "digits":
                 return load_digits()
             case "location":
-                return load_location(Path(self.path).expanduser() if self.path is not None else None)
+                return load_location(path)
+            case "folder":
+                from wemem.data.folder import load_folder
+
+                return load_folder(path or Path(), records=self.records, limit=limit)
+            case "cifar10" | "cifar100" | "svhn" | "cinic10" | "purchase100" | "texas100":
+                return published_loader(self.kind)(path, records=self.records, limit=limit)
             case ".npz":
                 x, y = read_npz(file, [self.features or "x", str(self.label or "y")], limit=limit)
                 return Dataset.from_arrays(file.stem, x, y)
@@ -124,6 +158,25 @@ class DataSource:
                 return load_factory(self.source)
 
 
+def published_loader(kind: Named) -> Callable[..., Dataset]:
+    """The loader of a published data set: ``(path, records=..., limit=...)``; only its file is imported."""
+    if kind in ("purchase100", "texas100"):
+        from wemem.data.purchase_texas import PURCHASE100, TEXAS100, load_binary_table
+
+        return partial(load_binary_table, PURCHASE100 if kind == "purchase100" else TEXAS100)
+    if kind in ("cifar10", "cifar100"):
+        from wemem.data.cifar import CIFAR10, CIFAR100, load_cifar
+
+        return partial(load_cifar, CIFAR10 if kind == "cifar10" else CIFAR100)
+    if kind == "svhn":
+        from wemem.data.svhn import load_svhn
+
+        return load_svhn
+    from wemem.data.folder import load_cinic10
+
+    return load_cinic10
+
+
 def load_dataset(
     source: str,
     *,
@@ -131,6 +184,7 @@ def load_dataset(
     label: str | int | None = None,
     features: str | None = None,
     memory_gib: float | None = None,
+    records: int | None = None,
 ) -> Dataset:
     """Read a data set; the arguments are those of :class:`DataSource`.
 
@@ -140,7 +194,7 @@ def load_dataset(
     >>> load_dataset("digits").classes
     10
     """
-    return DataSource(source, None if path is None else str(path), label, features, memory_gib).load()
+    return DataSource(source, None if path is None else str(path), label, features, memory_gib, records).load()
 
 
 def load_digits() -> Dataset:

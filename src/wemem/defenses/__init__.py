@@ -6,9 +6,19 @@ from inspect import isabstract
 from typing import Any
 
 from wemem.data.split import Teachers
+from wemem.defenses.advreg import AdvReg
 from wemem.defenses.auto import Auto
-from wemem.defenses.base import Batch, Defense, Observation, RecordGradients, TrainingRecords, Undefended
+from wemem.defenses.base import (
+    Batch,
+    Defense,
+    Observation,
+    Opponent,
+    OwnDenseModel,
+    TrainingRecords,
+    Undefended,
+)
 from wemem.defenses.chain import Chain, chain
+from wemem.defenses.clipping import Clipping
 from wemem.defenses.distillation import OutOfSampleDistillation
 from wemem.defenses.dp_sgd import DPSGD
 from wemem.defenses.early_stopping import EarlyStopping
@@ -17,6 +27,7 @@ from wemem.defenses.label_smoothing import LabelSmoothing
 from wemem.defenses.memory_regularizer import MemoryRegularizer
 from wemem.defenses.online import OnlineController
 from wemem.defenses.ppb import PPB
+from wemem.defenses.radd import RADD
 from wemem.defenses.relaxloss import RelaxLoss
 from wemem.defenses.sliding_window import SlidingWindow
 from wemem.errors import InputError
@@ -24,8 +35,9 @@ from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
 __all__ = [
-    "DEFENSES", "DPSGD", "HAMP", "PPB", "Auto", "Batch", "Chain", "Defense", "EarlyStopping", "LabelSmoothing",
-    "MemoryRegularizer", "Observation", "OnlineController", "OutOfSampleDistillation", "RecordGradients", "RelaxLoss",
+    "DEFENSES", "DPSGD", "HAMP", "PPB", "RADD", "AdvReg", "Auto", "Batch", "Chain", "Clipping", "Defense",
+    "EarlyStopping", "LabelSmoothing", "MemoryRegularizer", "Observation", "OnlineController", "Opponent",
+    "OutOfSampleDistillation", "OwnDenseModel", "RelaxLoss",
     "SlidingWindow", "Teachers", "TrainingRecords", "Undefended", "chain", "make_defense",
 ]  # fmt: skip
 
@@ -36,7 +48,9 @@ DEFENSES: dict[str, type[Defense]] = {
     "rsw": SlidingWindow,
     "rmr": MemoryRegularizer,
     "oosd": OutOfSampleDistillation,
+    "radd": RADD,
     "ppb": PPB,
+    "advreg": AdvReg,
     "relaxloss": RelaxLoss,
     "hamp": HAMP,
     "label_smoothing": LabelSmoothing,

@@ -5,14 +5,15 @@ The training loop asks it a few things, each with a default that changes nothing
     for epoch in range(defense.epochs(recipe.epochs)):
         groups = defense.plan(epoch, groups, records)        # which records, batched with whom, at which decay
         for batch in groups:
+            opponent.learn(outputs, reference outputs)       # of a defense that has an opponent
             loss = defense.loss(batch)                       # what is minimized
-            gradient = defense.gradient(records, seed)       # instead of the loss, for a defense that is per_sample
+            # or, with defense.clipping, each record's cross-entropy, its gradient clipped and the sum made noisy
 
 Its fields are its hyperparameters, its keys in TOML and its search space at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from wemem.data.batches import Group
 from wemem.data.split import Teachers
+from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
 
@@ -94,6 +96,8 @@ class Batch:
         weights: float32, shape ``(S, B)``; 0 marks padding.
         epoch: epoch within the round.
         taught: shape ``(S, B, C)``, log-probabilities of each record's teachers, for a defense that asks for them.
+        risk: shape ``(S, B)``, what :meth:`Defense.risk` says of each record, for a defense that says it.
+        suspicion: shape ``(S, B)``, what the defense's :class:`Opponent` says of each record, with gradient.
     """
 
     logits: Float[Tensor, "S B C"]
@@ -101,6 +105,8 @@ class Batch:
     weights: Float[Tensor, "S B"]
     epoch: int
     taught: Float[Tensor, "S B C"] | None = None
+    risk: Float[Tensor, "S B"] | None = None
+    suspicion: Float[Tensor, "S B"] | None = None
 
     def mean(self, values: Float[Tensor, "S B"]) -> Float[Tensor, " S"]:
         """Mean over each member's records, padding left out."""
@@ -112,8 +118,47 @@ class Batch:
         return cross_entropy(self.logits.reshape(s * b, c), self.labels.reshape(s * b), reduction="none").view(s, b)
 
 
-#: The gradients of some of one member's records, each record's own: for every parameter a tensor ``(B, ...)``.
-RecordGradients = dict[str, Float[Tensor, "B ..."]]
+@dataclass(frozen=True)
+class OwnDenseModel:
+    """Teacher of a member's records: the dense model that it was before it was pruned. Nothing is trained for it."""
+
+    @property
+    def trainings(self) -> int:
+        """Of how many models on all of the records the work is: none."""
+        return 0
+
+
+class Opponent(ABC):
+    """Who plays against the members that train together. It has state, and every call of ``fit`` makes one anew.
+
+    Args:
+        warm_up: turns that it takes before the members' first step.
+        turns: turns that it takes before every step of theirs.
+    """
+
+    warm_up: int = 0
+    turns: int = 1
+
+    @abstractmethod
+    def learn(
+        self, rows: Sequence[int], members: Float[Tensor, "S M C"], member_labels: Int64[Tensor, "S M"],
+        others: Float[Tensor, "S M C"], other_labels: Int64[Tensor, "S M"],
+    ) -> None:  # fmt: skip
+        """Take one turn.
+
+        Args:
+            rows: the ``S`` members whose opponents take it; what the others know stays as it is.
+            members: logits on some of each one's train records, as an attacker sees them: in evaluation mode.
+            member_labels: their labels.
+            others: logits on some of its dev records.
+            other_labels: their labels.
+        """
+
+    @abstractmethod
+    def suspicion(
+        self, rows: Sequence[int], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]
+    ) -> Float[Tensor, "S B"]:
+        """What it makes of the outputs of a step, with gradient with respect to them."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +176,24 @@ class Defense(ABC):
         return False
 
     @property
-    def taught_by(self) -> Teachers | None:
-        """Models to train beforehand on parts of a member's own records, for :attr:`Batch.taught`; by default none."""
+    def taught_by(self) -> Teachers | OwnDenseModel | None:
+        """Whose predictions of a member's train records :attr:`Batch.taught` are; by default nobody's.
+
+        :class:`Teachers` are trained beforehand on parts of the member's own records.
+        """
+        return None
+
+    @property
+    def starts_fresh(self) -> bool:
+        """True if the first round trains new weights, and nothing of the dense model is left but its architecture."""
+        return False
+
+    def risk(self, records: TrainingRecords) -> Float64[np.ndarray, " N"] | None:
+        """What the loss is to know of each record of the data set, as :attr:`Batch.risk`. By default: nothing."""
+        return None
+
+    def opponent(self, classes: int, seeds: Sequence[int]) -> Opponent | None:
+        """A new opponent of the members that train together, one seed each. By default: none."""
         return None
 
     @property
@@ -173,20 +234,9 @@ class Defense(ABC):
         return type(self).release is not Defense.release
 
     @property
-    def per_sample(self) -> bool:
-        """True if :meth:`gradient` makes the step's gradient of each record's own; it then takes the loss's place."""
-        return False
-
-    def gradient(self, records: Iterable[RecordGradients], seed: int) -> dict[str, Tensor]:
-        """One member's gradient in one step. By default: the mean of the gradients of its records.
-
-        Args:
-            records: the gradients of each record's cross-entropy, some records at a time, so that those of a large
-                batch need not fit in memory together; padding left out, 0 at pruned weights.
-            seed: for what is drawn in this step; the member's and the step's own.
-        """
-        total, count = summed(records)
-        return {name: tensor / count for name, tensor in total.items()}
+    def clipping(self) -> Clipping | None:
+        """A bound on what each record does to a step, which then takes the loss's place; by default none."""
+        return None
 
     def refusal(self, model: nn.Module) -> str | None:
         """Why a model cannot be trained this way, and what to do about it; None if it can. By default: None."""
@@ -201,17 +251,6 @@ class Defense(ABC):
     def settings(self) -> dict[str, Any]:
         """Hyperparameters by name, as they stand in results."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
-
-
-def summed(records: Iterable[RecordGradients]) -> tuple[dict[str, Tensor], int]:
-    """The sum of all records' gradients, and how many records there are; at least one."""
-    total: dict[str, Tensor] = {}
-    count = 0
-    for some in records:
-        for name, tensor in some.items():
-            total[name] = total[name] + tensor.sum(0) if name in total else tensor.sum(0)
-        count += len(next(iter(some.values())))
-    return total, count
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """Composition: each part plans on what the part before it left; at most one of them has a loss of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
 from wemem.data.batches import Group
 from wemem.data.split import Teachers
-from wemem.defenses.base import Batch, Defense, RecordGradients, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, Opponent, OwnDenseModel, TrainingRecords, Undefended
+from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
 
@@ -36,7 +37,7 @@ class Chain(Defense):
         losses = [part.name for part in self.parts if part.replaces_loss]
         if len(losses) > 1:
             raise InputError(f"{losses[0]} and {losses[1]} both replace the loss; chain only one of them")
-        makers = [part.name for part in self.parts if part.per_sample]
+        makers = [part.name for part in self.parts if part.clipping is not None]
         if makers and len(both := list(dict.fromkeys(makers + losses))) > 1:
             raise InputError(f"{both[0]} and {both[1]} both make a step's gradient; chain only one of them")
 
@@ -67,9 +68,22 @@ class Chain(Defense):
         return {key: value for part in self.parts for key, value in part.settings.items()}
 
     @property
-    def taught_by(self) -> Teachers | None:
+    def taught_by(self) -> Teachers | OwnDenseModel | None:
         """Those of the part that has the loss which learns from them."""
         return next((part.taught_by for part in self.parts if part.taught_by is not None), None)
+
+    def risk(self, records: TrainingRecords) -> Float64[np.ndarray, " N"] | None:
+        """What the part that has the loss says."""
+        return self._with_loss.risk(records)
+
+    def opponent(self, classes: int, seeds: Sequence[int]) -> Opponent | None:
+        """That of the part that has the loss."""
+        return self._with_loss.opponent(classes, seeds)
+
+    @property
+    def starts_fresh(self) -> bool:
+        """True if a part does."""
+        return any(part.starts_fresh for part in self.parts)
 
     def epochs(self, most: int) -> int:
         """The fewest that a part asks for."""
@@ -83,7 +97,11 @@ class Chain(Defense):
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """The loss of the part that has one of its own, else cross-entropy."""
-        return next((part for part in self.parts if part.replaces_loss), Undefended()).loss(batch)
+        return self._with_loss.loss(batch)
+
+    @property
+    def _with_loss(self) -> Defense:
+        return next((part for part in self.parts if part.replaces_loss), Undefended())
 
     def release(self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
         """One part after the other."""
@@ -92,13 +110,9 @@ class Chain(Defense):
         return logits
 
     @property
-    def per_sample(self) -> bool:
-        """True if a part makes the gradient."""
-        return any(part.per_sample for part in self.parts)
-
-    def gradient(self, records: Iterable[RecordGradients], seed: int) -> dict[str, Tensor]:
-        """That of the part that makes it, else the mean."""
-        return next((part for part in self.parts if part.per_sample), Undefended()).gradient(records, seed)
+    def clipping(self) -> Clipping | None:
+        """That of the part that has one."""
+        return next((part.clipping for part in self.parts if part.clipping is not None), None)
 
     def refusal(self, model: nn.Module) -> str | None:
         """That of the first part that refuses."""

@@ -8,15 +8,25 @@ saw the record say of it::
     target = (1 - hard) * normalize(q ** (1 / temperature)) + hard * onehot(y)
     loss = - sum_c target_c log p_c
 
-A record's own label then reaches the pruned model only through teachers of *other* records, so that members look
-like non-members even to an attacker who compares with reference models.
+A record's own label then reaches the pruned model only through teachers of *other* records. Two ways are left to it,
+and each is closed by a setting:
+
+* Through records that are like it. Their teachers did train on ``x``, so the model learns ``y`` around ``x`` from them,
+  and with it at ``x``. So what is alike is held out together: each class is cut into ``clusters`` of similar records
+  (:mod:`wemem.data.neighbours`), and a cluster is held out as a whole.
+* Through the dense model, which has learned every label, and keeps some of it through all rounds of fine-tuning. So
+  the first round starts from new weights, and of the dense model only the architecture is used.
+
+Members then look like non-members even to an attacker who compares with reference models.
 
 The idea is Split-AI with self-distillation (SELENA, Tang et al., USENIX Security 2022), which trains one model from
-scratch on such targets. Ours is its place in iterative pruning: the dense model comes as it is, every round fine-tunes
-on the targets. ``held_out=1`` is cross-fitting, SELENA has 10 of 25. The dense model is not protected by this.
+scratch on such targets, its records held out one by one. Ours are the clusters, and its place in the rounds of
+pruning. ``clusters=0, held_out=1`` is cross-fitting; SELENA has 10 of 25. The dense model is not protected by this:
+where it is released too, distil it as well, by pruning to a sparsity of 0.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -27,16 +37,21 @@ from wemem.data.split import Teachers
 from wemem.defenses.base import Batch, Defense
 from wemem.errors import InputError
 
+Start = Literal["fresh", "dense"]
+
 
 @dataclass(frozen=True)
 class OutOfSampleDistillation(Defense):
-    """Learn every record from models that did not train on it.
+    """Learn every record from models that trained neither on it nor on what is like it.
 
     Args:
         teachers: teachers a member has.
         held_out: of how many of them each record is held out.
+        clusters: into how many clusters of similar records each class is cut, a cluster being held out as a whole; 0
+            holds out record by record.
+        start: ``fresh`` trains new weights from the first round on; ``dense`` goes on from the dense model.
         temperature: of the targets; above 1 they are softer than the teachers, below 1 sharper.
-        hard: share of the hard label in the target, in [0, 1]; 1 is plain fine-tuning.
+        hard: share of the hard label in the target, in [0, 1]; with ``start="dense"``, 1 is plain fine-tuning.
 
     Raises:
         InputError: a value out of range.
@@ -49,11 +64,15 @@ class OutOfSampleDistillation(Defense):
 
     teachers: int = 10
     held_out: int = 3
+    clusters: int = 6
+    start: Start = "fresh"
     temperature: float = 1.0
     hard: float = 0.0
 
     def __post_init__(self) -> None:
-        Teachers(self.teachers, self.held_out)
+        Teachers(self.teachers, self.held_out, self.clusters)
+        if self.start not in ("fresh", "dense"):
+            raise InputError(f"start must be fresh or dense, got {self.start!r}")
         if not self.temperature > 0:
             raise InputError(f"temperature must be positive, got {self.temperature}")
         if not 0 <= self.hard <= 1:
@@ -66,7 +85,11 @@ class OutOfSampleDistillation(Defense):
     @property
     def taught_by(self) -> Teachers:
         """Trained before the first round, on parts of the member's own training records."""
-        return Teachers(self.teachers, self.held_out)
+        return Teachers(self.teachers, self.held_out, self.clusters)
+
+    @property
+    def starts_fresh(self) -> bool:
+        return self.start == "fresh"
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """Mean cross-entropy against the targets."""

@@ -24,15 +24,14 @@ departs from that algorithm, so that its ε is a nominal figure and no proven bo
 Against the attacks of this package the method needs no proof to be measured, and it is the measurement that counts.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wemem.defenses.base import Defense, RecordGradients, summed
+from wemem.defenses.base import Defense
+from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
 
@@ -47,9 +46,8 @@ class DPSGD(Defense):
     Raises:
         InputError: a clip that is not positive, or a negative noise.
 
-    >>> records = {"w": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}
-    >>> [round(x, 6) for x in DPSGD(clip=1.0, noise=0.0).gradient([records], seed=0)["w"].tolist()]
-    [0.45, 0.6]
+    >>> DPSGD(clip=2.0, noise=0.5).clipping
+    Clipping(norm=2.0, noise=0.5)
     """
 
     clip: float = 1.0
@@ -66,8 +64,8 @@ class DPSGD(Defense):
             raise InputError(f"noise must be 0 or more and finite, got {self.noise}; for no noise give 0")
 
     @property
-    def per_sample(self) -> bool:
-        return True
+    def clipping(self) -> Clipping:
+        return Clipping(self.clip, self.noise)
 
     def refusal(self, model: nn.Module) -> str | None:
         """The first BatchNorm layer, if there is one."""
@@ -79,17 +77,3 @@ class DPSGD(Defense):
                     "itself bounds nothing; use GroupNorm or LayerNorm"
                 )
         return None
-
-    def gradient(self, records: Iterable[RecordGradients], seed: int) -> dict[str, Tensor]:
-        """The noisy mean of the clipped gradients."""
-        total, count = summed(self.clipped(records))
-        draw = torch.Generator().manual_seed(seed)
-        std = self.noise * self.clip
-        return {name: (t + std * torch.randn(t.shape, generator=draw)) / count for name, t in total.items()}
-
-    def clipped(self, records: Iterable[RecordGradients]) -> Iterator[RecordGradients]:
-        """Each record's gradient, scaled down to the norm ``clip`` where it is longer."""
-        for some in records:
-            squares = [tensor.reshape(len(tensor), -1).square().sum(1) for tensor in some.values()]
-            scale = (self.clip / torch.stack(squares).sum(0).sqrt()).clamp(max=1.0)
-            yield {n: t * scale.view(-1, *[1] * (t.dim() - 1)) for n, t in some.items()}

@@ -6,10 +6,10 @@ With ``L`` the mean cross-entropy of a batch::
     odd epochs:   loss = L                        if L > alpha
                   loss = mean CE against targets  otherwise, posterior flattening
 
-The target of a correctly predicted record has its own probability ``p_y``, held fixed, at the true class and
-``(1 - p_y) / (C - 1)`` at every other; that of a wrongly predicted one is its hard label. The source's algorithm
-flattens all records and its code for tabular data lets the gradient through ``p_y``; ours keeps teaching the records
-that are still wrong. Epochs are counted within a round.
+The target of a record has its own probability ``p_y``, held fixed, at the true class and ``(1 - p_y) / (C - 1)`` at
+every other: what is lost is spread evenly, so that no single wrong class wins. This is the published algorithm, which
+flattens every record of the batch; the authors' code for images flattens only the wrongly predicted ones and climbs the
+loss of all. Epochs are counted within a round.
 """
 
 from dataclasses import dataclass
@@ -53,9 +53,7 @@ class RelaxLoss(Defense):
         mean = batch.mean(hard)
         if batch.epoch % 2 == 0:
             return (mean - self.alpha).abs()
-        correct = batch.logits.argmax(-1) == batch.labels
-        flattened = batch.mean(torch.where(correct, _flattened(batch, hard), hard))
-        return torch.where(mean > self.alpha, mean, flattened)
+        return torch.where(mean > self.alpha, mean, batch.mean(_flattened(batch, hard)))
 
 
 def _flattened(batch: Batch, hard: Float[Tensor, "S B"]) -> Float[Tensor, "S B"]:

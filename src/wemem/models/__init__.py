@@ -7,10 +7,19 @@ from torch import nn
 
 from wemem.errors import InputError
 from wemem.models.custom import CustomModel
+from wemem.models.densenet import DenseNet121
+from wemem.models.image import ImageModel
+from wemem.models.mobilenet import MobileNetV2
+from wemem.models.resnet import ResNet8, ResNet18, ResNet20
 from wemem.models.tabular import FullyConnected
+from wemem.models.vgg import Vgg16
+from wemem.resolve import did_you_mean
 from wemem.settings import from_table
 
-__all__ = ["CustomModel", "FullyConnected", "Model", "make_model"]
+__all__ = [
+    "MODELS", "CustomModel", "DenseNet121", "FullyConnected", "MobileNetV2", "Model", "ResNet8", "ResNet18", "ResNet20",
+    "Vgg16", "make_model",
+]  # fmt: skip
 
 
 class Model(Protocol):
@@ -21,14 +30,30 @@ class Model(Protocol):
         ...
 
 
+#: By the kind that a study names.
+MODELS: Mapping[str, type[FullyConnected] | type[ImageModel]] = {
+    "fc": FullyConnected,
+    "resnet8": ResNet8,
+    "resnet20": ResNet20,
+    "resnet18": ResNet18,
+    "vgg16_bn": Vgg16,
+    "densenet121": DenseNet121,
+    "mobilenet_v2": MobileNetV2,
+}
+
+
 def make_model(kind: str, settings: Mapping[str, Any]) -> Model:
-    """A model from its kind (``fc`` or ``package.module:factory``) and settings, as they stand in a study.
+    """A model from its kind (one of :data:`MODELS` or ``package.module:factory``) and settings, as in a study.
 
     Raises:
         InputError: unknown kind or settings.
+
+    >>> make_model("resnet8", {"width": 0.5})
+    ResNet8(width=0.5)
     """
     if ":" in kind:
         return CustomModel(kind, dict(settings))
-    if kind != "fc":
-        raise InputError(f"expected model kind 'fc' or 'package.module:factory', got {kind!r}")
-    return from_table(FullyConnected, settings, "model 'fc'")
+    if kind not in MODELS:
+        hint = did_you_mean(kind, MODELS)
+        raise InputError(f"expected model kind {', '.join(MODELS)} or package.module:factory, got {kind!r}{hint}")
+    return from_table(MODELS[kind], settings, f"model {kind!r}")

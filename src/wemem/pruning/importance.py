@@ -73,8 +73,6 @@ def _keep_largest(importance: Float[Tensor, "K n"], sparsity: float) -> Bool[Ten
 
 
 def sparsity_of(ensemble: Ensemble) -> float:
-    """Share of pruned weights among the prunable ones, over all members."""
-    if not ensemble.masks:
-        return 0.0
-    total = sum(mask.numel() for mask in ensemble.masks.values())
-    return sum(int((~mask).sum()) for mask in ensemble.masks.values()) / total
+    """Share of pruned weights among the prunable ones, or of removed channels, over all members."""
+    kept = [*ensemble.masks.values(), *ensemble.channels.values()]
+    return sum(int((~mask).sum()) for mask in kept) / sum(mask.numel() for mask in kept) if kept else 0.0

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Float64
 from scipy.special import softmax
 from torch import Tensor
@@ -13,15 +14,18 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.defenses.base import Defense, Observation
 from wemem.errors import InputError
+from wemem.pruning.channels import Norm, prune_channels, restrict_channels
 from wemem.pruning.importance import Scope, prune, sparsity_of
 from wemem.pruning.schedule import Schedule
 from wemem.randomness import derive_seed
 from wemem.training.backends import Choice
 from wemem.training.ensemble import Ensemble
-from wemem.training.fit import History, OnEpoch, fit
+from wemem.training.fit import History, fit
 from wemem.training.recipe import FINETUNE, Recipe
+from wemem.training.side_by_side import OnEpoch
 
 Rewind = Literal["none", "initial"]
+Method = Literal["magnitude"] | Norm
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Pruning:
         schedule: sparsity of each round.
         scope: weights compete within their ``layer``, or over all of them (``global``).
         recipe: fine-tuning of one round.
+        method: ``magnitude`` sets single weights to 0; ``l1_filter`` and ``l2_filter`` remove whole filters and neurons
+            (:mod:`wemem.pruning.channels`), each layer the same share.
         rewind: ``none`` goes on with the weights as they are; ``initial`` sets the kept weights back to their values
             before any training at the start of each round that prunes (lottery ticket, Frankle & Carbin 2019).
     """
@@ -40,12 +46,17 @@ class Pruning:
     scope: Scope = "layer"
     recipe: Recipe = FINETUNE
     rewind: Rewind = "none"
+    method: Method = "magnitude"
 
     def __post_init__(self) -> None:
         if self.scope not in ("layer", "global"):
             raise InputError(f"scope must be layer or global, got {self.scope!r}")
         if self.rewind not in ("none", "initial"):
             raise InputError(f"rewind must be none or initial, got {self.rewind!r}")
+        if self.method not in ("magnitude", "l1_filter", "l2_filter"):
+            raise InputError(f"method must be magnitude, l1_filter or l2_filter, got {self.method!r}")
+        if self.method != "magnitude" and self.scope != "layer":
+            raise InputError(f"method {self.method} expected scope layer, got {self.scope}; models must lose alike")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +116,7 @@ def iterate(
         if defense.observes:
             now = [observe(ensemble, k, data, split) for k in range(len(ensemble))]
             seen = tuple((*before, own) for before, own in zip(seen or ((),) * len(now), now, strict=True))
-        pruned = _prune_to(ensemble, pruning, index, initial)
+        pruned = _prune_to(ensemble, pruning, index, initial, torch.from_numpy(data.features[:2]))
         fitted = fit(
             pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
             defense=defense, scores=scores, taught=taught, observed=seen or None, backend=backend, on_epoch=on_epoch,
@@ -129,15 +140,21 @@ def observe(ensemble: Ensemble, member: int, data: Dataset, split: Split) -> Obs
     )
 
 
-def _prune_to(ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None) -> Ensemble:
+def _prune_to(
+    ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None, example: Float32[Tensor, "B ..."]
+) -> Ensemble:
     before, sparsity = (0.0, *pruning.schedule.sparsities)[index : index + 2]
     if sparsity == before:
         return ensemble
+    start = initial if pruning.rewind == "initial" else None
+    if pruning.rewind == "initial" and start is None:
+        raise InputError("rewinding expected the untrained ensemble, got none; give it as initial")
+    if pruning.method != "magnitude":
+        smaller = prune_channels(ensemble, sparsity, pruning.method, example)
+        return smaller if start is None else restrict_channels(start, smaller.channels, example)
     masks = prune(ensemble, sparsity, pruning.scope)
-    if pruning.rewind == "initial":
-        if initial is None:
-            raise InputError("rewinding expected the untrained ensemble, got none; give it as initial")
-        ensemble = replace(ensemble, parameters=initial.parameters, buffers=initial.buffers)
+    if start is not None:
+        ensemble = replace(ensemble, parameters=start.parameters, buffers=start.buffers)
     return replace(ensemble, masks=masks, parameters=_masked(ensemble.parameters, masks))
 
 

@@ -45,12 +45,16 @@ class Arm:
         return over_seeds([_measured(audit, metric) for audit in audits], level)
 
     def strongest(self, metric: str) -> tuple[str, Estimate]:
-        """The attack that is strongest on average; its interval is widened for having been chosen (Bonferroni)."""
+        """The attack that is strongest on average; its interval is widened for having been chosen (Bonferroni).
+
+        Where all seeds agree, the interval comes from the runs' own, and so does the widening.
+        """
         if len(self.runs) == 1:
             worst = self.runs[0]["worst"][metric]
             return worst["attack"], _estimate(worst["value"], worst["ci"])
         name = max(self.attacks, key=lambda attack: self.measure(attack, metric).value)
-        return name, self.measure(name, metric, corrected_level(0.95, len(self.attacks)))
+        ends = [_widened(run, name, metric) for run in self.runs if name in run["attacks"]]
+        return name, over_seeds(ends, corrected_level(0.95, len(self.attacks)))
 
     def strongest_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
         """The value of the strongest of some attacks in each run; arms are compared on the attacks that both have."""
@@ -66,7 +70,7 @@ class Arm:
 
     def seconds(self, of: str) -> float | None:
         """Mean over the runs that have it."""
-        known = [run["seconds"][of] for run in self.runs if run["seconds"][of] is not None]
+        known = [run["seconds"][of] for run in self.runs if run["seconds"].get(of) is not None]
         return float(np.mean(known)) if known else None
 
 
@@ -118,6 +122,13 @@ def _measured(audit: Mapping[str, Any], metric: str) -> Estimate:
         fpr = metric.removeprefix("tpr_at_")
         return _estimate(audit["tpr_at_fpr"][fpr], audit["tpr_at_fpr_ci"][fpr])
     return _estimate(audit[metric], audit[f"{metric}_ci"])
+
+
+def _widened(run: Run, attack: str, metric: str) -> Estimate:
+    """An attack on one run, its interval reaching as far as the widened one of that run's strongest attack."""
+    own, worst = _measured(run["attacks"][attack], metric), run["worst"].get(metric)
+    low, high = (own.low, own.high) if worst is None else worst["ci"]
+    return Estimate(own.value, min(own.low, low), max(own.high, high))
 
 
 def _estimate(value: float, ends: Sequence[float]) -> Estimate:

@@ -1,6 +1,6 @@
 """A running study on the console: a live display on a terminal, one plain line per finished stage elsewhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -18,11 +18,18 @@ HISTORY, WIDTH = 5, 100
 
 @dataclass(frozen=True)
 class Stage:
-    """The stage that runs: its name, its share of the planned work, and when it began."""
+    """A stage that runs: its name, its share of the planned work, when it began, how far it is, and where that is."""
 
     name: str
     work: float
     began: float
+    fraction: float = 0.0
+    detail: str = ""
+
+    @property
+    def done(self) -> float:
+        """Work."""
+        return min(1.0, max(0.0, self.fraction)) * self.work
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,8 @@ class LiveProgress:
         self._began = console.get_time()
         self._planned = 0.0
         self._done = Done()
-        self._stage: Stage | None = None
-        self._at = (0.0, "")
+        self._running: dict[int, Stage] = {}  # by the number of the process, 0 if it is this one
+        self._processes = 1
 
     def __enter__(self) -> Self:
         self._began = self._console.get_time()
@@ -118,12 +125,11 @@ class LiveProgress:
 
     def begin(self, stage: str, work: float) -> None:
         """A stage starts."""
-        self._at = (0.0, "")
-        self._stage = Stage(printable(stage), work, self._console.get_time())
+        self.begin_in(0, stage, work)
 
     def advance(self, fraction: float, detail: str) -> None:
         """Where the stage is; cheap enough for every step."""
-        self._at = (fraction, detail)
+        self.advance_in(0, fraction, detail)
 
     def end(self, *, stored: bool) -> None:
         """The stage is done.
@@ -131,14 +137,7 @@ class LiveProgress:
         Raises:
             RuntimeError: none began.
         """
-        stage = self._stage
-        if stage is None:
-            raise RuntimeError("expected begin() before end()")
-        self._stage = None
-        self._done = self._done.then(stage, self._console.get_time() - stage.began, stored=stored)
-        if self._live is None:
-            name, took = self._done.lines[-1]
-            self._say(f"{100 * self._shares()[1]:3.0f} %  {name}: {took}")
+        self.end_in(0, stored=stored)
 
     def tell(self, message: str) -> None:
         """One line, above the display."""
@@ -148,42 +147,67 @@ class LiveProgress:
         """One line, above the display."""
         self._say(f"warning: {printable(message)}", style="yellow" if self._live else None)
 
+    def worker(self, number: int, workers: int) -> "WorkerProgress":
+        """Where one of several processes shows what it does."""
+        self._processes = workers
+        return WorkerProgress(self, number)
+
+    def begin_in(self, process: int, stage: str, work: float) -> None:
+        """A stage starts in one of several processes."""
+        self._running[process] = Stage(printable(stage), work, self._console.get_time())
+
+    def advance_in(self, process: int, fraction: float, detail: str) -> None:
+        """Where the stage of one of several processes is."""
+        if (stage := self._running.get(process)) is not None:
+            self._running[process] = replace(stage, fraction=fraction, detail=detail)
+
+    def end_in(self, process: int, *, stored: bool) -> None:
+        """The stage of one of several processes is done.
+
+        Raises:
+            RuntimeError: none began.
+        """
+        stage = self._running.pop(process, None)
+        if stage is None:
+            raise RuntimeError("expected begin() before end()")
+        self._done = self._done.then(stage, self._console.get_time() - stage.began, stored=stored)
+        if self._live is None:
+            name, took = self._done.lines[-1]
+            self._say(f"{100 * self._share():3.0f} %  {name}: {took}")
+
     def _say(self, line: str, style: str | None = None) -> None:
         self._console.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
-    def _shares(self) -> tuple[float, float]:
-        """How much of the stage and of the whole study is done, in [0, 1]."""
-        done, stage = self._done.work, self._stage
-        fraction = min(1.0, max(0.0, self._at[0])) if stage else 0.0
-        work = stage.work if stage else 0.0
-        planned = max(self._planned, done + work)
-        return fraction, (done + fraction * work) / planned if planned > 0 else 0.0
+    def _share(self) -> float:
+        """How much of the whole study is done, in [0, 1]."""
+        running = list(self._running.values())
+        done = self._done.work + sum(stage.done for stage in running)
+        planned = max(self._planned, self._done.work + sum(stage.work for stage in running))
+        return done / planned if planned > 0 else 0.0
 
     def _display(self) -> RenderableType:
-        """The last finished stages, the one that runs, and the whole."""
+        """The last finished stages, those that run, and the whole."""
         now, width = self._console.get_time(), min(WIDTH, self._console.width)
-        in_stage, in_all = self._shares()
-        stage, done = self._stage, self._done
+        running, done = dict(sorted(self._running.items())), self._done
         parts: list[RenderableType] = []
-        room = max(0, self._console.height - 6)
+        room = max(0, self._console.height - 4 - 2 * max(1, len(running)))
         for name, took in done.lines[max(0, len(done.lines) - room) :]:
             parts.append(_ends(name, took, width, "dim"))
-        if stage is not None:
-            parts.append(_ends(stage.name, duration(now - stage.began), width, "bold"))
-            parts.append(_bar(in_stage, printable(self._at[1]), width))
+        for process, stage in running.items():
+            name = f"{process}: {stage.name}" if process else stage.name
+            parts.append(_ends(name, duration(now - stage.began), width, "bold"))
+            parts.append(_bar(min(1.0, max(0.0, stage.fraction)), printable(stage.detail), width))
         parts.append(_ends("whole study", duration(now - self._began), width, "bold"))
-        parts.append(_bar(in_all, self._time_left(now, in_stage), width))
+        parts.append(_bar(self._share(), self._time_left(now), width))
         return Group(*parts)
 
-    def _time_left(self, now: float, fraction: float) -> str:
-        done, stage = self._done, self._stage
-        worked, seconds = done.worked, done.seconds
-        finished = done.work
-        if stage is not None:
-            worked += fraction * stage.work
-            seconds += now - stage.began
-            finished += fraction * stage.work
-        left = time_left(max(0.0, self._planned - finished), worked, seconds)
+    def _time_left(self, now: float) -> str:
+        """At the pace of one process so far, for as many as there are."""
+        running = list(self._running.values())
+        under_way = sum(stage.done for stage in running)
+        seconds = self._done.seconds + sum(now - stage.began for stage in running)
+        todo = max(0.0, self._planned - self._done.work - under_way)
+        left = time_left(todo / self._processes, self._done.worked + under_way, seconds)
         return "estimating the time left" if left is None else f"about {duration(left)} left"
 
     def _summary(self) -> str:
@@ -191,6 +215,40 @@ class LiveProgress:
         stages = "1 stage" if done.stages == 1 else f"{done.stages} stages"
         found = f", {done.stored} of them found in store" if done.stored else ""
         return f"{stages} in {duration(self._console.get_time() - self._began)}{found}"
+
+
+class WorkerProgress:
+    """One of several processes on the display of the study that they work on."""
+
+    def __init__(self, board: LiveProgress, number: int) -> None:
+        self._board, self._number = board, number
+
+    def plan(self, work: float) -> None:
+        """The study has planned for all of them."""
+
+    def begin(self, stage: str, work: float) -> None:
+        """A stage starts."""
+        self._board.begin_in(self._number, stage, work)
+
+    def advance(self, fraction: float, detail: str) -> None:
+        """Where the stage is."""
+        self._board.advance_in(self._number, fraction, detail)
+
+    def end(self, *, stored: bool) -> None:
+        """The stage is done."""
+        self._board.end_in(self._number, stored=stored)
+
+    def tell(self, message: str) -> None:
+        """One line, above the display."""
+        self._board.tell(message)
+
+    def warn(self, message: str) -> None:
+        """One line, above the display."""
+        self._board.warn(message)
+
+    def worker(self, number: int, workers: int) -> "WorkerProgress":
+        """A process that this one starts shows what it does in its place."""
+        return self
 
 
 def _ends(name: str, took: str, width: int, style: str) -> Table:

@@ -13,7 +13,7 @@ import numpy as np
 
 from wemem.audit.intervals import Estimate, corrected_level, paired_difference
 from wemem.render.arms import Arm, arms
-from wemem.render.wording import per_cent, printable
+from wemem.render.wording import duration, per_cent, printable
 
 #: The two measures of leakage that a summary tells of, and their words.
 HEADLINE, LOW_FPR = "balanced_accuracy", "tpr_at_0.01"
@@ -21,8 +21,13 @@ MEASURES = {
     HEADLINE: "By attack accuracy, the paper's measure,",
     LOW_FPR: "By training records found while accusing at most 1 % of the others,",
 }
+#: Beside those in a report: the strictest rate that results have.
+STRICTEST = "tpr_at_0.001"
+WORDS = {**MEASURES, STRICTEST: "By training records found while accusing at most 0.1 % of the others,"}
 #: Names in a row; more are counted.
 NAMES = 4
+#: Test accuracy that a protection may cost before a cheaper one is named beside it.
+CHEAP = 0.02
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,17 @@ class Difference:
     sign: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Cast:
+    """The arms by the part they play; of several sparsities, the pruned ones are those of the highest."""
+
+    rows: Sequence[Arm]
+    dense: Arm | None
+    plain: Arm | None
+    pruned: Sequence[Arm]
+    attacked: Sequence[Arm]
+
+
 def plain_summary(results: Mapping[str, Any]) -> list[str]:
     """Whether pruning leaks, which defense leaks least and at what cost, and how sure that is, in two to five entries.
 
@@ -46,20 +62,58 @@ def plain_summary(results: Mapping[str, Any]) -> list[str]:
     Args:
         results: the content of ``results.json``, with at least one run.
     """
-    rows = arms(results)
-    highest = max(arm.sparsity for arm in rows)
-    dense = next((arm for arm in rows if arm.defense == "dense"), None)
-    pruned = [arm for arm in rows if arm.defense != "dense" and arm.sparsity == highest]
-    plain = next((arm for arm in pruned if arm.defense == "undefended"), None)
-    attacked = [arm for arm in pruned if arm.attacks]
-    told, chosen = [_on_pruning(rows, dense, plain)], []
-    for metric in MEASURES if len(attacked) > 1 else ():
-        values = [arm.strongest(metric)[1].value for arm in attacked]
-        best = attacked[values.index(min(values))]
-        told.append(_on_least(best, attacked, plain, metric))
+    cast = _cast(results)
+    told, chosen = [_on_pruning(cast.rows, cast.dense, cast.plain)], []
+    for metric in MEASURES if len(cast.attacked) > 1 else ():
+        best = least_leaking(cast.attacked, metric)
+        told.append(_on_least(best, cast.attacked, cast.plain, metric))
         chosen.append(best)
-    shown = [arm for arm in pruned if arm in (chosen or pruned) and arm is not plain]
-    return [*told, _on_accuracy(dense, plain, shown), _on_certainty(rows)]
+    shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned) and arm is not cast.plain]
+    return [*told, _on_accuracy(cast.dense, cast.plain, shown), _on_certainty(cast.rows)]
+
+
+def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What :func:`plain_summary` tells, for a report: by topic, with what was measured and what protection costs.
+
+    Returns:
+        Sentences under ``measured``, ``leaks``, ``protects``, ``costs`` and ``certainty``.
+    """
+    cast = _cast(results)
+    protects, chosen = [], []
+    for metric in WORDS if len(cast.attacked) > 1 else ():
+        best = least_leaking(cast.attacked, metric)
+        protects.append(_on_least(best, cast.attacked, cast.plain, metric))
+        chosen.append(best)
+    shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned[:NAMES]) and arm is not cast.plain]
+    costs = [_on_accuracy(cast.dense, cast.plain, shown), *_on_time(shown), *_on_cheaper(cast, chosen)]
+    return {
+        "measured": [_on_measuring(results, cast)],
+        "leaks": [_on_pruning(cast.rows, cast.dense, cast.plain)],
+        "protects": protects or ["Fewer than two pruned models were attacked, so nothing here compares defenses."],
+        "costs": costs,
+        "certainty": [_on_certainty(cast.rows)],
+    }
+
+
+def dense_warning(results: Mapping[str, Any]) -> str | None:
+    """That the model before pruning leaks and that no defense here changes it; None where it shows no leak."""
+    dense = _cast(results).dense
+    if dense is None or not dense.attacks:
+        return None
+    beyond_chance = dense.strongest(HEADLINE)[1].low > 0.5 or dense.strongest(LOW_FPR)[1].low > 0.01
+    if not beyond_chance:
+        return None
+    return (
+        "The dense model leaks too, and no defense in this report protects it: the best guess whether a record was "
+        f"trained on is right {_leak(dense, HEADLINE)} of the time, and the strongest attack finds "
+        f"{_leak(dense, LOW_FPR)} of its training records while accusing at most 1 % of the others. The defenses act "
+        "while the model is pruned; whoever can query the dense model attacks it as it is. Keep it to yourself."
+    )
+
+
+def least_leaking(candidates: Sequence[Arm], metric: str) -> Arm:
+    """The arm whose strongest attack is weakest on average; the first of equals."""
+    return min(candidates, key=lambda arm: arm.strongest(metric)[1].value)
 
 
 def adaptivity_gaps(results: Mapping[str, Any]) -> list[str]:
@@ -119,6 +173,15 @@ def _difference(
     return Difference(own.value - other.value, (own.low > other.high) - (own.high < other.low))
 
 
+def _cast(results: Mapping[str, Any]) -> _Cast:
+    rows = arms(results)
+    highest = max(arm.sparsity for arm in rows)
+    dense = next((arm for arm in rows if arm.defense == "dense"), None)
+    pruned = [arm for arm in rows if arm.defense != "dense" and arm.sparsity == highest]
+    plain = next((arm for arm in pruned if arm.defense == "undefended"), None)
+    return _Cast(rows, dense, plain, pruned, [arm for arm in pruned if arm.attacks])
+
+
 def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> str:
     if not any(arm.attacks for arm in rows):
         return "No attack was run, so nothing here tells what leaks."
@@ -141,12 +204,12 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
 
 def _on_least(best: Arm, attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:
     if best is plain:
-        return f"{MEASURES[metric]} no defense leaks less than pruning without one ({_leak(best, metric)})."
+        return f"{WORDS[metric]} no defense leaks less than pruning without one ({_leak(best, metric)})."
     rivals = sorted((arm for arm in attacked if arm is not best), key=lambda arm: arm is not plain)
     alike = [arm for arm in rivals if leakage_difference(arm, best, metric, len(rivals)).sign <= 0]
     against = f" against {_leak(plain, metric)} without a defense" if plain is not None and plain.attacks else ""
     others = f"but is not distinguishable from {_names(alike)}" if alike else "distinguishably less than every other"
-    return f"{MEASURES[metric]} {_name(best)} leaks least, {_leak(best, metric)}{against}, {others}."
+    return f"{WORDS[metric]} {_name(best)} leaks least, {_leak(best, metric)}{against}, {others}."
 
 
 def _on_accuracy(dense: Arm | None, plain: Arm | None, shown: Sequence[Arm]) -> str:
@@ -160,6 +223,57 @@ def _on_accuracy(dense: Arm | None, plain: Arm | None, shown: Sequence[Arm]) -> 
             part += f" ({where})" if gap.sign else f" ({where}, not distinguishable)"
         parts.append(part)
     return f"Test accuracy: {', '.join(parts)}."
+
+
+def _on_measuring(results: Mapping[str, Any], cast: _Cast) -> str:
+    data, defended = results["data"], [arm for arm in cast.pruned if arm.defense != "undefended"]
+    kinds = len({arm.defense for arm in defended})
+    attacks = len({attack for arm in cast.rows for attack in arm.attacks})
+    seeds = len({run["seed"] for run in results["runs"]})
+    sparsities = " and ".join(per_cent(s) for s in sorted({arm.sparsity for arm in cast.rows if arm.sparsity}))
+    return (
+        f"Models of {printable(data['name'])} ({data['records']:,} records, {data['classes']} classes) were "
+        + (f"pruned to {sparsities} sparsity under {_count(len(defended), 'setting')} of {_count(kinds, 'defense')}, "
+           if sparsities else "left unpruned, ")
+        + f"and {_count(attacks, 'attack')} tried to tell the records they were trained on from others, "
+        f"over {_count(seeds, 'seed')}."
+    )  # fmt: skip
+
+
+def _on_time(shown: Sequence[Arm]) -> list[str]:
+    """What defending added to fine-tuning."""
+    parts = []
+    for arm in shown:
+        whole, more = arm.seconds("finetune"), arm.seconds("defense_overhead")
+        if whole is not None and more is not None and arm.defense != "undefended":
+            parts.append(f"{_name(arm)} {more:+.1f} s (to {duration(whole)})")
+    return [f"Fine-tuning time against undefended: {', '.join(parts)}."] if parts else []
+
+
+def _on_cheaper(cast: _Cast, chosen: Sequence[Arm]) -> list[str]:
+    """Which setting leaks least of those that cost little, where those that leak least cost more."""
+    plain, lines = cast.plain, []
+    if plain is None:
+        return []
+    floor = plain.accuracy().value - CHEAP
+    cheap = [arm for arm in cast.attacked if arm.accuracy().value >= floor]
+    for metric, best in zip(MEASURES, chosen, strict=False):
+        if best.accuracy().value < floor and cheap:
+            other = least_leaking(cheap, metric)
+            lines.append(
+                f"{WORDS[metric]} {_name(other)} leaks least ({_leak(other, metric)}) of the settings that cost at "
+                f"most {100 * CHEAP:.0f} points of test accuracy; {_name(best)} costs more."
+            )
+    return lines
+
+
+def _count(number: int, word: str) -> str:
+    """A number and its noun.
+
+    >>> _count(1, "seed"), _count(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _on_certainty(rows: Sequence[Arm]) -> str:

@@ -122,12 +122,18 @@ def _notes(rows: Sequence[Arm]) -> list[str]:
     notes = [
         f"Values are per cent with 95 % intervals: {_over(rows)}.",
         f"Test accuracy is that on {records} records a run. Seconds are those of fine-tuning a run; below them, how "
-        "many more (+) or fewer (-) than without a defense.",
+        f"many more (+) or fewer (-) than without a defense{_on_teachers(rows)}.",
     ]
     audits = [audit for arm in rows for run in arm.runs for audit in run["attacks"].values()]
     if not audits:
         return [*notes, "No attack was run: nothing here tells what leaks."]
     return [*notes, _on_choice(rows), _on_support(audits), _on_adversary(rows, audits)]
+
+
+def _on_teachers(rows: Sequence[Arm]) -> str:
+    """What teachers took, where an arm has some: they are trained beforehand, and are no part of fine-tuning."""
+    taught = [f"{seconds:.1f} for {printable(arm.label)}" for arm in rows if (seconds := arm.seconds("teachers"))]
+    return f", training of teachers included ({', '.join(taught)})" if taught else ""
 
 
 def _over(rows: Sequence[Arm]) -> str:

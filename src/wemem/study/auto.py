@@ -33,7 +33,7 @@ from wemem.study.budget import (
     settings_in_words,
 )
 from wemem.study.config import StudyConfig
-from wemem.study.identity import identity
+from wemem.study.identity import method_identity, pruning_identity
 from wemem.study.panel import IN_TURN, Panel, measure, panel_of
 from wemem.study.shared_work import SharedWork
 from wemem.study.space import Tried
@@ -141,7 +141,7 @@ class Search:
 
     def __init__(self, world: World, auto: Auto, pruning: Pruning, dense: Stage) -> None:
         self.world, self.auto, self.pruning, self.dense = world, auto, pruning, dense
-        self.propose = _proposer()
+        self.propose = proposer()
         self.panel = panel_of(world, dense, world.tune, "search", auto.models)
         self.points: dict[str, dict[int, Point]] = {"try": {}, "audit": {}}  # by what was done, and number
         self.seconds: dict[tuple[str, int], float] = {}
@@ -228,8 +228,8 @@ class Search:
 
     def _work(self, what: str, count: int, *, pruning: Pruning, **more: Any) -> SharedWork:
         own = key(
-            "auto_search", what=what, panel=self.panel.key, pruning=identity(pruning), at_fpr=self.auto.at_fpr,
-            seed=self.world.seed, **more,
+            "auto_search", what=what, panel=self.panel.key, pruning=pruning_identity(pruning),
+            **method_identity(pruning), at_fpr=self.auto.at_fpr, seed=self.world.seed, **more,
         )  # fmt: skip
         return SharedWork(self.world.stages.store, own, count)
 
@@ -282,8 +282,12 @@ class Search:
             )
 
 
-def _proposer() -> Propose:
-    """The library that a search needs is an extra, and is asked for before anything is trained."""
+def proposer() -> Propose:
+    """What proposes settings. The library that it needs is an extra.
+
+    Raises:
+        InputError: it is not there.
+    """
     try:
         from wemem.study.search import propose
     except ImportError as error:
@@ -302,16 +306,17 @@ def _told(point: Point) -> dict[str, Any]:
     return {**point.as_json(), "words": f"{settings_in_words(point.kind, setting)}: {figures_in_words(point)}"}
 
 
-def search_work(config: StudyConfig, shown: float) -> float:
-    """Records times models times epochs of all searches of a study, for one seed; teachers not counted.
+def search_work(config: StudyConfig, shown: float, labels: Sequence[str]) -> float:
+    """Records times models times epochs of a study's searches, for one seed; teachers not counted.
 
     Args:
         config: the study.
         shown: training records of a model.
+        labels: of the defenses that are pruned under.
     """
     work = 0.0
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
-    for auto in config.defenses.values():
+    for auto in (config.defenses[label] for label in labels):
         if isinstance(auto, Auto) and auto.searches:
             pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
             tries = (auto.trials + 1) * QUICK_MODELS * quick(pruning).schedule.rounds

@@ -169,6 +169,8 @@ _WORDS = {
     "decay": lambda v: f"of {v:g}",
     "teachers": lambda v: f"labels replaced by the predictions of {v} teachers",
     "held_out": lambda v: f"{v} of which did not see the record",
+    "clusters": lambda v: f"nor what is like it, in {v} clusters a class" if v else "whatever is like it",
+    "start": lambda v: {"fresh": "into new weights", "dense": "into those of the dense model"}[v],
     "temperature": lambda v: f"at temperature {v:g}",
     "hard": lambda v: f"with {100 * v:g} % of the true label mixed in",
 }

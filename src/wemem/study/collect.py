@@ -23,6 +23,11 @@ def needs(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
     return frozenset().union(*(attack.needs for attack in attacks if attack.layout == layout))
 
 
+def mirrors(world: World) -> bool:
+    """Whether the study's models were trained on mirrored images, so that asking about mirror images tells more."""
+    return len(world.data.input_shape) == 3 and world.config.finetune.augment != "none"
+
+
 def disjoint_signals(
     world: World, label: str, rounds: Sequence[Stage], defense: Defense | None = None
 ) -> tuple[Key, Signals]:
@@ -68,6 +73,8 @@ def shared_signals(
     audited, population = world.judged.audited(0), world.population
     records = np.sort(np.concatenate([audited, population]))
     wanted, seed = needs(world.config.attacks, "shared"), derive_seed(world.seed, "queries")
+    if mirrors(world) and any("queries" in attack.welcomes for attack in world.config.attacks):
+        wanted |= {"queries"}
     title = world.title(f"query {label} and its references")
     parts = [
         world.stages.query(title, stage, records, wanted, seed=seed, defense=defense, turn=turn)
@@ -78,13 +85,11 @@ def shared_signals(
         name: np.concatenate([found[name][part] for (_, found), part in zip(parts, kept, strict=True)])
         for name in parts[0][1]
     }
-    used = world.config.split.references
-    roles = np.concatenate([world.judged.roles[:1, records], world.halves.roles[:used, records]])
+    halves = world.halves.select(range(sum(len(stage.ensemble) for stage in references)))
+    roles = np.concatenate([world.judged.roles[:1, records], halves.roles[:, records]])
     provenance = (victim.provenance[0], *(made for stage in references for made in stage.provenance))
     signals = Signals(
         arrays.pop("logits"), world.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip
-    own = key(
-        "shared_signals", parts=[k for k, _ in parts], splits=[world.judged.fingerprint, world.halves.fingerprint]
-    )
+    own = key("shared_signals", parts=[k for k, _ in parts], splits=[world.judged.fingerprint, halves.fingerprint])
     return own, signals

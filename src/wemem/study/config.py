@@ -1,7 +1,6 @@
 """A study as a value, and TOML to and from it."""
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,16 +11,17 @@ from wemem.attacks import make_attacks
 from wemem.attacks.base import Attack
 from wemem.data.sources import DataSource
 from wemem.data.split import require_shares
-from wemem.defenses import Defense, make_defense
+from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.memorization import Form
 from wemem.models import CustomModel, Model, make_model
 from wemem.pruning import Pruning, Schedule
 from wemem.pruning.importance import Scope
-from wemem.pruning.iterate import Rewind
+from wemem.pruning.iterate import Method, Rewind
 from wemem.pruning.schedule import ScheduleKind
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
+from wemem.study.defense_entries import DefenseEntry, read_entries
 from wemem.study.identity import identity
 from wemem.training import DENSE, FINETUNE, Recipe
 
@@ -110,6 +110,7 @@ class PruningSettings:
         schedule: ``geometric``, ``cubic``, ``linear`` or ``one_shot``.
         scope: ``layer`` or ``global``.
         rewind: ``none`` or ``initial``.
+        method: ``magnitude``, or whole filters by their norm: ``l1_filter``, ``l2_filter``.
     """
 
     sparsity: float | tuple[float, ...] = 0.6
@@ -117,13 +118,14 @@ class PruningSettings:
     schedule: ScheduleKind = "geometric"
     scope: Scope = "layer"
     rewind: Rewind = "none"
+    method: Method = "magnitude"
 
     def __post_init__(self) -> None:
         if not self.sparsities:
             raise InputError("sparsity expected one or more values, got none")
         require_different("sparsities", self.sparsities)
         for sparsity in self.sparsities:
-            Schedule(sparsity, self.rounds, self.schedule)
+            self.to(sparsity, FINETUNE)
 
     @property
     def sparsities(self) -> tuple[float, ...]:
@@ -132,7 +134,23 @@ class PruningSettings:
 
     def to(self, sparsity: float, recipe: Recipe) -> Pruning:
         """How to prune to one of the targets."""
-        return Pruning(Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind)
+        return Pruning(Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind, self.method)
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """The table ``[selection]``: how one setting is chosen from a grid, by the same rule for every kind of defense.
+
+    Args:
+        max_accuracy_drop: dev accuracy below undefended's that a setting may cost, as a fraction; of those that cost no
+            more, the one that leaks least by ``dev_auc`` is chosen.
+    """
+
+    max_accuracy_drop: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_accuracy_drop <= 1:
+            raise InputError(f"max_accuracy_drop must be in [0, 1], got {self.max_accuracy_drop}; 0.01 is one point")
 
 
 @dataclass(frozen=True)
@@ -142,14 +160,17 @@ class StudyConfig:
     Args:
         data: where the records come from.
         model: the architecture.
-        defenses: each with a label that is unique in the study.
+        defenses: each with a label that is unique in the study; where it is to be selected from a grid, its first
+            setting.
         attacks: what audits each of them.
         seeds: one whole repetition per seed.
         name: of the study.
         backend: ``auto``, ``vmapped`` or ``sequential``.
         non_adaptive: also report the adversary whose shadows were pruned without the defense.
         leave_one_out: also attack every reference model in turn, for attacks that use them.
-        split, scores, training, pruning, finetune, victim: the tables of those names.
+        grids: by label, the settings of which one is to be selected.
+        references: by label, how many reference models, where that is not the number of ``split``.
+        split, scores, training, pruning, finetune, selection, victim: the tables of those names.
         table: the study as plain JSON-able values, for results.
     """
 
@@ -167,6 +188,9 @@ class StudyConfig:
     training: Recipe = DENSE
     pruning: PruningSettings = PruningSettings()
     finetune: Recipe = FINETUNE
+    selection: SelectionSettings = SelectionSettings()
+    grids: Mapping[str, tuple[Defense, ...]] = field(default_factory=dict)
+    references: Mapping[str, int] = field(default_factory=dict)
     victim: VictimSettings | None = None
     table: Mapping[str, Any] = field(default_factory=dict)
 
@@ -179,7 +203,18 @@ class StudyConfig:
         if self.backend not in ("auto", "vmapped", "sequential"):
             raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
         # the sources of a user's own parts are read now that they were imported, not when they may have been edited
-        identity([self.model, *self.defenses.values(), *self.attacks])
+        identity([self.model, *self.every_defense, *self.attacks])
+
+    @property
+    def every_defense(self) -> tuple[Defense, ...]:
+        """All that the study may train under: those that stand, and all settings of the grids."""
+        return (*self.defenses.values(), *(defense for grid in self.grids.values() for defense in grid))
+
+    def references_of(self, label: str) -> int:
+        """How many reference models an arm is attacked with; the dense model with as many as any arm."""
+        if label not in self.defenses:
+            return max(self.references_of(other) for other in self.defenses)
+        return self.references.get(label, self.split.references)
 
 
 #: Tables of a study file that are plain settings.
@@ -188,6 +223,7 @@ _TABLES: Mapping[str, type] = {
     "scores": ScoreSettings,
     "training": Recipe,
     "pruning": PruningSettings,
+    "selection": SelectionSettings,
 }
 _SCALARS = ("name", "seeds", "attacks", "backend", "non_adaptive", "leave_one_out")
 _KEYS = (*_SCALARS, "data", "model", *_TABLES, "finetune", "victim", "defenses")
@@ -245,17 +281,20 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
     settings: dict[str, Any] = {key: from_table(cls, tables[key], f"[{key}]") for key, cls in _TABLES.items()}
     victim = from_table(VictimSettings, tables["victim"], "[victim]") if "victim" in table else None
     scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table and k != "attacks"}, "a study")
+    entries = read_entries(table.get("defenses", ["undefended", "rsw", "rmr", "swmr"]))
     study = StudyConfig(
         data=from_table(DataSource, tables["data"], "[data]"),
         model=make_model(model["kind"], {k: v for k, v in model.items() if k != "kind"}),
-        defenses=_defenses(table.get("defenses", ["undefended", "rsw", "rmr", "swmr"])),
+        defenses={entry.label: entry.candidates[0] for entry in entries},
+        grids={entry.label: entry.candidates for entry in entries if "grid" in entry.table},
+        references={entry.label: entry.references for entry in entries if entry.references is not None},
         attacks=tuple(make_attacks(attacks)),
         finetune=from_table(Recipe, {"epochs": FINETUNE.epochs, **tables["finetune"]}, "[finetune]"),
         victim=victim,
         **asdict(scalars),
         **settings,
     )
-    return replace(study, table=_as_table(study, table, attacks))
+    return replace(study, table=_as_table(study, table, attacks, entries))
 
 
 @dataclass(frozen=True)
@@ -265,36 +304,6 @@ class _Scalars:
     backend: str = "auto"
     non_adaptive: bool = False
     leave_one_out: bool = False
-
-
-def _defenses(entries: object) -> dict[str, Defense]:
-    """Defenses by label: the kind, with its settings where the kind occurs more than once."""
-    if not isinstance(entries, Sequence) or isinstance(entries, str):
-        raise InputError(f"expected defenses to be a list, got {entries!r}")
-    made: dict[str, Defense] = {}
-    tables = [{"kind": entry} if isinstance(entry, str) else entry for entry in entries]
-    kinds = [entry.get("kind") if isinstance(entry, Mapping) else None for entry in tables]
-    for entry, kind in zip(tables, kinds, strict=True):
-        if not isinstance(kind, str):
-            raise InputError(f"expected every defense to have a kind, got {entry!r}")
-        settings = {key: value for key, value in entry.items() if key not in ("kind", "label")}
-        spelled = " ".join([kind, *(f"{key}={value}" for key, value in settings.items())])
-        label = str(entry.get("label", kind if kinds.count(kind) == 1 else spelled))
-        if file_name(label) in {"dense", *map(file_name, made)}:
-            raise InputError(
-                f"expected defenses with different labels, and none called dense, got {label!r}; give each a label"
-            )
-        made[label] = make_defense(kind, settings)
-    return made
-
-
-def file_name(label: str) -> str:
-    """A label as the beginning of a file's name, the same on every system.
-
-    >>> file_name("rsw width=0.5")
-    'rsw_width=0.5'
-    """
-    return re.sub(r"[^A-Za-z0-9=+.-]+", "_", label).strip(".") or "model"
 
 
 def override_key(table: dict[str, Any], override: str) -> None:
@@ -337,10 +346,10 @@ def _index(node: list[Any], part: str, path: str) -> int:
     return int(part)
 
 
-def _as_table(study: StudyConfig, given: Mapping[str, Any], attacks: object) -> dict[str, Any]:
+def _as_table(
+    study: StudyConfig, given: Mapping[str, Any], attacks: object, entries: Sequence[DefenseEntry]
+) -> dict[str, Any]:  # fmt: skip
     """The study with every default spelled out, as plain JSON-able values that give the same study again."""
-    entries = given.get("defenses", list(study.defenses))
-    kinds = [entry if isinstance(entry, str) else entry["kind"] for entry in entries]
     own = study.model.arguments if isinstance(study.model, CustomModel) else vars(study.model)
     table = {
         "name": study.name,
@@ -351,10 +360,7 @@ def _as_table(study: StudyConfig, given: Mapping[str, Any], attacks: object) -> 
         "attacks": attacks,
         "data": asdict(study.data),
         "model": {"kind": given.get("model", {}).get("kind", "fc"), **own},
-        "defenses": [
-            {"label": label, "kind": kind, **defense.settings}
-            for kind, (label, defense) in zip(kinds, study.defenses.items(), strict=True)
-        ],
+        "defenses": [dict(entry.table) for entry in entries],
         **{key: asdict(getattr(study, key)) for key in (*_TABLES, "finetune")},
         **({"victim": asdict(study.victim)} if study.victim else {}),
     }

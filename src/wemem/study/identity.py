@@ -5,11 +5,13 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from wemem.errors import InputError
 from wemem.models import CustomModel
+from wemem.pruning import Pruning
 from wemem.resolve import resolve
 
 
@@ -31,6 +33,21 @@ def identity(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(name): identity(item) for name, item in value.items()}
     return [identity(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def pruning_identity(pruning: Pruning | None) -> Any:
+    """How it is pruned; the default method goes without saying, as it did before there was a choice."""
+    plain = identity(pruning)
+    if pruning is not None and not method_identity(pruning):
+        del plain["method"]
+    return plain
+
+
+def method_identity(pruning: Pruning) -> dict[str, str]:
+    """What there is to say of a method that is not the default: which, and whose graph ties its channels together."""
+    if pruning.method == "magnitude":
+        return {}
+    return {"method": pruning.method, "torch_pruning": version("torch-pruning")}
 
 
 @cache

@@ -22,7 +22,7 @@ from wemem.defenses import Defense
 from wemem.pruning import Pruning
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.budget import Figures, PerModel
-from wemem.study.identity import identity
+from wemem.study.identity import identity, method_identity, pruning_identity
 from wemem.study.stages import CHUNK, Scores, Stage, Stages
 from wemem.study.store import Key, key
 from wemem.study.world import World
@@ -89,7 +89,8 @@ def panel_of(world: World, dense: Stage, held: Int64[np.ndarray, " h"], purpose:
     for role, records in ((Role.AUDIT, held), (Role.TRAIN, train), (Role.DEV, dev)):
         victim[records] = role
     roles = np.concatenate([victim[None], split.roles[:count]])
-    joined = Stage(own, Ensemble.concatenate([replace(dense.ensemble.select([0]), masks={}), others]), {})
+    victim_alone = replace(dense.ensemble.select([0]), masks={}, channels={})
+    joined = Stage(own, Ensemble.concatenate([victim_alone, others]), {})
     return Panel(
         own, Split(roles, world.data.labels, "subsets"), joined, [world.member_seeds[0], *seeds[:count]],
         [world.defender_scores, *[scores] * count], scores.seconds,
@@ -115,9 +116,10 @@ def measure(
     """
     split = panel.split.select(range(models))
     own = key(
-        "auto_figures", panel=panel.key, models=models, split=split.fingerprint, pruning=identity(pruning),
-        defense=identity(defense), training=asdict(stages.config.training), model=identity(stages.config.model),
-        backend=stages.config.backend, attacks=[identity(attack) for attack in attacks], fpr=fpr, seed=seed,
+        "auto_figures", panel=panel.key, models=models, split=split.fingerprint, pruning=pruning_identity(pruning),
+        **method_identity(pruning), defense=identity(defense), training=asdict(stages.config.training),
+        model=identity(stages.config.model), backend=stages.config.backend,
+        attacks=[identity(attack) for attack in attacks], fpr=fpr, seed=seed,
     )  # fmt: skip
     entry = stages.store.get(own)
     if entry is None:

@@ -1,9 +1,14 @@
 """Privacy accounting for DP-SGD, by the accountant of Opacus (Rényi DP: Mironov et al., arXiv:1908.10530)."""
 
 import warnings
-from math import inf
+from math import inf, isfinite
+from typing import Any
 
+from wemem.defenses import DPSGD, Chain, Defense
 from wemem.errors import InputError
+
+#: What the ε of a study's model is about; see :class:`wemem.defenses.DPSGD` for why it is nominal even there.
+COVERS = "fine-tuning of the victim only"
 
 
 def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float:
@@ -44,3 +49,31 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
         # it warns where an order outside its list might bound more tightly; every order's bound holds
         warnings.filterwarnings("ignore", message="Optimal order is")
         return float(accountant.get_epsilon(delta=delta))
+
+
+def account(defense: Defense, records: int, batch_size: int, steps: int) -> dict[str, Any] | None:
+    """The ``privacy`` object of ``results.json``: the nominal ε of one model's fine-tuning under DP-SGD.
+
+    Args:
+        defense: under which it was fine-tuned.
+        records: n, that it was fine-tuned on; δ is n ** -1.1, below one by their number.
+        batch_size: of the recipe.
+        steps: that were taken, over all rounds, those after the checkpoint that was kept included.
+
+    Returns:
+        None for a defense without DP-SGD. ``epsilon`` is None, and ``note`` says why, where there is no finite one.
+    """
+    parts = defense.parts if isinstance(defense, Chain) else (defense,)
+    found = next((part for part in parts if isinstance(part, DPSGD)), None)
+    if found is None:
+        return None
+    told = {"delta": records**-1.1, "sample_rate": min(1.0, batch_size / records), "steps": steps, "covers": COVERS}
+    if found.noise == 0:
+        return {"epsilon": None, **told, "note": "without noise there is no privacy guarantee"}
+    try:
+        value = epsilon(found.noise, told["sample_rate"], steps, told["delta"])
+    except InputError as error:
+        return {"epsilon": None, **told, "note": str(error)}
+    if not isfinite(value):
+        return {"epsilon": None, **told, "note": "the noise is too small for a finite epsilon"}
+    return {"epsilon": value, **told}

@@ -1,6 +1,6 @@
 """What a running study says of itself; whoever shows it implements :class:`Progress`."""
 
-from typing import Protocol
+from typing import Protocol, Self
 
 
 class Progress(Protocol):
@@ -24,6 +24,10 @@ class Progress(Protocol):
     def warn(self, message: str) -> None:
         """Something the user should know that does not stop the study."""
 
+    def worker(self, number: int, workers: int) -> "Progress":
+        """Where one of several processes says what it does of the planned work; they are numbered from 1."""
+        ...
+
 
 class Silent:
     """Shows nothing."""
@@ -39,3 +43,6 @@ class Silent:
     def tell(self, message: str) -> None: ...
 
     def warn(self, message: str) -> None: ...
+
+    def worker(self, number: int, workers: int) -> Self:
+        return self

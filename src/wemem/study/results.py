@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,27 @@ from safetensors import SafetensorError
 from scipy.stats import rankdata
 
 from wemem.audit.intervals import proportion
-from wemem.audit.report import FPRS, AuditReport, as_json
+from wemem.audit.report import AuditReport, as_json
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.blackbox import BlackBoxAudit
 from wemem.study.config import StudyConfig
+from wemem.study.footprint import footprint
+from wemem.study.privacy import account
 from wemem.study.run import Outcome
+from wemem.study.stages import Stage
 from wemem.training import accuracy
+
+#: What results tell of a round.
+ROUND = ("round", "sparsity", "test_accuracy", "confidence_auc", "dev_accuracy", "epochs")
 
 
 def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The content of ``results.json``; its schema is :func:`wemem.study.schema.results_schema`."""
     plain = {(o.seed, o.sparsity): o for o in outcomes if o.label == "undefended"}
+    runs = [_run(outcome, config, data, plain.get((outcome.seed, outcome.sparsity))) for outcome in outcomes]
     scores = {o.seed: o.scores for o in outcomes if o.scores is not None}
     return {
         "schema": "wemem.results/1",
@@ -45,7 +53,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "classes": data.classes,
             "input_shape": list(data.input_shape),
         },
-        "notes": _notes(config),
+        "notes": [*_notes(config, outcomes), *_on_privacy(runs)],
         "scores": [
             {
                 "seed": seed,
@@ -57,7 +65,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             for seed, own in scores.items()
             if own.models
         ],
-        "runs": [_run(outcome, data, plain.get((outcome.seed, outcome.sparsity))) for outcome in outcomes],
+        "runs": runs,
     }
 
 
@@ -73,8 +81,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _notes(config: StudyConfig) -> list[str]:
-    notes = []
+def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[str]:
+    notes = [
+        f"The audited model is the file {shipped.name}, SHA-256 {shipped.sha256}, by its answers in {shipped.runtime}."
+        for shipped in (outcome.victim.shipped for outcome in outcomes)
+        if shipped is not None
+    ]
     if config.victim is not None:
         notes.append(
             "The victim's own training is not known to this study; its shadows and reference models were trained by "
@@ -83,7 +95,27 @@ def _notes(config: StudyConfig) -> list[str]:
     return notes
 
 
-def _run(outcome: Outcome, data: Dataset, plain: Outcome | None) -> dict[str, Any]:
+def _on_privacy(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the accountant says of each arm that it is asked about, over its seeds."""
+    arms: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if "privacy" in run:
+            arms.setdefault((run["label"], round(run["sparsity"], 3)), []).append(run["privacy"])
+    notes = []
+    for (label, sparsity), told in arms.items():
+        known = [privacy["epsilon"] for privacy in told if privacy["epsilon"] is not None]
+        reasons = dict.fromkeys(privacy["note"] for privacy in told if "note" in privacy)
+        ends = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (min(known), max(known)))) if known else "not known"
+        notes.append(
+            f"{label}, {100 * sparsity:.3g} % sparsity: nominal ε {ends} at δ {told[0]['delta']:.2g}, which covers "
+            f"{told[0]['covers']}{''.join(f'; {reason}' for reason in reasons)}."
+        )
+    return notes
+
+
+def _run(
+    outcome: Outcome, config: StudyConfig, data: Dataset, plain: Outcome | None
+) -> dict[str, Any]:  # fmt: skip
     stage = outcome.victim
     told = list(stage.meta.get("rounds", []))
     dense = outcome.defense is None
@@ -96,17 +128,23 @@ def _run(outcome: Outcome, data: Dataset, plain: Outcome | None) -> dict[str, An
         "accuracy": _accuracies(outcome, data),
         "seconds": {
             "finetune": stage.seconds,
-            "defense_overhead": None if dense or plain is None else stage.seconds - plain.victim.seconds,
+            "teachers": stage.teachers_seconds,
+            "defense_overhead": None
+            if dense or plain is None
+            else stage.seconds + stage.teachers_seconds - plain.victim.seconds,
             "scores": outcome.scores.seconds if _scored(outcome) and outcome.scores else 0.0,
             "attacks": outcome.attack_seconds,
         },
         "records_seen": sum(r["records_seen"] for r in told),
+        "peak_memory_mib": max((r["peak_memory_mib"] for r in told if r["peak_memory_mib"] is not None), default=None),
         "backend": stage.meta["backend"],
-        "rounds": [{k: r[k] for k in ("round", "sparsity", "test_accuracy", "dev_accuracy", "epochs")} for r in told],
+        "rounds": [{name: r[name] for name in ROUND} for r in told],
+        **_privacy(outcome, config, told),
         "certificate": certificate(list(outcome.signals.values())),
+        **_what_it_is(stage, data),
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
-        **({"leave_one_out": _in_turn(outcome)} if outcome.in_turn else {}),
+        **({"leave_one_out": dict(outcome.in_turn)} if outcome.in_turn else {}),
         **({"auto": {**outcome.found.told, **_audited(outcome, data, plain)}} if outcome.found else {}),
     }
 
@@ -125,6 +163,22 @@ def _audited(outcome: Outcome, data: Dataset, plain: Outcome | None) -> dict[str
     return {"audited": {"accuracy_drop": drop, "tpr": tpr.value, "tpr_attack": attack.name, "met": met}}
 
 
+def _privacy(outcome: Outcome, config: StudyConfig, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Where the victim was fine-tuned by this study and under DP-SGD: what that is worth in theory."""
+    if outcome.defense is None or not told:
+        return {}
+    records, steps = len(outcome.split.records(0, Role.TRAIN)), sum(r["steps"] for r in told)
+    found = account(outcome.defense, records, config.finetune.batch_size, steps)
+    return {} if found is None else {"privacy": found}
+
+
+def _what_it_is(stage: Stage, data: Dataset) -> dict[str, Any]:
+    """What the victim costs, or which file it is if no more is known of it."""
+    if stage.shipped is None:
+        return {"footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape))}
+    return {"audited_file": {"name": stage.shipped.name, "sha256": stage.shipped.sha256}}
+
+
 def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
     """From the stored fingerprints: were all models the adversary used made exactly as the attacked one?"""
     return {
@@ -135,33 +189,23 @@ def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
     }
 
 
-def _in_turn(outcome: Outcome) -> dict[str, Any]:
-    found = {}
-    for name, targets in outcome.in_turn.items():
-        measures = {"auc": targets.auc(), **{f"tpr_at_{fpr}": targets.tpr_at_fpr(fpr) for fpr in FPRS}}
-        told = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
-        found[name] = {"targets": len(targets.scores), "records": targets.scores.shape[1], **told}
-    return found
-
-
 def _scored(outcome: Outcome) -> bool:
     return outcome.defense is not None and outcome.defense.needs_scores
 
 
 def _accuracies(outcome: Outcome, data: Dataset) -> dict[str, Any]:
     """The victim's accuracy on its train, dev and non-member records; the last is the test accuracy."""
-    victim = outcome.victim.ensemble.select([0])
     found = {}
     for name, role in (("train", Role.TRAIN), ("dev", Role.DEV), ("test", Role.AUDIT)):
         records = outcome.split.records(0, role)
-        found[name] = accuracy(victim.logits(data.features[records])[0], data.labels[records])
+        found[name] = accuracy(outcome.victim.first(data.features[records]), data.labels[records])
     n = len(outcome.split.records(0, Role.AUDIT))
     test = proportion(round(found["test"] * n), n)
     return {**found, "test_ci": [test.low, test.high], "test_records": n}
 
 
 def per_sample_table(outcomes: Sequence[Outcome], data: Dataset) -> pa.Table:
-    """One row per outcome and audited record: truth, memorization score, attack scores and probabilities, risk rank."""
+    """One row per outcome and audited record: truth, memorization score, each attack's score, call and probability."""
     tables = [
         sample_rows(o.label, o.seed, o.sparsity, o.report, data.labels, o.memorization)
         for o in outcomes
@@ -203,6 +247,7 @@ def sample_rows(
         if not np.array_equal(result.records, records):
             raise InputError(f"attack {result.name!r} judged other records than {report.results[0].name!r}")
         columns[result.name] = result.verdict.score
+        columns[f"{result.name}_called"] = result.verdict.score >= result.verdict.threshold
         if result.verdict.probability is not None:
             columns[f"{result.name}_probability"] = result.verdict.probability
         ranks.append(rankdata(result.verdict.score) / n)

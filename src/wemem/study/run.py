@@ -6,28 +6,32 @@ defense the pruned models, what an adversary sees of them, and what every attack
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 
 from wemem.attacks.base import Attack, Verdict
-from wemem.audit.in_turn import TargetsResult, leave_one_out
-from wemem.audit.report import AttackResult, AuditReport, attack_result
+from wemem.audit.in_turn import leave_one_out
+from wemem.audit.report import FPRS, AttackResult, AuditReport, attack_result
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, held_out
+from wemem.data.split import Role, Split, Teachers, held_out
 from wemem.defenses import Auto, Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
-from wemem.pruning import Pruning
+from wemem.pruning import Pruning, prune_channels
 from wemem.signals import SignalLayout, Signals
-from wemem.study.auto import Found, find_defense, search_work, steered
+from wemem.study.auto import Found, find_defense, proposer, search_work, steered
 from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
 from wemem.study.config import StudyConfig
 from wemem.study.identity import identity
 from wemem.study.progress import Progress
 from wemem.study.stages import CHUNK, USUAL_EPOCHS, Scores, Stage, Stages
 from wemem.study.store import Key, Store, key
+from wemem.study.weights import is_onnx
 from wemem.study.world import World
 
 
@@ -46,7 +50,7 @@ class Outcome:
         scores: the defender's memorization scores, where some defense of the study needs them.
         attack_seconds: wall time of querying and attacking when it was computed.
         non_adaptive: the same attacks by an adversary whose shadows were pruned without the defense.
-        in_turn: by attack, every member of the reference ensemble attacked in turn.
+        in_turn: by attack, every member of the reference ensemble attacked in turn, as results tell it.
         found: how the defense was found, where the study gave a budget for one.
     """
 
@@ -61,7 +65,7 @@ class Outcome:
     scores: Scores | None
     attack_seconds: float
     non_adaptive: AuditReport | None = None
-    in_turn: Mapping[str, TargetsResult] = field(default_factory=dict)
+    in_turn: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     found: Found | None = None
 
     @property
@@ -79,7 +83,8 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     """Run a study and yield every outcome as soon as it is there.
 
     Args:
-        config: what to do.
+        config: what to do; settings are selected from its grids already
+            (:func:`~wemem.study.selection.select_settings`).
         store: where stages are looked up and kept.
         progress: hears of every stage.
         data: the data set, if it is loaded already.
@@ -87,27 +92,33 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     Raises:
         InputError: anything in the study or the data that cannot be used.
     """
+    if config.grids:
+        raise InputError(
+            f"expected chosen settings, got grids of {', '.join(config.grids)}; use select_settings() first"
+        )
     require_known_start(config)
     data = config.data.load() if data is None else data
     stages = Stages(config, data, store, progress)
-    progress.plan(expected_work(config, len(data), len(config.defenses)))
+    require_feasible_seeds(config, data, stages)
+    progress.plan(expected_work(config, len(data), list(config.defenses)))
     for seed in config.seeds:
         world = World.of(config, data, stages, seed)
-        require_feasible(world, audited_splits(world))
-        references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
-        yield attack_models(world, "dense", None, 0.0, [world.dense], references)
+        yield attack_dense(world)
         for sparsity in config.pruning.sparsities:
-            pruning = config.pruning.to(sparsity, config.finetune)
-            for label, defense in config.defenses.items():
-                yield _defend_and_attack(world, label, defense, sparsity, pruning)
+            for label in config.defenses:
+                yield defend_and_attack(world, label, sparsity)
 
 
 def require_known_start(config: StudyConfig) -> None:
-    """Refuse to rewind a given model.
+    """Refuse to prune a model that is known by its answers alone, or to rewind a given one.
 
     Raises:
-        InputError: its weights before any training are not known.
+        InputError: it is an ONNX file, or its weights before any training are not known.
     """
+    if is_onnx(config):
+        raise InputError(
+            "expected a model's weights (.safetensors) to prune, got an ONNX file; wemem audit --onnx attacks one"
+        )
     if config.victim is not None and config.pruning.rewind == "initial":
         raise InputError(
             "expected a model trained by the study for pruning.rewind = 'initial', got a given one, whose initial "
@@ -120,31 +131,57 @@ def audited_splits(world: World) -> list[Split]:
     return [world.split, *([world.halves] if uses(world.config.attacks, "shared") else [])]
 
 
+def require_feasible_seeds(config: StudyConfig, data: Dataset, stages: Stages) -> None:
+    """As :func:`require_feasible`, for every seed of a study."""
+    for seed in config.seeds:
+        world = World.of(config, data, stages, seed)
+        require_feasible(world, audited_splits(world))
+
+
 def require_feasible(world: World, splits: Sequence[Split]) -> None:
-    """Refuse before any training what would fail after it: a defense that fits the model, classes or records not.
+    """Refuse before any training what would fail after it: pruning or a defense that does not fit model or records.
 
     Raises:
-        InputError: as the defense's plan or refusal, the teachers' or the reference models' split says.
+        InputError: as the model's channels, the defense's plan or refusal, the teachers' or the reference models' split
+            say; or a search without what proposes settings.
     """
-    labels, model = world.data.labels, world.stages.blank([0]).template
-    for given in world.config.defenses.values():
+    labels, blank = world.data.labels, world.stages.blank([0])
+    model, method = blank.template, world.config.pruning.method
+    if method != "magnitude":
+        prune_channels(blank, max(world.config.pruning.sparsities), method, torch.from_numpy(world.data.features[:2]))
+    for given in world.config.every_defense:
         defense = given.controller() if isinstance(given, Auto) else given
+        if isinstance(given, Auto) and given.searches:
+            proposer()
         if (reason := defense.refusal(model)) is not None:
             raise InputError(reason)
         for split in splits:
-            if defense.taught_by is not None:
-                held_out(split, defense.taught_by, seeds=range(split.members))
             for k in range(split.members):
                 train = split.records(k, Role.TRAIN)
                 defense.plan(0, (Group(train),), TrainingRecords(train, labels, np.zeros(len(labels)), seed=0))
+    taught = dict.fromkeys(defense.taught_by for defense in world.config.every_defense)
+    for teachers, split in product(taught, splits):
+        if isinstance(teachers, Teachers):
+            held_out(split, teachers, range(split.members), world.data.features)
 
 
-def _defend_and_attack(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
-    """Prune the victim, its shadows and the reference models under one defense, and attack."""
-    if isinstance(defense, Auto):
-        found = find_defense(world, defense, pruning, world.dense)
-        outcome = _defend_and_attack(world, label, found.defense, sparsity, pruning)
-        return replace(outcome, found=steered(found, outcome.victim))
+def attack_dense(world: World) -> Outcome:
+    """Attack the original models, by as many reference models as any arm is attacked by."""
+    references = world.dense_references_of("dense") if uses(world.config.attacks, "shared") else []
+    return attack_models(world, "dense", None, 0.0, [world.dense], references)
+
+
+def defend_and_attack(world: World, label: str, sparsity: float) -> Outcome:
+    """Prune the victim, its shadows and the reference models under one defense of the study, and attack."""
+    defense, pruning = world.config.defenses[label], world.config.pruning.to(sparsity, world.config.finetune)
+    if not isinstance(defense, Auto):
+        return _prune_and_attack(world, label, defense, sparsity, pruning)
+    found = find_defense(world, defense, pruning, world.dense)
+    outcome = _prune_and_attack(world, label, found.defense, sparsity, pruning)
+    return replace(outcome, found=steered(found, outcome.victim))
+
+
+def _prune_and_attack(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
     attacks = world.config.attacks
     what = f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else "")
     keep = "trajectory" in needs(attacks, "disjoint")
@@ -180,13 +217,13 @@ def attack_models(
         signals["shared"] = shared_signals(world, label, rounds[-1], references, defense)
     report = AuditReport(tuple(_judge(world, attack, *signals[attack.layout], label) for attack in attacks))
     seconds = world.stages.seconds - before
+    in_turn = world.config.leave_one_out and "shared" in signals
     plain: dict[SignalLayout, Signals] = {layout: found for layout, (_, found) in signals.items()}
-    scored = any(d.needs_scores for d in world.config.defenses.values())
     return Outcome(
         label, defense, world.seed, sparsity, world.judged, rounds, plain, report,
-        world.defender_scores if scored else None, seconds,
+        world.defender_scores if world.needs_scores else None, seconds,
         non_adaptive=_attack_unknowing(world, label, weaker, defense) if weaker else None,
-        in_turn=leave_one_out(plain["shared"], attacks, seed=world.seed) if world.config.leave_one_out else {},
+        in_turn=_attack_in_turn(world, label, *signals["shared"]) if in_turn else {},
     )  # fmt: skip
 
 
@@ -198,6 +235,24 @@ def _attack_unknowing(world: World, label: str, weaker: Sequence[Stage], defense
         attack for attack in world.config.attacks if attack.layout == "disjoint" and "trajectory" not in attack.needs
     ]
     return AuditReport(tuple(_judge(world, attack, own, signals, title) for attack in chosen))
+
+
+def _attack_in_turn(world: World, label: str, signals_key: Key, signals: Signals) -> dict[str, Mapping[str, Any]]:
+    """Every member attacked in turn by each attack that compares models, with the intervals that take the time."""
+
+    def attacked(attack: Attack) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        targets = leave_one_out(signals, [attack], seed=world.seed)[attack.name]
+        measures = {"auc": targets.auc(), **{f"tpr_at_{fpr}": targets.tpr_at_fpr(fpr) for fpr in FPRS}}
+        told = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
+        return {"score": targets.scores}, {"targets": len(targets.scores), "records": targets.scores.shape[1], **told}
+
+    found: dict[str, Mapping[str, Any]] = {}
+    for attack in (attack for attack in world.config.attacks if attack.layout == "shared"):
+        own = key("in_turn", signals=signals_key, attack=identity(attack), seed=world.seed)
+        title = world.title(f"{attack.name} on {label}, all models in turn")
+        meta = world.stages.remember(title, own, partial(attacked, attack)).meta
+        found[attack.name] = {name: value for name, value in meta.items() if name != "seconds"}
+    return found
 
 
 def _judge(world: World, attack: Attack, signals_key: Key, signals: Signals, label: str) -> AttackResult:
@@ -214,15 +269,24 @@ def _judge(world: World, attack: Attack, signals_key: Key, signals: Signals, lab
     return attack_result(attack, signals, 0, verdict)
 
 
-def expected_work(config: StudyConfig, records: int, defenses: int) -> float:
-    """Records times models times epochs of everything a study trains, if early stopping strikes as it usually does."""
-    shown = config.split.train * (records // 2)
-    models, references = 1 + config.split.shadows, config.split.references if uses(config.attacks, "shared") else 0
-    scored = any(defense.needs_scores for defense in config.defenses.values())
+def expected_work(config: StudyConfig, records: int, labels: Sequence[str]) -> float:
+    """Records times models times epochs of everything a study trains, if early stopping strikes as it usually does.
+
+    Args:
+        config: the study.
+        records: in the data set.
+        labels: of the defenses that are pruned under.
+    """
+    shown, shared = config.split.train * (records // 2), uses(config.attacks, "shared")
+    models, most = 1 + config.split.shadows, config.references_of("dense") if shared else 0
+    scored = any(defense.needs_scores for defense in config.every_defense)
     subset = 2 * config.scores.models * config.scores.fraction if scored else 0
     whole_chunks = CHUNK * -(-config.scores.models // CHUNK)
-    dense = models + subset + (max(references, whole_chunks) if references and scored else references)
-    pruned = config.pruning.rounds * (models + references) * defenses * len(config.pruning.sparsities)
+    dense = models + subset + (max(most, whole_chunks) if most and scored else most)
+    arms = {label: models + (config.references_of(label) if shared else 0) for label in labels}
+    pruned = config.pruning.rounds * sum(arms.values()) * len(config.pruning.sparsities)
+    taught = {label: config.defenses[label].taught_by for label in labels}
+    dense += sum(arms[label] * teachers.trainings for label, teachers in taught.items() if teachers)
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
-    dense += (models + references) * sum(d.taught_by.trainings for d in config.defenses.values() if d.taught_by)
-    return len(config.seeds) * (shown * (dense * epochs[0] + pruned * epochs[1]) + search_work(config, shown))
+    trained = shown * (dense * epochs[0] + pruned * epochs[1])
+    return len(config.seeds) * (trained + search_work(config, shown, labels))

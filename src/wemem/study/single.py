@@ -4,23 +4,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
 from wemem.defenses import Auto, Defense, Undefended
 from wemem.errors import InputError
-from wemem.pruning import Pruning
+from wemem.pruning import Pruning, prune_channels
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
 from wemem.study.auto import Found, find_defense, search_work, steered
 from wemem.study.collect import uses
-from wemem.study.config import StudyConfig
+from wemem.study.config import PruningSettings, StudyConfig
 from wemem.study.progress import Progress
 from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
 from wemem.study.stages import Stage, Stages, training_work
 from wemem.study.store import Store, key
-from wemem.study.weights import read_certificate, read_members, victim_ensemble
+from wemem.study.weights import is_onnx, read_certificate, read_members, victim_ensemble, victim_file
 from wemem.study.world import World
 
 
@@ -29,14 +30,18 @@ class Pruned:
     """A pruned model.
 
     Args:
+        dense: the model as it was given.
         stage: the ensemble of one, and its rounds.
         split: what it was fine-tuned on.
+        input_shape: of one record.
         dev_from_training: the dev records had to be taken from the training records.
         found: how the defense was found, where a budget was given for one.
     """
 
+    dense: Stage
     stage: Stage
     split: Split
+    input_shape: tuple[int, ...]
     dev_from_training: bool
     found: Found | None = None
 
@@ -63,7 +68,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
     found = None
     if isinstance(defense, Auto):
-        progress.plan(search_work(config, len(split.records(0, Role.TRAIN))))
+        progress.plan(search_work(config, len(split.records(0, Role.TRAIN)), [label]))
         found = find_defense(world, defense, pruning, dense)
         defense = found.defense
     subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
@@ -76,7 +81,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
     )
-    return Pruned(rounds[-1], split, taken, found and steered(found, rounds[-1]))
+    return Pruned(dense, rounds[-1], split, data.input_shape, taken, found and steered(found, rounds[-1]))
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
@@ -94,7 +99,10 @@ def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
         known = ", ".join(config.defenses)
         raise InputError(f"expected a defense among {known}, got {label!r}{did_you_mean(label, config.defenses)}")
     defenses = {"undefended": Undefended()} if label is None else {label: config.defenses[label]}
-    return replace(config, defenses=defenses, seeds=config.seeds[:1])
+    if label in config.grids:
+        raise InputError(f"expected one setting of {label!r} for one model, got a grid; name the setting")
+    references = {name: count for name, count in config.references.items() if name == label}
+    return replace(config, defenses=defenses, grids={}, references=references, seeds=config.seeds[:1])
 
 
 def _with_settings(config: StudyConfig) -> StudyConfig:
@@ -150,9 +158,10 @@ def audit_model(
     data = config.data.load() if data is None else data
     world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
     require_feasible(world, audited_splits(world))
-    progress.plan(expected_work(config, len(data), 0 if label is None else 1))
+    _require_size(world, config.pruning if label is not None else None)
+    progress.plan(expected_work(config, len(data), [] if label is None else [label]))
     if label is None:
-        references = [stage for _, _, stage in world.reference_chunks()] if uses(config.attacks, "shared") else []
+        references = world.dense_references_of("dense") if uses(config.attacks, "shared") else []
         return attack_models(world, "audited model", None, 0.0, [world.dense], references)
     for attack in config.attacks:
         if attack.needs & {"dense", "trajectory"}:
@@ -170,6 +179,34 @@ def audit_model(
         weaker = [world.behind_victim(plain, certificate)]
     references = world.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
     return attack_models(world, "audited model", defense, pruning.schedule.sparsity, [victim], references, weaker)
+
+
+def _require_size(world: World, pruning: PruningSettings | None) -> None:
+    """Refuse, before shadows are trained, a given model that lost other channels than they will, or of other data.
+
+    Raises:
+        InputError: its tensors have other shapes, or its answers.
+    """
+    made = world.stages.blank([0])
+    if pruning is not None and pruning.method != "magnitude":
+        example = torch.from_numpy(world.data.features[:2])
+        made = prune_channels(made, pruning.sparsities[0], pruning.method, example)
+    if is_onnx(world.config):
+        answers, classes = victim_file(world.config).logits(world.data.features[:2]).shape[1], world.data.classes
+        if answers != classes:
+            raise InputError(
+                f"expected one logit for each of {classes} classes, got {answers}; give the data it is for"
+            )
+        return
+    victim = victim_ensemble(world.config, world.data)[0]
+    for name, tensor in made.parameters.items():
+        wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])
+        if wanted != got:
+            raise InputError(
+                f"expected {name!r} of shape {wanted}, as models pruned by this study have it, got {got}; name the "
+                "method and sparsity that the model was pruned with by --set pruning.method=... --set "
+                "pruning.sparsity=..., and its --defense"
+            )
 
 
 def _pruned_shadows(world: World, label: str, defense: Defense, pruning: Pruning) -> Stage:

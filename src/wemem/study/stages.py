@@ -12,21 +12,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
-from scipy.special import softmax
+from jaxtyping import Float32, Int64
+from scipy.special import log_softmax, softmax
 
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, held_out
-from wemem.defenses import Defense, Observation
+from wemem.data.split import Role, Split, Teachers, held_out
+from wemem.defenses import Defense, Observation, OwnDenseModel
 from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
-from wemem.signals import Released, query_models
+from wemem.signals import Queried, Released, query_models
+from wemem.study.confidence import confidence_auc
 from wemem.study.config import StudyConfig
 from wemem.study.entry import Entry
-from wemem.study.identity import identity
+from wemem.study.identity import identity, method_identity, pruning_identity
+from wemem.study.onnx_file import OnnxModel
+from wemem.study.peak_memory import peak_mib, reset_peak
 from wemem.study.progress import Progress
+from wemem.study.shipped import ShippedFirst
 from wemem.study.store import Key, Store, key
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, fit
 
@@ -42,11 +46,27 @@ Computed = tuple[Arrays, dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What a stage left: an ensemble, how it got there, and the key under which it is stored."""
+    """What a stage left: an ensemble, how it got there, and the key under which it is stored.
+
+    Args:
+        key, ensemble, meta: these.
+        shipped: an audited model known by its answers, which is then member 0; the ensemble's follow.
+    """
 
     key: Key
     ensemble: Ensemble
     meta: Mapping[str, Any]
+    shipped: OnnxModel | None = None
+
+    @property
+    def models(self) -> Queried:
+        """All models, as they answer."""
+        return self.ensemble if self.shipped is None else ShippedFirst(self.shipped, self.ensemble)
+
+    def first(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
+        """Answers of member 0 alone."""
+        own = self.ensemble.select([0]).logits(features)[0] if self.shipped is None else self.shipped.logits(features)
+        return np.asarray(own)
 
     @property
     def provenance(self) -> tuple[str, ...]:
@@ -56,8 +76,13 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """Wall time when it was computed."""
+        """Wall time when it was computed, without that of teachers."""
         return float(self.meta["seconds"])
+
+    @property
+    def teachers_seconds(self) -> float:
+        """Wall time of training teachers and asking them; 0 where there were none."""
+        return float(self.meta.get("teachers_seconds", 0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +98,7 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """What models that did not train on a record predict of it: log-probabilities ``(K, N, C)``, and their cost."""
+    """What the teachers of a member predict of its train records: log-probabilities ``(K, N, C)``, and their cost."""
 
     key: Key
     log_probabilities: np.ndarray
@@ -98,14 +123,15 @@ class Stages:
             last_round: the round after which the model was taken.
         """
         scored = defense is not None and defense.needs_scores
-        taught = defense is not None and defense.taught_by is not None
+        taught_by = None if defense is None else defense.taught_by
+        teachers = "dense" if isinstance(taught_by, OwnDenseModel) else identity(self.config.training)
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
-            "pruning": identity(pruning),
+            "pruning": pruning_identity(pruning),
             "defense": identity(defense),
             "scores": identity(self.config.scores) if scored else None,
-            **({"teachers": identity(self.config.training)} if taught else {}),
+            **({} if taught_by is None else {"teachers": teachers}),
             "last_round": last_round,
         }
         return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
@@ -166,16 +192,39 @@ class Stages:
         found = Memorization(**{name: np.array(array) for name, array in entry.arrays.items()})
         return Scores(own, found, float(entry.meta["halves_correlation"]), split.members, seconds)
 
-    def teach(self, title: str, split: Split, seeds: Sequence[int], defense: Defense) -> Taught | None:
-        """Train the teachers a defense asks for, on each member's own train records, and ask them about those.
+    def teach(
+        self, title: str, dense: Stage, split: Split, seeds: Sequence[int], defense: Defense
+    ) -> Taught | None:  # fmt: skip
+        """Ask whoever a defense's records are to be learned from about each member's own train records.
 
-        A member's target is the mean probability of the teachers that did not train on the record; its logarithm is
-        what is kept, 0 for records that are not the member's.
+        Kept are log-probabilities, 0 for records that are not the member's.
         """
         asked = defense.taught_by
-        if asked is None:
-            return None
-        parts = held_out(split, asked, seeds)
+        if isinstance(asked, Teachers):
+            return self._teach_by_others(title, split, seeds, asked)
+        return None if asked is None else self._teach_by_dense(title, dense, split)
+
+    def _teach_by_dense(self, title: str, dense: Stage, split: Split) -> Taught:
+        """By the dense models, each about the records that it was trained on."""
+
+        def compute() -> Computed:
+            logs = np.zeros((split.members, len(self.data), self.data.classes), np.float32)
+            for k in range(split.members):
+                train = split.records(k, Role.TRAIN)
+                logits = dense.ensemble.select([k]).logits(self.data.features[train])[0]
+                logs[k, train] = log_softmax(logits.astype(np.float64), axis=-1)
+            return {"taught": logs}, {}
+
+        own = key("taught", dense=dense.key, split=split.fingerprint)
+        entry = self.remember(f"{title}: dense predictions", own, compute)
+        return Taught(own, np.array(entry.arrays["taught"]), float(entry.meta["seconds"]))
+
+    def _teach_by_others(self, title: str, split: Split, seeds: Sequence[int], asked: Teachers) -> Taught:
+        """By models that did not train on a record: the mean of their probabilities.
+
+        They are trained on parts of each member's own train records.
+        """
+        parts = held_out(split, asked, seeds, self.data.features)
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(asked.count)]
         stages = self.train_in_chunks(f"{title}: teachers", parts, own_seeds)
 
@@ -218,14 +267,15 @@ class Stages:
         Returns:
             All rounds if ``keep_rounds``, else the last alone. ``meta["rounds"]`` tells of every round so far.
         """
-        taught = self.teach(title, split, seeds, defense)
-        keys = self._round_keys(dense, split, pruning, defense, seeds, scores, taught)
+        taught = self.teach(title, dense, split, seeds, defense)
+        start = self._untrained(seeds) if defense.starts_fresh else dense
+        keys = self._round_keys(start, split, pruning, defense, seeds, scores, taught)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
         missing = [r for r in wanted if self.store.get(keys[r]) is None]
         self.progress.begin(title, training_work(split, pruning.recipe) * len(keys))
         if missing:
             first = next((r + 1 for r in reversed(range(missing[0])) if self.store.get(keys[r]) is not None), 0)
-            before = self._stored_round(keys[first - 1], seeds) if first else dense
+            before = self._stored_round(keys[first - 1], seeds) if first else start
             self._prune_rounds(keys, first, before, split, pruning, defense, seeds, scores, keep_rounds, taught)
         self.progress.end(stored=not missing)
         return [self._stored_round(keys[r], seeds) for r in wanted]
@@ -246,14 +296,16 @@ class Stages:
             observed=[tuple(Observation(**seen) for seen in own) for own in observed],
             on_epoch=lambda epoch, running: self._show(epoch, pruning.recipe, running, position[0], len(keys)),
         )  # fmt: skip
+        measured = reset_peak()
         for done in rounds:
-            now = time.perf_counter()
-            told.append(self._tell_round(done, split, now - clock[0]))
+            cost = {"seconds": time.perf_counter() - clock[0], "peak_memory_mib": peak_mib() if measured else None}
+            told.append({**self._tell_round(done, split, defense, seeds[0]), **cost})
             meta = {
                 "rounds": told,
                 **_told(done.history, done.choice),
                 "made_as": self.made_as(pruning, defense, done.index),
-                "seconds": sum(r["seconds"] for r in told) + (0.0 if taught is None else taught.seconds),
+                "seconds": sum(r["seconds"] for r in told),
+                "teachers_seconds": 0.0 if taught is None else taught.seconds,
                 **({"observed": [[asdict(seen) for seen in own] for own in done.observed]} if done.observed else {}),
             }
             self.store.put(keys[done.index], done.ensemble.arrays(), meta)
@@ -261,19 +313,21 @@ class Stages:
                 self.store.delete(keys[done.index - 1])
             position[0], clock[0] = done.index + 1, time.perf_counter()
 
-    def _tell_round(self, done: Round, split: Split, seconds: float) -> dict[str, Any]:
-        """A round as results tell it; accuracies are the first member's."""
-        victim = done.ensemble.select([0])
-        own = split.records(0, Role.AUDIT)
-        history = done.history
+    def _tell_round(self, done: Round, split: Split, defense: Defense, seed: int) -> dict[str, Any]:
+        """A round as results tell it, of the first member; its confidence is what the defense lets queries see."""
+        victim, history = done.ensemble.select([0]), done.history
+        train, dev, own = (split.records(0, role) for role in (Role.TRAIN, Role.DEV, Role.AUDIT))
+        answers = Released(victim, defense, seed=derive_seed(seed, "answers", done.index))
         return {
             "round": done.index,
             "sparsity": done.sparsity,
             "test_accuracy": self._accuracy(victim, own) if len(own) else None,
+            "confidence_auc": confidence_auc(answers, self.data, train, own),
             "dev_accuracy": max(history[0].dev_accuracy),
+            "dev_auc": confidence_auc(answers, self.data, train, dev),
             "epochs": [len(h.dev_accuracy) for h in history],
             "records_seen": history[0].records_seen,
-            "seconds": seconds,
+            "steps": history[0].steps,
         }
 
     def _accuracy(self, victim: Ensemble, records: Int64[np.ndarray, " n"]) -> float:
@@ -298,7 +352,7 @@ class Stages:
         drawn = derive_seed(seed, "answers", turn)
 
         def compute() -> Computed:
-            answering = stage.ensemble if altered is None else Released(stage.ensemble, altered, seed=drawn)
+            answering = stage.models if altered is None else Released(stage.models, altered, seed=drawn)
             return query_models(answering, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
 
         own = key(
@@ -307,8 +361,13 @@ class Stages:
         )  # fmt: skip
         return own, self.remember(title, own, compute).arrays
 
+    def _untrained(self, seeds: Sequence[int]) -> Stage:
+        """The models before any training."""
+        own = key("untrained", model=identity(self.config.model), data=self.data.fingerprint, seeds=list(seeds))
+        return Stage(own, self.blank(seeds), {})
+
     def _round_keys(
-        self, dense: Stage, split: Split, pruning: Pruning, defense: Defense, seeds: Sequence[int],
+        self, start: Stage, split: Split, pruning: Pruning, defense: Defense, seeds: Sequence[int],
         scores: Sequence[Scores | None], taught: Taught | None,
     ) -> list[Key]:  # fmt: skip
         """One key per round; a round's key holds its predecessor's, so that equal beginnings are shared."""
@@ -317,10 +376,11 @@ class Stages:
             keys.append(
                 key(
                     "round",
-                    before=keys[-1] if keys else dense.key,
+                    before=keys[-1] if keys else start.key,
                     sparsity=sparsity,
                     scope=pruning.scope,
                     rewind=pruning.rewind,
+                    **method_identity(pruning),
                     recipe=asdict(pruning.recipe),
                     defense=identity(defense),
                     scores=[None if s is None else s.key for s in scores],

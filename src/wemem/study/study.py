@@ -1,16 +1,21 @@
 """A study as a user holds it: read it, run it into a folder."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from wemem.attacks import make_attacks
+from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.study.auto import found_in_words
 from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signals
-from wemem.study.config import StudyConfig, file_name, override_key, parse_study, read_table
+from wemem.study.config import StudyConfig, override_key, parse_study, read_table
+from wemem.study.defense_entries import file_name
+from wemem.study.footprint import footprint_lines, side_by_side
+from wemem.study.onnx_file import BATCH, onnx_bytes
 from wemem.study.progress import Progress, Silent
 from wemem.study.results import (
     black_box_results,
@@ -23,9 +28,23 @@ from wemem.study.results import (
     write_results,
 )
 from wemem.study.run import Outcome, run_study
+from wemem.study.selection import select_settings
 from wemem.study.single import audit_model, prune_model
+from wemem.study.sparse_file import sparse_bytes
 from wemem.study.store import Store
-from wemem.study.weights import CERTIFICATE, certificate_of, write_weights
+from wemem.study.weights import (
+    CERTIFICATE,
+    EXPORTED,
+    certificate_of,
+    channels_of,
+    channels_path,
+    file_sha256,
+    load_pruned,
+    read_certificate,
+    write_weights,
+)
+from wemem.study.workers import compute_side_by_side, threads_of
+from wemem.training import Ensemble
 
 T = TypeVar("T", dict[str, Any], list[Any])
 
@@ -87,7 +106,7 @@ def _stated(entries: list[Any], defense: str) -> dict[str, Any]:
 
 
 def run_into(
-    config: StudyConfig, out: Path, store: Path | None = None, progress: Progress | None = None
+    config: StudyConfig, out: Path, store: Path | None = None, progress: Progress | None = None, jobs: int = 1
 ) -> dict[str, Any]:
     """Run a study and leave its files in a folder: ``results.json``, ``per_sample.parquet`` and ``models/``.
 
@@ -96,20 +115,37 @@ def run_into(
         out: the folder; made if it is not there.
         store: where stages are kept and looked up; ``.store`` beside ``out`` if None, so that neighbours share.
         progress: hears of every stage.
+        jobs: processes that work side by side and share the cores; with several, the study must come from a table.
 
     Returns:
-        The content of ``results.json``.
+        The content of ``results.json``, the same for any number of jobs with the same number of threads each.
 
     Raises:
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
     progress = progress or Silent()
     require_folder(out)
-    data = config.data.load()
-    outcomes = list(run_study(config, Store(store or out.parent / ".store", progress.warn), progress, data))
+    data, root = config.data.load(), store or out.parent / ".store"
+    if jobs == 1:
+        return _run_alone(config, data, out, Store(root, progress.warn), progress)
+    with threads_of(jobs):
+        compute_side_by_side(config, data, root, progress, jobs)
+        progress.begin("put together what is in the store", 0)
+        results = _run_alone(config, data, out, Store(root, progress.warn), Silent())
+        progress.end(stored=False)
+        return results
+
+
+def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progress: Progress) -> dict[str, Any]:
+    selection = select_settings(config, kept, progress, data) if config.grids else None
+    outcomes = list(run_study(selection.config if selection else config, kept, progress, data))
     for outcome in outcomes:
         write_model(out / "models", outcome)
     results = study_results(config, data, outcomes)
+    if selection is not None:
+        results["selection"] = selection.as_json()
     write_results(out, results, per_sample_table(outcomes, data))
     return results
 
@@ -119,18 +155,31 @@ def write_model(folder: Path, outcome: Outcome) -> Path:
     label = file_name(outcome.label)
     name = label if outcome.defense is None else f"{label}-sparsity{outcome.sparsity}"
     path = folder / f"{name}-seed{outcome.seed}.safetensors"
-    ensemble = outcome.victim.ensemble
+    _write_weights(path, outcome.victim.ensemble, path.with_suffix(".masks.safetensors"))
+    return path
+
+
+def _write_weights(path: Path, ensemble: Ensemble, masks_path: Path) -> None:
+    """The first member's weights and, beside them, what says which weights or channels are left of the dense model."""
+    for stale in (masks_path, channels_path(path)):
+        stale.unlink(missing_ok=True)
     write_atomically(path, lambda part: write_weights(part, ensemble.state(0)))
     if ensemble.masks:
         masks = {key: mask[0] for key, mask in ensemble.masks.items()}
-        write_atomically(path.with_suffix(".masks.safetensors"), lambda part: write_weights(part, masks))
-    return path
+        write_atomically(masks_path, lambda part: write_weights(part, masks))
+    if ensemble.channels:
+        text = channels_of(path, ensemble)
+        write_atomically(channels_path(path), lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def prune_into(
     config: StudyConfig, label: str, out: Path, store: Path | None = None, progress: Progress | None = None
 ) -> list[str]:
-    """Prune the study's given model under one defense and leave weights, masks and ``pruning.json`` in a folder.
+    """Prune the study's given model under one defense and leave its files in a folder.
+
+    They are ``weights.safetensors``, the same compact in ``weights.sparse.safetensors``, ``masks.safetensors`` or,
+    where channels were removed, ``weights.channels.json``, and ``pruning.json``, which tells how they were made and
+    what the model costs before and after.
 
     Returns:
         What was done and how to load it, in sentences.
@@ -140,12 +189,13 @@ def prune_into(
     pruned = prune_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
     ensemble = pruned.stage.ensemble
     rounds = pruned.stage.meta["rounds"]
-    told = {"study": config.table, "environment": environment(), "rounds": rounds}
+    costs = side_by_side(pruned.dense.ensemble.module(0), ensemble.module(0), pruned.input_shape)
+    told = {"study": config.table, "environment": environment(), "rounds": rounds, "footprint": costs}
     if pruned.found is not None:
         told["auto"] = pruned.found.told
-    masks = {name: mask[0] for name, mask in ensemble.masks.items()}
-    write_atomically(out / "weights.safetensors", lambda part: write_weights(part, ensemble.state(0)))
-    write_atomically(out / "masks.safetensors", lambda part: write_weights(part, masks))
+    _write_weights(out / "weights.safetensors", ensemble, out / "masks.safetensors")
+    compact = sparse_bytes(ensemble.state(0))
+    write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
     certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], told)
     write_atomically(out / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
     accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
@@ -154,10 +204,42 @@ def prune_into(
     lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
+    file = str(out / "weights.safetensors")
+    load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
+    if ensemble.channels:
+        load = f"wemem.load_pruned(model, {file!r})"
+    found = found_in_words(pruned.found.told) if pruned.found else []
+    return [*found, *lines, *footprint_lines(costs), f"Load it: {load}"]
+
+
+def export_into(config: StudyConfig, weights: Path, out: Path) -> list[str]:
+    """Write a model's weights as ``model.onnx``, checked on the study's first records, and ``export.json`` beside it.
+
+    Args:
+        config: the model and data of the study are used.
+        weights: its file, or a folder, as :func:`~wemem.study.weights.load_pruned` takes it.
+        out: the folder; made if it is not there.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        InputError: weights that do not fit the model, or a model that cannot be written as ONNX.
+    """
+    require_folder(out)
+    weights = weights / "weights.safetensors" if weights.is_dir() else weights
+    data = config.data.load()
+    module = load_pruned(config.model.build(data.input_shape, data.classes), weights)
+    content, parity = onnx_bytes(module, data.features[:BATCH])
+    path = out / "model.onnx"
+    write_atomically(path, lambda part: part.write_bytes(content))
+    told = {"source_sha256": file_sha256(weights), "parity": asdict(parity), "environment": environment()}
+    certificate = certificate_of(path, read_certificate(weights), told, "wemem.export/1")
+    write_atomically(out / EXPORTED, lambda part: part.write_text(certificate, encoding="utf-8"))
     return [
-        *(found_in_words(pruned.found.told) if pruned.found else []),
-        *lines,
-        f"Load it: model.load_state_dict(safetensors.torch.load_file({str(out / 'weights.safetensors')!r}))",
+        f"Wrote {path}, {len(content):,} bytes, SHA-256 {file_sha256(path)}.",
+        f"On {parity.records} records its logits are within {parity.difference:.1e} of PyTorch's; {parity.allowed:.1e} "
+        "is allowed.",
     ]
 
 

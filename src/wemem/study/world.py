@@ -26,7 +26,7 @@ from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
 from wemem.study.stages import CHUNK, Scores, Stage, Stages
 from wemem.study.store import key
-from wemem.study.weights import read_members, victim_ensemble
+from wemem.study.weights import is_onnx, read_members, victim_ensemble, victim_file
 from wemem.training import Ensemble
 
 
@@ -92,10 +92,14 @@ class World:
 
     def behind_victim(self, shadows: Stage, made_as: str) -> Stage:
         """The given victim, made as ``made_as`` says, with shadows behind it."""
-        victim, fingerprint = victim_ensemble(self.config, self.data)
-        joined = Ensemble.concatenate([replace(victim, masks={}), replace(shadows.ensemble, masks={})])
         kept = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest tells of a shadow
         meta = {**kept, "made_as": [made_as, *shadows.provenance]}
+        if is_onnx(self.config):
+            shipped = victim_file(self.config)
+            own = key("victim", shadows=shadows.key, onnx=shipped.sha256, runtime=shipped.runtime)
+            return Stage(own, replace(shadows.ensemble, masks={}, channels={}), meta, shipped)
+        victim, fingerprint = victim_ensemble(self.config, self.data)
+        joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim, shadows.ensemble)])
         return Stage(key("victim", shadows=shadows.key, weights=fingerprint), joined, meta)
 
     @cached_property
@@ -135,11 +139,16 @@ class World:
 
     @property
     def _reference_count(self) -> int:
-        wanted = self.config.split.references
-        if wanted < 2 or wanted % 2:
-            raise InputError(f"split.references must be an even number, at least 2, got {wanted}; halves come in pairs")
-        scored = any(defense.needs_scores for defense in self.config.defenses.values())
-        return max(wanted, self._scored_references) if scored else wanted
+        counts = [self.config.references_of(label) for label in self.config.defenses]
+        for wanted in counts:
+            if wanted < 2 or wanted % 2:
+                raise InputError(f"references must be an even number, at least 2, got {wanted}; halves come in pairs")
+        return max(*counts, self._scored_references) if self.needs_scores else max(counts)
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a defense of the study reads memorization scores."""
+        return any(defense.needs_scores for defense in self.config.every_defense)
 
     @property
     def _scored_references(self) -> int:
@@ -148,7 +157,7 @@ class World:
 
     @cached_property
     def dense_references(self) -> list[Stage]:
-        """Unpruned reference models, in chunks; the first :attr:`SplitSettings.references` of them get pruned."""
+        """Unpruned reference models, in chunks; the first of them get pruned, as many as an arm is attacked with."""
         seeds = self.seeds("reference", self.halves.members)
         return self.stages.train_in_chunks(self.title("dense references"), self.halves, seeds)
 
@@ -158,9 +167,9 @@ class World:
         split = self.halves.select(range(self._scored_references))
         return self.stages.score(self.title("reference scores"), split, self.dense_references[: split.members // CHUNK])
 
-    def reference_chunks(self) -> list[tuple[Split, list[int], Stage]]:
-        """Split, seeds and dense models of every chunk of reference models that is attacked with."""
-        count, seeds = self.config.split.references, self.seeds("reference", self.halves.members)
+    def reference_chunks(self, label: str) -> list[tuple[Split, list[int], Stage]]:
+        """Split, seeds and dense models of every chunk of reference models that an arm is attacked with."""
+        count, seeds = self.config.references_of(label), self.seeds("reference", self.halves.members)
         chunks = []
         for i, stage in enumerate(self.dense_references):
             members = range(i * CHUNK, min(i * CHUNK + CHUNK, count))
@@ -168,6 +177,10 @@ class World:
                 kept = Stage(stage.key, stage.ensemble.select(range(len(members))), stage.meta)
                 chunks.append((self.halves.select(members), [seeds[k] for k in members], kept))
         return chunks
+
+    def dense_references_of(self, label: str) -> list[Stage]:
+        """The unpruned reference models that an arm is attacked with, chunk by chunk."""
+        return [stage for _, _, stage in self.reference_chunks(label)]
 
     def pruned_members(
         self, title: str, defense: Defense, pruning: Pruning, *, keep_rounds: bool = False
@@ -179,19 +192,31 @@ class World:
             keep_rounds=keep_rounds,
         )  # fmt: skip
 
+    def pruned_alone(self, title: str, defense: Defense, pruning: Pruning) -> Stage:
+        """The victim pruned by itself, without a shadow and without its audited records, so that nothing sees them."""
+        roles = self.split.roles[:1].copy()
+        roles[roles == Role.AUDIT] = Role.UNUSED
+        dense = Stage(self.dense.key, self.dense.ensemble.select([0]), self.dense.meta)
+        return self.stages.prune(
+            self.title(title), dense, Split(roles, self.split.labels, "subsets"), pruning, defense,
+            seeds=self.member_seeds[:1], scores=[self.defender_scores if defense.needs_scores else None],
+        )[-1]  # fmt: skip
+
     def swap_victim(self, victim: Stage, shadows: Stage) -> Stage:
         """The victim of one stage with the shadows of another."""
         rest = shadows.ensemble.select(range(1, len(shadows.ensemble)))
-        joined = Ensemble.concatenate([replace(e, masks={}) for e in (victim.ensemble.select([0]), rest)])
+        joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim.ensemble.select([0]), rest)])
         meta = {**victim.meta, "made_as": [victim.provenance[0], *shadows.provenance[1:]]}
         return Stage(key("swapped", victim=victim.key, shadows=shadows.key), joined, meta)
 
     def pruned_references(self, label: str, defense: Defense, pruning: Pruning) -> list[Stage]:
         """The reference models pruned under a defense, chunk by chunk."""
-        chunks = self.reference_chunks()
+        chunks = self.reference_chunks(label)
         stages = []
+        to = f" to {pruning.schedule.sparsity}" if len(self.config.pruning.sparsities) > 1 else ""
         for i, (split, seeds, dense) in enumerate(chunks):
-            title = self.title(f"prune references under {label}" + (f", part {i + 1} of {len(chunks)}" if i else ""))
+            part = f", part {i + 1} of {len(chunks)}" if i else ""
+            title = self.title(f"prune references under {label}{to}{part}")
             scores = [self.reference_scores if defense.needs_scores else None] * len(seeds)
             stages += self.stages.prune(title, dense, split, pruning, defense, seeds=seeds, scores=scores)
         return stages

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from wemem.errors import InputError
 from wemem.models import Model
 from wemem.training.dropout import MemberDropout, replace_dropout
+from wemem.training.resize import resized
+
+_KINDS = ("parameters", "buffers", "masks", "channels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +26,15 @@ class Ensemble:
         parameters: trainable tensors, each ``(K, ...)``, by their names in the template.
         buffers: other state, each ``(K, ...)``; frozen parameters count as buffers.
         masks: bool tensors ``(K, ...)`` for the pruned parameters, True where a weight is kept.
+        channels: bool tensors ``(K, C)`` for the layers that lost some of the C channels they made in the dense model,
+            True where a channel is kept; their tensors are smaller then.
     """
 
     template: nn.Module
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
     masks: Mapping[str, Bool[Tensor, "K ..."]] = field(default_factory=dict)
+    channels: Mapping[str, Bool[Tensor, "K C"]] = field(default_factory=dict)
 
     @classmethod
     def initialize(cls, model: Model, input_shape: tuple[int, ...], classes: int, seeds: Sequence[int]) -> "Ensemble":
@@ -78,7 +84,7 @@ class Ensemble:
         def cat(kind: str) -> dict[str, Tensor]:
             return {name: torch.cat([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
 
-        return replace(parts[0], parameters=cat("parameters"), buffers=cat("buffers"), masks=cat("masks"))
+        return Ensemble(parts[0].template, **{kind: cat(kind) for kind in _KINDS})
 
     def __len__(self) -> int:
         return len(next(iter(self.parameters.values())))
@@ -91,6 +97,7 @@ class Ensemble:
             parameters={n: t[rows] for n, t in self.parameters.items()},
             buffers={n: t[rows] for n, t in self.buffers.items()},
             masks={n: t[rows] for n, t in self.masks.items()},
+            channels={n: t[rows] for n, t in self.channels.items()},
         )
 
     def state(self, member: int) -> dict[str, Tensor]:
@@ -99,19 +106,16 @@ class Ensemble:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but the template as flat arrays, for storing."""
-        return {
-            f"{kind}/{name}": t.cpu().numpy()
-            for kind in ("parameters", "buffers", "masks")
-            for name, t in getattr(self, kind).items()
-        }
+        return {f"{kind}/{name}": t.cpu().numpy() for kind in _KINDS for name, t in getattr(self, kind).items()}
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> "Ensemble":
-        """The ensemble of this architecture that :meth:`arrays` described."""
-        parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "buffers": {}, "masks": {}}
+        """The ensemble of this architecture, or of it without some channels, that :meth:`arrays` described."""
+        parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
         for key, array in arrays.items():
             kind, _, name = key.partition("/")
             parts[kind][name] = torch.from_numpy(np.array(array))
-        return replace(self, parameters=parts["parameters"], buffers=parts["buffers"], masks=parts["masks"])
+        shapes = {name: tuple(t.shape[1:]) for name, t in {**parts["parameters"], **parts["buffers"]}.items()}
+        return Ensemble(resized(self.template, shapes), **parts)
 
     def logits(self, features: Float32[np.ndarray, "N ..."], batch_size: int = 1024) -> Float32[np.ndarray, "K N C"]:
         """Outputs of every member on the same records, in evaluation mode, one member after another."""

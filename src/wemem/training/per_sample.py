@@ -1,8 +1,9 @@
-"""Gradients of each record by itself, for a defense that bounds what one record can do to a step.
+"""Gradients that bound what each record does to a step: clipped by record, summed, made noisy.
 
-A record is computed as a batch of one, with the dropout mask that it has in its batch. ``vmapped`` computes a
-member's records at once (``torch.func``), ``sequential`` one after another as plain PyTorch would, and is the oracle
-for the other. Either way the members follow one another, and a member's records come in portions of at most
+For models of linear layers the clipped sum has a closed form (:mod:`~wemem.training.ghost_norms`). For all others, and
+as the oracle for it, each record's gradient is made: a record is computed as a batch of one, with the dropout mask that
+it has in its batch. ``vmapped`` computes a member's records at once (``torch.func``), ``sequential`` one after another
+as plain PyTorch would. Either way the members follow one another, and a member's records come in portions of at most
 ``PORTION`` gradient entries: all at once a member's take ``B`` times the memory of its weights.
 """
 
@@ -15,32 +16,46 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
-from wemem.defenses.base import Defense, RecordGradients
+from wemem.defenses.clipping import Clipping
 from wemem.randomness import derive_seed
 from wemem.training.backends import Backend, State
 from wemem.training.dropout import dropout_at
+from wemem.training.ghost_norms import clipped_sums, has_closed_form
 
 #: Gradient entries held at a time: 16 MiB of float32, about what a cache holds; 64 took twice the time.
 PORTION = 2**22
 
+#: The gradients of some of one member's records, each record's own: for every parameter a tensor ``(B, ...)``.
+RecordGradients = dict[str, Float[Tensor, "B ..."]]
+
 
 @dataclass(frozen=True, eq=False)
 class PerSample:
-    """How the members that train together get their gradients under a defense that is ``per_sample``.
+    """How the members that train together get their gradients under a defense that clips.
 
     Args:
-        defense: what makes a step's gradient of the records' own.
+        clipping: the bound and the noise.
         template: the members' architecture, in training mode.
-        backend: whether a member's records are computed at once.
+        backend: whether what can be computed at once is.
         seeds: one per member.
         pruned: for the pruned parameters, True at the weights that are; their gradients are 0.
+        closed_form: whether the model :func:`~wemem.training.ghost_norms.has_closed_form`.
     """
 
-    defense: Defense
+    clipping: Clipping
     template: nn.Module
     backend: Backend
     seeds: Sequence[int]
     pruned: Mapping[str, Bool[Tensor, "K ..."]]
+    closed_form: bool
+
+    @classmethod
+    def of(
+        cls, clipping: Clipping, template: nn.Module, example: Float[Tensor, "B ..."], backend: Backend,
+        seeds: Sequence[int], pruned: Mapping[str, Bool[Tensor, "K ..."]],
+    ) -> "PerSample":  # fmt: skip
+        """By the closed form where there is one, which some records as an example show."""
+        return cls(clipping, template, backend, seeds, pruned, has_closed_form(template, example))
 
     def gradients(
         self, parameters: State, buffers: State, x: Float[Tensor, "S B ..."], labels: Int64[Tensor, "S B"],
@@ -55,17 +70,44 @@ class PerSample:
             labels: their labels.
             weights: 0 marks padding, which has no part in anything.
             taking: which of the members they are.
-            steps: how many steps each has taken before; with its seed, what the defense draws.
+            steps: how many steps each has taken before; with its seed, what the noise is drawn from.
         """
-        own = []
-        for row, (k, step) in enumerate(zip(taking, steps, strict=True)):
-            places = weights[row].nonzero()[:, 0]
-            records = self._records(
-                {n: t[row].detach() for n, t in parameters.items()}, {n: t[row] for n, t in buffers.items()},
-                x[row, places], labels[row, places], places, {n: t[k] for n, t in self.pruned.items()},
-            )  # fmt: skip
-            own.append(self.defense.gradient(records, derive_seed(self.seeds[k], "dp noise", step)))
+        pruned = {n: t[torch.tensor(taking)] for n, t in self.pruned.items()}
+        made = self._closed_form_sums if self.closed_form else self._sums_of_each
+        sums = made(parameters, buffers, x, labels, weights, pruned)
+        own = [
+            self.clipping.noisy_mean(
+                {n: t[row] for n, t in sums.items()}, int(weights[row].sum()),
+                derive_seed(self.seeds[k], "dp noise", step),
+            )
+            for row, (k, step) in enumerate(zip(taking, steps, strict=True))
+        ]  # fmt: skip
         return tuple(torch.stack([gradient[name] for gradient in own]) for name in parameters)
+
+    def _closed_form_sums(
+        self, parameters: State, buffers: State, x: Tensor, labels: Tensor, weights: Tensor, pruned: State
+    ) -> dict[str, Float[Tensor, "S ..."]]:
+        return clipped_sums(
+            self.template, self.backend, parameters, buffers, x, labels, weights, pruned, self.clipping
+        )  # fmt: skip
+
+    def _sums_of_each(
+        self, parameters: State, buffers: State, x: Tensor, labels: Tensor, weights: Tensor, pruned: State
+    ) -> dict[str, Float[Tensor, "S ..."]]:
+        """The members' sums of clipped gradients, from each record's own."""
+        sums: list[dict[str, Tensor]] = []
+        for row in range(len(labels)):
+            places = weights[row].nonzero()[:, 0]
+            portions = self._records(
+                {n: t[row].detach() for n, t in parameters.items()}, {n: t[row] for n, t in buffers.items()},
+                x[row, places], labels[row, places], places, {n: t[row] for n, t in pruned.items()},
+            )  # fmt: skip
+            total = {n: torch.zeros(t.shape[1:]) for n, t in parameters.items()}
+            for some in portions:
+                for name, tensor in clipped(some, self.clipping).items():
+                    total[name] += tensor.sum(0)
+            sums.append(total)
+        return {name: torch.stack([total[name] for total in sums]) for name in parameters}
 
     def _records(
         self, parameters: State, buffers: State, x: Float[Tensor, "B ..."], labels: Int64[Tensor, " B"],
@@ -94,3 +136,14 @@ class PerSample:
         for some in zip(*(torch.split(t, size) for t in (x, labels, places)), strict=True):
             gradients = compute(parameters, *some)
             yield {n: t.masked_fill(pruned[n], 0.0) if n in pruned else t for n, t in gradients.items()}
+
+
+def clipped(records: RecordGradients, clipping: Clipping) -> RecordGradients:
+    """Each record's gradient, scaled down to the norm where it is longer.
+
+    >>> [round(x, 6) for x in clipped({"w": torch.tensor([[3.0, 4.0]])}, Clipping(1.0, 0.0))["w"][0].tolist()]
+    [0.6, 0.8]
+    """
+    squares = [tensor.reshape(len(tensor), -1).square().sum(1) for tensor in records.values()]
+    scale = clipping.scale(torch.stack(squares).sum(0))
+    return {n: t * scale.view(-1, *[1] * (t.dim() - 1)) for n, t in records.items()}

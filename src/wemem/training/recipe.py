@@ -1,9 +1,10 @@
 """How a model is trained, as a value."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from wemem.errors import InputError
+from wemem.training.augment import Augmentation
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Recipe:
         weight_decay: L2 decay, coupled with the gradient as in ``torch.optim.Adam``.
         batch_size: records per step and member.
         optimizer: ``adam``, or ``sgd`` with momentum 0.9.
+        augment: random views of training images: ``none``, ``flip``, ``crop_flip`` or ``crop_flip_cutout``.
+        keep: the checkpoint of ``best`` dev accuracy, or the ``last``, after exactly as many epochs as were run.
     """
 
     epochs: int = 100
@@ -25,6 +28,8 @@ class Recipe:
     weight_decay: float = 5e-4
     batch_size: int = 128
     optimizer: Literal["adam", "sgd"] = "adam"
+    augment: Augmentation = "none"
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "patience": 1, "batch_size": 1, "learning_rate": 0, "weight_decay": 0}
@@ -34,6 +39,10 @@ class Recipe:
                 raise InputError(f"{name} must be at least {bound}, got {value}")
         if self.optimizer not in ("adam", "sgd"):
             raise InputError(f"optimizer must be adam or sgd, got {self.optimizer!r}")
+        if self.augment not in get_args(Augmentation):
+            raise InputError(f"augment must be one of {', '.join(get_args(Augmentation))}, got {self.augment!r}")
+        if self.keep not in ("best", "last"):
+            raise InputError(f"keep must be best or last, got {self.keep!r}")
 
 
 #: The paper's training of the original model.

@@ -1,0 +1,135 @@
+"""AdvReg, adversarial regularization: train against an attacker that trains too (Nasr et al., CCS 2018).
+
+An inference network ``h`` tells from the posterior ``f(x)`` and the one-hot label ``y`` how likely a record is one of
+the member's train records ``D`` and none of its dev records ``D'``, the reference set. The two play::
+
+    h maximizes   gain(f, h) = 1/2 mean_D log h(f(x), y) + 1/2 mean_D' log(1 - h(f(x), y))
+    f minimizes   mean CE + theta * mean log h(f(x), y)            over the batch, a part of D
+
+The last term is minus the attacker's loss on the batch: the loss is ``CE - theta * (attacker's loss)``. As in the
+source's algorithm the model's step takes the gain's first half only, on train records.
+
+What the source leaves open, and what is decided here:
+
+* They alternate step by step: ``h`` takes :data:`TURNS` turns before every step of the model, each on a batch of train
+  records and one as large of dev records, drawn anew and computed in evaluation mode, as an attacker would see them.
+* ``h`` is new in every round, because pruning has changed what it looks at, and takes :data:`WARM_UP` turns before the
+  first step, so that it is of use from then on.
+* ``h`` is a network of :data:`WIDTHS` hidden units on posterior and label together, a tenth of the source's two
+  streams; Adam, ReLU. It is enough to find what there is in outputs of some hundred records.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite, sqrt
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import logsigmoid, one_hot, softplus
+
+from wemem.defenses.base import Batch, Defense, Opponent
+from wemem.errors import InputError
+from wemem.randomness import derive_seed
+
+#: Hidden units of the inference network, layer by layer.
+WIDTHS = (128, 64)
+#: Its turns before the first step of the model, and before every step.
+WARM_UP, TURNS = 100, 2
+#: Adam's.
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class AdvReg(Defense):
+    """Minimize the gain of an attacker that learns meanwhile.
+
+    Args:
+        theta: weight of the attacker's gain; the source's λ. 0 is plain fine-tuning, and nobody attacks.
+
+    Raises:
+        InputError: a negative or infinite weight.
+
+    >>> batch = Batch(torch.zeros(1, 1, 2), torch.tensor([[0]]), torch.ones(1, 1), 0, suspicion=torch.tensor([[-0.5]]))
+    >>> AdvReg(theta=1.0).loss(batch)  # log 2 - 0.5
+    tensor([0.1931])
+    """
+
+    theta: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (self.theta >= 0 and isfinite(self.theta)):
+            raise InputError(f"theta must be finite and 0 or more, got {self.theta}; for no attacker use Undefended()")
+
+    @property
+    def name(self) -> str:
+        return "advreg"
+
+    def opponent(self, classes: int, seeds: Sequence[int]) -> "InferenceNetwork | None":
+        """Inference networks that have seen nothing yet, one for each member."""
+        return InferenceNetwork(classes, seeds) if self.theta > 0 else None
+
+    def loss(self, batch: Batch) -> Float[Tensor, " S"]:
+        """Mean cross-entropy plus ``theta`` times the mean log-probability of membership."""
+        plain = batch.mean(batch.cross_entropy())
+        if self.theta == 0:
+            return plain
+        assert batch.suspicion is not None  # the trainer asks the opponent
+        return plain + self.theta * batch.mean(batch.suspicion)
+
+
+class InferenceNetwork(Opponent):
+    """The members' attackers, each a small network of its own that learns from its own member's outputs only.
+
+    Args:
+        classes: C.
+        seeds: one per member, for the initial weights.
+    """
+
+    warm_up = WARM_UP
+    turns = TURNS
+
+    def __init__(self, classes: int, seeds: Sequence[int]) -> None:
+        draws = [torch.Generator().manual_seed(derive_seed(seed, "opponent")) for seed in seeds]
+        sizes = [2 * classes, *WIDTHS, 1]
+        # layer by layer weights (K, in, out) and biases (K, 1, out), as nn.Linear draws them
+        self.layers = [
+            torch.stack([(2 * torch.rand(shape, generator=draw) - 1) / sqrt(before) for draw in draws])
+            for before, after in pairwise(sizes)
+            for shape in ((before, after), (1, after))
+        ]
+        # a leaf for each member and tensor: who sits a turn out has no gradient and keeps its Adam state
+        self.leaves = [[torch.nn.Parameter(tensor[k]) for tensor in self.layers] for k in range(len(seeds))]
+        self.optimizer = torch.optim.Adam([leaf for own in self.leaves for leaf in own], lr=LEARNING_RATE, fused=True)
+
+    def learn(
+        self, rows: Sequence[int], members: Float[Tensor, "S M C"], member_labels: Int64[Tensor, "S M"],
+        others: Float[Tensor, "S M C"], other_labels: Int64[Tensor, "S M"],
+    ) -> None:  # fmt: skip
+        """One step of Adam up the gain."""
+        layers = [tensor[torch.tensor(rows)].requires_grad_() for tensor in self.layers]
+        inside = _evidence(layers, members, member_labels)
+        outside = _evidence(layers, others, other_labels)
+        loss = (softplus(-inside).mean(1) + softplus(outside).mean(1)) / 2
+        gradients = torch.autograd.grad(loss.sum(), layers)
+        self.optimizer.zero_grad(set_to_none=True)
+        for row, k in enumerate(rows):
+            for leaf, gradient in zip(self.leaves[k], gradients, strict=True):
+                leaf.grad = gradient[row]
+        self.optimizer.step()
+
+    def suspicion(
+        self, rows: Sequence[int], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]
+    ) -> Float[Tensor, "S B"]:
+        """The log-probability that each record is a member, ``log h``."""
+        return logsigmoid(_evidence([tensor[torch.tensor(rows)] for tensor in self.layers], logits, labels))
+
+
+def _evidence(layers: Sequence[Tensor], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]) -> Tensor:
+    """The log-odds of membership ``(S, B)``."""
+    classes = logits.shape[-1]
+    x = torch.cat([torch.softmax(logits, -1), one_hot(labels, classes).to(logits.dtype)], -1)
+    for i in range(0, len(layers), 2):
+        x = torch.baddbmm(layers[i + 1], x.relu() if i else x, layers[i])
+    return x[..., 0]

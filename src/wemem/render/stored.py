@@ -1,0 +1,127 @@
+"""What a study stored of every audited record, read back by those who did not write it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from jaxtyping import Bool, Float64, Int64
+
+from wemem.errors import InputError
+
+#: Numbers in the columns that are read, about 2 GiB; ten attacks on 100 models of 60,000 records take a third of it.
+MOST = 2**28
+#: Columns that are no attack's, whatever an attack calls itself.
+OWN = ("label", "seed", "sparsity", "record", "class", "member", "memorization", "risk_rank")
+NEEDED = ("label", "seed", "sparsity", "class", "member")
+
+
+@dataclass(frozen=True, eq=False)
+class RunScores:
+    """What one run's attacks made of its ``n`` audited records.
+
+    Args:
+        member: whether the victim was trained on the record.
+        classes: of the records.
+        memorization: the defender's score, NaN where it has none; None if the study estimated none.
+        scores: by attack, higher = member.
+    """
+
+    member: Bool[np.ndarray, " n"]
+    classes: Int64[np.ndarray, " n"]
+    memorization: Float64[np.ndarray, " n"] | None
+    scores: Mapping[str, Float64[np.ndarray, " n"]]
+
+    def members(self, attack: str) -> Float64[np.ndarray, " m"]:
+        """Scores of the members."""
+        return np.asarray(self.scores[attack][self.member])
+
+    def nonmembers(self, attack: str) -> Float64[np.ndarray, " k"]:
+        """Scores of the non-members."""
+        return np.asarray(self.scores[attack][~self.member])
+
+
+def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScores | None]:
+    """The scores of each run in a folder's ``per_sample.parquet``, in the order of the runs.
+
+    Results tell the sparsity that was reached and the table the one that was asked for, so that the runs of a label
+    and seed are matched from the lowest sparsity to the highest.
+
+    Args:
+        folder: the ``--out`` folder.
+        runs: of its ``results.json``.
+
+    Returns:
+        None for a run without attacks, and for every run if there is no such file.
+
+    Raises:
+        InputError: no readable table, more than :data:`MOST` numbers, or one that does not belong to these results.
+    """
+    path = folder / "per_sample.parquet"
+    if not path.is_file() or not any(run["attacks"] for run in runs):
+        return [None] * len(runs)
+    try:
+        columns = _columns(path, [name for run in runs for name in run["attacks"]])
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"expected the records of a study in {path}, got: {reason}; run the study again") from error
+    return [_scores(path, columns, runs, run) if run["attacks"] else None for run in runs]
+
+
+def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
+    """Columns as arrays; ``label`` as numbers of the texts in ``labels``, so that each text is held once."""
+    remedy = "run the study again"
+    with pa.parquet.ParquetFile(path, read_dictionary=["label"]) as file:
+        types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+        for name in NEEDED:
+            if name not in types:
+                raise InputError(f"expected a column {name!r} in {path}, got none; {remedy}")
+        known = dict.fromkeys(name for name in (*OWN, *attacks) if name in types)
+        for name in known:
+            if name != "label" and not _counts(types[name]):
+                raise InputError(f"expected numbers in column {name!r} of {path}, got {types[name]}; {remedy}")
+        if file.metadata.num_rows * len(known) > MOST:
+            raise InputError(f"expected {path} of at most {MOST:,} numbers, got more; report fewer runs together")
+        table = file.read(list(known))
+    texts = pa.concat_arrays(table["label"].unify_dictionaries().chunks)
+    found: dict[str, Any] = {name: table[name].to_numpy() for name in known}
+    return {**found, "label": texts.indices.to_numpy(), "labels": texts.dictionary.to_pylist()}
+
+
+def _counts(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _scores(
+    path: Path, columns: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], run: Mapping[str, Any]
+) -> RunScores:
+    """The rows of one run."""
+    other = f"expected {path} to be of the results beside it"
+    labels = columns["labels"]
+    number = labels.index(run["label"]) if run["label"] in labels else -1
+    same = (columns["label"] == number) & (columns["seed"] == run["seed"])
+    asked = np.unique(columns["sparsity"][same])
+    reached = sorted(
+        r["sparsity"] for r in runs if r["attacks"] and (r["label"], r["seed"]) == (run["label"], run["seed"])
+    )
+    if len(asked) != len(reached):
+        raise InputError(
+            f"{other}, got {len(asked)} audits of {run['label']!r}, seed {run['seed']}; run the study again"
+        )
+    rows = np.flatnonzero(same & (columns["sparsity"] == asked[reached.index(run["sparsity"])]))
+    member = columns["member"][rows].astype(bool)
+    scores = {
+        name: columns[name][rows].astype(np.float64) for name in run["attacks"] if name in columns and name not in OWN
+    }
+    for name, values in scores.items():
+        audit = run["attacks"][name]
+        counts = int(member.sum()), int((~member).sum())
+        if counts != (audit["members"], audit["nonmembers"]) or np.isnan(values).any():
+            raise InputError(
+                f"{other}, got {counts} records or NaN for {name!r} on {run['label']!r}; run the study again"
+            )
+    memorization = columns["memorization"][rows].astype(np.float64) if "memorization" in columns else None
+    return RunScores(member, columns["class"][rows].astype(np.int64), memorization, scores)

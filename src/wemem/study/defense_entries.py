@@ -1,0 +1,113 @@
+"""The ``[[defenses]]`` of a study: kinds with settings or grids of them, labels, and numbers of reference models."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from wemem.defenses import Auto, Defense, make_defense
+from wemem.errors import InputError
+
+#: Keys of an entry that are no settings of its defense.
+OWN_KEYS = ("kind", "label", "references", "grid")
+#: Settings of one grid; each is a whole pruning per seed.
+MOST_SETTINGS = 256
+
+
+@dataclass(frozen=True)
+class DefenseEntry:
+    """One entry of ``[[defenses]]``.
+
+    Args:
+        kind: as the study has it.
+        label: unique in the study.
+        candidates: the defense; where the entry has a grid, one for each of its settings.
+        references: reference models of this arm; the study's number if None.
+        table: the entry as plain values, defaults spelled out, that gives the same entry again.
+    """
+
+    kind: str
+    label: str
+    candidates: tuple[Defense, ...]
+    references: int | None
+    table: Mapping[str, Any]
+
+
+def read_entries(entries: object) -> list[DefenseEntry]:
+    """The entries of a study, labelled by kind, and by settings too where the kind occurs more than once.
+
+    Raises:
+        InputError: an entry without a kind, a setting its defense refuses, a grid that cannot be, a grid of budgets, or
+            labels that would share a file.
+
+    >>> [entry] = read_entries([{"kind": "ppb", "grid": {"alpha": [1, 2]}}])
+    >>> entry.label, [defense.alpha for defense in entry.candidates]
+    ('ppb', [1.0, 2.0])
+    """
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise InputError(f"expected defenses to be a list, got {entries!r}")
+    tables = [{"kind": entry} if isinstance(entry, str) else entry for entry in entries]
+    kinds = [entry.get("kind") if isinstance(entry, Mapping) else None for entry in tables]
+    made: list[DefenseEntry] = []
+    for entry, kind in zip(tables, kinds, strict=True):
+        if not isinstance(kind, str):
+            raise InputError(f"expected every defense to have a kind, got {entry!r}")
+        settings = {key: value for key, value in entry.items() if key not in OWN_KEYS}
+        spelled = " ".join([kind, *(f"{key}={value}" for key, value in settings.items())])
+        label = str(entry.get("label", kind if kinds.count(kind) == 1 else spelled))
+        if file_name(label) in {"dense", *(file_name(other.label) for other in made)}:
+            raise InputError(
+                f"expected defenses with different labels, and none called dense, got {label!r}; give each a label"
+            )
+        made.append(_entry(kind, label, settings, entry.get("grid"), _references(label, entry.get("references"))))
+    return made
+
+
+def _entry(kind: str, label: str, settings: dict[str, Any], grid: object, references: int | None) -> DefenseEntry:
+    own = {"label": label, "kind": kind, **({} if references is None else {"references": references})}
+    if grid is None:
+        defense = make_defense(kind, settings)
+        return DefenseEntry(kind, label, (defense,), references, {**own, **defense.settings})
+    axes = _axes(label, settings, grid)
+    candidates = tuple(make_defense(kind, {**settings, **point}) for point in axes)
+    if any(isinstance(one, Auto) for one in candidates):
+        raise InputError(
+            f"expected a grid of settings, got one of budgets for {label!r}; each budget finds settings by itself, so "
+            "give each an entry and a label of its own"
+        )
+    if any(one in candidates[:i] for i, one in enumerate(candidates)):
+        raise InputError(f"expected different settings in the grid of {label!r}, got one twice; name each value once")
+    return DefenseEntry(kind, label, candidates, references, {**own, **settings, "grid": grid})
+
+
+def _axes(label: str, settings: Mapping[str, Any], grid: object) -> list[dict[str, Any]]:
+    """Every point of a grid, the last key running fastest."""
+    if not isinstance(grid, Mapping) or not grid:
+        raise InputError(f"expected the grid of {label!r} to be a table such as {{alpha = [1, 2]}}, got {grid!r}")
+    for key, values in grid.items():
+        if key in settings:
+            raise InputError(f"expected {key!r} of {label!r} as a setting or in its grid, got both; leave one out")
+        if not isinstance(values, list | tuple) or not values:
+            raise InputError(f"expected {key!r} in the grid of {label!r} to be a list of values, got {values!r}")
+    if (count := math.prod(len(values) for values in grid.values())) > MOST_SETTINGS:
+        raise InputError(
+            f"expected at most {MOST_SETTINGS} settings in the grid of {label!r}, got {count}; thin it out"
+        )
+    return [dict(zip(grid, point, strict=True)) for point in product(*grid.values())]
+
+
+def _references(label: str, given: object) -> int | None:
+    if given is None or (isinstance(given, int) and not isinstance(given, bool)):
+        return given
+    raise InputError(f"expected references of {label!r} to be a whole number, got {given!r}")
+
+
+def file_name(label: str) -> str:
+    """A label as the beginning of a file's name, the same on every system.
+
+    >>> file_name("rsw width=0.5")
+    'rsw_width=0.5'
+    """
+    return re.sub(r"[^A-Za-z0-9=+.-]+", "_", label).strip(".") or "model"

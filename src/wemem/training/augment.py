@@ -1,0 +1,69 @@
+"""Random views of training images: shifted, mirrored, partly covered.
+
+Pad and crop, and the horizontal flip, as He et al. (CVPR 2016) train on CIFAR: 4 pixels of 32, here an eighth of the
+image's height; cutout (DeVries, Taylor, 2017): a square of half the height around a random centre, cut at the edges.
+What is padded or covered is 0, which in normalized images is the channel's mean.
+
+A view is a pure function of (image, key, position in the batch): the same in every backend, whoever trains beside, and
+however a batch is padded.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from wemem.randomness import generator
+
+Augmentation = Literal["none", "flip", "crop_flip", "crop_flip_cutout"]
+
+
+def augment(x: Float[Tensor, "S B C H W"], kind: Augmentation, keys: Sequence[int]) -> Float[Tensor, "S B C H W"]:
+    """A random view of every image.
+
+    Args:
+        x: images of S members.
+        kind: which of the changes are made.
+        keys: one per member; another one for each of its steps.
+    """
+    if kind == "none":
+        return x
+    members, batch, channels, height, width = x.shape
+    # rows of five draws an image, so that an image's draws do not depend on how many follow it
+    drawn = [generator(key, "augment").random((batch, 5), np.float32) for key in keys]
+    flip, down, right, centre_y, centre_x = torch.from_numpy(np.concatenate(drawn)).T
+    images = x.reshape(members * batch, channels, height, width)
+    images = _moved(images, flip < 0.5, *((down, right) if kind != "flip" else (None, None)))
+    if kind == "crop_flip_cutout":
+        images = _covered(images, (centre_y * height).long(), (centre_x * width).long())
+    return images.view(members, batch, channels, height, width)
+
+
+def _moved(
+    x: Float[Tensor, "N C H W"], flip: Tensor, down: Float[Tensor, " N"] | None, right: Float[Tensor, " N"] | None
+) -> Float[Tensor, "N C H W"]:
+    """Mirrored where ``flip``, and shifted by up to an eighth if ``down`` and ``right`` say in 0..1 how far."""
+    count, channels, height, width = x.shape
+    rows = torch.arange(height).expand(count, height)
+    columns = torch.where(flip[:, None], torch.arange(width - 1, -1, -1), torch.arange(width))
+    if down is not None and right is not None:
+        margin = max(1, height // 8)
+        x = pad(x, (margin, margin, margin, margin))
+        rows = rows + (down * (2 * margin + 1)).long()[:, None]
+        columns = columns + (right * (2 * margin + 1)).long()[:, None]
+    image, channel = torch.arange(count), torch.arange(channels)
+    return x[image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _covered(x: Float[Tensor, "N C H W"], y: Tensor, x0: Tensor) -> Float[Tensor, "N C H W"]:
+    """Without the square of half the height around ``(y, x0)``."""
+    half = max(1, x.shape[2] // 4)
+    inside = [
+        (torch.arange(size) >= centre[:, None] - half) & (torch.arange(size) < centre[:, None] + half)
+        for size, centre in ((x.shape[2], y), (x.shape[3], x0))
+    ]
+    return x.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.0)

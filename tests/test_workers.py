@@ -1,0 +1,182 @@
+"""A study in several processes: the same results, nothing computed twice, and an end to all of them when one fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small_study import as_toml, table, without_times, write_data
+from test_cli import refused, stored_entries
+from test_resume import same_files
+from wemem.defenses import Undefended
+from wemem.errors import InputError
+from wemem.study.config import StudyConfig, parse_study
+from wemem.study.progress import Silent
+from wemem.study.study import run_into
+from wemem.study.tasks import Task, selection_tasks, study_tasks
+from wemem.study.workers import compute_side_by_side
+
+OWN = """
+import os, signal
+from dataclasses import dataclass
+from wemem import Defense
+
+@dataclass(frozen=True)
+class Deadly(Defense):
+    name = "deadly"
+    def loss(self, batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+#: Shells start what runs in the background deaf to Ctrl-C; this one hears it all the same.
+LISTENING = [
+    sys.executable, "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wemem.cli import main; main()",
+]  # fmt: skip
+SMALL: dict[str, Any] = {
+    "training": {"epochs": 1, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
+    "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 4}, "scores": {"models": 6},
+}  # fmt: skip
+
+
+class Stages(Silent):
+    """The stages of each process, and which of them were computed."""
+
+    def __init__(self):
+        self.running: dict[int, str] = {}
+        self.computed: list[str] = []
+        self.planned: list[float] = []
+        self.number = 0
+
+    def plan(self, work: float) -> None:
+        self.planned.append(work)
+
+    def worker(self, number: int, workers: int) -> "Stages":
+        one = Stages()
+        one.running, one.computed, one.number = self.running, self.computed, number
+        return one
+
+    def begin(self, stage: str, work: float) -> None:
+        assert self.number not in self.running
+        self.running[self.number] = stage
+
+    def end(self, *, stored: bool) -> None:
+        stage = self.running.pop(self.number)
+        self.computed += [] if stored else [stage]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of a user's own parts in the working directory, which no worker has seen yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_in_workers", raising=False)
+    (tmp_path / "own_in_workers.py").write_text(OWN)
+    return tmp_path
+
+
+def test_two_jobs_give_what_one_gives_and_compute_nothing_twice(own):
+    oosd = {"kind": "oosd", "teachers": 2, "held_out": 1, "grid": {"hard": [1.0, 0.0]}}
+    config = parse_study(
+        table(
+            write_data(own), **SMALL, non_adaptive=True, leave_one_out=True,
+            attacks=["confidence", "pruning_trajectory", "lira"],
+            defenses=["undefended", oosd, {**oosd, "label": "b", "temperature": 2}, {"kind": "swmr", "references": 6}],
+        )
+    )  # fmt: skip
+    heard = Stages()
+    side_by_side = run_into(config, own / "two/out", None, heard, jobs=2)
+    assert heard.running == {}
+    assert len(set(heard.computed)) == len(heard.computed) > 40
+    assert len(heard.planned) == 1
+    alone = run_into(config, own / "one/out")
+    assert without_times(side_by_side) == without_times(alone)
+    same_files(own / "two/out", own / "one/out")
+
+
+def test_what_a_worker_refuses_is_one_line_and_exit_code_two(own, capsys, monkeypatch):
+    study = own / "study.toml"
+    study.write_text(as_toml(table(write_data(own), **SMALL, attacks=["confidence"], defenses=["undefended"])))
+    diverging = ["--set", "training.learning_rate=1e30", "--set", "training.optimizer=sgd"]
+    line = refused(["run", str(study), "--out", "out", "--jobs", "2", *diverging], capsys, monkeypatch)
+    assert "training diverged" in line
+    assert "jobs must be at least 1" in refused(["run", str(study), "--out", "o", "--jobs", "0"], capsys, monkeypatch)
+    assert not (own / "out").exists()
+
+
+def test_a_worker_that_is_killed_is_told_of_and_what_was_finished_stays(own):
+    config = parse_study(table(write_data(own), **SMALL, attacks=["confidence"], defenses=["own_in_workers:Deadly"]))
+    with pytest.raises(InputError, match=r"killed by SIGKILL in the stage 'prune under own_in_workers:Deadly'.*--jobs"):
+        compute_side_by_side(config, config.data.load(), own / ".store", Silent(), jobs=1)
+    assert stored_entries(own / ".store") > 0
+
+
+def test_ctrl_c_ends_all_processes_and_the_next_run_goes_on(own):
+    study = own / "study.toml"
+    long = {**SMALL, "finetune": {"epochs": 2000, "patience": 2000, "batch_size": 8}}
+    study.write_text(as_toml(table(write_data(own), **long, attacks=["lira"], defenses=["undefended", "rsw"])))
+    process = subprocess.Popen(
+        [*LISTENING, "run", str(study), "--out", "out", "--jobs", "2"], cwd=own, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not stored_entries(own / ".store"):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    ended = time.monotonic()
+    assert errors.splitlines() == ["wemem: stopped; the same command goes on from here"]
+    assert process.returncode == 130
+    while (waited := time.monotonic() - ended) < 30:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    assert waited < 30
+
+
+def test_a_study_that_no_table_gives_cannot_be_handed_to_workers(own):
+    config = parse_study(table(write_data(own), **SMALL))
+    bare = StudyConfig(config.data, config.model, {"undefended": Undefended()}, config.attacks)
+    with pytest.raises(InputError, match="that a table gives"):
+        compute_side_by_side(bare, config.data.load(), own / ".store", Silent(), jobs=1)
+
+
+def ends_before(tasks: list[Task], one: Task, other: Task) -> bool:
+    """Whether one task is done when another starts, whatever the number of workers."""
+    return one in other.after or any(ends_before(tasks, one, middle) for middle in other.after)
+
+
+def test_what_several_tasks_need_is_done_before_them_all():
+    oosd = {"kind": "oosd", "teachers": 3, "held_out": 1}
+    study = {
+        "data": {"source": "digits"}, "seeds": [0, 1], "attacks": ["lira"],
+        "defenses": ["undefended", "swmr", oosd, *({**oosd, "label": str(hard), "hard": hard} for hard in (0.2, 0.4))],
+    }  # fmt: skip
+    tasks = study_tasks(parse_study(study))
+    assert len(set(tasks)) == len(tasks)
+    arms = {task.place: task for task in tasks if task.what == "arm" and task.seed == 1}
+    shared = {task.what: task for task in tasks if task.seed == 1 and not task.after}
+    assert shared.keys() == {"dense", "defender", "adversary", "references"}
+    assert shared["adversary"] in arms[1].after
+    assert shared["adversary"] not in arms[0].after
+    assert all(shared[what] in arm.after for arm in arms.values() for what in ("dense", "defender", "references"))
+    assert ends_before(tasks, arms[2], arms[3])
+    assert ends_before(tasks, arms[2], arms[4])
+    assert not ends_before(tasks, arms[0], arms[2])
+
+
+def test_settings_of_a_grid_that_share_teachers_are_tried_one_after_another():
+    grids = [
+        {"kind": "oosd", "grid": {"held_out": [1, 3], "hard": [0.0, 0.2]}},
+        {"kind": "ppb", "grid": {"alpha": [1, 2]}},
+    ]
+    tasks = selection_tasks(parse_study({"data": {"source": "digits"}, "attacks": ["confidence"], "defenses": grids}))
+    assert [task.what for task in tasks] == ["dense", *["alone"] * 7]
+    alone = tasks[1:]
+    assert [[other.place for other in task.after if other.what == "alone"] for task in alone] == [
+        [], [], [1], [], [3], [], [],
+    ]  # fmt: skip
