@@ -44,9 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(folder: Path) -> dict[str, Any]:
     defenses = [
-        "undefended", {"kind": "oosd", "teachers": 2, "held_out": 1, "references": 6}, {"kind": "dpsgd", "noise": 1.0},
+        "undefended", {"kind": "oosd", "teachers": 2, "held_out": 1, "references": 18}, {"kind": "dpsgd", "noise": 1.0},
     ]  # fmt: skip
-    return table(write_data(folder), **SMALL, attacks=["confidence", "lira"], defenses=defenses)
+    small = {**SMALL, "split": {"shadows": 1, "references": 16}}
+    return table(write_data(folder), **small, attacks=["confidence", "lira"], defenses=defenses)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_confidence_along_the_rounds_is_that_of_train_against_audited_records(to
 
 def test_an_arm_is_attacked_by_as_many_reference_models_as_it_names_and_the_dense_model_by_the_most(told):
     used = {label: run["attacks"]["lira"]["reference_models"] for label, run in by_label(told).items()}
-    assert used == {"dense": 6, "undefended": 4, "oosd": 6, "dpsgd": 4}
+    assert used == {"dense": 18, "undefended": 16, "oosd": 18, "dpsgd": 16}
     assert {label: run["certificate"]["models"] for label, run in by_label(told).items()} == {
         label: 1 + count for label, count in used.items()
     }
@@ -99,7 +100,7 @@ def test_an_arm_is_attacked_by_as_many_reference_models_as_it_names_and_the_dens
 
 def test_more_references_of_one_arm_leave_all_that_the_others_stored(study, told, folder):
     heard = Begun()
-    more = study | {"defenses": [study["defenses"][0], {"kind": "ppb", "references": 8}, study["defenses"][2]]}
+    more = study | {"defenses": [study["defenses"][0], {"kind": "ppb", "references": 20}, study["defenses"][2]]}
     again = run_into(parse_study(more), folder / "more", folder / ".store", heard)
     first, second = by_label(without_times(told)), by_label(without_times(again))
     assert all(first[label] == second[label] for label in ("undefended", "dpsgd"))
