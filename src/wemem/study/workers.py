@@ -231,6 +231,7 @@ class _Reporting(Silent):
 def serve(connection: Connection, root: str, threads: int) -> None:
     """What a worker does from its beginning to its end: tasks as they come, until nobody listens any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all processes; the first of them ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     reporting = _Reporting(connection)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -242,6 +243,13 @@ def serve(connection: Connection, root: str, threads: int) -> None:
             raise
         except Exception:
             reporting.tell("broken", traceback.format_exc())
+
+
+def _end_with_parent() -> None:
+    """However the process ends that started this one: nobody waits for what this one would compute."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None:
