@@ -64,18 +64,30 @@ def compare(
     store: StoreFolder = None,
 ) -> None:
     """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
-    from wemem.render.csv_tables import write_runs_csv
+    from wemem.render.report import write_report
     from wemem.render.verdict import leaders, sentences
     from wemem.study.study import read_study
 
     config = read_study(study, _settings(set_, non_adaptive), data=data)
     console = Console()
     results = _run_and_print(console, config, out, store)
-    write_runs_csv(results, out / "runs.csv")
+    write_report([out], out)
     _print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
     for line in sentences(results, leaders(results)):
         _print_plainly(console, line)
-    _print_plainly(console, f"\nResults {out / 'results.json'}, every figure as a table {out / 'runs.csv'}")
+    _print_plainly(console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}")
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
+    out: Out,
+) -> None:
+    """Render the report of one study, or of several on the same data together, from what they stored."""
+    from wemem.render.report import write_report
+
+    write_report(folders, out)
+    _print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,26 @@ def write_runs_csv(results: Mapping[str, Any], path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    rows = [row for run in results["runs"] for row in _rows(run)]
-    longest: dict[str, Cell] = max(rows, key=len)
+    write_csv([row for run in results["runs"] for row in _rows(run)], path)
+
+
+def write_csv(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:
+    """Write rows, one line each, under the names of the columns that any of them has.
+
+    Args:
+        rows: at least one.
+        path: UTF-8, with a heading.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(longest)
-            writer.writerows([_inert(row.get(name)) for name in longest] for row in rows)
+            writer.writerow(names)
+            writer.writerows([_inert(row.get(name)) for name in names] for row in rows)
 
     write_atomically(path, write)
 

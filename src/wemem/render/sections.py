@@ -118,12 +118,16 @@ def times(rows: Sequence[Arm]) -> list[Value]:
 
 
 def selections(combined: Combined) -> list[Value]:
-    """How settings were chosen on dev data, where a study did."""
-    return [
-        {"folder": source.name, **source.results["selection"]}
-        for source in combined.sources
-        if source.results.get("selection")
-    ]
+    """How settings were chosen on dev data, where a study did; the floor is the accuracy that a setting must keep."""
+    found = []
+    for source in combined.sources:
+        told = source.results.get("selection")
+        if told:
+            plain = [one["dev_accuracy"] for one in told["candidates"] if one["kind"] == "undefended"]
+            drop = told["rule"].get("max_accuracy_drop")
+            floor = plain[0] - drop if plain and drop is not None else None
+            found.append({"folder": source.name, **told, "floor": floor})
+    return found
 
 
 def comparisons(results: Mapping[str, Any]) -> Value:
@@ -222,7 +226,9 @@ def _round(runs: Sequence[Run], step: Sequence[Mapping[str, Any]]) -> Value:
     }
     leaks = [one.get("confidence_auc") for one in step]
     if all(leak is not None for leak in leaks):
-        found["confidence_auc"] = asdict(over_seeds([Estimate(leak, leak, leak) for leak in leaks]))
+        told = over_seeds([Estimate(leak, leak, leak) for leak in leaks])
+        ends = (None, None) if told.low == told.high else (told.low, told.high)
+        found["confidence_auc"] = dict(zip(("value", "low", "high"), (told.value, *ends), strict=True))
     return found
 
 
