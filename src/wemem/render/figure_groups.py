@@ -16,7 +16,7 @@ Value = Mapping[str, Any]
 CLASSES = 40
 WIDE = 7.2
 #: What takes time, and how it is drawn: fine-tuning is filled, the rest hatched.
-PARTS = {"finetune_seconds": ("fine-tuning", ""), "scores_seconds": ("memorization scores", "////"), "teachers_seconds": ("teachers", "....")}
+PARTS = {"finetune_seconds": ("fine-tuning", ""), "scores_seconds": ("memorization scores", "//"), "teachers_seconds": ("teachers", "xx")}
 #: The measures of a pair and how they are named over a column.
 GAPS = {"balanced_accuracy": "Attack accuracy", "tpr_at_0.01": "TPR at 1 % FPR", "accuracy": "Test accuracy"}
 
@@ -77,6 +77,8 @@ def draw_times(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         left = 0.0
         for part, (_, hatch) in PARTS.items():
             seconds = arm.get(part, {"mean": 0.0})["mean"]
+            if not seconds:
+                continue
             colour = kinds[arm["defense"]].colour
             axes.barh(place, seconds, left=left, height=0.62, facecolor="white" if hatch else colour, edgecolor=colour, hatch=hatch, alpha=0.85)
             left += seconds

@@ -105,6 +105,8 @@ def files(name: str, figure: Figure, folder: Path) -> str:
     Raises:
         InputError: a file cannot be written.
     """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # once found, the layout holds for every format
     written = {}
     for kind in FORMATS:
         buffer = io.BytesIO()

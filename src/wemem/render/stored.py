@@ -71,21 +71,23 @@ def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScor
 
 
 def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
-    """Columns as arrays; labels and their numbers apart, so that a long text is held once."""
+    """Columns as arrays; ``label`` as numbers of the texts in ``labels``, so that each text is held once."""
     with pa.parquet.ParquetFile(path, read_dictionary=["label"]) as file:
         known = dict.fromkeys(name for name in (*OWN, *attacks) if name in file.schema_arrow.names)
         if file.metadata.num_rows * len(known) > MOST:
             raise InputError(f"expected {path} of at most {MOST:,} numbers, got more; report fewer runs together")
         table = file.read(list(known))
-    labels = table["label"].combine_chunks().unify_dictionaries() if len(table) else None
-    found: dict[str, Any] = {name: table[name].to_numpy() for name in known if name != "label"}
-    return {**found, "label": np.array([]) if labels is None else labels.to_numpy(zero_copy_only=False)}
+    texts = pa.concat_arrays(table["label"].unify_dictionaries().chunks)
+    found: dict[str, Any] = {name: table[name].to_numpy() for name in known}
+    return {**found, "label": texts.indices.to_numpy(), "labels": texts.dictionary.to_pylist()}
 
 
 def _scores(path: Path, columns: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> RunScores:
     """The rows of one run."""
     other = f"expected {path} to be of the results beside it"
-    same = (columns["label"] == run["label"]) & (columns["seed"] == run["seed"])
+    labels = columns["labels"]
+    number = labels.index(run["label"]) if run["label"] in labels else -1
+    same = (columns["label"] == number) & (columns["seed"] == run["seed"])
     asked = np.unique(columns["sparsity"][same])
     reached = sorted(r["sparsity"] for r in runs if r["attacks"] and (r["label"], r["seed"]) == (run["label"], run["seed"]))
     if len(asked) != len(reached):
