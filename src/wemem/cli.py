@@ -75,7 +75,9 @@ def compare(
     _print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
     for line in sentences(results, leaders(results)):
         _print_plainly(console, line)
-    _print_plainly(console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}")
+    _print_plainly(
+        console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}"
+    )
 
 
 @app.command()

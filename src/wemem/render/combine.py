@@ -61,7 +61,9 @@ def read_sources(folders: Sequence[Path]) -> Combined:
         InputError: no folder, one that is no study's, or different data sets.
     """
     if not folders:
-        raise InputError("expected at least one --out folder of a study, got none; give the folder that holds results.json")
+        raise InputError(
+            "expected at least one --out folder of a study, got none; give the folder that holds results.json"
+        )
     names = _short(folders)
     read = [(name, folder, read_results(folder)) for name, folder in zip(names, folders, strict=True)]
     for name, _, results in read[1:]:

@@ -1,11 +1,11 @@
 """From stored scores: how far an attack reaches at every false positive rate, and whom it finds.
 
-Rates are those of :mod:`wemem.audit.metrics`. Over several seeds values are means with Student's t interval; of one
-seed, the interval named at each function.
+Rates are those of :mod:`wemem.audit.metrics`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -19,7 +19,7 @@ from wemem.render.stored import RunScores
 MARKED = (0.001, 0.01, 0.1)
 #: Points of a curve, at most; spaced evenly in the logarithm of the number of false positives.
 POINTS = 40
-#: With fewer members than this a group's figure says little: at 30, an interval of 95 % spans up to 37 points.
+#: With fewer members than this, over all seeds, a group's share says little: at 30, its interval spans up to 37 points.
 FEW = 30
 #: The false positive rate at which groups are compared.
 GROUP_FPR = 0.01
@@ -46,10 +46,12 @@ class Group:
 
     Args:
         group: 1 to 10, or the class.
-        members, nonmembers: in it, over all seeds; deciles are of members and are held against all non-members.
-        tpr: share of its members found at the threshold that accuses at most 1 % of *all* non-members.
-        auc: of its members against the non-members of its class, or against all of them for a decile; None where a
-            side has fewer than two.
+        members, nonmembers: in it, summed over seeds; deciles are of members and are held against all non-members.
+        tpr: share of its members found at the threshold that accuses at most 1 % of *all* non-members of the run, of
+            all seeds together, with Clopper and Pearson's interval. The thresholds are taken as given: groups of one
+            arm share them, so that the interval is for comparing these, not one arm with another.
+        auc: of its members against the non-members of its class, or against all of them for a decile, as a mean over
+            seeds; None where a side has fewer than two.
     """
 
     group: int
@@ -62,8 +64,9 @@ class Group:
 def roc_points(runs: Sequence[RunScores], attack: str) -> list[CurvePoint]:
     """TPR at false positive rates from ``1 / n`` on, n being the non-members of the run that has fewest.
 
-    Of one seed the pointwise interval is :func:`~wemem.audit.intervals.tpr_at_fpr`, which knows that the threshold was
-    estimated too. Where all seeds agree it reaches from the lowest to the highest end of theirs.
+    Over several seeds a mean with Student's t interval, point by point; where all of them agree it reaches from the
+    lowest to the highest end of theirs. Of one seed the interval is :func:`~wemem.audit.intervals.tpr_at_fpr`, which
+    knows that the threshold was estimated too.
     """
     pairs = [(run.members(attack), run.nonmembers(attack)) for run in runs]
     n = min(len(others) for _, others in pairs)
@@ -82,8 +85,7 @@ def by_decile(runs: Sequence[RunScores], attack: str) -> list[Group]:
     """Members by the defender's memorization score, from the tenth that is memorized least to the one most.
 
     In each run its members are ordered by score, those of equal score as they are stored; the one at place r of m,
-    counted from 0, is in decile ``floor(10 r / m) + 1``. Members without a score are left out. Of one seed the
-    interval of the TPR is Clopper and Pearson's over the members of the decile, the threshold taken as given.
+    counted from 0, is in decile ``floor(10 r / m) + 1``. Members without a score are left out.
 
     Returns:
         Ten groups, or none where a run has no scores for ten members.
@@ -92,13 +94,19 @@ def by_decile(runs: Sequence[RunScores], attack: str) -> list[Group]:
     if any(part is None for part in parts):
         return []
     return [
-        _group(d + 1, runs, attack, [part == d for part in parts if part is not None], [np.ones(len(r.nonmembers(attack)), bool) for r in runs])
+        _group(
+            d + 1,
+            runs,
+            attack,
+            [part == d for part in parts if part is not None],
+            [np.ones(len(r.nonmembers(attack)), bool) for r in runs],
+        )
         for d in range(10)
     ]
 
 
 def by_class(runs: Sequence[RunScores], attack: str) -> list[Group]:
-    """Members by class; classes without a member in some run are left out. Intervals as of :func:`by_decile`."""
+    """Members by class; classes without a member in some run are left out."""
     classes = sorted(set.intersection(*(set(run.classes[run.member].tolist()) for run in runs)))
     return [
         _group(
@@ -107,6 +115,11 @@ def by_class(runs: Sequence[RunScores], attack: str) -> list[Group]:
         )
         for c in classes
     ]  # fmt: skip
+
+
+def at_rate(points: Sequence[Mapping[str, Any]], fpr: float) -> Mapping[str, Any] | None:
+    """The point of a curve that stands for a rate: that of the largest one not above it; None below ``1 / n``."""
+    return max((point for point in points if point["fpr"] <= fpr), key=lambda point: point["fpr"], default=None)
 
 
 def _false_positives(n: int) -> list[int]:
@@ -135,15 +148,14 @@ def _group(
     name: int, runs: Sequence[RunScores], attack: str,
     chosen: Sequence[Bool[np.ndarray, " m"]], against: Sequence[Bool[np.ndarray, " k"]],
 ) -> Group:  # fmt: skip
-    rates, areas = [], []
+    found, areas = 0, []
     for run, mine, other in zip(runs, chosen, against, strict=True):
         members, nonmembers = run.members(attack)[mine], run.nonmembers(attack)
-        rate = true_positive_rate(members, nonmembers, GROUP_FPR)
-        rates.append(proportion(round(rate * len(members)), len(members)))
+        found += round(true_positive_rate(members, nonmembers, GROUP_FPR) * len(members))
         if min(len(members), int(other.sum())) >= 2:
             areas.append(auc_interval(members, nonmembers[other]))
-    area = over_seeds(areas) if len(areas) == len(runs) else None
-    return Group(name, int(sum(m.sum() for m in chosen)), int(sum(o.sum() for o in against)), over_seeds(rates), area)
+    m, k = (int(sum(part.sum() for part in parts)) for parts in (chosen, against))
+    return Group(name, m, k, proportion(found, m), over_seeds(areas) if len(areas) == len(runs) else None)
 
 
 def front(accuracy: Sequence[float], leakage: Sequence[float]) -> list[int]:

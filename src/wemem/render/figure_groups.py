@@ -16,7 +16,11 @@ Value = Mapping[str, Any]
 CLASSES = 40
 WIDE = 7.2
 #: What takes time, and how it is drawn: fine-tuning is filled, the rest hatched.
-PARTS = {"finetune_seconds": ("fine-tuning", ""), "scores_seconds": ("memorization scores", "//"), "teachers_seconds": ("teachers", "xx")}
+PARTS = {
+    "finetune_seconds": ("fine-tuning", ""),
+    "scores_seconds": ("memorization scores", "//"),
+    "teachers_seconds": ("teachers", "xx"),
+}
 #: The measures of a pair and how they are named over a column.
 GAPS = {"balanced_accuracy": "Attack accuracy", "tpr_at_0.01": "TPR at 1 % FPR", "accuracy": "Test accuracy"}
 
@@ -30,10 +34,14 @@ def draw_deciles(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         if plain is not None and arm is not plain:
             axes.plot(*_values(plain["groups"]), color=GREY, linewidth=1, linestyle=(0, (4, 2)))
         x, y = _values(arm["groups"])
-        axes.errorbar(x, y, yerr=_reach(arm["groups"]), color=mark.colour, marker=mark.marker, markersize=4, elinewidth=0.9)
+        axes.errorbar(
+            x, y, yerr=_reach(arm["groups"]), color=mark.colour, marker=mark.marker, markersize=4, elinewidth=0.9
+        )
         axes.axhline(1, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
         axes.annotate(f"{y[-1]:.0f}", (10, y[-1]), (6, 0), textcoords="offset points", va="center", fontsize=7.5)
-        axes.annotate(f"{y[0]:.0f}", (1, y[0]), (-6, 0), textcoords="offset points", va="center", ha="right", fontsize=7.5)
+        axes.annotate(
+            f"{y[0]:.0f}", (1, y[0]), (-6, 0), textcoords="offset points", va="center", ha="right", fontsize=7.5
+        )
         axes.set_title(short(arm["label"]))
         axes.set(xticks=[1, 4, 7, 10], xlim=(-0.6, 11.6))
         axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -64,7 +72,9 @@ def draw_classes(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
     axes.set_xticks(range(len(order)), [str(name) for name in order], fontsize=7)
     axes.set(xlabel="Class, by how much of it is found", ylabel="Found at 1 % FPR (%)", xlim=(-0.8, len(order) - 0.2))
     axes.grid(visible=False, axis="x")
-    handles = [Line2D([], [], color=kinds[a["defense"]].colour, marker=kinds[a["defense"]].marker, markersize=5) for a in arms]
+    handles = [
+        Line2D([], [], color=kinds[a["defense"]].colour, marker=kinds[a["defense"]].marker, markersize=5) for a in arms
+    ]
     axes.legend(handles, [f" {short(arm['label'])}" for arm in arms], loc="upper right", ncols=len(arms))
     return figure
 
@@ -80,22 +90,37 @@ def draw_times(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
             if not seconds:
                 continue
             colour = kinds[arm["defense"]].colour
-            axes.barh(place, seconds, left=left, height=0.62, facecolor="white" if hatch else colour, edgecolor=colour, hatch=hatch, alpha=0.85)
+            axes.barh(
+                place,
+                seconds,
+                left=left,
+                height=0.62,
+                facecolor="white" if hatch else colour,
+                edgecolor=colour,
+                hatch=hatch,
+                alpha=0.85,
+            )
             left += seconds
         whole = arm["finetune_seconds"]
         axes.plot([whole["least"], whole["most"]], [place, place], color=INK, linewidth=1)
         more = arm.get("defense_overhead_seconds")
-        told = f"{whole['mean']:.1f} s" + ("" if more is None or arm["defense"] == "undefended" else f"  ({more['mean']:+.1f})")
+        told = f"{whole['mean']:.1f} s" + (
+            "" if more is None or arm["defense"] == "undefended" else f"  ({more['mean']:+.1f})"
+        )
         axes.annotate(told, (left, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
     axes.set_yticks(range(len(arms)), [short(arm["label"]) for arm in arms])
     axes.invert_yaxis()
     axes.margins(x=0.16)
     axes.set(xlabel="Seconds a run", xlim=(0, None))
     axes.grid(visible=False, axis="y")
-    used = [(words, hatch) for part, (words, hatch) in PARTS.items() if any(arm.get(part, {"mean": 0})["mean"] for arm in arms)]
+    used = [
+        (words, hatch)
+        for part, (words, hatch) in PARTS.items()
+        if any(arm.get(part, {"mean": 0})["mean"] for arm in arms)
+    ]
     if len(used) > 1:
         patches = [Patch(facecolor="white" if hatch else GREY, edgecolor=GREY, hatch=hatch) for _, hatch in used]
-        axes.legend(patches, [words for words, _ in used], loc="lower right")
+        axes.legend(patches, [words for words, _ in used], loc="lower left", bbox_to_anchor=(0, 1), ncols=len(used))
     return figure
 
 
@@ -106,15 +131,18 @@ def draw_selection(chosen: Value, kinds: Mapping[str, Mark]) -> Figure:
     own = {**{kind: Mark(GREY, "o", "-") for kind in {c["kind"] for c in chosen["candidates"]}}, **kinds}
     for one in sorted(chosen["candidates"], key=lambda c: c["chosen"]):
         mark = own[one["kind"]]
+        fill, strength = (mark.colour, 1.0) if one["chosen"] else ("white", 0.75)
         axes.plot(
             [100 * one["dev_accuracy"]], [100 * one["dev_auc"]], mark.marker, markersize=7, markeredgecolor=mark.colour,
-            markerfacecolor=mark.colour if one["chosen"] else "white", markeredgewidth=1.3, alpha=1 if one["chosen"] else 0.75,
+            markerfacecolor=fill, markeredgewidth=1.3, alpha=strength,
         )  # fmt: skip
     if chosen["floor"] is not None:
         axes.axvline(100 * chosen["floor"], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)))
     axes.set(xlabel="Accuracy on dev data (%)", ylabel="AUC of the attack on dev data (%)")
     axes.margins(0.08)
-    named = [(100 * c["dev_accuracy"], 100 * c["dev_auc"], short(c["label"])) for c in chosen["candidates"] if c["chosen"]]
+    named = [
+        (100 * c["dev_accuracy"], 100 * c["dev_auc"], short(c["label"])) for c in chosen["candidates"] if c["chosen"]
+    ]
     place_labels(axes, named)
     return figure
 
@@ -131,8 +159,12 @@ def draw_pairs(pairs: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
                 continue
             strong = gap["shown"]
             if gap["low"] is not None:
-                column.plot([100 * gap["low"], 100 * gap["high"]], [place, place], color=INK, linewidth=1.6 if strong else 0.8)
-            column.plot([100 * gap["value"]], [place], "o", color=INK, markersize=5, markerfacecolor=INK if strong else "white")
+                column.plot(
+                    [100 * gap["low"], 100 * gap["high"]], [place, place], color=INK, linewidth=1.6 if strong else 0.8
+                )
+            column.plot(
+                [100 * gap["value"]], [place], "o", color=INK, markersize=5, markerfacecolor=INK if strong else "white"
+            )
         column.set_title(words)
         column.grid(visible=False, axis="y")
         column.xaxis.set_major_locator(MaxNLocator(4))

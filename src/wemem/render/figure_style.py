@@ -10,21 +10,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from wemem.render.wording import printable
 from wemem.study.results import write_atomically
 
+Dash = Literal["-"] | tuple[float, tuple[float, ...]]
 #: Okabe and Ito's (2008), without black, which is the undefended model's, and yellow, which vanishes on paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5C5C9E")
 MARKERS = ("o", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8", "H")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+DASHES: tuple[Dash, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 INK, GREY, FAINT = "#1a1a1a", "#767676", "#d9d9d9"
 #: Characters of a name in a figure; what is longer loses its middle, and the tables have all of it.
 NAME = 26
@@ -35,7 +37,7 @@ UNDATED: dict[str, dict[str, str | None]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana", "Geneva", "Arial", "sans-serif"],
     "font.size": 8.5, "axes.titlesize": 8.5, "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "legend.fontsize": 8, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
@@ -53,7 +55,7 @@ class Mark:
 
     colour: str
     marker: str
-    dash: str | tuple[int, tuple[float, ...]]
+    dash: Dash
 
 
 def marks(kinds: Sequence[str]) -> dict[str, Mark]:
@@ -71,7 +73,8 @@ def drawing(name: str) -> Iterator[None]:
     Names from users may have letters that the font of PNG and PDF lacks; they are drawn as boxes without a word, and
     SVG leaves them to the reader's fonts.
     """
-    with mpl.rc_context({**mpl.rcParamsDefault, **SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+    settings: dict[Any, Any] = {**mpl.rcParamsDefault, **SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
         yield
 
@@ -96,6 +99,13 @@ def grid(count: int, columns: int, width: float, row_height: float) -> tuple[Fig
     return figure, axes[:count]
 
 
+def settle(figure: Figure | SubFigure) -> None:
+    """Lay a figure out for good: for every format alike, and for what is placed by the pixel."""
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def files(name: str, figure: Figure, folder: Path) -> str:
     """Write a figure in every format; must be called within its :func:`drawing`.
 
@@ -105,15 +115,19 @@ def files(name: str, figure: Figure, folder: Path) -> str:
     Raises:
         InputError: a file cannot be written.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # once found, the layout holds for every format
+    settle(figure)
     written = {}
     for kind in FORMATS:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=UNDATED[kind])
         written[kind] = buffer.getvalue()
-        write_atomically(folder / f"{name}.{kind}", lambda part, content=written[kind]: part.write_bytes(content))
+    for kind, content in written.items():
+        _write(folder / f"{name}.{kind}", content)
     return written["svg"].decode("utf-8")
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda part: part.write_bytes(content))
 
 
 def short(name: str, most: int = NAME) -> str:
@@ -124,42 +138,39 @@ def short(name: str, most: int = NAME) -> str:
     """
     text = printable(name)
     half = most // 2
-    return text if len(text) <= most else f"{text[:half]}…{text[-(most - half - 1):]}"
+    return text if len(text) <= most else f"{text[:half]}…{text[-(most - half - 1) :]}"
 
 
-def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]], wide: Sequence[Bbox] = ()) -> list[str]:
+def place_labels(
+    axes: Axes, points: Sequence[tuple[float, float, str]], spans: Sequence[tuple[float, float, float, float]] = ()
+) -> list[str]:
     """Write each text beside its point where it covers no point and no text, with a line to it if it is further away.
 
     Args:
         axes: whose limits and layout are final.
         points: x, y and text, the most important first.
-        wide: boxes in pixels to keep free.
+        spans: intervals to keep legible too, from x, y to x, y.
 
     Returns:
         Texts for which there was no room.
     """
-    figure = axes.figure
-    assert isinstance(figure, Figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # what is placed by the pixel stays there
-    taken = [*wide, *(_around(*axes.transData.transform((x, y)), 5) for x, y, _ in points)]
+    settle(axes.figure)
+    at = [_pixels(axes, x, y) for x, y, _ in points]
+    taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in at]
+    taken += [Bbox(axes.transData.transform([span[:2], span[2:]])).padded(1) for span in spans]
     inside, left_out = axes.get_window_extent(), []
-    for x, y, text in points:
+    for (x, y, text), pixels in zip(points, at, strict=True):
         label = axes.annotate(text, (x, y), fontsize=8, annotation_clip=False, zorder=5)
-        if not _settle(label, axes.transData.transform((x, y)), taken, inside):
+        if not _settle(axes, label, pixels, taken, inside):
             label.remove()
             left_out.append(text)
     return left_out
 
 
-def _settle(label: Text, at: tuple[float, float], taken: list[Bbox], inside: Bbox) -> bool:
+def _settle(axes: Axes, label: Text, at: tuple[float, float], taken: list[Bbox], inside: Bbox) -> bool:
     """Move a label to the nearest free place; false if there is none within reach."""
-    figure = label.figure
-    assert figure is not None
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
-    size = label.get_window_extent(canvas.get_renderer())
-    pixel = figure.dpi / 72
+    size = label.get_window_extent()
+    pixel = axes.figure.dpi / 72
     for reach in (6, 10, 16, 24, 34, 46):
         for across, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):
             middle = (
@@ -168,15 +179,14 @@ def _settle(label: Text, at: tuple[float, float], taken: list[Bbox], inside: Bbo
             box = Bbox.from_bounds(middle[0] - size.width / 2, middle[1] - size.height / 2, size.width, size.height)
             clear = not any(box.overlaps(other) for other in taken)
             if clear and inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
-                _write(label, box, at, reach)
+                _move(axes, label, box, at, reach)
                 taken.append(box)
                 return True
     return False
 
 
-def _write(label: Text, box: Bbox, at: tuple[float, float], reach: float) -> None:
-    axes = label.axes
-    assert axes is not None
+def _move(axes: Axes, label: Text, box: Bbox, at: tuple[float, float], reach: float) -> None:
+    """Put a label into a box, with a line to its point unless that is near."""
     place = axes.transData.inverted().transform((box.x0, box.y0))
     label.set(position=(float(place[0]), float(place[1])), ha="left", va="bottom")
     if reach > 10:
@@ -185,5 +195,6 @@ def _write(label: Text, box: Bbox, at: tuple[float, float], reach: float) -> Non
         axes.plot(ends[:, 0], ends[:, 1], color=GREY, linewidth=0.5, zorder=1)
 
 
-def _around(x: float, y: float, reach: float) -> Bbox:
-    return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
+def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    found = axes.transData.transform((x, y))
+    return float(found[0]), float(found[1])

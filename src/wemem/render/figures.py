@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from wemem.render.exposure import at_rate
 from wemem.render.figure_groups import draw_classes, draw_deciles, draw_pairs, draw_selection, draw_times
 from wemem.render.figure_style import (
     FAINT,
     GREY,
-    INK,
     Mark,
     blank,
     drawing,
@@ -23,8 +23,7 @@ from wemem.render.figure_style import (
     place_labels,
     short,
 )
-from wemem.render.plates import Plate
-from wemem.render.table import METRICS
+from wemem.render.plates import WORDS, Plate
 
 Value = Mapping[str, Any]
 #: Settings up to which every one is named in the plane; of more, those on the front are, and a key names the kinds.
@@ -58,8 +57,7 @@ def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
     """Accuracy against leakage: settings with both intervals, fronts as stairs, chance as a line."""
     figure = blank(NARROW, 4.1)
     axes = figure.add_subplot()
-    words = METRICS[panel["measure"]][0]
-    axes.set(xlabel="Test accuracy (%)", ylabel=f"{words} of the strongest attack (%)")
+    axes.set(xlabel="Test accuracy (%)", ylabel=f"{WORDS[panel['measure']]} by the strongest attack (%)")
     axes.set_title("better: right and down", loc="right", color=GREY, fontsize=8)
     axes.axhline(100 * panel["chance"], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     pruned = [point for point in panel["points"] if point["defense"] != "dense"]
@@ -93,9 +91,11 @@ def draw_curves(curves: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         axes.fill_between(x, low, high, color=mark.colour, alpha=0.22, linewidth=0)
         axes.plot(x, y, color=mark.colour)
         axes.axvline(1, color=GREY, linewidth=0.6)
-        at = min(curve["points"], key=lambda point: abs(point["fpr"] - 0.01))
-        axes.plot([100 * at["fpr"]], [100 * at["tpr"]["value"]], mark.marker, color=mark.colour, markersize=5)
-        axes.text(0.96, 0.05, f"{100 * at['tpr']['value']:.1f} % at 1 %\n{short(curve['attack'], 20)}", ha="right", transform=axes.transAxes, fontsize=7.5)
+        told = short(curve["attack"], 20)
+        if at := at_rate(curve["points"], 0.01):
+            axes.plot([100 * at["fpr"]], [100 * at["tpr"]["value"]], mark.marker, color=mark.colour, markersize=5)
+            told = f"{100 * at['tpr']['value']:.1f} % at 1 %\n{told}"
+        axes.text(0.96, 0.05, told, ha="right", transform=axes.transAxes, fontsize=7.5)
         axes.set_title(title(curve))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(FixedLocator([0.001, 0.01, 0.1, 1, 10, 100]))
@@ -132,7 +132,9 @@ def _draw_rounds(arms: Sequence[Value], kinds: Mapping[str, Mark], measure: str,
         _, y, low, high = _columns(arm["rounds"], "round", measure)
         axes.fill_between(range(len(y)), low, high, color=mark.colour, alpha=0.22, linewidth=0)
         axes.plot(range(len(y)), y, color=mark.colour, marker=mark.marker, markersize=4)
-        axes.annotate(f"{y[-1]:.1f}", (len(y) - 1, y[-1]), (0, 6), textcoords="offset points", ha="center", fontsize=7.5)
+        axes.annotate(
+            f"{y[-1]:.1f}", (len(y) - 1, y[-1]), (0, 6), textcoords="offset points", ha="center", fontsize=7.5
+        )
         axes.set_title(title(arm))
         axes.set_xticks(range(len(y)), [f"{100 * one['sparsity']:.0f}" for one in arm["rounds"]])
         axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -172,14 +174,23 @@ def _name_settings(axes: Axes, points: Sequence[Value], kinds: Mapping[str, Mark
     shown = [(100 * p["accuracy"]["value"], 100 * p["leakage"]["value"], title(p)) for p in first]
     if not every:
         _key(axes, points, kinds)
-    if place_labels(axes, shown) and every:
+    spans = [
+        (100 * x["low"], 100 * y["value"], 100 * x["high"], 100 * y["value"]) for p in points for x, y in [_ends(p)]
+    ] + [(100 * x["value"], 100 * y["low"], 100 * x["value"], 100 * y["high"]) for p in points for x, y in [_ends(p)]]
+    if place_labels(axes, shown, spans) and every:
         _key(axes, points, kinds)
+
+
+def _ends(point: Value) -> tuple[Value, Value]:
+    return point["accuracy"], point["leakage"]
 
 
 def _key(axes: Axes, points: Sequence[Value], kinds: Mapping[str, Mark]) -> None:
     named = list(dict.fromkeys(point["defense"] for point in points))
     handles = [
-        Line2D([], [], color=kinds[k].colour, marker=kinds[k].marker, linestyle=kinds[k].dash, linewidth=1, markersize=5)
+        Line2D(
+            [], [], color=kinds[k].colour, marker=kinds[k].marker, linestyle=kinds[k].dash, linewidth=1, markersize=5
+        )
         for k in named
     ]
     axes.legend(handles, [_legible(k) for k in named], loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4)
@@ -193,10 +204,12 @@ def _legible(kind: str) -> str:
 
 def _columns(points: Sequence[Value], x: str, y: str) -> tuple[list[float], list[float], list[float], list[float]]:
     """Of points: x, value, low and high, shares in per cent."""
-    shares = [{"low": p[y]["value"], "high": p[y]["value"], **{k: v for k, v in p[y].items() if v is not None}} for p in points]
-    return (
-        [100 * p[x] for p in points], *([100 * share[end] for share in shares] for end in ("value", "low", "high")),
-    )  # fmt: skip
+    shares = [
+        {"low": p[y]["value"], "high": p[y]["value"], **{k: v for k, v in p[y].items() if v is not None}}
+        for p in points
+    ]
+    value, low, high = ([100 * share[end] for share in shares] for end in ("value", "low", "high"))
+    return [100 * p[x] for p in points], value, low, high
 
 
 DRAW: dict[str, Callable[[Any, Mapping[str, Mark]], Figure]] = {

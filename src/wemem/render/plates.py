@@ -6,10 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wemem.render.exposure import FEW
-from wemem.render.sections import FOLLOWED, Value
-from wemem.render.table import METRICS
+from wemem.render.exposure import FEW, at_rate
+from wemem.render.sections import Value
 from wemem.render.wording import per_cent, printable
+
+#: The measures of leakage in the words of the page.
+WORDS = {
+    "balanced_accuracy": "Attack accuracy",
+    "tpr_at_0.01": "Found at 1 % FPR",
+    "tpr_at_0.001": "Found at 0.1 % FPR",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,22 +51,29 @@ def plates(content: Mapping[str, Any]) -> list[Plate]:
 
 def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
     several = len({panel["sparsity"] for panel in content["plane"]}) > 1
+    tested = _least(content["headline"], "test_records")
     for panel in content["plane"]:
-        words, at = METRICS[panel["measure"]][0], per_cent(panel["sparsity"])
+        words = WORDS[panel["measure"]]
         pruned = [point for point in panel["points"] if point["defense"] != "dense"]
         least = min(pruned, key=lambda point: point["leakage"]["value"])
         ends = sorted((p for p in pruned if p["front"]), key=lambda p: p["accuracy"]["value"])
         yield Plate(
-            f"plane-{panel['measure']}" + (f"-{panel['sparsity']:g}" if several else ""),
-            "plane", "plane", panel, f"{words} against accuracy" + (f", {at} sparsity" if several else ""),
-            f"Every setting of every defense at {at} sparsity: test accuracy (per cent, "
-            f"{_least(content['headline'], 'test_records')} records a run) and {words} of the strongest attack (per cent, "
-            f"{_records(content['headline'])}), with 95 % intervals, over {_seeds(panel['points'])}. Filled: on the front of "
-            "all defenses (broad grey line), that is, no other setting is better in both; thin lines: each defense's own "
-            f"front. Fronts are of the means. Dotted: chance, {per_cent(panel['chance'])}.",
-            f"{_name(least)} leaks least, {_share(least['leakage'])} at {_share(least['accuracy'])} accuracy. The front runs "
-            f"over {_and([_name(point) for point in ends])}.",
-        )  # fmt: skip
+            name=f"plane-{panel['measure']}" + (f"-{panel['sparsity']:g}" if several else ""),
+            part="plane",
+            draw="plane",
+            data=panel,
+            title=f"{words} against test accuracy" + (f", {per_cent(panel['sparsity'])} sparsity" if several else ""),
+            caption=(
+                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words.lower()} by the strongest attack "
+                f"({_records(content['headline'])}) against accuracy on {tested} test records. Filled: on the front of "
+                "all defenses (grey stairs); thin lines: a defense's own front; both of the means. Dotted: chance, "
+                f"{per_cent(panel['chance'])}."
+            ),
+            finding=(
+                f"{_name(least)} leaks least, {_share(least['leakage'])} at {_share(least['accuracy'])} test accuracy; "
+                f"the front runs over {_and([_name(point) for point in ends])}."
+            ),
+        )
 
 
 def _curves(content: Mapping[str, Any]) -> Iterator[Plate]:
@@ -68,20 +81,38 @@ def _curves(content: Mapping[str, Any]) -> Iterator[Plate]:
     if not shown:
         return
     fewest = min(curve["nonmembers"] for curve in shown)
-    unsupported = [per_cent(fpr) for fpr in (0.01, 0.001) if fewest * fpr < 1]
-    several = any(curve["seeds"] > 1 for curve in shown)
-    at = {id(curve): min(curve["points"], key=lambda point: abs(point["fpr"] - 0.01))["tpr"] for curve in shown}
-    most, least = (pick(shown, key=lambda curve: at[id(curve)]["value"]) for pick in (max, min))
+    beyond = [per_cent(fpr) for fpr in (0.01, 0.001) if fewest * fpr < 1]
+    bands = (
+        "Student's t over seeds"
+        if any(curve["seeds"] > 1 for curve in shown)
+        else "of the records, the threshold's own error included"
+    )
     yield Plate(
-        "roc", "roc", "curves", shown, "How many are found at every false positive rate",
-        "ROC curves of each arm's strongest attack by TPR at 1 % FPR, both axes logarithmic, in per cent. Bands: pointwise 95 %, "
-        + ("Student's t over seeds" if several else "of the records, the threshold's own error included")
-        + f". {_records(shown)}, {_seeds(shown)}. Grey dashes: undefended; dotted: chance; the mark is at 1 % FPR. The curves "
-        f"begin at 1/n = {per_cent(1 / fewest)}, the smallest rate that {fewest:,} non-members can show"
-        + (f"; they say nothing of {' and '.join(unsupported)}." if unsupported else "."),
-        f"At 1 % FPR the strongest attack finds {_share(at[id(most)])} of the training records of {_name(most)}, the most, and "
-        f"{_share(at[id(least)])} of {_name(least)}, the least.",
-    )  # fmt: skip
+        name="roc",
+        part="roc",
+        draw="curves",
+        data=shown,
+        title="How many are found at every false positive rate",
+        caption=(
+            "ROC curves of each arm's strongest attack by TPR at 1 % FPR, in per cent, both axes logarithmic. Bands: "
+            f"pointwise 95 %, {bands}. {_records(shown)}, {_seeds(shown)}. Grey dashes: undefended; dotted: chance; "
+            f"the mark is at 1 % FPR. The curves begin at 1/n = {per_cent(1 / fewest)}, the smallest rate that "
+            f"{fewest:,} non-members can show" + (f"; they say nothing of {' and '.join(beyond)}." if beyond else ".")
+        ),
+        finding=_extremes_of(shown, 0.01 if fewest >= 100 else 0.1),
+    )
+
+
+def _extremes_of(curves: Sequence[Value], fpr: float) -> str:
+    """Of whom most and least are found at a rate."""
+    found = [(point["tpr"], curve) for curve in curves if (point := at_rate(curve["points"], fpr))]
+    if not found:
+        return "There are too few non-members for a curve."
+    (high, most), (low, least) = (pick(found, key=lambda one: one[0]["value"]) for pick in (max, min))
+    return (
+        f"At {per_cent(fpr)} FPR the strongest attack finds {_share(high)} of the training records of {_name(most)}, "
+        f"the most, and {_share(low)} of {_name(least)}, the least."
+    )
 
 
 def _rounds(content: Mapping[str, Any]) -> Iterator[Plate]:
@@ -92,14 +123,21 @@ def _rounds(content: Mapping[str, Any]) -> Iterator[Plate]:
         shown = [arm for arm in _shown(content, "rounds") if all(measure in one for one in arm["rounds"])]
         if not shown:
             continue
-        plain = shown[0]
-        first, last = (plain["rounds"][i][measure] for i in (0, -1))
+        first, last = (shown[0]["rounds"][i][measure] for i in (0, -1))
         yield Plate(
-            f"rounds-{measure}", "rounds", draw, shown, f"{words} along the pruning rounds",
-            f"{words} (per cent) of the victim after each round, against the sparsity reached; {_seeds(shown)}. Bands: 95 % "
-            "intervals where there are any. Grey dashes: undefended.",
-            f"{_name(plain)} goes from {_share(first)} after the first round to {_share(last)} after the last.",
-        )  # fmt: skip
+            name=f"rounds-{measure}",
+            part="rounds",
+            draw=draw,
+            data=shown,
+            title=f"{words} along the pruning rounds",
+            caption=(
+                f"{words} (per cent) after each round, against the sparsity reached; {_seeds(shown)}. Bands: 95 % "
+                "intervals where there are any. The number is that of the last round. Grey dashes: undefended."
+            ),
+            finding=(
+                f"{_name(shown[0])} goes from {_share(first)} after the first round to {_share(last)} after the last."
+            ),
+        )
 
 
 def _deciles(content: Mapping[str, Any]) -> Iterator[Plate]:
@@ -107,62 +145,98 @@ def _deciles(content: Mapping[str, Any]) -> Iterator[Plate]:
     if not shown:
         return
     members = min(group["members"] for arm in shown for group in arm["groups"])
-    arm = shown[0]
-    low, high = (arm["groups"][i]["tpr"] for i in (0, -1))
+    low, high = (shown[0]["groups"][i]["tpr"] for i in (0, -1))
     yield Plate(
-        "deciles", "groups", "deciles", shown, "Who pays: by memorization",
-        "Share of the training records found at the threshold that accuses at most 1 % of all non-members (per cent, 95 % "
-        f"intervals), by tenth of the defender's memorization score; at least {members:,} records a tenth, {_seeds(shown)}. "
-        "Numbers: the first and the last tenth. Grey dashes: undefended; dotted: chance." + _few(members),
-        f"Under {_name(arm)} the attack finds {_share(high)} of the most memorized tenth and {_share(low)} of the least.",
-    )  # fmt: skip
+        name="deciles",
+        part="groups",
+        draw="deciles",
+        data=shown,
+        title="Who pays: by memorization",
+        caption=(
+            "Share of the training records found at the threshold that accuses at most 1 % of all non-members (per "
+            "cent, 95 % intervals of the records), by tenth of the defender's memorization score; at least "
+            f"{members:,} records a tenth over {_seeds(shown)}. Numbers: the first and the last tenth. Grey dashes: "
+            f"undefended; dotted: chance.{_few(members)}"
+        ),
+        finding=(
+            f"Under {_name(shown[0])} the attack finds {_share(high)} of the most memorized tenth and {_share(low)} of "
+            "the least."
+        ),
+    )
 
 
 def _classes(content: Mapping[str, Any]) -> Iterator[Plate]:
     known = _shown(content, "classes")
-    shown = [arm for arm in known if arm["defense"] == "undefended" or arm["label"] in content["comparisons"]["leaders"]]
-    shown = (shown or known)[:3]
+    leaders = content["comparisons"]["leaders"]
+    shown = [arm for arm in known if arm["defense"] == "undefended" or arm["label"] in leaders] or known[:1]
     if not shown or not shown[0]["groups"]:
         return
     groups = shown[0]["groups"]
     most, least = (pick(groups, key=lambda group: group["tpr"]["value"]) for pick in (max, min))
-    fewest = min(group["members"] for group in groups)
+    fewest, many = (pick(group["members"] for group in groups) for pick in (min, max))
     yield Plate(
-        "classes", "groups", "classes", shown, "Who pays: by class",
-        "Share of each class's training records found at the threshold that accuses at most 1 % of all non-members (per cent, "
-        f"95 % intervals); {fewest:,} to {max(g['members'] for g in groups):,} records a class, {_seeds(shown)}. Shown: "
-        f"undefended and the defenses that leak least; of many classes, those found most and least." + _few(fewest),
-        f"Under {_name(shown[0])} class {most['group']} is found most, {_share(most['tpr'])} of its records, and class "
-        f"{least['group']} least, {_share(least['tpr'])}.",
-    )  # fmt: skip
+        name="classes",
+        part="groups",
+        draw="classes",
+        data=shown,
+        title="Who pays: by class",
+        caption=(
+            "Share of each class's training records found at the threshold that accuses at most 1 % of all "
+            f"non-members (per cent, 95 % intervals of the records); {fewest:,} to {many:,} records a class over "
+            f"{_seeds(shown)}. Shown: undefended and what leaks least; of many classes, those found most and least."
+            f"{_few(fewest)}"
+        ),
+        finding=(
+            f"Under {_name(shown[0])} class {most['group']} is found most, {_share(most['tpr'])} of its records, and "
+            f"class {least['group']} least, {_share(least['tpr'])}."
+        ),
+    )
 
 
 def _times(content: Mapping[str, Any]) -> Iterator[Plate]:
-    shown = [arm for arm in content["time"] if arm["defense"] != "dense" and arm.get("finetune_seconds", {"most": 0})["most"] > 0]
+    timed = [arm for arm in content["time"] if arm["defense"] != "dense" and "finetune_seconds" in arm]
+    shown = [arm for arm in timed if arm["finetune_seconds"]["most"] > 0]
     if not shown:
         return
     slowest, fastest = (pick(shown, key=lambda arm: arm["finetune_seconds"]["mean"]) for pick in (max, min))
     yield Plate(
-        "time", "time", "times", shown, "What each defense costs in time",
-        f"Wall-clock seconds of fine-tuning a run (mean over {_seeds(shown)}; line: from least to most), and what comes on top "
-        "once a seed: memorization scores and teachers, where a defense needs them. In brackets: fine-tuning seconds more or less "
-        "than undefended, in the same study. Times depend on the machine.",
-        f"{_name(slowest)} takes longest, {slowest['finetune_seconds']['mean']:.1f} s, and {_name(fastest)} shortest, "
-        f"{fastest['finetune_seconds']['mean']:.1f} s.",
-    )  # fmt: skip
+        name="time",
+        part="time",
+        draw="times",
+        data=shown,
+        title="What each defense costs in time",
+        caption=(
+            f"Wall-clock seconds of fine-tuning a run (mean over {_seeds(shown)}; line: from least to most), and what "
+            "comes on top once a seed: memorization scores and teachers, where a defense needs them. Beside the bar: "
+            "fine-tuning, and in brackets how much more or less than undefended in the same study. Times depend on "
+            "the machine."
+        ),
+        finding=(
+            f"{_name(slowest)} fine-tunes longest, {slowest['finetune_seconds']['mean']:.1f} s, and {_name(fastest)} "
+            f"shortest, {fastest['finetune_seconds']['mean']:.1f} s."
+        ),
+    )
 
 
 def _selections(content: Mapping[str, Any]) -> Iterator[Plate]:
+    several = len(content["selection"]) > 1
     for i, one in enumerate(content["selection"]):
-        chosen = [candidate for candidate in one["candidates"] if candidate["chosen"]]
-        floor = "" if one["floor"] is None else " Dashes: the accuracy that a setting must keep."
+        chosen = [printable(candidate["label"]) for candidate in one["candidates"] if candidate["chosen"]]
+        count = len(one["candidates"])
         yield Plate(
-            "selection" + (f"-{i + 1}" if len(content["selection"]) > 1 else ""), "selection", "selection", one,
-            "How the settings were chosen",
-            f"Accuracy and the attack's AUC on dev data (per cent) of {len(one['candidates'])} candidate settings. Filled and "
-            f"named: chosen, by one rule for every defense.{floor} Test data played no part.",
-            f"Chosen of {len(one['candidates'])} candidates: {_and([printable(c['label']) for c in chosen]) or 'none'}.",
-        )  # fmt: skip
+            name="selection" + (f"-{i + 1}" if several else ""),
+            part="selection",
+            draw="selection",
+            data=one,
+            title="How the settings were chosen",
+            caption=(
+                f"Accuracy and the attack's AUC on dev data (per cent) of {count} candidate settings. Filled and "
+                "named: chosen, by one rule for every defense."
+                + ("" if one["floor"] is None else " Dashes: the accuracy that a setting must keep.")
+                + " Test data played no part."
+            ),
+            finding=f"Chosen of {count} candidates: {_and(chosen) or 'none'}.",
+        )
 
 
 def _pairs(content: Mapping[str, Any]) -> Iterator[Plate]:
@@ -170,14 +244,23 @@ def _pairs(content: Mapping[str, Any]) -> Iterator[Plate]:
         own = [pair for pair in content["comparisons"]["pairs"] if pair["defense"] == leader]
         if not any(gap["low"] is not None for pair in own for gap in (pair["accuracy"], *pair["leakage"].values())):
             continue
-        shown = [pair for pair in own if any(gap["shown"] and gap["value"] < 0 for gap in pair["leakage"].values())]
+        less = [pair for pair in own if any(gap["shown"] and gap["value"] < 0 for gap in pair["leakage"].values())]
         yield Plate(
-            f"pairs-{i + 1}", "pairs", "pairs", own, f"{printable(leader)} against each of the others",
-            f"Differences in percentage points, paired by seed, with 95 % intervals (Student's t, {len(own[0]['seeds'])} seeds). "
-            "Left of 0: less leakage, or less accuracy. Filled and strong: the interval excludes 0.",
-            f"{printable(leader)} leaks less than {len(shown)} of {len(own)} others by at least one of the two measures, with an "
-            "interval that excludes 0.",
-        )  # fmt: skip
+            name=f"pairs-{i + 1}",
+            part="pairs",
+            draw="pairs",
+            data=own,
+            title=f"{printable(leader)} against each of the others",
+            caption=(
+                "Differences in percentage points, paired by seed, with 95 % intervals (Student's t, "
+                f"{len(own[0]['seeds'])} seeds). Left of 0: less leakage, or less accuracy. Filled and strong: the "
+                "interval excludes 0. Pairs told of above are not repeated."
+            ),
+            finding=(
+                f"{printable(leader)} leaks less than {len(less)} of {len(own)} others by at least one of the two "
+                "measures, with an interval that excludes 0."
+            ),
+        )
 
 
 def _shown(content: Mapping[str, Any], part: str) -> list[Value]:
@@ -202,7 +285,9 @@ def _least(rows: Sequence[Value], count: str) -> str:
 
 def _seeds(rows: Sequence[Value]) -> str:
     counts = sorted({row["seeds"] for row in rows})
-    return "one seed" if counts == [1] else f"{' to '.join(str(c) for c in dict.fromkeys((counts[0], counts[-1])))} seeds"
+    return (
+        "one seed" if counts == [1] else f"{' to '.join(str(c) for c in dict.fromkeys((counts[0], counts[-1])))} seeds"
+    )
 
 
 def _name(arm: Value) -> str:

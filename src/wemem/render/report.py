@@ -110,7 +110,9 @@ def _not_measured(content: Mapping[str, Any]) -> list[str]:
     if attacked and not content["roc"]:
         lines.append("No scores of single records are stored beside the results, so there are no curves and no groups.")
     if content["roc"] and not content["deciles"]:
-        lines.append("No defense of the study needs memorization scores, so none were estimated: no leakage by memorization.")
+        lines.append(
+            "No defense of the study needs memorization scores, so none were estimated: no leakage by memorization."
+        )
     if content["rounds"] and not any("confidence_auc" in one for arm in content["rounds"] for one in arm["rounds"]):
         lines.append("The leak was measured after the last pruning round, not after each.")
     if not any("peak_memory_mib" in arm for arm in content["time"]):
@@ -119,7 +121,8 @@ def _not_measured(content: Mapping[str, Any]) -> list[str]:
         lines.append("One seed: how results vary with split and training run was not measured.")
     fewest = min((row["nonmembers"] for row in content["headline"] if "nonmembers" in row), default=None)
     lines += [
-        f"{per_cent(fpr)} FPR stands for no false positive at all: {fewest:,} non-members show no rate below {per_cent(1 / fewest)}."
+        f"{per_cent(fpr)} FPR stands for no false positive at all: {fewest:,} non-members show no rate below "
+        f"{per_cent(1 / fewest)}."
         for fpr in (0.01, 0.001)
         if fewest is not None and fewest * fpr < 1
     ]

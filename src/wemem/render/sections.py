@@ -52,7 +52,11 @@ def plane(rows: Sequence[Arm]) -> list[Value]:
         pruned = [arm for arm in rows if arm.defense != "dense" and arm.attacks and arm.sparsity == sparsity]
         for metric in PLANES:
             overall = _front(pruned, metric)
-            own = [arm for kind in {a.defense for a in pruned} for arm in _front([a for a in pruned if a.defense == kind], metric)]
+            own = [
+                arm
+                for kind in {a.defense for a in pruned}
+                for arm in _front([a for a in pruned if a.defense == kind], metric)
+            ]
             points = [
                 {
                     **named(arm), "accuracy": asdict(arm.accuracy()), "leakage": _strongest(arm, metric),
@@ -147,7 +151,10 @@ def provenance(combined: Combined, rows: Sequence[Arm]) -> Value:
     """Where every number comes from."""
     return {
         "folders": [
-            {"folder": source.name, **{key: source.results[key] for key in ("study", "data", "environment", "notes", "scores")}}
+            {
+                "folder": source.name,
+                **{key: source.results[key] for key in ("study", "data", "environment", "notes", "scores")},
+            }
             for source in combined.sources
         ],
         "arms": [
@@ -224,8 +231,8 @@ def _round(runs: Sequence[Run], step: Sequence[Mapping[str, Any]]) -> Value:
         "sparsity": step[0]["sparsity"],
         "test_accuracy": asdict(over_seeds(shares)),
     }
-    leaks = [one.get("confidence_auc") for one in step]
-    if all(leak is not None for leak in leaks):
+    leaks = [one["confidence_auc"] for one in step if one.get("confidence_auc") is not None]
+    if len(leaks) == len(step):
         told = over_seeds([Estimate(leak, leak, leak) for leak in leaks])
         ends = (None, None) if told.low == told.high else (told.low, told.high)
         found["confidence_auc"] = dict(zip(("value", "low", "high"), (told.value, *ends), strict=True))
@@ -243,4 +250,9 @@ def _span(values: Sequence[float | None]) -> Value | None:
 
 def _gap(gap: Gap) -> Value:
     ends = gap.interval
-    return {"value": gap.value, "low": ends.low if ends else None, "high": ends.high if ends else None, "shown": gap.shown}
+    return {
+        "value": gap.value,
+        "low": ends.low if ends else None,
+        "high": ends.high if ends else None,
+        "shown": gap.shown,
+    }

@@ -1,4 +1,4 @@
-"""The tables of a report: the same rows for the page, where shares are per cent, and for CSV, where nothing is rounded."""
+"""The tables of a report: the same rows for the page, in per cent, and for CSV, where nothing is rounded."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,35 +57,26 @@ class Sheet:
             yield cells
 
 
-ARM = (Column("label", "Defense", "name"), Column("sparsity", "Sparsity (%)", "share"), Column("seeds", "Seeds", "count"))
+ARM = (
+    Column("label", "Defense", "name"),
+    Column("sparsity", "Sparsity (%)", "share"),
+    Column("seeds", "Seeds", "count"),
+)
 
 
 def sheets(content: Mapping[str, Any]) -> list[Sheet]:
     """Every table that a report's content has rows for."""
     found = [
-        Sheet("headline", "headline", "Every arm", _headline_columns(), [_headline(row) for row in content["headline"]]),
-        Sheet("plane", "plane", "Points and fronts", PLANE, [
-            {**point, "measure": METRICS[panel["measure"]][0], "attack": point["leakage"]["attack"],
-             "front": _yes(point["front"]), "front_of_kind": _yes(point["front_of_kind"])}
-            for panel in content["plane"] for point in panel["points"]
-        ]),
-        Sheet("roc", "roc", "Points of the curves", ROC, [{**arm, **p} for arm in content["roc"] for p in arm["points"]]),
-        Sheet("rounds", "rounds", "Round by round", ROUNDS, [
-            {**arm, **one, "round": one["round"] + 1} for arm in content["rounds"] for one in arm["rounds"]
-        ]),
-        Sheet("deciles", "groups", "By tenth of memorization", _groups("Tenth"), _members(content["deciles"])),
-        Sheet("classes", "groups", "By class", _groups("Class"), _members(content["classes"])),
+        Sheet("headline", "headline", "Every arm", HEADLINE, [_headline(row) for row in content["headline"]]),
+        Sheet("plane", "plane", "Points and fronts", PLANE, _points(content["plane"])),
+        Sheet("roc", "roc", "Points of the curves", ROC, _flat(content["roc"], "points")),
+        Sheet("rounds", "rounds", "Round by round", ROUNDS, _flat(content["rounds"], "rounds")),
+        Sheet("deciles", "groups", "By tenth of memorization", GROUPS, _flat(content["deciles"], "groups")),
+        Sheet("classes", "groups", "By class", GROUPS, _flat(content["classes"], "groups")),
         Sheet("time", "time", "Cost of a run", TIME, content["time"]),
-        Sheet("selection", "selection", "Candidates", SELECTION, [
-            {**one, "folder": part["folder"], "dev_accuracy": _exact(one["dev_accuracy"]), "dev_auc": _exact(one["dev_auc"]),
-             "seeds": len(one["seeds"]), "chosen": _yes(one["chosen"])}
-            for part in content["selection"] for one in part["candidates"]
-        ]),
-        Sheet("pairs", "pairs", "Differences", PAIRS, [
-            {**pair, "label": pair["defense"], "seeds": len(pair["seeds"]), **pair["leakage"]}
-            for pair in content["comparisons"]["pairs"]
-        ]),
-    ]  # fmt: skip
+        Sheet("selection", "selection", "Candidates", SELECTION, _candidates(content["selection"])),
+        Sheet("pairs", "pairs", "Differences", PAIRS, [_pair(one) for one in content["comparisons"]["pairs"]]),
+    ]
     return [sheet for sheet in found if sheet.rows]
 
 
@@ -122,21 +113,28 @@ PAIRS = (
 )  # fmt: skip
 
 
-def _headline_columns() -> tuple[Column, ...]:
-    measures = [
+GROUPS = (
+    *ARM, Column("attack", "Attack", "name"), Column("group", "Group", "plain"), Column("members", "Members", "count"),
+    Column("nonmembers", "Non-members", "count"), Column("tpr", "Found at 1 % FPR (%)", "share"),
+    Column("auc", "AUC (%)", "share"),
+)  # fmt: skip
+HEADLINE = (
+    *ARM,
+    Column("accuracy", "Test accuracy (%)", "share"),
+    *(
         column
         for metric, (words, _) in METRICS.items()
         for column in (Column(metric, f"{words} (%)", "share"), Column(f"{metric}_attack", "by", "name"))
-    ]
-    turns = [
+    ),
+    *(
         Column(f"in_turn_{metric}", f"{METRICS[metric][0]}, all targets in turn (%)", "share")
         for metric in ("auc", "tpr_at_0.01", "tpr_at_0.001")
-    ]
-    counts = [
-        Column("test_records", "Test records", "count"), Column("members", "Members", "count"),
-        Column("nonmembers", "Non-members", "count"), Column("targets", "Targets", "count"),
-    ]  # fmt: skip
-    return (*ARM, Column("accuracy", "Test accuracy (%)", "share"), *measures, *turns, *counts)
+    ),
+    Column("test_records", "Test records", "count"),
+    Column("members", "Members", "count"),
+    Column("nonmembers", "Non-members", "count"),
+    Column("targets", "Targets in turn", "count"),
+)
 
 
 def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,20 +143,37 @@ def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
         **row,
         **{f"{metric}_attack": row[metric]["attack"] for metric in METRICS if metric in row},
         **{f"in_turn_{metric}": told for metric, told in turns.items()},
-        "targets": max((told["targets"] for told in turns.values()), default=None),
+        **({"targets": max(told["targets"] for told in turns.values())} if turns else {}),
     }
 
 
-def _groups(group: str) -> tuple[Column, ...]:
-    return (
-        *ARM, Column("attack", "Attack", "name"), Column("group", group, "plain"), Column("members", "Members", "count"),
-        Column("nonmembers", "Non-members", "count"), Column("tpr", "Found at 1 % FPR (%)", "share"),
-        Column("auc", "AUC (%)", "share"),
-    )  # fmt: skip
+def _points(panels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            **point, "measure": METRICS[panel["measure"]][0], "attack": point["leakage"]["attack"],
+            "front": _yes(point["front"]), "front_of_kind": _yes(point["front_of_kind"]),
+        }
+        for panel in panels for point in panel["points"]
+    ]  # fmt: skip
 
 
-def _members(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{**arm, **group} for arm in arms for group in arm["groups"]]
+def _flat(arms: Sequence[Mapping[str, Any]], part: str) -> list[dict[str, Any]]:
+    """One row for each thing that each arm has several of."""
+    return [{**arm, **one} for arm in arms for one in arm[part]]
+
+
+def _candidates(selections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            **one, "folder": selection["folder"], "seeds": len(one["seeds"]), "chosen": _yes(one["chosen"]),
+            "dev_accuracy": _exact(one["dev_accuracy"]), "dev_auc": _exact(one["dev_auc"]),
+        }
+        for selection in selections for one in selection["candidates"]
+    ]  # fmt: skip
+
+
+def _pair(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {**one, "label": one["defense"], "seeds": len(one["seeds"]), **one["leakage"]}
 
 
 def _exact(value: float) -> dict[str, float | None]:

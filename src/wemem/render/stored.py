@@ -36,11 +36,11 @@ class RunScores:
 
     def members(self, attack: str) -> Float64[np.ndarray, " m"]:
         """Scores of the members."""
-        return self.scores[attack][self.member]
+        return np.asarray(self.scores[attack][self.member])
 
     def nonmembers(self, attack: str) -> Float64[np.ndarray, " k"]:
         """Scores of the non-members."""
-        return self.scores[attack][~self.member]
+        return np.asarray(self.scores[attack][~self.member])
 
 
 def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScores | None]:
@@ -82,23 +82,33 @@ def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
     return {**found, "label": texts.indices.to_numpy(), "labels": texts.dictionary.to_pylist()}
 
 
-def _scores(path: Path, columns: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> RunScores:
+def _scores(
+    path: Path, columns: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], run: Mapping[str, Any]
+) -> RunScores:
     """The rows of one run."""
     other = f"expected {path} to be of the results beside it"
     labels = columns["labels"]
     number = labels.index(run["label"]) if run["label"] in labels else -1
     same = (columns["label"] == number) & (columns["seed"] == run["seed"])
     asked = np.unique(columns["sparsity"][same])
-    reached = sorted(r["sparsity"] for r in runs if r["attacks"] and (r["label"], r["seed"]) == (run["label"], run["seed"]))
+    reached = sorted(
+        r["sparsity"] for r in runs if r["attacks"] and (r["label"], r["seed"]) == (run["label"], run["seed"])
+    )
     if len(asked) != len(reached):
-        raise InputError(f"{other}, got {len(asked)} audits of {run['label']!r}, seed {run['seed']}; run the study again")
+        raise InputError(
+            f"{other}, got {len(asked)} audits of {run['label']!r}, seed {run['seed']}; run the study again"
+        )
     rows = np.flatnonzero(same & (columns["sparsity"] == asked[reached.index(run["sparsity"])]))
     member = columns["member"][rows].astype(bool)
-    scores = {name: columns[name][rows].astype(np.float64) for name in run["attacks"] if name in columns and name not in OWN}
+    scores = {
+        name: columns[name][rows].astype(np.float64) for name in run["attacks"] if name in columns and name not in OWN
+    }
     for name, values in scores.items():
         audit = run["attacks"][name]
         counts = int(member.sum()), int((~member).sum())
         if counts != (audit["members"], audit["nonmembers"]) or np.isnan(values).any():
-            raise InputError(f"{other}, got {counts} records or NaN for {name!r} on {run['label']!r}; run the study again")
+            raise InputError(
+                f"{other}, got {counts} records or NaN for {name!r} on {run['label']!r}; run the study again"
+            )
     memorization = columns["memorization"][rows].astype(np.float64) if "memorization" in columns else None
     return RunScores(member, columns["class"][rows].astype(np.int64), memorization, scores)

@@ -261,8 +261,8 @@ def _on_cheaper(cast: _Cast, chosen: Sequence[Arm]) -> list[str]:
         if best.accuracy().value < floor and cheap:
             other = least_leaking(cheap, metric)
             lines.append(
-                f"{WORDS[metric]} {_name(other)} leaks least ({_leak(other, metric)}) of the settings that cost at most "
-                f"{100 * CHEAP:.0f} points of test accuracy; {_name(best)} costs more."
+                f"{WORDS[metric]} {_name(other)} leaks least ({_leak(other, metric)}) of the settings that cost at "
+                f"most {100 * CHEAP:.0f} points of test accuracy; {_name(best)} costs more."
             )
     return lines
 
