@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from wemem.audit.intervals import Estimate, auc_interval, proportion, tpr_at_fpr
+from wemem.audit.intervals import Estimate, auc_interval, corrected_level, proportion, tpr_at_fpr
 from wemem.audit.metrics import true_positive_rate
 from wemem.render.arms import over_seeds
 from wemem.render.stored import RunScores
@@ -33,11 +33,13 @@ class CurvePoint:
         false_positives: of the fewest non-members that a run has.
         fpr: that number as a share.
         tpr: the share of members found at it.
+        by_seed: the same of each seed.
     """
 
     false_positives: int
     fpr: float
     tpr: Estimate
+    by_seed: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,18 @@ class Group:
 def roc_points(runs: Sequence[RunScores], attack: str) -> list[CurvePoint]:
     """TPR at false positive rates from ``1 / n`` on, n being the non-members of the run that has fewest.
 
-    Over several seeds a mean with Student's t interval, point by point; where all of them agree it reaches from the
-    lowest to the highest end of theirs. Of one seed the interval is :func:`~wemem.audit.intervals.tpr_at_fpr`, which
-    knows that the threshold was estimated too.
+    Over several seeds a mean, with the mean ends of the seeds' own intervals,
+    :func:`~wemem.audit.intervals.tpr_at_fpr`, each at the level at which all of them hold at once with 95 %
+    (Bonferroni). They are of the records, the threshold's own error included, and not of another training run: for
+    that, see how far the seeds lie apart.
     """
     pairs = [(run.members(attack), run.nonmembers(attack)) for run in runs]
     n = min(len(others) for _, others in pairs)
-    points = []
+    level, points = corrected_level(0.95, len(pairs)), []
     for k in _false_positives(n):
-        values = [true_positive_rate(members, others, k / n) for members, others in pairs]
-        if len(set(values)) > 1:
-            tpr = over_seeds([Estimate(value, value, value) for value in values])
-        else:
-            tpr = over_seeds([tpr_at_fpr(members, others, k / n) for members, others in pairs])
-        points.append(CurvePoint(k, k / n, tpr))
+        each = [tpr_at_fpr(members, others, k / n, level) for members, others in pairs]
+        ends = (float(np.mean([getattr(one, end) for one in each])) for end in ("value", "low", "high"))
+        points.append(CurvePoint(k, k / n, Estimate(*ends), tuple(one.value for one in each)))
     return points
 
 

@@ -22,7 +22,12 @@ PARTS = {
     "teachers_seconds": ("teachers", "xx"),
 }
 #: The measures of a pair and how they are named over a column.
-GAPS = {"balanced_accuracy": "Attack accuracy", "tpr_at_0.01": "TPR at 1 % FPR", "accuracy": "Test accuracy"}
+GAPS = {
+    "balanced_accuracy": "Attack accuracy",
+    "tpr_at_0.01": "Found at 1 % FPR",
+    "tpr_at_0.001": "Found at 0.1 % FPR",
+    "accuracy": "Test accuracy",
+}
 
 
 def draw_deciles(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
@@ -107,7 +112,9 @@ def draw_times(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         told = f"{whole['mean']:.1f} s" + (
             "" if more is None or arm["defense"] == "undefended" else f"  ({more['mean']:+.1f})"
         )
-        axes.annotate(told, (left, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+        axes.annotate(
+            told, (max(left, whole["most"]), place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
+        )
     axes.set_yticks(range(len(arms)), [short(arm["label"]) for arm in arms])
     axes.invert_yaxis()
     axes.margins(x=0.16)
@@ -136,9 +143,8 @@ def draw_selection(chosen: Value, kinds: Mapping[str, Mark]) -> Figure:
             [100 * one["dev_accuracy"]], [100 * one["dev_auc"]], mark.marker, markersize=7, markeredgecolor=mark.colour,
             markerfacecolor=fill, markeredgewidth=1.3, alpha=strength,
         )  # fmt: skip
-    if chosen["floor"] is not None:
-        axes.axvline(100 * chosen["floor"], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)))
-    axes.set(xlabel="Accuracy on dev data (%)", ylabel="AUC of the attack on dev data (%)")
+    axes.axvline(100 * chosen["floor"], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)))
+    axes.set(xlabel="Accuracy on dev data (%)", ylabel="AUC of confidence, training against dev (%)")
     axes.margins(0.08)
     named = [
         (100 * c["dev_accuracy"], 100 * c["dev_auc"], short(c["label"])) for c in chosen["candidates"] if c["chosen"]
@@ -150,13 +156,15 @@ def draw_selection(chosen: Value, kinds: Mapping[str, Mark]) -> Figure:
 def draw_pairs(pairs: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
     """One leader less each rival, with paired intervals; an interval that excludes 0 is drawn strong."""
     figure = blank(WIDE, 0.9 + 0.25 * len(pairs))
-    axes = figure.subplots(1, len(GAPS), sharey=True)
-    for column, (measure, words) in zip(axes, GAPS.items(), strict=True):
+    told = [{**pair["leakage"], "accuracy": pair["accuracy"]} for pair in pairs]
+    measures = {measure: words for measure, words in GAPS.items() if any(measure in one for one in told)}
+    axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for column, (measure, words) in zip(axes, measures.items(), strict=True):
         column.axvline(0, color=GREY, linewidth=0.9)
-        for place, pair in enumerate(pairs):
-            gap = pair["accuracy"] if measure == "accuracy" else pair["leakage"].get(measure)
-            if gap is None:
+        for place, one in enumerate(told):
+            if measure not in one:
                 continue
+            gap = one[measure]
             strong = gap["shown"]
             if gap["low"] is not None:
                 column.plot(
@@ -169,7 +177,7 @@ def draw_pairs(pairs: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         column.grid(visible=False, axis="y")
         column.xaxis.set_major_locator(MaxNLocator(4))
     axes[0].set_yticks(range(len(pairs)), [short(pair["rival"]) for pair in pairs])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(pairs) - 0.5, -0.5)
     figure.supxlabel(f"{short(pairs[0]['defense'])} less the other (points)", fontsize=8.5)
     return figure
 

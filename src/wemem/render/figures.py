@@ -68,9 +68,8 @@ def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
             _stairs(axes, own, color=kinds[kind].colour, linestyle=kinds[kind].dash, linewidth=1.1, zorder=2)
     for point in panel["points"]:
         _setting(axes, point, kinds[point["defense"]])
-    axes.margins(0.08)
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 100 * panel["chance"] - 0.04 * (high - low)), high)
+    axes.set_xlim(window([point["accuracy"] for point in panel["points"]]))
+    axes.set_ylim(window([*(point["leakage"] for point in panel["points"]), {"value": panel["chance"]}]))
     _name_settings(axes, panel["points"], kinds)
     return figure
 
@@ -83,12 +82,14 @@ def draw_curves(curves: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
     for axes, curve in zip(panels, curves, strict=True):
         mark = kinds[curve["defense"]]
         x, y, low, high = _columns(curve["points"], "fpr", "tpr")
-        axes.set(xscale="log", yscale="log", xlim=(100 / fewest, 100), ylim=(50 / fewest, 130))
+        axes.set(xscale="log", yscale="log", xlim=(100 / fewest, 100), ylim=(100 / fewest, 130))
         axes.plot([100 / fewest, 100], [100 / fewest, 100], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
         if plain is not None and curve is not plain:
             before = _columns(plain["points"], "fpr", "tpr")
             axes.plot(before[0], before[1], color=GREY, linewidth=1, linestyle=(0, (4, 2)))
         axes.fill_between(x, low, high, color=mark.colour, alpha=0.22, linewidth=0)
+        for i in range(curve["seeds"]):
+            axes.plot(x, [100 * p["by_seed"][i] for p in curve["points"]], color=mark.colour, linewidth=0.5, alpha=0.7)
         axes.plot(x, y, color=mark.colour)
         axes.axvline(1, color=GREY, linewidth=0.6)
         told = short(curve["attack"], 20)
@@ -121,6 +122,20 @@ def title(arm: Value) -> str:
     return short(arm["label"])
 
 
+def window(estimates: Sequence[Value]) -> tuple[float, float]:
+    """Limits of an axis, in per cent: all values are in, and their intervals as far as they leave the values legible.
+
+    >>> window([{"value": 0.5, "low": 0.49, "high": 0.51}, {"value": 0.6, "low": 0.0, "high": 1.0}])
+    (43.0, 67.0)
+    """
+    values = [100 * one["value"] for one in estimates]
+    room = 0.7 * max(max(values) - min(values), 5.0)
+    ends = [100 * one[end] for one in estimates for end in ("low", "high") if one.get(end) is not None]
+    low, high = min([*values, *ends]), max([*values, *ends])
+    margin = 0.05 * (min(high, max(values) + room) - max(low, min(values) - room))
+    return max(low - margin, min(values) - room), min(high + margin, max(values) + room)
+
+
 def _draw_rounds(arms: Sequence[Value], kinds: Mapping[str, Mark], measure: str, words: str) -> Figure:
     figure, panels = grid(len(arms), 3, WIDE, 1.75)
     plain = next((arm for arm in arms if arm["defense"] == "undefended"), None)
@@ -138,7 +153,8 @@ def _draw_rounds(arms: Sequence[Value], kinds: Mapping[str, Mark], measure: str,
         axes.set_title(title(arm))
         axes.set_xticks(range(len(y)), [f"{100 * one['sparsity']:.0f}" for one in arm["rounds"]])
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.margins(x=0.08, y=0.2)
+        axes.margins(x=0.08)
+    panels[0].set_ylim(window([one[measure] for arm in arms for one in arm["rounds"]]))
     figure.supxlabel("Sparsity after each round (%)", fontsize=8.5)
     figure.supylabel(words, fontsize=8.5)
     return figure

@@ -96,6 +96,8 @@ def plain(value: object) -> Markup:
         return Markup(", ").join(Markup("{} = {}").format(name(key), plain(own)) for key, own in value.items())
     if isinstance(value, list):
         return Markup(", ").join(plain(own) for own in value)
+    if value is None or isinstance(value, bool):
+        return escape({None: "none", True: "yes", False: "no"}[value])
     return name(value)
 
 
@@ -106,6 +108,8 @@ def cell(value: Any, unit: str) -> Markup | str:
             return ""
         case "name", _:
             return name(value)
+        case "settings", _:
+            return plain(value)
         case "count", _:
             return f"{value:,}"
         case "share", Mapping():

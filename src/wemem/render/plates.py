@@ -64,10 +64,10 @@ def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
             data=panel,
             title=f"{words} against test accuracy" + (f", {per_cent(panel['sparsity'])} sparsity" if several else ""),
             caption=(
-                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words.lower()} by the strongest attack "
-                f"({_records(content['headline'])}) against accuracy on {tested} test records. Filled: on the front of "
-                "all defenses (grey stairs); thin lines: a defense's own front; both of the means. Dotted: chance, "
-                f"{per_cent(panel['chance'])}."
+                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words[0].lower()}{words[1:]} by the strongest "
+                f"attack ({_records(content['headline'])}) against accuracy on {tested} test records. Filled: on the "
+                "front of all defenses (grey stairs); thin lines: a defense's own front; both of the means. Dotted: "
+                f"chance, {per_cent(panel['chance'])}. Intervals may leave the picture; the table has their ends."
             ),
             finding=(
                 f"{_name(least)} leaks least, {_share(least['leakage'])} at {_share(least['accuracy'])} test accuracy; "
@@ -82,11 +82,7 @@ def _curves(content: Mapping[str, Any]) -> Iterator[Plate]:
         return
     fewest = min(curve["nonmembers"] for curve in shown)
     beyond = [per_cent(fpr) for fpr in (0.01, 0.001) if fewest * fpr < 1]
-    bands = (
-        "Student's t over seeds"
-        if any(curve["seeds"] > 1 for curve in shown)
-        else "of the records, the threshold's own error included"
-    )
+    lines = "; thin lines: single seeds" if any(curve["seeds"] > 1 for curve in shown) else ""
     yield Plate(
         name="roc",
         part="roc",
@@ -95,7 +91,8 @@ def _curves(content: Mapping[str, Any]) -> Iterator[Plate]:
         title="How many are found at every false positive rate",
         caption=(
             "ROC curves of each arm's strongest attack by TPR at 1 % FPR, in per cent, both axes logarithmic. Bands: "
-            f"pointwise 95 %, {bands}. {_records(shown)}, {_seeds(shown)}. Grey dashes: undefended; dotted: chance; "
+            f"pointwise 95 % intervals of the records, the threshold's own error included{lines}. {_records(shown)}, "
+            f"{_seeds(shown)}. Grey dashes: undefended; dotted: chance; "
             f"the mark is at 1 % FPR. The curves begin at 1/n = {per_cent(1 / fewest)}, the smallest rate that "
             f"{fewest:,} non-members can show" + (f"; they say nothing of {' and '.join(beyond)}." if beyond else ".")
         ),
@@ -132,7 +129,8 @@ def _rounds(content: Mapping[str, Any]) -> Iterator[Plate]:
             title=f"{words} along the pruning rounds",
             caption=(
                 f"{words} (per cent) after each round, against the sparsity reached; {_seeds(shown)}. Bands: 95 % "
-                "intervals where there are any. The number is that of the last round. Grey dashes: undefended."
+                "intervals where there are any; they may leave the picture. The number is that of the last round. Grey "
+                "dashes: undefended."
             ),
             finding=(
                 f"{_name(shown[0])} goes from {_share(first)} after the first round to {_share(last)} after the last."
@@ -208,8 +206,8 @@ def _times(content: Mapping[str, Any]) -> Iterator[Plate]:
         caption=(
             f"Wall-clock seconds of fine-tuning a run (mean over {_seeds(shown)}; line: from least to most), and what "
             "comes on top once a seed: memorization scores and teachers, where a defense needs them. Beside the bar: "
-            "fine-tuning, and in brackets how much more or less than undefended in the same study. Times depend on "
-            "the machine."
+            "fine-tuning, and in brackets how much more or less than undefended in the same study, teachers included. "
+            "Times depend on the machine."
         ),
         finding=(
             f"{_name(slowest)} fine-tunes longest, {slowest['finetune_seconds']['mean']:.1f} s, and {_name(fastest)} "
@@ -230,10 +228,10 @@ def _selections(content: Mapping[str, Any]) -> Iterator[Plate]:
             data=one,
             title="How the settings were chosen",
             caption=(
-                f"Accuracy and the attack's AUC on dev data (per cent) of {count} candidate settings. Filled and "
-                "named: chosen, by one rule for every defense."
-                + ("" if one["floor"] is None else " Dashes: the accuracy that a setting must keep.")
-                + " Test data played no part."
+                f"{count} candidate settings: accuracy on dev records, and AUC of the victim's confidence in the true "
+                "class, training against dev records (per cent, means over seeds). Filled and named: chosen, by one "
+                "rule for every defense. Dashes: the accuracy that a setting must keep. Neither attacks nor test "
+                "records played a part."
             ),
             finding=f"Chosen of {count} candidates: {_and(chosen) or 'none'}.",
         )
@@ -254,7 +252,7 @@ def _pairs(content: Mapping[str, Any]) -> Iterator[Plate]:
             caption=(
                 "Differences in percentage points, paired by seed, with 95 % intervals (Student's t, "
                 f"{len(own[0]['seeds'])} seeds). Left of 0: less leakage, or less accuracy. Filled and strong: the "
-                "interval excludes 0. Pairs told of above are not repeated."
+                "interval excludes 0." + (" Pairs told of above are not repeated." if i else "")
             ),
             finding=(
                 f"{printable(leader)} leaks less than {len(less)} of {len(own)} others by at least one of the two "

@@ -127,9 +127,8 @@ def selections(combined: Combined) -> list[Value]:
     for source in combined.sources:
         told = source.results.get("selection")
         if told:
-            plain = [one["dev_accuracy"] for one in told["candidates"] if one["kind"] == "undefended"]
-            drop = told["rule"].get("max_accuracy_drop")
-            floor = plain[0] - drop if plain and drop is not None else None
+            rule = told["rule"]
+            floor = rule["undefended_dev_accuracy"] - rule["max_accuracy_drop"]
             found.append({"folder": source.name, **told, "floor": floor})
     return found
 

@@ -1,5 +1,6 @@
 """The tables of a report: the same rows for the page, in per cent, and for CSV, where nothing is rounded."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from wemem.render.csv_tables import Cell
 from wemem.render.table import METRICS
 
 #: Of a share the page shows value and interval in per cent, of a gap points; times are seconds.
-UNITS = ("name", "text", "count", "share", "gap", "time", "plain")
+UNITS = ("name", "text", "settings", "count", "share", "gap", "time", "plain")
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ class Sheet:
         for row in self.rows:
             cells: dict[str, Cell] = {}
             for column in self.columns:
-                cell = row.get(column.key)
-                cells |= _spread(column.key, cell) if column.unit in ("share", "gap", "time") else {column.key: cell}
+                cells |= _spread(column.key, row.get(column.key))
             yield cells
 
 
@@ -102,14 +102,16 @@ TIME = (
     Column("peak_memory_mib", "Peak memory (MiB)", "time"),
 )  # fmt: skip
 SELECTION = (
-    Column("folder", "Folder", "name"), Column("label", "Candidate", "name"), Column("kind", "Defense", "name"),
+    Column("folder", "Folder", "name"), Column("label", "Defense", "name"), Column("settings", "Settings", "settings"),
     Column("seeds", "Seeds", "count"), Column("dev_accuracy", "Dev accuracy (%)", "share"),
-    Column("dev_auc", "Dev AUC (%)", "share"), Column("chosen", "Chosen", "text"),
+    Column("dev_auc", "Dev AUC (%)", "share"), Column("qualified", "Keeps the accuracy", "text"),
+    Column("chosen", "Chosen", "text"),
 )  # fmt: skip
 PAIRS = (
     Column("label", "Defense", "name"), Column("rival", "Less", "name"), Column("sparsity", "Sparsity (%)", "share"),
     Column("seeds", "Seeds", "count"), Column("balanced_accuracy", "Attack accuracy (points)", "gap"),
-    Column("tpr_at_0.01", "TPR at 1 % FPR (points)", "gap"), Column("accuracy", "Test accuracy (points)", "gap"),
+    Column("tpr_at_0.01", "TPR at 1 % FPR (points)", "gap"),
+    Column("tpr_at_0.001", "TPR at 0.1 % FPR (points)", "gap"), Column("accuracy", "Test accuracy (points)", "gap"),
 )  # fmt: skip
 
 
@@ -166,6 +168,7 @@ def _candidates(selections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return [
         {
             **one, "folder": selection["folder"], "seeds": len(one["seeds"]), "chosen": _yes(one["chosen"]),
+            "qualified": _yes(one["qualified"]),
             "dev_accuracy": _exact(one["dev_accuracy"]), "dev_auc": _exact(one["dev_auc"]),
         }
         for selection in selections for one in selection["candidates"]
@@ -191,4 +194,6 @@ def _spread(key: str, cell: Any) -> dict[str, Cell]:
             return {key: mean, f"{key}_least": least, f"{key}_most": most}
         case {"value": value, "low": low, "high": high}:
             return {key: value, f"{key}_low": low, f"{key}_high": high}
+        case Mapping():
+            return {key: json.dumps(cell, sort_keys=True)}
     return {key: cell}

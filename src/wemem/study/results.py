@@ -146,7 +146,7 @@ def _accuracies(outcome: Outcome, data: Dataset) -> dict[str, Any]:
 
 
 def per_sample_table(outcomes: Sequence[Outcome], data: Dataset) -> pa.Table:
-    """One row per outcome and audited record: truth, memorization score, attack scores and probabilities, risk rank."""
+    """One row per outcome and audited record: truth, memorization score, each attack's score, call and probability."""
     tables = [
         sample_rows(o.label, o.seed, o.sparsity, o.report, data.labels, o.memorization)
         for o in outcomes
@@ -188,6 +188,7 @@ def sample_rows(
         if not np.array_equal(result.records, records):
             raise InputError(f"attack {result.name!r} judged other records than {report.results[0].name!r}")
         columns[result.name] = result.verdict.score
+        columns[f"{result.name}_called"] = result.verdict.score >= result.verdict.threshold
         if result.verdict.probability is not None:
             columns[f"{result.name}_probability"] = result.verdict.probability
         ranks.append(rankdata(result.verdict.score) / n)
