@@ -145,7 +145,7 @@ def _draw_rounds(arms: Sequence[Value], kinds: Mapping[str, Mark], measure: str,
             before = _columns(plain["rounds"], "round", measure)[1]
             axes.plot(range(len(before)), before, color=GREY, linewidth=1, linestyle=(0, (4, 2)))
         _, y, low, high = _columns(arm["rounds"], "round", measure)
-        axes.fill_between(range(len(y)), low, high, color=mark.colour, alpha=0.22, linewidth=0)
+        axes.vlines(range(len(y)), low, high, color=mark.colour, linewidth=0.8, alpha=0.55)
         axes.plot(range(len(y)), y, color=mark.colour, marker=mark.marker, markersize=4)
         axes.annotate(
             f"{y[-1]:.1f}", (len(y) - 1, y[-1]), (0, 6), textcoords="offset points", ha="center", fontsize=7.5

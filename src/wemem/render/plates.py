@@ -64,8 +64,8 @@ def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
             data=panel,
             title=f"{words} against test accuracy" + (f", {per_cent(panel['sparsity'])} sparsity" if several else ""),
             caption=(
-                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words[0].lower()}{words[1:]} by the strongest "
-                f"attack ({_records(content['headline'])}) against accuracy on {tested} test records. Filled: on the "
+                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words[0].lower()}{words[1:]} by the "
+                f"strongest attack ({_records(content['headline'])}) against accuracy on {tested} test records. Filled: on the "
                 "front of all defenses (grey stairs); thin lines: a defense's own front; both of the means. Dotted: "
                 f"chance, {per_cent(panel['chance'])}. Intervals may leave the picture; the table has their ends."
             ),
@@ -128,7 +128,7 @@ def _rounds(content: Mapping[str, Any]) -> Iterator[Plate]:
             data=shown,
             title=f"{words} along the pruning rounds",
             caption=(
-                f"{words} (per cent) after each round, against the sparsity reached; {_seeds(shown)}. Bands: 95 % "
+                f"{words} (per cent) after each round, against the sparsity reached; {_seeds(shown)}. Lines: 95 % "
                 "intervals where there are any; they may leave the picture. The number is that of the last round. Grey "
                 "dashes: undefended."
             ),
