@@ -116,7 +116,7 @@ def draw_times(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
             told, (max(left, whole["most"]), place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
         )
     axes.set_yticks(range(len(arms)), [short(arm["label"]) for arm in arms])
-    axes.invert_yaxis()
+    axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.margins(x=0.16)
     axes.set(xlabel="Seconds a run", xlim=(0, None))
     axes.grid(visible=False, axis="y")

@@ -103,7 +103,7 @@ def settle(figure: Figure | SubFigure) -> None:
     """Lay a figure out for good: for every format alike, and for what is placed by the pixel."""
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # none at all: with a placeholder each format would be drawn twice
 
 
 def files(name: str, figure: Figure, folder: Path) -> str:

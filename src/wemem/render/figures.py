@@ -67,7 +67,7 @@ def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
         if len(own) > 1:
             _stairs(axes, own, color=kinds[kind].colour, linestyle=kinds[kind].dash, linewidth=1.1, zorder=2)
     for point in panel["points"]:
-        _setting(axes, point, kinds[point["defense"]])
+        _setting(axes, point, kinds[point["defense"]], 0.55 if len(panel["points"]) <= NAMED else 0.3)
     axes.set_xlim(window([point["accuracy"] for point in panel["points"]]))
     axes.set_ylim(window([*(point["leakage"] for point in panel["points"]), {"value": panel["chance"]}]))
     _name_settings(axes, panel["points"], kinds)
@@ -160,14 +160,14 @@ def _draw_rounds(arms: Sequence[Value], kinds: Mapping[str, Mark], measure: str,
     return figure
 
 
-def _setting(axes: Axes, point: Value, mark: Mark) -> None:
+def _setting(axes: Axes, point: Value, mark: Mark, strength: float) -> None:
     """A point with both intervals: filled on the overall front, hollow elsewhere."""
     x, y = point["accuracy"], point["leakage"]
     axes.errorbar(
         [100 * x["value"]], [100 * y["value"]],
         xerr=[[100 * (x["value"] - x["low"])], [100 * (x["high"] - x["value"])]],
         yerr=[[100 * (y["value"] - y["low"])], [100 * (y["high"] - y["value"])]],
-        fmt="none", ecolor=mark.colour, elinewidth=0.8, alpha=0.55, zorder=3,
+        fmt="none", ecolor=mark.colour, elinewidth=0.8, alpha=strength, zorder=3,
     )  # fmt: skip
     axes.plot(
         [100 * x["value"]], [100 * y["value"]], mark.marker, markersize=7, markeredgecolor=mark.colour,

@@ -16,6 +16,7 @@ from wemem.errors import InputError
 MOST = 2**28
 #: Columns that are no attack's, whatever an attack calls itself.
 OWN = ("label", "seed", "sparsity", "record", "class", "member", "memorization", "risk_rank")
+NEEDED = ("label", "seed", "sparsity", "class", "member")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScor
         InputError: no readable table, more than :data:`MOST` numbers, or one that does not belong to these results.
     """
     path = folder / "per_sample.parquet"
-    if not path.is_file():
+    if not path.is_file() or not any(run["attacks"] for run in runs):
         return [None] * len(runs)
     try:
         columns = _columns(path, [name for run in runs for name in run["attacks"]])
@@ -72,14 +73,26 @@ def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScor
 
 def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
     """Columns as arrays; ``label`` as numbers of the texts in ``labels``, so that each text is held once."""
+    remedy = "run the study again"
     with pa.parquet.ParquetFile(path, read_dictionary=["label"]) as file:
-        known = dict.fromkeys(name for name in (*OWN, *attacks) if name in file.schema_arrow.names)
+        types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+        for name in NEEDED:
+            if name not in types:
+                raise InputError(f"expected a column {name!r} in {path}, got none; {remedy}")
+        known = dict.fromkeys(name for name in (*OWN, *attacks) if name in types)
+        for name in known:
+            if name != "label" and not _counts(types[name]):
+                raise InputError(f"expected numbers in column {name!r} of {path}, got {types[name]}; {remedy}")
         if file.metadata.num_rows * len(known) > MOST:
             raise InputError(f"expected {path} of at most {MOST:,} numbers, got more; report fewer runs together")
         table = file.read(list(known))
     texts = pa.concat_arrays(table["label"].unify_dictionaries().chunks)
     found: dict[str, Any] = {name: table[name].to_numpy() for name in known}
     return {**found, "label": texts.indices.to_numpy(), "labels": texts.dictionary.to_pylist()}
+
+
+def _counts(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _scores(

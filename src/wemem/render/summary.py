@@ -257,7 +257,7 @@ def _on_cheaper(cast: _Cast, chosen: Sequence[Arm]) -> list[str]:
         return []
     floor = plain.accuracy().value - CHEAP
     cheap = [arm for arm in cast.attacked if arm.accuracy().value >= floor]
-    for metric, best in zip(WORDS, chosen, strict=False):
+    for metric, best in zip(MEASURES, chosen, strict=False):
         if best.accuracy().value < floor and cheap:
             other = least_leaking(cheap, metric)
             lines.append(
