@@ -247,8 +247,8 @@ def _on_only(cast: _Cast) -> list[str]:
     arm = cast.attacked[0]
     return [
         f"Of {_name(arm)} the best guess whether a record was trained on is right {_leak(arm, HEADLINE)} of the time "
-        f"(by chance 50 %), and the strongest attack finds {_leak(arm, LOW_FPR)} of the training records while accusing at "
-        "most 1 % of the others."
+        f"(by chance 50 %), and the strongest attack finds {_leak(arm, LOW_FPR)} of the training records while "
+        "accusing at most 1 % of the others."
     ]
 
 
