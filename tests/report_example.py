@@ -15,7 +15,10 @@ MEMBERS, NONMEMBERS = 120, 200
 
 
 def make_folder(
-    folder: Path, seeds: tuple[int, ...] = (0, 1), attacks: tuple[str, ...] = ATTACKS, arms: tuple[Any, ...] = ARMS[:3]
+    folder: Path,
+    seeds: tuple[int, ...] = (0, 1),
+    attacks: tuple[str, ...] = ATTACKS,
+    arms: tuple[tuple[str, float, float, float], ...] = ARMS[:3],
 ) -> dict[str, Any]:
     """Write ``results.json`` and ``per_sample.parquet``; returns the results."""
     results = make_results(seeds, attacks, NONMEMBERS)

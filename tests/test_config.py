@@ -85,6 +85,11 @@ def test_shipped_studies_can_be_read(file: Path):
         {"defenses": ["rsw", {"kind": "rsw", "width": 15}, {"kind": "rsw+rmr", "label": "both", "threshold": 0.3}]},
         {"victim": {"weights": "w.safetensors", "members": "m.csv", "lend": 0.5}},
         {"model": {"kind": "own_parts:model", "width": 3}, "defenses": [{"kind": "own_parts:Half"}]},
+        {"defenses": ["undefended", {"kind": "ppb", "references": 64, "grid": {"alpha": [1, 2]}}, {"kind": "rsw"}]},
+        {
+            "defenses": [{"kind": "rsw", "order": "random", "grid": {"width": [3, 0.5]}}],
+            "selection": {"max_accuracy_drop": 0},
+        },
         {"attacks": ["own_parts:Coin", "lira"], "data": {"source": "own_parts:records"}},
     ],
 )
@@ -97,6 +102,12 @@ def test_defenses_of_one_kind_are_labelled_by_their_settings():
     made = study(defenses=["undefended", "rmr", {"kind": "rsw", "width": 3}, {"kind": "rsw", "width": 0.5}])
     assert list(made.defenses) == ["undefended", "rmr", "rsw width=3", "rsw width=0.5"]
     assert made.defenses["rsw width=3"] == SlidingWindow(width=3)
+
+
+def test_reference_models_of_an_arm_are_its_own_and_those_of_the_dense_model_the_most():
+    made = study(defenses=["undefended", {"kind": "rsw", "references": 64}, {"kind": "rmr", "references": 8}])
+    counts = {label: made.references_of(label) for label in ("dense", "undefended", "rsw", "rmr")}
+    assert counts == {"dense": 64, "undefended": 16, "rsw": 64, "rmr": 8}
 
 
 def test_given_label_stands():
@@ -147,6 +158,8 @@ def test_labels_that_would_share_a_file_are_refused(defenses: list[Any]):
         ({"split": {"shadows": 0}}, "at least 1 shadow"),
         ({"scores": {"models": 1}}, "models must be at least 2"),
         ({"scores": {"fraction": 1.0}}, "fraction must be in"),
+        ({"selection": {"max_accuracy_drop": 1.5}}, "max_accuracy_drop must be in"),
+        ({"selection": {"max_drop": 0.1}}, "max_accuracy_drop"),
         ({"training": {"epochs": 0}}, "epochs must be at least 1"),
         ({"training": {"learning_rate": float("inf")}}, "finite numbers"),
         ({"defenses": 3}, "defenses to be a list"),

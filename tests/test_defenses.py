@@ -15,6 +15,8 @@ from wemem.data.batches import Group
 from wemem.data.split import Role
 from wemem.defenses import (
     DEFENSES,
+    RADD,
+    AdvReg,
     Batch,
     Chain,
     Defense,
@@ -43,13 +45,6 @@ class Doubled(Defense):
 
     def loss(self, batch):
         return self.factor * batch.mean(batch.cross_entropy())
-
-
-@dataclass(frozen=True)
-class Halved(Doubled):
-    @property
-    def name(self):
-        return "halved"
 
 
 def known(labels, scores, train=None, seed=0):
@@ -279,6 +274,9 @@ def test_a_chain_uses_the_one_loss_that_a_part_replaces():
 @pytest.mark.parametrize(("defense", "text"), [
     (Undefended(), "Undefended()"),
     (SlidingWindow(15, 1, "random"), "SlidingWindow(width=15, stride=1, order='random')"),
+    (AdvReg(theta=4.0), "AdvReg(theta=4.0)"),
+    (RADD(top=0.1),
+     "RADD(top=0.1, threshold=None, temperature=3.0, entropy=0.2, width=0.25, stride=0.0375, share=0.1)"),
     (MemoryRegularizer(), "MemoryRegularizer(top=0.27, threshold=None, decay=0.1)"),
     (MemoryRegularizer(threshold=0.5), "MemoryRegularizer(top=None, threshold=0.5, decay=0.1)"),
     (chain(Undefended(), MemoryRegularizer(top=0.1, decay=1.0)),
@@ -288,7 +286,7 @@ def test_the_repr_is_the_expression_that_makes_the_value(defense, text):
     assert repr(defense) == text
 
 
-@pytest.mark.parametrize("kind", [*DEFENSES, "swmr", "oosd+rsw"])
+@pytest.mark.parametrize("kind", [*DEFENSES, "swmr", "oosd+rsw", "advreg+rsw"])
 def test_name_and_settings_make_the_value_again(kind):
     defense = make_defense(kind)
     given = {name: value for name, value in defense.settings.items() if value is not None}
@@ -343,7 +341,7 @@ def test_a_user_s_defense_is_made_from_its_module(tmp_path, monkeypatch):
     (lambda: MemoryRegularizer(decay=-0.1), "decay must be 0 or more, got -0.1"),
     (lambda: make_defense("rsw+rsw"), r"two or more different defenses, got rsw \+ rsw"),
     (lambda: Chain(()), "two or more different defenses, got none"),
-    (lambda: chain(Doubled(), Halved()), r"different settings in doubled \+ halved, got 'factor' twice"),
+    (lambda: chain(SlidingWindow(), RADD()), r"different settings in rsw \+ radd, got 'width' twice"),
     (lambda: make_defense("wemem.defenses:chain"), "to name a subclass of wemem.defenses.Defense"),
     (lambda: make_defense("wemem.defenses:Defense"), "expected 'wemem.defenses:Defense' to define name, got none"),
     (lambda: make_defense("no_such_module:Mine"), "got no module 'no_such_module'"),

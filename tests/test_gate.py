@@ -87,7 +87,16 @@ def test_rate_that_the_non_members_cannot_show_is_said_to_be_unsupported():
     assert "cannot support" not in line(1000)
 
 
-def test_one_run_at_a_tenth_is_judged_by_the_highest_end_of_all_attacks():
+def test_one_run_at_a_tenth_is_judged_by_its_widened_end():
+    results = make_results(attacks=("confidence", "lira"))
+    results["runs"][2]["worst"]["tpr_at_0.1"] = {"attack": "lira", "value": 0.466, "ci": [0.4, 0.53]}
+    VALIDATOR.validate(results)
+    (one,) = check(results, Limits(max_tpr=0.52, at_fpr=0.1), ["rsw"])
+    assert (one.attack, one.estimate.high, one.passed) == ("lira", 0.53, False)
+    assert "not widened" not in str(one)
+
+
+def test_one_run_at_a_tenth_of_older_results_is_judged_by_the_highest_end_of_all_attacks():
     results = make_results(attacks=("confidence", "lira"))
     rsw = results["runs"][2]["attacks"]
     rsw["confidence"]["tpr_at_fpr_ci"]["0.1"] = [0.0, 0.9]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
+from wemem.defenses.advreg import AdvReg
 from wemem.defenses.base import Batch, Undefended
 from wemem.defenses.hamp import HAMP, top_probability
 from wemem.defenses.label_smoothing import LabelSmoothing
@@ -21,7 +22,7 @@ from wemem.training import Recipe, fit
 DATA = blobs()
 SEEDS = [11, 12, 13]
 SGD = Recipe(epochs=4, patience=None, batch_size=16, learning_rate=0.05, optimizer="sgd")
-OFF = [PPB(alpha=0), RelaxLoss(alpha=0), LabelSmoothing(smoothing=0), HAMP(gamma=0, alpha=0)]
+OFF = [PPB(alpha=0), AdvReg(theta=0), RelaxLoss(alpha=0), LabelSmoothing(smoothing=0), HAMP(gamma=0, alpha=0)]
 #: RelaxLoss also at a level so high that odd epochs flatten.
 ON = [PPB(), RelaxLoss(), RelaxLoss(alpha=1e9), LabelSmoothing(), HAMP()]
 #: Two pairs and a record left over; the last is predicted wrongly.

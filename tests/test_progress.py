@@ -229,3 +229,24 @@ def test_warning_stands_above_the_display():
 def test_end_without_begin_is_an_error_of_the_caller():
     with pytest.raises(RuntimeError, match="begin"):
         LiveProgress(plain_console(Clock())).end(stored=False)
+
+
+def test_several_processes_show_what_each_does_and_share_the_time_that_is_left():
+    clock = Clock()
+    progress = LiveProgress(terminal(clock, io.StringIO()))
+    progress.plan(100.0)
+    first, second = progress.worker(1, 2), progress.worker(2, 2)
+    first.begin("prune under ppb", 40.0)
+    second.begin("dense references", 40.0)
+    clock.now += 10
+    first.advance(0.5, "round 3/5")
+    second.advance(0.5, "epoch 9")
+    lines = [" ".join(line.split()) for line in shown(progress).splitlines()]
+    assert lines[0] == "1: prune under ppb 10.0 s"
+    assert lines[2] == "2: dense references 10.0 s"
+    # 40 of 100 in two times ten seconds: 60 are left, 30 for each, at 2 a second
+    assert lines[-1].endswith("40 % about 15.0 s left")
+    first.end(stored=False)
+    assert shown(progress).splitlines()[0].startswith("prune under ppb")
+    with pytest.raises(RuntimeError, match="begin"):
+        first.end(stored=False)

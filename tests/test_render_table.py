@@ -73,6 +73,35 @@ def test_seeds_that_agree_take_the_intervals_of_their_records():
     assert row(drawn(results), "  rmia").endswith("0.0 [0.0-8.0]")
 
 
+def test_strongest_attack_of_seeds_that_agree_is_widened_for_having_been_chosen():
+    results = make_results((0, 1))
+    for run in results["runs"]:
+        for audit in run["attacks"].values():
+            audit["tpr_at_fpr"]["0.001"], audit["tpr_at_fpr_ci"]["0.001"] = 0.0, [0.0, 0.07]
+        run["worst"]["tpr_at_0.001"] = {"attack": "confidence", "value": 0.0, "ci": [0.0, 0.1 + 0.01 * run["seed"]]}
+    for arm in arms(results):
+        name, estimate = arm.strongest("tpr_at_0.001")
+        assert (name, estimate.value, estimate.low, estimate.high) == ("confidence", 0.0, 0.0, 0.11)
+        assert arm.measure(name, "tpr_at_0.001").high == 0.07
+
+
+def test_strongest_at_a_measure_that_older_results_name_no_strongest_for_has_the_runs_own_ends():
+    results = make_results((0, 1), ("lira",))
+    for run in results["runs"]:
+        run["attacks"]["lira"]["tpr_at_fpr"]["0.1"], run["attacks"]["lira"]["tpr_at_fpr_ci"]["0.1"] = 0.5, [0.4, 0.6]
+        assert "tpr_at_0.1" not in run["worst"]
+    assert arms(results)[0].strongest("tpr_at_0.1")[1].high == 0.6
+
+
+def test_teachers_are_told_of_where_there_are_some():
+    results = make_results()
+    assert "teachers" not in drawn(results)
+    results["runs"][2]["seconds"] |= {"teachers": 25.04, "defense_overhead": 21.0}
+    text = " ".join(drawn(results).split())
+    assert "(-) than without a defense, training of teachers included (25.0 for rsw)" in text
+    assert "+21.0" in text
+
+
 def test_intervals_over_seeds_stay_within_zero_and_one():
     results = make_results((0, 1))
     for run in results["runs"]:

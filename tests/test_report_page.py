@@ -18,9 +18,11 @@ from report_example import make_folder, write
 from wemem import cli
 from wemem.render.report import write_report
 
-SCRIPT, IMAGE, FORMULA, MATH, TURNED = (
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "=cmd|' /c calc'!A1", r"$\alpha_{$", "a\u202egnp.exe",
-)  # fmt: skip
+SCRIPT = "<script>alert(1)</script>"
+IMAGE = '"><img src=x onerror=alert(1)>'
+FORMULA = "=cmd|' /c calc'!A1"
+MATH = r"$\alpha_{$"
+TURNED = "a\u202egnp.exe"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 

@@ -166,6 +166,8 @@ def test_a_planted_leak_is_found(given, tmp_path):
         ({"attacks": "all"}, "rsw", "'pruning_trajectory' needs the model before|'dense_and_pruned' needs the model"),
         ({"defenses": [{"kind": "rsw", "width": 500}]}, "rsw", "smallest class"),
         ({"split": {"shadows": 2, "references": 3}, "attacks": ["lira"]}, None, "even number"),
+        ({"defenses": [{"kind": "rsw", "references": 3}], "attacks": ["lira"]}, "rsw", "even number"),
+        ({"defenses": [{"kind": "rsw", "grid": {"width": [0.2, 0.3]}}]}, "rsw", "got a grid"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_before_any_training(changed, label, message, given, tmp_path):

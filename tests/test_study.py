@@ -82,6 +82,17 @@ def test_every_audited_record_has_one_row_for_each_run(told, folder, outcomes):
         assert max(ranks) <= len(ranks)
 
 
+def test_calls_beside_the_scores_give_the_balanced_accuracy(told, folder):
+    samples = pq.read_table(folder / "out/per_sample.parquet").to_pylist()
+    for run in told["runs"]:
+        own = [row for row in samples if (row["label"], row["seed"]) == (run["label"], run["seed"])]
+        for name, measured in run["attacks"].items():
+            shares = [
+                np.mean([r[f"{name}_called"] == r["member"] for r in own if r["member"] is t]) for t in (True, False)
+            ]
+            assert np.mean(shares) == pytest.approx(measured["balanced_accuracy"])
+
+
 def test_balanced_accuracy_is_that_of_the_best_shadow_thresholds(told, outcomes):
     """The whole confidence attack by hand: per class the threshold that is best on the shadows, then the victim."""
     for run, outcome in zip(told["runs"], outcomes, strict=True):

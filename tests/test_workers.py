@@ -114,6 +114,18 @@ def test_a_worker_that_is_killed_is_told_of_and_what_was_finished_stays(own):
     assert stored_entries(own / ".store") > 0
 
 
+def none_left(group: int) -> bool:
+    """Whether all processes of a group come to their end within half a minute."""
+    ended = time.monotonic()
+    while time.monotonic() - ended < 30:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_ctrl_c_ends_all_processes_and_the_next_run_goes_on(own):
     study = own / "study.toml"
     long = {**SMALL, "finetune": {"epochs": 2000, "patience": 2000, "batch_size": 8}}
@@ -126,16 +138,9 @@ def test_ctrl_c_ends_all_processes_and_the_next_run_goes_on(own):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    ended = time.monotonic()
     assert errors.splitlines() == ["wemem: stopped; the same command goes on from here"]
     assert process.returncode == 130
-    while (waited := time.monotonic() - ended) < 30:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.05)
-    assert waited < 30
+    assert none_left(process.pid)
 
 
 def test_a_study_that_no_table_gives_cannot_be_handed_to_workers(own):
@@ -180,3 +185,19 @@ def test_settings_of_a_grid_that_share_teachers_are_tried_one_after_another():
     assert [[other.place for other in task.after if other.what == "alone"] for task in alone] == [
         [], [], [1], [], [3], [], [],
     ]  # fmt: skip
+
+
+def test_workers_end_with_the_process_that_started_them_even_if_it_is_killed(own):
+    study = own / "study.toml"
+    long = {**SMALL, "training": {"epochs": 100_000, "patience": 100_000, "batch_size": 8}}
+    study.write_text(as_toml(table(write_data(own), **long, attacks=["confidence"], defenses=["undefended"])))
+    process = subprocess.Popen(
+        [*LISTENING, "run", str(study), "--out", "out", "--jobs", "2"], cwd=own, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None and not list(own.glob(".store/lock")):
+        time.sleep(0.02)
+    time.sleep(1)  # whether the worker is still starting or at work, it must end
+    process.kill()
+    process.wait()
+    assert none_left(process.pid)

@@ -36,9 +36,9 @@ from wemem.randomness import derive_seed
 #: Hidden units of the inference network, layer by layer.
 WIDTHS = (128, 64)
 #: Its turns before the first step of the model, and before every step.
-WARM_UP, TURNS = 100, 2
+WARM_UP, TURNS = 100, 3
 #: Adam's.
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class AdvReg(Defense):
         InputError: a negative or infinite weight.
 
     >>> batch = Batch(torch.zeros(1, 1, 2), torch.tensor([[0]]), torch.ones(1, 1), 0, suspicion=torch.tensor([[-0.5]]))
-    >>> AdvReg(theta=1.0).loss(batch)  # log 2 - 0.5
+    >>> AdvReg().loss(batch)  # log 2 - 0.5
     tensor([0.1931])
     """
 
-    theta: float = 2.0
+    theta: float = 1.0
 
     def __post_init__(self) -> None:
         if not (self.theta >= 0 and isfinite(self.theta)):

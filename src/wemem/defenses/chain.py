@@ -30,16 +30,16 @@ class Chain(Defense):
         names = [part.name for part in self.parts]
         if len(names) < 2 or len(set(names)) < len(names):
             raise InputError(f"a chain needs two or more different defenses, got {' + '.join(names) or 'none'}")
-        settings = [setting for part in self.parts for setting in part.settings]
-        if len(set(settings)) < len(settings):
-            twice = next(name for name in settings if settings.count(name) > 1)
-            raise InputError(f"expected different settings in {' + '.join(names)}, got {twice!r} twice; rename one")
         losses = [part.name for part in self.parts if part.replaces_loss]
         if len(losses) > 1:
             raise InputError(f"{losses[0]} and {losses[1]} both replace the loss; chain only one of them")
         makers = [part.name for part in self.parts if part.clipping is not None]
         if makers and len(both := list(dict.fromkeys(makers + losses))) > 1:
             raise InputError(f"{both[0]} and {both[1]} both make a step's gradient; chain only one of them")
+        settings = [setting for part in self.parts for setting in part.settings]
+        if len(set(settings)) < len(settings):
+            twice = next(name for name in settings if settings.count(name) > 1)
+            raise InputError(f"expected different settings in {' + '.join(names)}, got {twice!r} twice; rename one")
 
     @property
     def name(self) -> str:

@@ -117,8 +117,8 @@ def _on_effect(diagnosis: Mapping[str, Any], effect: Mapping[str, Any]) -> str:
     }[effect["verdict"]]  # fmt: skip
     if effect["name"] == "reuse":
         return (
-            f"Reuse {verdict}: {size}. Typical records leak {end['fresh', 'low']:.1f} % if they were shown in one round, "
-            f"{end['reused', 'low']:.1f} % if in all {rounds}; the same records, the same number of epochs a round."
+            f"Reuse {verdict}: {size}. Typical records leak {end['fresh', 'low']:.1f} % if one round showed them, "
+            f"{end['reused', 'low']:.1f} % if all {rounds} did; the same records, the same number of epochs a round."
         )
     if effect["name"] == "memorability":
         return (

@@ -148,12 +148,12 @@ def _draw_rounds(arms: Sequence[Value], kinds: Mapping[str, Mark], measure: str,
         axes.vlines(range(len(y)), low, high, color=mark.colour, linewidth=0.8, alpha=0.55)
         axes.plot(range(len(y)), y, color=mark.colour, marker=mark.marker, markersize=4)
         axes.annotate(
-            f"{y[-1]:.1f}", (len(y) - 1, y[-1]), (0, 6), textcoords="offset points", ha="center", fontsize=7.5
+            f"{y[-1]:.1f}", (len(y) - 1, y[-1]), (6, 0), textcoords="offset points", va="center", fontsize=7.5
         )
         axes.set_title(title(arm))
         axes.set_xticks(range(len(y)), [f"{100 * one['sparsity']:.0f}" for one in arm["rounds"]])
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.margins(x=0.08)
+        axes.set_xlim(-0.3, len(y) - 0.2)
     panels[0].set_ylim(window([one[measure] for arm in arms for one in arm["rounds"]]))
     figure.supxlabel("Sparsity after each round (%)", fontsize=8.5)
     figure.supylabel(words, fontsize=8.5)

@@ -65,9 +65,10 @@ def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
             title=f"{words} against test accuracy" + (f", {per_cent(panel['sparsity'])} sparsity" if several else ""),
             caption=(
                 f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words[0].lower()}{words[1:]} by the "
-                f"strongest attack ({_records(content['headline'])}) against accuracy on {tested} test records. Filled: "
-                "on the front of all defenses (grey stairs); thin lines: a defense's own front; both of the means. Dotted: "
-                f"chance, {per_cent(panel['chance'])}. Intervals may leave the picture; the table has their ends."
+                f"strongest attack ({_records(content['headline'])}) against accuracy on {tested} test records. "
+                "Filled: on the front of all defenses (grey stairs); thin lines: a defense's own front; both of the "
+                f"means. Dotted: chance, {per_cent(panel['chance'])}. Intervals may leave the picture; the table has "
+                "their ends."
             ),
             finding=(
                 f"{_name(least)} leaks least, {_share(least['leakage'])} at {_share(least['accuracy'])} test accuracy; "

@@ -88,7 +88,7 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
     costs = [_on_accuracy(cast.dense, cast.plain, shown), *_on_time(shown), *_on_cheaper(cast, chosen)]
     return {
         "measured": [_on_measuring(results, cast)],
-        "leaks": [_on_pruning(cast.rows, cast.dense, cast.plain)],
+        "leaks": [_on_pruning(cast.rows, cast.dense, cast.plain), *_on_only(cast)],
         "protects": protects or ["Fewer than two pruned models were attacked, so nothing here compares defenses."],
         "costs": costs,
         "certainty": [_on_certainty(cast.rows)],
@@ -238,6 +238,18 @@ def _on_measuring(results: Mapping[str, Any], cast: _Cast) -> str:
         + f"and {_count(attacks, 'attack')} tried to tell the records they were trained on from others, "
         f"over {_count(seeds, 'seed')}."
     )  # fmt: skip
+
+
+def _on_only(cast: _Cast) -> list[str]:
+    """The leak of a model that has neither the dense one nor an undefended one to be compared with."""
+    if len(cast.attacked) != 1 or cast.plain is not None or (cast.dense is not None and cast.dense.attacks):
+        return []
+    arm = cast.attacked[0]
+    return [
+        f"Of {_name(arm)} the best guess whether a record was trained on is right {_leak(arm, HEADLINE)} of the time "
+        f"(by chance 50 %), and the strongest attack finds {_leak(arm, LOW_FPR)} of the training records while "
+        "accusing at most 1 % of the others."
+    ]
 
 
 def _on_time(shown: Sequence[Arm]) -> list[str]:

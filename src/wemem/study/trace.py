@@ -99,6 +99,7 @@ def follow(stages: Stages, course: Course) -> Trace:
         if first == 0:
             stages.store.put(answers[0], *_ask(stages, course, start, (), 0.0))
         _run(stages, course, keys, answers, first, start)
+    stages.store.delete(keys[-1])
     stages.progress.end(stored=not missing)
     found = [entry for own in answers if (entry := stages.store.get(own)) is not None]
     return Trace(
@@ -136,7 +137,6 @@ def _run(
         if index:
             stages.store.delete(keys[index - 1])
         stages.progress.advance((index + 1) / len(keys), f"round {index + 1}/{len(keys)}")
-    stages.store.delete(keys[-1])
 
 
 def _ask(

@@ -86,26 +86,26 @@ def cores() -> int:
 
 
 class Workers:
-    """A number of processes; a context manager that ends them, however it is left."""
+    """Up to a number of processes, each started when there is a task for it; a context manager that ends them all."""
 
     def __init__(self, jobs: int, root: Path, progress: Progress) -> None:
         self._jobs, self._root, self._progress = jobs, root, progress
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Self:
-        try:
-            with _environment(torch.get_num_threads()), _interrupts_ignored():
-                for i in range(self._jobs):
-                    self._workers.append(_Worker(i, self._root, self._progress.worker(i + 1, self._jobs)))
-        except BaseException:
-            self._end()
-            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(PATIENCE)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.connection.close()
 
     def do(self, config: StudyConfig, tasks: Sequence[Task]) -> None:
         """Do all tasks of a study, each after those it needs.
@@ -118,26 +118,27 @@ class Workers:
         for worker in self._workers:
             worker.send({"study": config.table})
         while len(done) < len(tasks):
-            for worker in (w for w in self._workers if w.task is None):
-                ready = [task for task in waiting if done.issuperset(task.after)]
-                if ready:
-                    chosen = max(ready, key=lambda task: task.work)
-                    waiting.remove(chosen)
-                    worker.start(chosen)
+            ready = [task for task in waiting if done.issuperset(task.after)]
+            for task in sorted(ready, key=lambda task: -task.work):
+                if (idle := self._idle(config)) is None:
+                    break
+                waiting.remove(task)
+                idle.start(task)
             for connection in wait([worker.connection for worker in self._workers]):
                 worker = next(w for w in self._workers if w.connection is connection)
                 if (ended := worker.hear(finished)) is not None:
                     done.add(ended)
 
-    def _end(self) -> None:
-        for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(PATIENCE)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.connection.close()
+    def _idle(self, config: StudyConfig) -> "_Worker | None":
+        """A process without a task, if need be a new one; None if there are as many as there may be."""
+        idle = next((worker for worker in self._workers if worker.task is None), None)
+        if idle is None and len(self._workers) < self._jobs:
+            number = len(self._workers) + 1
+            with _environment(torch.get_num_threads()), _interrupts_ignored():
+                idle = _Worker(number, self._root, self._progress.worker(number, self._jobs))
+            self._workers.append(idle)
+            idle.send({"study": config.table})
+        return idle
 
 
 class _Worker:
@@ -200,7 +201,7 @@ class _Worker:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         at = f" in the stage {self.stage!r}" if self.stage else ""
         return InputError(
-            f"expected worker {self.number + 1} to finish its task, but its process {how}{at}; if memory ran out, give "
+            f"expected worker {self.number} to finish its task, but its process {how}{at}; if memory ran out, give "
             "fewer --jobs; what was finished is in the store, and the same command goes on from there"
         )
 
@@ -233,6 +234,7 @@ class _Reporting(Silent):
 def serve(connection: Connection, root: str, threads: int) -> None:
     """What a worker does from its beginning to its end: tasks as they come, until nobody listens any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all processes; the first of them ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     reporting = _Reporting(connection)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -244,6 +246,13 @@ def serve(connection: Connection, root: str, threads: int) -> None:
             raise
         except Exception:
             reporting.report("broken", traceback.format_exc())
+
+
+def _end_with_parent() -> None:
+    """However the process ends that started this one: nobody waits for what this one would compute."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None:
@@ -287,4 +296,4 @@ def _interrupts_ignored() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
