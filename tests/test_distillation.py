@@ -259,7 +259,7 @@ def with_batch_norm(input_shape, classes):
 
 def test_a_chain_with_the_window_keeps_teachers_and_the_fewest_epochs():
     both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "stop_after": 2})
-    assert both.taught_by == Teachers(4, 3, 6)
+    assert both.taught_by == Teachers(4, 3, 5)
     assert both.starts_fresh
     assert (both.epochs(21), Undefended().epochs(21)) == (2, 21)
 

@@ -64,9 +64,9 @@ class OutOfSampleDistillation(Defense):
 
     teachers: int = 10
     held_out: int = 3
-    clusters: int = 6
+    clusters: int = 5
     start: Start = "fresh"
-    temperature: float = 1.0
+    temperature: float = 1.4
     hard: float = 0.0
 
     def __post_init__(self) -> None:
