@@ -23,6 +23,7 @@ from wemem.pruning import Pruning
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.budget import Figures, PerModel
 from wemem.study.identity import identity, method_identity, pruning_identity
+from wemem.study.shared_work import SharedWork
 from wemem.study.stages import CHUNK, Scores, Stage, Stages
 from wemem.study.store import Key, key
 from wemem.study.world import World
@@ -121,15 +122,17 @@ def measure(
         model=identity(stages.config.model), backend=stages.config.backend,
         attacks=[identity(attack) for attack in attacks], fpr=fpr, seed=seed,
     )  # fmt: skip
-    entry = stages.store.get(own)
-    if entry is None:
+    # held by one process at a time: the weights go once the figures are there, and no other may be waiting for them
+    work = SharedWork(stages.store, own, 1)
+    for number in work.claims():
         start = time.perf_counter()
         part = Stage(key("panel_part", panel=panel.key, models=models), panel.dense.ensemble.select(range(models)), {})
         scores = panel.scores[:models] if defense.needs_scores else [None] * models
         pruned = stages.prune(title, part, split, pruning, defense, seeds=panel.seeds[:models], scores=scores)[-1]
         arrays = _figures(pruned.ensemble, stages, split, attacks, fpr, seed)
-        entry = stages.store.put(own, arrays, {"seconds": time.perf_counter() - start})
+        stages.store.put(work.key(number), arrays, {"seconds": time.perf_counter() - start})
         stages.store.delete(pruned.key)
+    entry = work.done()[0]
     found = {name: np.array(array) for name, array in entry.arrays.items()}
     by_attack = {
         what: {name.removeprefix(f"{what}/"): array for name, array in found.items() if name.startswith(f"{what}/")}
