@@ -97,15 +97,20 @@ def perform(world: World, task: Task) -> None:
         case "alone":
             prune_alone(world, *settings_to_try(config)[task.place])
         case "search":
-            budget = list(config.defenses.values())[task.place]
-            assert isinstance(budget, Auto)
-            for pruning in (config.pruning.to(sparsity, config.finetune) for sparsity in sparsities):
-                find_defense(world, budget, pruning, world.dense)
+            _search(world, task.place)
         case "attack_dense":
             attack_dense(world)
         case "arm":
             for sparsity in sparsities:
                 defend_and_attack(world, list(config.defenses)[task.place], sparsity)
+
+
+def _search(world: World, place: int) -> None:
+    config = world.config
+    budget = list(config.defenses.values())[place]
+    assert isinstance(budget, Auto)
+    for sparsity in config.pruning.sparsities:
+        find_defense(world, budget, config.pruning.to(sparsity, config.finetune), world.dense)
 
 
 def _preparations(config: StudyConfig, seed: int) -> Iterable[Task]:
