@@ -21,7 +21,7 @@ from wemem.study.diagnosis import DiagnosisSettings, diagnose
 from wemem.study.diagnosis_results import diagnosis_content, diagnosis_schema
 from wemem.study.exposure import BASE, NEVER, draw_exposures
 from wemem.study.progress import Silent
-from wemem.study.scenario import Effect, Scenario
+from wemem.study.scenario import Effect, EffectName, Scenario, Verdict
 from wemem.study.store import Store
 
 STUDY = study(rounds=2, scores=10)
@@ -164,13 +164,9 @@ def test_a_class_that_cannot_be_in_every_part_is_refused():
 # The rule
 
 
-def scenario(reuse, memorability, together):
-    ends = {"counts": (0.03, 0.2), "excluded": (-0.1, 0.01), "open": (0.0, 0.1)}
-    effects = {
-        name: Effect(name, Estimate(sum(ends[verdict]) / 2, *ends[verdict]), relevant=0.02)
-        for name, verdict in (("reuse", reuse), ("memorability", memorability), ("together", together))
-    }
-    return Scenario(**effects)
+def effect(name: EffectName, verdict: Verdict) -> Effect:
+    low, high = {"counts": (0.03, 0.2), "excluded": (-0.1, 0.01), "open": (0.0, 0.1)}[verdict]
+    return Effect(name, Estimate((low + high) / 2, low, high), relevant=0.02)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +180,9 @@ def scenario(reuse, memorability, together):
     ],
 )
 def test_the_rule_names_the_scenario_and_its_defense(verdicts, name, defense):
-    named = scenario(*verdicts)
+    names: list[EffectName] = ["reuse", "memorability", "together"]
+    named = Scenario(*(effect(*one) for one in zip(names, verdicts, strict=True)))
+    assert tuple(one.verdict for one in named.effects) == verdicts
     assert (named.name, named.defense) == (name, defense)
     if named.snippet is not None:
         told = tomllib.loads(named.snippet)

@@ -90,17 +90,27 @@ def diagnosis_sentences(diagnosis: Mapping[str, Any]) -> list[str]:
     before = estimate(measured(diagnosis, "as_run", "all", round=0)[0]["leakage"])
     lines.append(
         f"An ordinary run of this study leaks {interval(ordinary)} % after its last round, {interval(before)} % "
-        "before the first (50 % is chance). Equally long, "
-        f"iterative pruning leaks {points(by_name['iterative - one_shot'])} points more than pruning at once and "
-        f"{points(by_name['iterative - unpruned'])} more than fine-tuning without pruning; that alone leaks "
-        f"{points(by_name['unpruned - dense'])} more than the dense model it starts from."
+        "before the first (50 % is chance). At equal length, in points of leakage: pruned iteratively, less pruned at "
+        f"once {points(by_name['iterative - one_shot'])}; pruned iteratively, less fine-tuned without pruning "
+        f"{points(by_name['iterative - unpruned'])}; fine-tuned without pruning, less the dense model it starts from "
+        f"{points(by_name['unpruned - dense'])}."
     )
     lines += [*_on_controls(diagnosis), _on_scores(diagnosis)]
     if scenario["defense"] is None:
         lines.append(_on_nothing(diagnosis, ordinary))
     else:
-        lines.append(f"{ADVICE[scenario['defense']]} In the study file:")
+        lines += [*_on_other(diagnosis), f"{ADVICE[scenario['defense']]} In the study file:"]
     return lines
+
+
+def _on_other(diagnosis: Mapping[str, Any]) -> list[str]:
+    """Where one factor counts and the other is open, what that leaves open."""
+    return [
+        f"Beside it, {effect['name']} may matter by up to {100 * effect['ci'][1]:.1f} points; if more models "
+        "(--models) show that it counts, the advice becomes SWMR, which acts on both."
+        for effect in diagnosis["scenario"]["effects"]
+        if effect["verdict"] == "open" and effect["name"] in ("reuse", "memorability")
+    ]
 
 
 def _on_effect(diagnosis: Mapping[str, Any], effect: Mapping[str, Any]) -> str:

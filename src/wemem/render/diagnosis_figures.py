@@ -70,7 +70,8 @@ def effects_figure(diagnosis: Mapping[str, Any]) -> Figure:
     axes.annotate(f" {relevant:g} points", (relevant, -0.62), color="dimgrey", fontsize=8)
     axes.set_yticks(range(len(effects)), [EFFECTS[effect["name"]] for effect in effects])
     axes.set_ylim(len(effects) - 0.5, -0.85)
-    axes.set_xlabel("Effect on leakage (points), intervals hold at once with 95 %; filled: counts")
+    axes.set_xlabel("Effect on leakage (points)")
+    figure.supxlabel("Intervals hold at once with 95 % confidence. A filled dot: the effect counts.", fontsize=7)
     return figure
 
 
@@ -137,16 +138,18 @@ def _line(axes: Axes, points: Sequence[Mapping[str, Any]], measure: str, name: s
     told = [estimate(one[measure]) for one in points]
     values = [100 * one.value for one in told]
     reach = [[100 * (one.value - one.low) for one in told], [100 * (one.high - one.value) for one in told]]
+    # lines stand side by side, so that their intervals do not hide each other
+    aside = 0.05 * len(axes.containers)
     axes.errorbar(
-        [one[along] for one in points], values, yerr=reach, label=name, ls=dash, marker=marker, color=shade, ms=4,
-        capsize=2, lw=1.3, elinewidth=0.8,
+        [one[along] + aside for one in points], values, yerr=reach, label=name, ls=dash, marker=marker, color=shade,
+        ms=4, capsize=2, lw=1.3, elinewidth=0.8,
     )  # fmt: skip
 
 
 def _dress(axes: Axes, measure: str, label: str, along: str) -> None:
-    axes.axhline(50 if measure == "leakage" else 0, color="grey", lw=0.8)
-    axes.annotate("chance" if measure == "leakage" else "none", (0.01, 50 if measure == "leakage" else 0),
-                  xycoords=("axes fraction", "data"), va="bottom", fontsize=7, color="dimgrey")  # fmt: skip
+    nothing, word = (50, "chance") if measure == "leakage" else (0, "none")
+    axes.axhline(nothing, color="grey", lw=0.8)
+    axes.annotate(word, (1, nothing), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
     axes.set_ylabel(label)
     axes.set_xlabel(along)
 
