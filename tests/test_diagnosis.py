@@ -21,7 +21,7 @@ from wemem.study.diagnosis import DiagnosisSettings, diagnose
 from wemem.study.diagnosis_results import diagnosis_content, diagnosis_schema
 from wemem.study.exposure import BASE, NEVER, draw_exposures
 from wemem.study.progress import Silent
-from wemem.study.scenario import Effect, Scenario
+from wemem.study.scenario import Effect, EffectName, Scenario
 from wemem.study.store import Store
 
 STUDY = study(rounds=2, scores=10)
@@ -164,13 +164,15 @@ def test_a_class_that_cannot_be_in_every_part_is_refused():
 # The rule
 
 
-def scenario(reuse, memorability, together):
+def scenario(reuse: str, memorability: str, together: str) -> Scenario:
     ends = {"counts": (0.03, 0.2), "excluded": (-0.1, 0.01), "open": (0.0, 0.1)}
-    effects = {
-        name: Effect(name, Estimate(sum(ends[verdict]) / 2, *ends[verdict]), relevant=0.02)
-        for name, verdict in (("reuse", reuse), ("memorability", memorability), ("together", together))
-    }
-    return Scenario(**effects)
+
+    def effect(name: EffectName, verdict: str) -> Effect:
+        return Effect(name, Estimate(sum(ends[verdict]) / 2, *ends[verdict]), relevant=0.02)
+
+    return Scenario(
+        effect("reuse", reuse), effect("memorability", memorability), effect("together", together)
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class Exposures:
     @property
     def never(self) -> Bool[np.ndarray, "K N"]:
         """Where a model never meets a record."""
-        return self.part == NEVER
+        return np.asarray(self.part == NEVER)
 
     @property
     def base(self) -> Split:
