@@ -22,7 +22,7 @@ from wemem.render.arms import arms
 from wemem.render.combine import Combined, Source, combine, read_sources
 from wemem.render.exposure import at_rate, by_class, by_decile, front, roc_points
 from wemem.render.report import report_content
-from wemem.render.sections import PANELS, featured
+from wemem.render.sections import PANELS, featured, provenance
 from wemem.render.stored import RunScores, read_scores
 from wemem.render.summary import dense_warning, report_summary
 
@@ -208,6 +208,28 @@ def test_what_two_studies_share_is_shown_once():
 def test_seeds_of_one_study_in_two_folders_are_seeds_of_one_arm():
     together = combine(sources(make_results((0,)), make_results((1,)))).results
     assert [len(arm.runs) for arm in arms(together)] == [2] * 5
+
+
+def with_budget(seed: int, kind: str, width: float) -> dict[str, Any]:
+    """Results of one seed whose third arm is a budget, and what was found for it."""
+    results = make_results((seed,))
+    auto = {"mode": "search", "budget": {"max_accuracy_drop": 0.01}, "seconds": 10.0 * seed}
+    results["runs"][2] |= {"label": "auto", "defense": kind, "settings": {"width": width}, "auto": auto}
+    return results
+
+
+def test_a_budget_is_one_arm_whatever_its_seeds_found():
+    together = combine(sources(with_budget(0, "rsw", 0.2), with_budget(1, "rmr", 0.3)))
+    arm = next(arm for arm in arms(together.results) if arm.label == "auto")
+    assert (arm.defense, len(arm.runs)) == ("auto", 2)
+    settings = next(one for one in provenance(together, [arm])["arms"])["settings"]
+    assert settings == {"seed 0": "rsw {'width': 0.2}", "seed 1": "rmr {'width': 0.3}"}
+
+
+def test_a_budget_that_two_folders_share_is_shown_once_though_the_searches_took_other_times():
+    first, second = with_budget(1, "rsw", 0.2), with_budget(1, "rsw", 0.2)
+    second["runs"][2]["auto"]["seconds"] = 99.0
+    assert combine(sources(first, second)).results["runs"] == first["runs"]
 
 
 @pytest.mark.parametrize("differ", ["settings", "recipe", "numbers"])

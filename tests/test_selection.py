@@ -158,6 +158,7 @@ def test_grid_is_every_combination_each_checked_as_usual():
         ({"kind": "ppb", "alpha": 3, "grid": {"alpha": [1]}}, "got both"),
         ({"kind": "ppb", "grid": {"alpha": list(range(300))}}, "at most 256"),
         ({"kind": "ppb", "references": "many"}, "whole number"),
+        ({"kind": "auto", "grid": {"max_accuracy_drop": [0.01, 0.02]}}, "got one of budgets"),
     ],
 )
 def test_grids_that_cannot_be_are_refused(given: dict[str, Any], message: str):

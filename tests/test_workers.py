@@ -17,6 +17,7 @@ from wemem.defenses import Undefended
 from wemem.errors import InputError
 from wemem.study.config import StudyConfig, parse_study
 from wemem.study.progress import Silent
+from wemem.study.space import STARTS
 from wemem.study.study import run_into
 from wemem.study.tasks import Task, selection_tasks, study_tasks
 from wemem.study.workers import compute_side_by_side
@@ -97,6 +98,29 @@ def test_two_jobs_give_what_one_gives_and_compute_nothing_twice(own):
     same_files(own / "two/out", own / "one/out")
 
 
+def test_what_two_jobs_find_for_a_budget_is_what_one_finds_and_nothing_is_computed_twice(own):
+    """Two settings are tried, the ones that two other arms have, so that what is found is pruned under already."""
+    families = ["rsw", "rmr"]
+    search = {"kind": "auto", "families": families, "trials": 2, "finalists": 1, "models": 3}
+    config = parse_study(
+        table(
+            write_data(own), **SMALL, attacks=["confidence"],
+            defenses=[
+                "undefended", *({"kind": kind, **STARTS[kind]} for kind in families),
+                {**search, "label": "accurate"}, {**search, "label": "private", "max_tpr": 0.02},
+                {"kind": "auto", "mode": "online", "label": "online"},
+            ],
+        )
+    )  # fmt: skip
+    heard, undisturbed = Stages(), Stages()
+    side_by_side = run_into(config, own / "two/out", None, heard, jobs=2)
+    alone = run_into(config, own / "one/out", None, undisturbed)
+    assert sorted(heard.computed) == sorted([*undisturbed.computed, "put together what is in the store"])
+    assert without_times(side_by_side) == without_times(alone)
+    assert [run["auto"]["trials"] for run in side_by_side["runs"] if "front" in run.get("auto", {})] == [2, 2]
+    same_files(own / "two/out", own / "one/out")
+
+
 def test_what_a_worker_refuses_is_one_line_and_exit_code_two(own, capsys, monkeypatch):
     study = own / "study.toml"
     study.write_text(as_toml(table(write_data(own), **SMALL, attacks=["confidence"], defenses=["undefended"])))
@@ -172,6 +196,24 @@ def test_what_several_tasks_need_is_done_before_them_all():
     assert ends_before(tasks, arms[2], arms[3])
     assert ends_before(tasks, arms[2], arms[4])
     assert not ends_before(tasks, arms[0], arms[2])
+
+
+def test_searches_wait_for_one_another_and_what_they_find_for_all_other_arms():
+    budgets = [{"kind": "auto", "label": label, "max_tpr": tpr} for label, tpr in (("a", 0.1), ("b", 0.2))]
+    online = {"kind": "auto", "mode": "online", "label": "c"}
+    defenses = [*budgets, "undefended", online, {**online, "label": "d"}]
+    study = {"data": {"source": "digits"}, "attacks": ["confidence"], "defenses": defenses}
+    tasks = study_tasks(parse_study(study))
+    searches = [task for task in tasks if task.what == "search"]
+    arms = {task.place: task for task in tasks if task.what == "arm"}
+    assert [[other.what for other in task.after] for task in searches] == [
+        ["dense", "defender"], ["dense", "defender", "search"],
+    ]  # fmt: skip
+    assert all(ends_before(tasks, search, arms[search.place]) for search in searches)
+    assert all(ends_before(tasks, arms[place], arms[0]) for place in (2, 3, 4))
+    assert ends_before(tasks, arms[0], arms[1])
+    assert ends_before(tasks, arms[3], arms[4])
+    assert not ends_before(tasks, arms[2], arms[3])
 
 
 def test_settings_of_a_grid_that_share_teachers_are_tried_one_after_another():

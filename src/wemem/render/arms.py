@@ -16,11 +16,12 @@ Run = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """The runs of ``results.json`` that differ in nothing but their seed.
+    """The runs of ``results.json`` that differ in nothing but their seed, and in what was found for a budget.
 
     Args:
         label: of the defense with its settings.
-        defense: its kind; ``dense`` is the model before pruning.
+        defense: its kind; ``dense`` is the model before pruning, ``auto`` a budget for which seeds found different
+            kinds.
         sparsity: that was reached, to a tenth of a per cent.
         runs: at least one.
     """
@@ -81,9 +82,14 @@ def arms(results: Mapping[str, Any]) -> list[Arm]:
         groups.setdefault((run["label"], round(run["sparsity"], 3)), []).append(run)
     order = list(dict.fromkeys(label for label, _ in groups))
     return [
-        Arm(label, groups[label, sparsity][0]["defense"], sparsity, tuple(groups[label, sparsity]))
+        Arm(label, _kind(groups[label, sparsity]), sparsity, tuple(groups[label, sparsity]))
         for label, sparsity in sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
     ]
+
+
+def _kind(runs: Sequence[Run]) -> str:
+    kinds = {run["defense"] for run in runs}
+    return str(runs[0]["defense"]) if len(kinds) == 1 else "auto"
 
 
 def require_labels(rows: Sequence[Arm], labels: Sequence[str]) -> None:

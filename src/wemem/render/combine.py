@@ -123,11 +123,18 @@ def _clash(sources: Sequence[Source], label: str) -> bool:
         runs = [run for run in source.results["runs"] if run["label"] == label]
         if not runs:
             continue
-        made.append((_recipe(source.results["study"]), runs[0]["defense"], runs[0]["settings"]))
+        made.append((_recipe(source.results["study"]), *_asked_for(runs[0])))
         for run in runs:
             if not _alike(first.setdefault((round(run["sparsity"], 3), run["seed"]), run), run):
                 return True
     return any(one != made[0] for one in made)
+
+
+def _asked_for(run: Run) -> tuple[object, object]:
+    """A defense with its settings, or a budget, for which every seed may have found others."""
+    if "auto" in run:
+        return run["auto"]["mode"], run["auto"]["budget"]
+    return run["defense"], run["settings"]
 
 
 def _recipe(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,5 +144,11 @@ def _recipe(study: Mapping[str, Any]) -> dict[str, Any]:
 
 def _alike(one: Run, other: Run) -> bool:
     """The same run but for the time that it took."""
-    timed = ("seconds", "peak_memory_mib")
-    return {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
+    return _untimed(one) == _untimed(other)
+
+
+def _untimed(run: Run) -> Run:
+    kept = {name: value for name, value in run.items() if name not in ("seconds", "peak_memory_mib")}
+    if "auto" in run:
+        kept["auto"] = {name: value for name, value in run["auto"].items() if name != "seconds"}
+    return kept

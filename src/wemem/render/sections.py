@@ -159,7 +159,7 @@ def provenance(combined: Combined, rows: Sequence[Arm]) -> Value:
         "arms": [
             {
                 **named(arm),
-                "settings": arm.runs[0]["settings"],
+                "settings": _settings(arm),
                 "seed_values": [run["seed"] for run in arm.runs],
                 "adaptive": all(run["certificate"]["adaptive"] for run in arm.runs),
                 "adversary_models": min(run["certificate"]["models"] for run in arm.runs),
@@ -169,6 +169,14 @@ def provenance(combined: Combined, rows: Sequence[Arm]) -> Value:
             for arm in rows
         ],
     }
+
+
+def _settings(arm: Arm) -> Value:
+    """Those of all seeds, or seed by seed where each found its own for a budget."""
+    settings = [run["settings"] for run in arm.runs]
+    if all(one == settings[0] for one in settings):
+        return dict(settings[0])
+    return {f"seed {run['seed']}": f"{run['defense']} {run['settings']}" for run in arm.runs}
 
 
 def featured(rows: Sequence[Arm]) -> list[Arm]:
