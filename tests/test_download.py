@@ -334,7 +334,9 @@ def test_folder_of_that_name_is_not_the_file(tmp_path):
         read_tgz_member(tgz(tmp_path / "a.tgz", (entry("bangkok", tarfile.DIRTYPE), b"")), "bangkok", size_limit=LIMIT)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", gzip.compress(b"no tar", mtime=0), gzip.compress(b"", mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>not found</html>", gzip.compress(b"no tar", mtime=0), gzip.compress(b"", mtime=0)]
+)
 def test_what_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "a.tgz").write_bytes(content)
     with pytest.raises(InputError):
