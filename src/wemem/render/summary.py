@@ -107,7 +107,8 @@ def dense_warning(results: Mapping[str, Any]) -> str | None:
         "The dense model leaks too, and no defense in this report protects it: the best guess whether a record was "
         f"trained on is right {_leak(dense, HEADLINE)} of the time, and the strongest attack finds "
         f"{_leak(dense, LOW_FPR)} of its training records while accusing at most 1 % of the others. The defenses act "
-        "while the model is pruned; whoever can query the dense model attacks it as it is. Keep it to yourself."
+        "while the model is pruned; whoever can query the dense model attacks it as it is. Keep it to yourself, or release "
+        "an unpruned one that is distilled too (wemem prune --defense oosd --set pruning.sparsity=0)."
     )
 
 
