@@ -185,7 +185,7 @@ def test_wrong_settings_are_refused_in_one_line(changed: dict[str, Any], message
 
 def test_two_defenses_that_replace_the_loss_cannot_be_chained(own: Path):
     own.write_text(OWN + "\nclass Other(Half):\n    name = 'other'\n    share = None\n")
-    with pytest.raises(InputError, match=r"different settings"):
+    with pytest.raises(InputError, match=r"half and other both replace the loss"):
         study(defenses=["own_parts:Half+own_parts:Other"])
 
 

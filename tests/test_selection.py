@@ -86,7 +86,7 @@ def test_victim_is_pruned_alone_and_no_audited_record_is_looked_at(study, tmp_pa
     config = parse_study(study | {"seeds": [0]})
     select_settings(config, Store(tmp_path / "store"), Silent(), config.data.load())
     assert [title.split(" hard")[0] for title, _ in seen] == ["select undefended"] + [
-        "select oosd: teachers=2 held_out=1 temperature=1.0"
+        "select oosd: teachers=2 held_out=1 clusters=5 start=fresh temperature=1.4"
     ] * 2
     assert all(split.members == 1 and not (split.roles == Role.AUDIT).any() for _, split in seen)
 
