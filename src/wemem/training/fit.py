@@ -129,9 +129,8 @@ def fit(
         plan = _planner(knowledge, recipe, defense or Undefended(), not together)
 
         def train(part: list[int], on_epoch: OnEpoch) -> tuple[Ensemble, list[History]]:
-            dropout_seeds = [derive_seed(seeds[k], "dropout") for k in part]
-            # what else a model may draw (Dropout2d, noise) comes from PyTorch's global generator
-            torch.manual_seed(dropout_seeds[0])
+            # what a model may draw besides its dropout (Dropout2d, noise) comes from PyTorch's global generator
+            torch.manual_seed(derive_seed(seeds[part[0]], "dropout"))
             # a template of its own: a module holds the weights that it is called with
             chosen = replace(ensemble.select(part), template=copy.deepcopy(ensemble.template))
             run = _Run(
