@@ -243,6 +243,18 @@ def test_the_best_checkpoint_by_dev_accuracy_is_kept(trained):
         assert history.dev_accuracy[history.best_epoch] == max(history.dev_accuracy)
 
 
+def test_the_last_checkpoint_is_that_of_its_epoch_whatever_the_dev_accuracy(trained):
+    split = split_of(DATA)
+    recipe = replace(ADAM, epochs=30, patience=3, learning_rate=5e-3, keep="last")
+    last = fit(ensemble_of(DATA), DATA, split, recipe, seeds=SEEDS)
+    logits = last.ensemble.logits(DATA.features)
+    for k, (history, best) in enumerate(zip(last.history, trained.history, strict=True)):
+        dev = split.records(k, Role.DEV)
+        assert history.dev_accuracy == best.dev_accuracy
+        assert history.best_epoch == len(history.dev_accuracy) - 1 > best.best_epoch
+        assert accuracy(logits[k, dev], DATA.labels[dev]) == pytest.approx(history.dev_accuracy[-1])
+
+
 def test_members_stop_by_themselves_after_their_patience(trained):
     lengths = [len(history.dev_accuracy) for history in trained.history]
     assert len(set(lengths)) > 1

@@ -47,7 +47,7 @@ class History:
 
     Args:
         dev_accuracy: after each epoch it ran, fractions.
-        best_epoch: 0-based, the checkpoint that was kept.
+        best_epoch: 0-based, the checkpoint that was kept: the best, or the last if the recipe says so.
         records_seen: records that steps were taken on, counted with repetition.
         steps: optimizer steps that it took.
     """
