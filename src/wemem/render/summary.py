@@ -96,19 +96,23 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def dense_warning(results: Mapping[str, Any]) -> str | None:
-    """That the model before pruning leaks and that no defense here changes it; None where it shows no leak."""
+    """That the model before pruning leaks and that no defense here changes it; None where it shows no leak.
+
+    It shows one if every run does by its own interval: with few seeds the interval over seeds would hide what each run
+    shows.
+    """
     dense = _cast(results).dense
     if dense is None or not dense.attacks:
         return None
-    beyond_chance = dense.strongest(HEADLINE)[1].low > 0.5 or dense.strongest(LOW_FPR)[1].low > 0.01
-    if not beyond_chance:
+    chance = {HEADLINE: 0.5, LOW_FPR: 0.01}
+    if not any(all(run["worst"][metric]["ci"][0] > least for run in dense.runs) for metric, least in chance.items()):
         return None
     return (
         "The dense model leaks too, and no defense in this report protects it: the best guess whether a record was "
         f"trained on is right {_leak(dense, HEADLINE)} of the time, and the strongest attack finds "
         f"{_leak(dense, LOW_FPR)} of its training records while accusing at most 1 % of the others. The defenses act "
-        "while the model is pruned; whoever can query the dense model attacks it as it is. Keep it to yourself, or release "
-        "an unpruned one that is distilled too (wemem prune --defense oosd --set pruning.sparsity=0)."
+        "while the model is pruned; whoever can query the dense model attacks it as it is. Keep it to yourself, or "
+        "release an unpruned one that is distilled too (wemem prune --defense oosd --set pruning.sparsity=0)."
     )
 
 

@@ -202,6 +202,8 @@ def prune_into(
     if rounds[-1]["test_accuracy"] is not None:
         accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
     lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
+    if config.defenses[label].starts_fresh:
+        lines.append("It starts from new weights: of the given model only the architecture was used.")
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
     file = str(out / "weights.safetensors")
