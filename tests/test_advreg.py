@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 import small_study
 from test_training import ConvNet, modules
-from toy import CLASSES, blobs, ensemble_of, largest_difference, same_bytes, split_of
+from toy import CLASSES, blobs, ensemble_of, largest_difference, same_bytes, split_of, uneven_split
 from wemem.data.split import Role
 from wemem.defenses import AdvReg, Batch, Undefended, chain, make_defense
 from wemem.defenses.advreg import InferenceNetwork
@@ -57,15 +57,6 @@ class Ignored(Watched):
 def trained(defense, **changed):
     settings = {"ensemble": ensemble_of(DATA), "data": DATA, "split": split_of(DATA), "recipe": SGD, "seeds": SEEDS}
     return fit(**(settings | changed), defense=defense)
-
-
-def uneven_split():
-    """Members of 50, 33 and 20 training records: the shorter ones sit some steps out."""
-    split = split_of(DATA)
-    roles = split.roles.copy()
-    for k, size in enumerate((50, 33, 20)):
-        roles[k, np.flatnonzero(roles[k] == Role.TRAIN)[size:]] = Role.UNUSED
-    return replace(split, roles=roles)
 
 
 # --- limit cases ---
@@ -206,7 +197,7 @@ def test_the_model_hides_from_its_attacker():
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("split", [split_of(DATA), uneven_split()])
+@pytest.mark.parametrize("split", [split_of(DATA), uneven_split(DATA)])
 def test_both_backends_train_the_same_models(split):
     vmapped, sequential = (trained(AdvReg(), split=split, backend=b) for b in ("vmapped", "sequential"))
     assert (vmapped.choice.backend, sequential.choice.backend) == ("vmapped", "sequential")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import small_study
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
-from wemem.data.split import Role, held_out
+from wemem.data.split import Role
+from wemem.data.teachers import held_out
 from wemem.defenses import Batch, EarlyStopping, OutOfSampleDistillation, Teachers, Undefended, make_defense
 from wemem.errors import InputError
 from wemem.pruning import Pruning, Schedule

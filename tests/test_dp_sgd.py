@@ -11,7 +11,7 @@ from scipy.stats import norm
 from torch import nn
 
 from test_training import DATA, SEEDS, UNEVEN, ConvNet, Moody, OneDropoutTwice, Remember, both_backends, modules
-from toy import CLASSES, FEATURES, blobs, ensemble_of, largest_difference, same_bytes, split_of
+from toy import CLASSES, FEATURES, blobs, ensemble_of, largest_difference, same_bytes, split_of, uneven_split
 from wemem.data.batches import Group, plan_steps
 from wemem.data.split import Role
 from wemem.defenses import DPSGD, Clipping, Defense, MemoryRegularizer, chain, make_defense
@@ -74,15 +74,6 @@ class GroupNormNet(nn.Module):
         return self.head(self.norm(self.conv(x)).relu().flatten(1))
 
 
-def uneven_split():
-    """Members of 50, 33 and 20 training records: the shorter ones' batches are padded, and some they sit out."""
-    split = split_of(DATA)
-    roles = split.roles.copy()
-    for k, size in enumerate((50, 33, 20)):
-        roles[k, np.flatnonzero(roles[k] == Role.TRAIN)[size:]] = Role.UNUSED
-    return replace(split, roles=roles)
-
-
 def pruned_ensemble(dropout=0.0):
     """Half of the first layer's weights pruned."""
     ensemble = ensemble_of(DATA, dropout=dropout)
@@ -122,7 +113,7 @@ def one_by_one(module, member, split, recipe, clip, masks):
     lambda: Ensemble.from_modules(modules(OneDropoutTwice)),
 ])  # fmt: skip
 def test_without_noise_and_with_a_wide_clip_it_is_plain_training_dropout_included(build, backend, way):
-    ensemble, split = build(), uneven_split()
+    ensemble, split = build(), uneven_split(DATA)
     plain = fit(ensemble, DATA, split, SGD, seeds=SEEDS, backend=backend)
     private = fit(ensemble, DATA, split, SGD, seeds=SEEDS, backend=backend, defense=EVERYTHING)
     assert largest_difference(plain.ensemble, private.ensemble) < 1e-6
@@ -141,7 +132,7 @@ def test_it_is_plain_training_of_a_convolution_too(backend):
 @BACKENDS
 @pytest.mark.parametrize("clip", [0.3, 1.0])
 def test_clipping_equals_a_loop_over_single_records(clip, backend, way):
-    ensemble, split, recipe = pruned_ensemble(), uneven_split(), replace(SGD, epochs=1)
+    ensemble, split, recipe = pruned_ensemble(), uneven_split(DATA), replace(SGD, epochs=1)
     defense = DPSGD(clip=clip, noise=0.0)
     fitted = fit(ensemble, DATA, split, recipe, seeds=SEEDS, backend=backend, defense=defense)
     for k in range(3):
@@ -153,7 +144,7 @@ def test_clipping_equals_a_loop_over_single_records(clip, backend, way):
 
 @BACKENDS
 def test_padding_has_no_gradient_and_pruned_weights_have_gradient_zero(backend, seen):
-    fit(pruned_ensemble(), DATA, uneven_split(), replace(SGD, epochs=1), seeds=SEEDS, backend=backend,
+    fit(pruned_ensemble(), DATA, uneven_split(DATA), replace(SGD, epochs=1), seeds=SEEDS, backend=backend,
         defense=OnlyClips())  # fmt: skip
     # members of 50, 33 (whose last record joins its neighbour's batch) and 20 records
     assert sorted(len(some["1.weight"]) for some in seen) == sorted([16, 16, 16, 2, 16, 17, 16, 4])
@@ -176,7 +167,7 @@ def test_portions_of_a_batch_give_the_gradient_of_the_whole(monkeypatch, seen):
 
 def test_both_backends_train_the_same_models_noise_included(way):
     defense = DPSGD(clip=0.5, noise=0.3)
-    vmapped, sequential = both_backends(ensemble_of(DATA), DATA, uneven_split(), SGD, defense=defense)
+    vmapped, sequential = both_backends(ensemble_of(DATA), DATA, uneven_split(DATA), SGD, defense=defense)
     assert (vmapped.choice.backend, sequential.choice.backend) == ("vmapped", "sequential")
     assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
 

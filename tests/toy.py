@@ -1,5 +1,7 @@
 """Small data, splits and ensembles that the tests of the training core share."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from wemem.data.dataset import Dataset
@@ -31,6 +33,15 @@ def roles_of(n, *, members, train=50, dev=15, seed=0):
 
 def split_of(data, *, members=3, train=50, dev=15, seed=0):
     return Split(roles_of(len(data), members=members, train=train, dev=dev, seed=seed), data.labels, "subsets")
+
+
+def uneven_split(data):
+    """Members of 50, 33 and 20 training records: the shorter ones' batches are padded, and some steps they sit out."""
+    split = split_of(data)
+    roles = split.roles.copy()
+    for k, size in enumerate((50, 33, 20)):
+        roles[k, np.flatnonzero(roles[k] == Role.TRAIN)[size:]] = Role.UNUSED
+    return replace(split, roles=roles)
 
 
 def ensemble_of(data, *, members=3, hidden=(16, 8), dropout=0.1):

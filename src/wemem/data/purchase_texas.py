@@ -7,8 +7,9 @@ stays, 6,169 attributes present or not, the 100 most frequent procedures.
 We know of no published checksum of these archives, so that they are not downloaded: bring a copy.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -138,8 +139,7 @@ class _Lines:
 
 def _lines(stream: IO[bytes], longest: int) -> Iterable[bytes]:
     """Lines without their ends; one that is too long comes cut and is refused by its reader."""
-    read: Callable[[], bytes] = lambda: stream.readline(longest)  # noqa: E731
-    return (line.rstrip(b"\r\n") for line in iter(read, b""))
+    return (line.rstrip(b"\r\n") for line in iter(partial(stream.readline, longest), b""))
 
 
 def _class(text: bytes, where: str) -> int:

@@ -5,7 +5,7 @@ from dataclasses import fields
 from inspect import isabstract
 from typing import Any
 
-from wemem.data.split import Teachers
+from wemem.data.teachers import Teachers
 from wemem.defenses.advreg import AdvReg
 from wemem.defenses.auto import Auto
 from wemem.defenses.base import (

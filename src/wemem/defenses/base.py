@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from wemem.data.batches import Group
-from wemem.data.split import Teachers
+from wemem.data.teachers import Teachers
 from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
 from wemem.data.batches import Group
-from wemem.data.split import Teachers
+from wemem.data.teachers import Teachers
 from wemem.defenses.base import Batch, Defense, Opponent, OwnDenseModel, TrainingRecords, Undefended
 from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError

@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from wemem.data.split import Teachers
+from wemem.data.teachers import Teachers
 from wemem.defenses.base import Batch, Defense
 from wemem.errors import InputError
 

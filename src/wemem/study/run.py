@@ -19,7 +19,8 @@ from wemem.audit.in_turn import leave_one_out
 from wemem.audit.report import FPRS, AttackResult, AuditReport, attack_result
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, Teachers, held_out
+from wemem.data.split import Role, Split
+from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Auto, Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.pruning import Pruning, prune_channels

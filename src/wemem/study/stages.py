@@ -16,7 +16,8 @@ from jaxtyping import Float32, Int64
 from scipy.special import log_softmax, softmax
 
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, Teachers, held_out
+from wemem.data.split import Role, Split
+from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Observation, OwnDenseModel
 from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
