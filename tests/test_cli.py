@@ -17,7 +17,7 @@ from small_study import as_toml, table, without_times, write_data
 from wemem import cli
 from wemem.models import FullyConnected
 
-WEMEM = [sys.executable, "-c", "from wemem.cli import main; main()"]
+WEMEM = [sys.executable, "-m", "wemem"]
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_elsewhere_each_stage_is_one_plain_line():
         " 25 %  dense models: found in store",
         "100 %  rsw: 12.3 s",
         "warning: two\\nlines",
-        "2 stages in 12.3 s, 1 of them found in store",
+        "2 stages in 12.3 s, 1 of them found in store; 100 % of the time was training and pruning",
     ]
 
 
@@ -190,12 +190,26 @@ def test_low_terminal_drops_finished_stages_first():
     assert "running" in text
 
 
+def test_share_of_training_is_of_all_the_time_that_passed():
+    clock = Clock()
+    console = plain_console(clock)
+    with LiveProgress(console) as progress:
+        progress.begin("dense models", 1.0)
+        clock.now += 60
+        progress.end(stored=False)
+        progress.begin("confidence on dense", 0.0)
+        clock.now += 15
+        progress.end(stored=False)
+        clock.now += 5
+    assert written(console).endswith("2 stages in 1 min 20 s; 75 % of the time was training and pruning\n")
+
+
 def test_terminal_gets_one_display_that_leaves_a_summary_and_the_cursor():
     clock, file = Clock(), io.StringIO()
     with LiveProgress(terminal(clock, file)) as progress:
         run_two_stages(progress, clock)
     text = file.getvalue()
-    assert text.rstrip().endswith("2 stages in 12.3 s, 1 of them found in store")
+    assert text.rstrip().endswith("1 of them found in store; 100 % of the time was training and pruning")
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
 
 

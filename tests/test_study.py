@@ -155,6 +155,14 @@ def test_another_seed_or_attack_leaves_what_is_there(study, folder, outcomes):
     assert [stage for stage in computed if "seed 5" not in stage and not stage.startswith("entropy on")] == []
 
 
+def test_what_a_run_meets_again_is_told_once(study, tmp_path):
+    heard = Heard()
+    twice = study | {"seeds": [3], "attacks": ["confidence"], "defenses": ["rsw", {"kind": "rsw", "label": "again"}]}
+    first, second = list(run_study(parse_study(twice), Store(tmp_path / "store"), heard))[1:]
+    assert first.report["confidence"].auc() == second.report["confidence"].auc()
+    assert [stage for (stage, _), stored in zip(heard.begun, heard.stored, strict=True) if stored] == ["prune under again"]
+
+
 def test_name_label_and_order_of_defenses_do_not_compute_again(study, folder, outcomes):
     heard = Heard()
     other = study | {"name": "other", "defenses": [{"kind": "rsw", "label": "window"}, "undefended"]}

@@ -42,7 +42,8 @@ class Done:
         stored: how many of them were found in the store.
         work: of all stages.
         worked: of those that were not in the store, ...
-        seconds: ... and the time that took.
+        seconds: ... and the time that took, ...
+        training: ... and that of training and pruning, the stages that have work.
     """
 
     lines: tuple[tuple[str, str], ...] = ()
@@ -51,6 +52,7 @@ class Done:
     work: float = 0.0
     worked: float = 0.0
     seconds: float = 0.0
+    training: float = 0.0
 
     def then(self, stage: Stage, seconds: float, *, stored: bool) -> "Done":
         """With one more stage."""
@@ -62,6 +64,7 @@ class Done:
             work=self.work + stage.work,
             worked=self.worked + (0.0 if stored else stage.work),
             seconds=self.seconds + (0.0 if stored else seconds),
+            training=self.training + (0.0 if stored or not stage.work else seconds),
         )
 
 
@@ -214,7 +217,10 @@ class LiveProgress:
         done = self._done
         stages = "1 stage" if done.stages == 1 else f"{done.stages} stages"
         found = f", {done.stored} of them found in store" if done.stored else ""
-        return f"{stages} in {duration(self._console.get_time() - self._began)}{found}"
+        took = self._console.get_time() - self._began
+        whole = took * self._processes
+        share = f"; {100 * done.training / whole:.0f} % of the time was training and pruning" if done.training else ""
+        return f"{stages} in {duration(took)}{found}{share}"
 
 
 class WorkerProgress:

@@ -112,6 +112,7 @@ class Stages:
     def __init__(self, config: StudyConfig, data: Dataset, store: Store, progress: Progress) -> None:
         self.config, self.data, self.store, self.progress = config, data, store, progress
         self.seconds = 0.0  # that what was remembered so far took when it was computed
+        self.met: set[Key] = set()  # what progress was told of; a search asks for the same teachers again and again
 
     def made_as(self, pruning: Pruning | None, defense: Defense | None, last_round: int = -1) -> str:
         """Fingerprint of architecture, schedule, mask rule, fine-tuning, defense and its settings; not of the data.
@@ -408,15 +409,17 @@ class Stages:
 
     def remember(self, title: str, own: Key, compute: Callable[[], Computed], work: float = 0) -> Entry:
         """What is stored under a key, computed and stored first if it is not there."""
-        self.progress.begin(title, work)
         entry = self.store.get(own)
-        stored = entry is not None
-        if entry is None:
-            start = time.perf_counter()
-            arrays, meta = compute()
-            entry = self.store.put(own, arrays, {"seconds": time.perf_counter() - start, **meta})
+        if entry is None or own not in self.met:
+            self.met.add(own)
+            self.progress.begin(title, work)
+            stored = entry is not None
+            if entry is None:
+                start = time.perf_counter()
+                arrays, meta = compute()
+                entry = self.store.put(own, arrays, {"seconds": time.perf_counter() - start, **meta})
+            self.progress.end(stored=stored)
         self.seconds += float(entry.meta["seconds"])
-        self.progress.end(stored=stored)
         return entry
 
     def _show(self, epoch: int, recipe: Recipe, running: int, index: int, rounds: int) -> None:
