@@ -24,6 +24,7 @@ StudyFile = Annotated[Path | None, typer.Option(help="A study file that says how
 NonAdaptive = Annotated[
     bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
 ]
+Device = Annotated[str | None, typer.Option(help="Where to compute: auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[int, typer.Option(help="Processes that work side by side and share the cores.")]
 StoreFolder = Annotated[Path | None, typer.Option(help="Where stages are kept; .store beside the out folder.")]
 
@@ -43,12 +44,14 @@ def run(
     members: Members = None,
     non_adaptive: NonAdaptive = False,
     jobs: Jobs = 1,
+    device: Device = None,
     store: StoreFolder = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
     from wemem.study.study import read_study
 
-    config = read_study(study, _settings(set_, non_adaptive), data=data, weights=weights, members=members)
+    settings = _settings(set_, non_adaptive)
+    config = read_study(study, settings, data=data, weights=weights, members=members, device=device)
     console = Console()
     _run_and_print(console, config, out, store, jobs)
     _print_plainly(
@@ -64,6 +67,7 @@ def compare(
     data: Data = None,
     non_adaptive: NonAdaptive = False,
     jobs: Jobs = 1,
+    device: Device = None,
     store: StoreFolder = None,
 ) -> None:
     """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
@@ -71,7 +75,7 @@ def compare(
     from wemem.render.verdict import leaders, sentences
     from wemem.study.study import read_study
 
-    config = read_study(study, _settings(set_, non_adaptive), data=data)
+    config = read_study(study, _settings(set_, non_adaptive), data=data, device=device)
     console = Console()
     results = _run_and_print(console, config, out, store, jobs)
     write_report([out], out)
@@ -105,6 +109,7 @@ def prune(
     defense: Annotated[str, typer.Option(help="swmr, oosd or any other, a chain a+b, or module:Class.")] = "swmr",
     study: StudyFile = None,
     set_: Overrides = None,
+    device: Device = None,
     store: StoreFolder = None,
 ) -> None:
     """Prune one trained model under a defense: weights and masks out."""
@@ -112,7 +117,7 @@ def prune(
     from wemem.study.study import prune_into, read_study
 
     config = read_study(
-        study, set_ or [], data=data, model=model, weights=weights, members=members, defense=defense
+        study, set_ or [], data=data, model=model, weights=weights, members=members, defense=defense, device=device
     )  # fmt: skip
     console = Console()
     with LiveProgress(console) as progress:
@@ -160,6 +165,7 @@ def audit(
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
     set_: Overrides = None,
+    device: Device = None,
     store: StoreFolder = None,
 ) -> None:
     """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print what it leaks."""
@@ -175,7 +181,7 @@ def audit(
             case (Path() as victim, None, None, None, Path()):
                 config = read_study(
                     study, settings, data=data, model=model, weights=victim, members=members,
-                    defense=defense,
+                    defense=defense, device=device,
                 )  # fmt: skip
                 results, samples = audit_into(config, defense, out, store, progress)
             case (None, Path(), None, None, None):
@@ -203,6 +209,7 @@ def diagnose(
     top: Annotated[float, typer.Option(help="Share of the records that counts as memorable.")] = 0.2,
     set_: Overrides = None,
     data: Data = None,
+    device: Device = None,
     store: StoreFolder = None,
 ) -> None:
     """Say which drives memorization, data reuse or inherent memorability, and which defense follows from it."""
@@ -215,7 +222,8 @@ def diagnose(
     from wemem.study.results import write_atomically
     from wemem.study.study import read_study
 
-    config, settings = read_study(study, set_ or [], data=data), DiagnosisSettings(models, relevant, top)
+    settings = DiagnosisSettings(models, relevant, top)
+    config = read_study(study, set_ or [], data=data, device=device)
     console = Console()
     with LiveProgress(console) as progress:
         found = diagnose_into(config, settings, out, store, progress)

@@ -1,11 +1,13 @@
-"""How much memory a data set may take, decided before any of it is read."""
+"""How much memory there is, and how much of it a data set may take, decided before any of it is read."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from wemem.errors import InputError
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # what a container may use; "max" where it has no limit
+#: Where Linux tells what groups of processes may use, and of which groups this process is.
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 UNKNOWN_MACHINE = 8 * 2**30
 
 
@@ -14,10 +16,25 @@ def machine_memory() -> int:
     total = UNKNOWN_MACHINE
     if hasattr(os, "sysconf"):
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([total, *_cgroup_limits()])
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """Bytes that this process's groups may use, and the groups around them; those without a limit say none."""
     try:
-        return min(total, int(CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):
-        return total
+        groups = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
+    except OSError:
+        return
+    # version 2 is one hierarchy and names no controllers; a container may see its own group as the root
+    for _, controllers, group in groups:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, name = (CGROUPS / "memory", "memory.limit_in_bytes") if controllers else (CGROUPS, "memory.max")
+        for folder in dict.fromkeys((Path(group), *Path(group).parents)):
+            try:
+                yield int((root / folder.relative_to("/") / name).read_text())
+            except (OSError, ValueError):  # no such group here, or "max"
+                continue
 
 
 def memory_limit(gib: float | None) -> int:

@@ -99,8 +99,14 @@ class InferenceNetwork(Opponent):
             for before, after in pairwise(sizes)
             for shape in ((before, after), (1, after))
         ]
+        self.to(torch.device("cpu"))
+
+    def to(self, device: torch.device) -> None:
+        """With an optimizer that has taken no step."""
+        self.layers = [tensor.to(device) for tensor in self.layers]
         # a leaf for each member and tensor: who sits a turn out has no gradient and keeps its Adam state
-        self.leaves = [[torch.nn.Parameter(tensor[k]) for tensor in self.layers] for k in range(len(seeds))]
+        members = range(len(self.layers[0]))
+        self.leaves = [[torch.nn.Parameter(tensor[k]) for tensor in self.layers] for k in members]
         self.optimizer = torch.optim.Adam([leaf for own in self.leaves for leaf in own], lr=LEARNING_RATE, fused=True)
 
     def learn(
@@ -108,7 +114,7 @@ class InferenceNetwork(Opponent):
         others: Float[Tensor, "S M C"], other_labels: Int64[Tensor, "S M"],
     ) -> None:  # fmt: skip
         """One step of Adam up the gain."""
-        layers = [tensor[torch.tensor(rows)].requires_grad_() for tensor in self.layers]
+        layers = [tensor.requires_grad_() for tensor in self._of(rows)]
         inside = _evidence(layers, members, member_labels)
         outside = _evidence(layers, others, other_labels)
         loss = (softplus(-inside).mean(1) + softplus(outside).mean(1)) / 2
@@ -123,7 +129,11 @@ class InferenceNetwork(Opponent):
         self, rows: Sequence[int], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]
     ) -> Float[Tensor, "S B"]:
         """The log-probability that each record is a member, ``log h``."""
-        return logsigmoid(_evidence([tensor[torch.tensor(rows)] for tensor in self.layers], logits, labels))
+        return logsigmoid(_evidence(self._of(rows), logits, labels))
+
+    def _of(self, rows: Sequence[int]) -> list[Tensor]:
+        own = torch.tensor(rows, device=self.layers[0].device)
+        return [tensor[own] for tensor in self.layers]
 
 
 def _evidence(layers: Sequence[Tensor], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]) -> Tensor:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -138,6 +139,9 @@ class Opponent(ABC):
 
     warm_up: int = 0
     turns: int = 1
+
+    def to(self, device: torch.device) -> None:  # noqa: B027
+        """Move its state there, before its first turn, for that is where outputs come from. By default: it has none."""
 
     @abstractmethod
     def learn(

@@ -34,8 +34,10 @@ class Clipping:
         Args:
             total: the sum, by parameter.
             count: records that it is over.
-            seed: of the noise, the member's and the step's own.
+            seed: of the noise, the member's and the step's own; it is drawn on the CPU.
         """
         draw = torch.Generator().manual_seed(seed)
         std = self.noise * self.norm
-        return {name: (t + std * torch.randn(t.shape, generator=draw)) / count for name, t in total.items()}
+        return {
+            name: (t + std * torch.randn(t.shape, generator=draw).to(t.device)) / count for name, t in total.items()
+        }

@@ -87,6 +87,7 @@ def iterate(
     initial: Ensemble | None = None,
     observed: Sequence[tuple[Observation, ...]] = (),
     backend: str = "auto",
+    device: torch.device | str = "cpu",
     first_round: int = 0,
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Iterator[Round]:
@@ -104,6 +105,7 @@ def iterate(
         initial: the untrained ensemble, for ``rewind = "initial"``.
         observed: what :attr:`Round.observed` of round ``first_round - 1`` says, to go on under a defense that observes.
         backend: as in :func:`~wemem.training.fit.fit`.
+        device: likewise.
         first_round: where to go on; rounds do not depend on what was computed in one call and what in another.
         on_epoch: called after each epoch.
 
@@ -114,24 +116,27 @@ def iterate(
     seen = tuple(observed)
     for index in range(first_round, pruning.schedule.rounds):
         if defense.observes:
-            now = [observe(ensemble, k, data, split) for k in range(len(ensemble))]
+            now = [observe(ensemble, k, data, split, device) for k in range(len(ensemble))]
             seen = tuple((*before, own) for before, own in zip(seen or ((),) * len(now), now, strict=True))
         pruned = _prune_to(ensemble, pruning, index, initial, torch.from_numpy(data.features[:2]))
         fitted = fit(
             pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
-            defense=defense, scores=scores, taught=taught, observed=seen or None, backend=backend, on_epoch=on_epoch,
+            defense=defense, scores=scores, taught=taught, observed=seen or None, backend=backend, device=device,
+            on_epoch=on_epoch,
         )  # fmt: skip
         ensemble = fitted.ensemble
         yield Round(index, sparsity_of(ensemble), ensemble, fitted.history, fitted.choice, seen)
 
 
-def observe(ensemble: Ensemble, member: int, data: Dataset, split: Split) -> Observation:
+def observe(
+    ensemble: Ensemble, member: int, data: Dataset, split: Split, device: torch.device | str = "cpu"
+) -> Observation:
     """One member's confidence in its own train and dev records."""
     own = ensemble.select([member])
     confidence, right = {}, {}
     for role in (Role.TRAIN, Role.DEV):
         rows = split.records(member, role)
-        logits, labels = own.logits(data.features[rows])[0], data.labels[rows]
+        logits, labels = own.logits(data.features[rows], device=device)[0], data.labels[rows]
         probability = softmax(logits.astype(np.float64), axis=-1)
         confidence[role] = float(probability[np.arange(len(rows)), labels].mean())
         right[role] = float((logits.argmax(-1) == labels).mean())

@@ -23,7 +23,7 @@ from wemem.resolve import did_you_mean
 from wemem.settings import from_table
 from wemem.study.defense_entries import DefenseEntry, read_entries
 from wemem.study.identity import identity
-from wemem.training import DENSE, FINETUNE, Recipe
+from wemem.training import DENSE, FINETUNE, Recipe, choose_device
 
 
 def require_different(what: str, values: Sequence[float]) -> None:
@@ -166,6 +166,7 @@ class StudyConfig:
         seeds: one whole repetition per seed.
         name: of the study.
         backend: ``auto``, ``vmapped`` or ``sequential``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         non_adaptive: also report the adversary whose shadows were pruned without the defense.
         leave_one_out: also attack every reference model in turn, for attacks that use them.
         grids: by label, the settings of which one is to be selected.
@@ -181,6 +182,7 @@ class StudyConfig:
     seeds: tuple[int, ...] = (0,)
     name: str = "study"
     backend: str = "auto"
+    device: str = "auto"
     non_adaptive: bool = False
     leave_one_out: bool = False
     split: SplitSettings = SplitSettings()
@@ -202,6 +204,7 @@ class StudyConfig:
         require_different("seeds", self.seeds)
         if self.backend not in ("auto", "vmapped", "sequential"):
             raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
+        choose_device(self.device)
         # the sources of a user's own parts are read now that they were imported, not when they may have been edited
         identity([self.model, *self.every_defense, *self.attacks])
 
@@ -225,7 +228,7 @@ _TABLES: Mapping[str, type] = {
     "pruning": PruningSettings,
     "selection": SelectionSettings,
 }
-_SCALARS = ("name", "seeds", "attacks", "backend", "non_adaptive", "leave_one_out")
+_SCALARS = ("name", "seeds", "attacks", "backend", "device", "non_adaptive", "leave_one_out")
 _KEYS = (*_SCALARS, "data", "model", *_TABLES, "finetune", "victim", "defenses")
 
 
@@ -302,6 +305,7 @@ class _Scalars:
     name: str = "study"
     seeds: tuple[int, ...] = (0,)
     backend: str = "auto"
+    device: str = "auto"
     non_adaptive: bool = False
     leave_one_out: bool = False
 
@@ -355,6 +359,7 @@ def _as_table(
         "name": study.name,
         "seeds": list(study.seeds),
         "backend": study.backend,
+        "device": study.device,
         "non_adaptive": study.non_adaptive,
         "leave_one_out": study.leave_one_out,
         "attacks": attacks,

@@ -16,6 +16,7 @@ from wemem.study.progress import Progress, Silent
 from wemem.study.results import environment, require_folder, write_atomically
 from wemem.study.scenario import Scenario
 from wemem.study.store import Store
+from wemem.training import choose_device
 
 
 def diagnose_into(
@@ -56,7 +57,7 @@ def diagnosis_content(config: StudyConfig, data: Dataset, found: Diagnosis) -> d
     return {
         "schema": "wemem.diagnosis/1",
         "study": config.table,
-        "environment": environment(),
+        "environment": environment(choose_device(config.device)),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "records": len(data), "classes": data.classes},
         "settings": {**asdict(found.settings), "seed": found.seed},
         "design": {

@@ -13,6 +13,7 @@ from wemem.errors import InputError
 from wemem.models import CustomModel
 from wemem.pruning import Pruning
 from wemem.resolve import resolve
+from wemem.training import Recipe
 
 
 def identity(value: object) -> Any:
@@ -37,9 +38,19 @@ def identity(value: object) -> Any:
 
 def pruning_identity(pruning: Pruning | None) -> Any:
     """How it is pruned; the default method goes without saying, as it did before there was a choice."""
-    plain = identity(pruning)
-    if pruning is not None and not method_identity(pruning):
+    if pruning is None:
+        return None
+    plain = {**identity(pruning), "recipe": recipe_identity(pruning.recipe)}
+    if not method_identity(pruning):
         del plain["method"]
+    return plain
+
+
+def recipe_identity(recipe: Recipe) -> Any:
+    """How models are trained; the default precision goes without saying, as it did before there was a choice."""
+    plain = identity(recipe)
+    if recipe.precision == "fp32":
+        del plain["precision"]
     return plain
 
 

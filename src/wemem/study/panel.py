@@ -119,7 +119,7 @@ def measure(
     own = key(
         "auto_figures", panel=panel.key, models=models, split=split.fingerprint, pruning=pruning_identity(pruning),
         **method_identity(pruning), defense=identity(defense), training=asdict(stages.config.training),
-        model=identity(stages.config.model), backend=stages.config.backend,
+        model=identity(stages.config.model), backend=stages.config.backend, device=stages.device.type,
         attacks=[identity(attack) for attack in attacks], fpr=fpr, seed=seed,
     )  # fmt: skip
     # held by one process at a time: the weights go once the figures are there, and no other may be waiting for them
@@ -146,8 +146,8 @@ def _figures(
 ) -> dict[str, PerModel]:
     data, rows = stages.data, split.audited(0)
     signals = Signals(
-        ensemble.logits(data.features[rows]), data.labels[rows], split.roles[:, rows], rows, "shared",
-        (UNKNOWN,) * split.members,
+        ensemble.logits(data.features[rows], device=stages.device), data.labels[rows], split.roles[:, rows], rows,
+        "shared", (UNKNOWN,) * split.members,
     )  # fmt: skip
     member = signals.roles == Role.TRAIN
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {

@@ -31,7 +31,8 @@ from wemem.study.footprint import footprint
 from wemem.study.privacy import account
 from wemem.study.run import Outcome
 from wemem.study.stages import Stage
-from wemem.training import accuracy
+from wemem.training import accuracy, choose_device, device_name
+from wemem.training.device import CPU
 
 #: What results tell of a round.
 ROUND = ("round", "sparsity", "test_accuracy", "confidence_auc", "dev_accuracy", "epochs")
@@ -45,7 +46,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
     return {
         "schema": "wemem.results/1",
         "study": config.table,
-        "environment": environment(),
+        "environment": environment(choose_device(config.device)),
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,
@@ -69,8 +70,8 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
     }
 
 
-def environment() -> dict[str, Any]:
-    """The versions and the number of threads that a result depends on."""
+def environment(device: torch.device = CPU) -> dict[str, Any]:
+    """The versions, the number of threads and the device that a result depends on."""
     return {
         "wemem": version("wemem"),
         "python": platform.python_version(),
@@ -78,6 +79,8 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
+        "device": device.type,
+        "device_name": device_name(device),
     }
 
 
@@ -125,7 +128,7 @@ def _run(
         "settings": {} if outcome.defense is None else outcome.defense.settings,
         "seed": outcome.seed,
         "sparsity": told[-1]["sparsity"] if told else outcome.sparsity,
-        "accuracy": _accuracies(outcome, data),
+        "accuracy": _accuracies(outcome, config, data),
         "seconds": {
             "finetune": stage.seconds,
             "teachers": stage.teachers_seconds,
@@ -145,17 +148,20 @@ def _run(
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": dict(outcome.in_turn)} if outcome.in_turn else {}),
-        **({"auto": {**outcome.found.told, **_audited(outcome, data, plain)}} if outcome.found else {}),
+        **({"auto": {**outcome.found.told, **_audited(outcome, config, data, plain)}} if outcome.found else {}),
     }
 
 
-def _audited(outcome: Outcome, data: Dataset, plain: Outcome | None) -> dict[str, Any]:
+def _audited(
+    outcome: Outcome, config: StudyConfig, data: Dataset, plain: Outcome | None
+) -> dict[str, Any]:  # fmt: skip
     """How the run stands to the budget by what is reported of it, on records that no search has looked at."""
     if outcome.found is None or not outcome.report.results:
         return {}
     budget = outcome.found.budget
     attack, tpr = outcome.report.worst(f"tpr_at_{budget.at_fpr}")
-    drop = None if plain is None else _accuracies(plain, data)["test"] - _accuracies(outcome, data)["test"]
+    both = [_accuracies(one, config, data)["test"] for one in (plain, outcome) if one is not None]
+    drop = None if plain is None else both[0] - both[1]
     lost = budget.max_accuracy_drop is not None and drop is not None and drop > budget.max_accuracy_drop
     leaks = budget.max_tpr is not None and tpr.value > budget.max_tpr
     unknown = budget.max_accuracy_drop is not None and drop is None and not leaks
@@ -193,12 +199,12 @@ def _scored(outcome: Outcome) -> bool:
     return outcome.defense is not None and outcome.defense.needs_scores
 
 
-def _accuracies(outcome: Outcome, data: Dataset) -> dict[str, Any]:
+def _accuracies(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[str, Any]:
     """The victim's accuracy on its train, dev and non-member records; the last is the test accuracy."""
-    found = {}
+    found, device = {}, choose_device(config.device)
     for name, role in (("train", Role.TRAIN), ("dev", Role.DEV), ("test", Role.AUDIT)):
         records = outcome.split.records(0, role)
-        found[name] = accuracy(outcome.victim.first(data.features[records]), data.labels[records])
+        found[name] = accuracy(outcome.victim.first(data.features[records], device), data.labels[records])
     n = len(outcome.split.records(0, Role.AUDIT))
     test = proportion(round(found["test"] * n), n)
     return {**found, "test_ci": [test.low, test.high], "test_records": n}

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 from scipy.special import log_softmax, softmax
 
@@ -27,13 +28,13 @@ from wemem.signals import Queried, Released, query_models
 from wemem.study.confidence import confidence_auc
 from wemem.study.config import StudyConfig
 from wemem.study.entry import Entry
-from wemem.study.identity import identity, method_identity, pruning_identity
+from wemem.study.identity import identity, method_identity, pruning_identity, recipe_identity
 from wemem.study.onnx_file import OnnxModel
 from wemem.study.peak_memory import peak_mib, reset_peak
 from wemem.study.progress import Progress
-from wemem.study.shipped import ShippedFirst
+from wemem.study.shipped import OnDevice, ShippedFirst
 from wemem.study.store import Key, Store, key
-from wemem.training import Choice, Ensemble, History, Recipe, accuracy, fit
+from wemem.training import Choice, Ensemble, History, Recipe, accuracy, choose_device, fit
 
 #: Members that are trained together and stored as one entry.
 CHUNK = 16
@@ -59,15 +60,16 @@ class Stage:
     meta: Mapping[str, Any]
     shipped: OnnxModel | None = None
 
-    @property
-    def models(self) -> Queried:
-        """All models, as they answer."""
-        return self.ensemble if self.shipped is None else ShippedFirst(self.shipped, self.ensemble)
+    def models(self, device: torch.device) -> Queried:
+        """All models, as they answer; those of the ensemble on a device."""
+        own = OnDevice(self.ensemble, device)
+        return own if self.shipped is None else ShippedFirst(self.shipped, own)
 
-    def first(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
+    def first(self, features: Float32[np.ndarray, "N ..."], device: torch.device) -> Float32[np.ndarray, "N C"]:
         """Answers of member 0 alone."""
-        own = self.ensemble.select([0]).logits(features)[0] if self.shipped is None else self.shipped.logits(features)
-        return np.asarray(own)
+        if self.shipped is not None:
+            return self.shipped.logits(features)
+        return np.asarray(self.ensemble.select([0]).logits(features, device=device)[0])
 
     @property
     def provenance(self) -> tuple[str, ...]:
@@ -111,6 +113,7 @@ class Stages:
 
     def __init__(self, config: StudyConfig, data: Dataset, store: Store, progress: Progress) -> None:
         self.config, self.data, self.store, self.progress = config, data, store, progress
+        self.device = choose_device(config.device)
         self.seconds = 0.0  # that what was remembered so far took when it was computed
         self.met: set[Key] = set()  # what progress was told of; a search asks for the same teachers again and again
 
@@ -126,7 +129,7 @@ class Stages:
         """
         scored = defense is not None and defense.needs_scores
         taught_by = None if defense is None else defense.taught_by
-        teachers = "dense" if isinstance(taught_by, OwnDenseModel) else identity(self.config.training)
+        teachers = "dense" if isinstance(taught_by, OwnDenseModel) else recipe_identity(self.config.training)
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
@@ -151,6 +154,7 @@ class Stages:
             start = time.perf_counter()
             fitted = fit(
                 self.blank(seeds), self.data, split, recipe, seeds=seeds, backend=self.config.backend,
+                device=self.device,
                 on_epoch=lambda epoch, running: self._show(epoch, recipe, running, 0, 1),
             )  # fmt: skip
             return fitted.ensemble.arrays(), {
@@ -181,7 +185,7 @@ class Stages:
             start = time.perf_counter()
             pool = np.flatnonzero((split.roles != Role.UNUSED).any(axis=0))
             values = np.full(split.roles.shape, np.nan)
-            logits = np.concatenate([stage.ensemble.logits(self.data.features[pool]) for stage in subset])
+            logits = np.concatenate([stage.models(self.device).logits(self.data.features[pool]) for stage in subset])
             values[:, pool] = truth_values(logits, self.data.labels[pool], form)
             found = estimate_memorization(values, split.roles)
             arrays = {name: getattr(found, name) for name in ("score", "standard_error", "inside", "outside")}
@@ -213,11 +217,11 @@ class Stages:
             logs = np.zeros((split.members, len(self.data), self.data.classes), np.float32)
             for k in range(split.members):
                 train = split.records(k, Role.TRAIN)
-                logits = dense.ensemble.select([k]).logits(self.data.features[train])[0]
+                logits = self._answers(dense.ensemble, k, train)
                 logs[k, train] = log_softmax(logits.astype(np.float64), axis=-1)
             return {"taught": logs}, {}
 
-        own = key("taught", dense=dense.key, split=split.fingerprint)
+        own = key("taught", dense=dense.key, split=split.fingerprint, device=self.device.type)
         entry = self.remember(f"{title}: dense predictions", own, compute)
         return Taught(own, np.array(entry.arrays["taught"]), float(entry.meta["seconds"]))
 
@@ -238,7 +242,7 @@ class Stages:
             for stage in stages:
                 for member in range(len(stage.ensemble)):
                     k, unseen = teacher // asked.count, parts.records(teacher, Role.AUDIT)
-                    logits = stage.ensemble.select([member]).logits(self.data.features[unseen])[0]
+                    logits = self._answers(stage.ensemble, member, unseen)
                     total[k, unseen] += softmax(logits.astype(np.float64), axis=-1)
                     models[k, unseen] += 1
                     teacher += 1
@@ -295,6 +299,7 @@ class Stages:
             scores=[None if s is None else s.memorization.score for s in scores],
             taught=None if taught is None else taught.log_probabilities,
             initial=self.blank(seeds) if pruning.rewind == "initial" else None, backend=self.config.backend,
+            device=self.device,
             observed=[tuple(Observation(**seen) for seen in own) for own in observed],
             on_epoch=lambda epoch, running: self._show(epoch, pruning.recipe, running, position[0], len(keys)),
         )  # fmt: skip
@@ -319,11 +324,11 @@ class Stages:
         """A round as results tell it, of the first member; its confidence is what the defense lets queries see."""
         victim, history = done.ensemble.select([0]), done.history
         train, dev, own = (split.records(0, role) for role in (Role.TRAIN, Role.DEV, Role.AUDIT))
-        answers = Released(victim, defense, seed=derive_seed(seed, "answers", done.index))
+        answers = Released(OnDevice(victim, self.device), defense, seed=derive_seed(seed, "answers", done.index))
         return {
             "round": done.index,
             "sparsity": done.sparsity,
-            "test_accuracy": self._accuracy(victim, own) if len(own) else None,
+            "test_accuracy": accuracy(self._answers(victim, 0, own), self.data.labels[own]) if len(own) else None,
             "confidence_auc": confidence_auc(answers, self.data, train, own),
             "dev_accuracy": max(history[0].dev_accuracy),
             "dev_auc": confidence_auc(answers, self.data, train, dev),
@@ -332,8 +337,10 @@ class Stages:
             "steps": history[0].steps,
         }
 
-    def _accuracy(self, victim: Ensemble, records: Int64[np.ndarray, " n"]) -> float:
-        return accuracy(victim.logits(self.data.features[records])[0], self.data.labels[records])
+    def _answers(
+        self, ensemble: Ensemble, member: int, records: Int64[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n C"]:  # fmt: skip
+        return np.asarray(ensemble.select([member]).logits(self.data.features[records], device=self.device)[0])
 
     def query(
         self, title: str, stage: Stage, records: Int64[np.ndarray, " N"], needs: frozenset[str], *, seed: int,
@@ -354,12 +361,14 @@ class Stages:
         drawn = derive_seed(seed, "answers", turn)
 
         def compute() -> Computed:
-            answering = stage.models if altered is None else Released(stage.models, altered, seed=drawn)
+            models = stage.models(self.device)
+            answering = models if altered is None else Released(models, altered, seed=drawn)
             return query_models(answering, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
 
         own = key(
             "signals", models=stage.key, data=self.data.fingerprint, records=records.tolist(), needs=sorted(needs),
-            seed=seed, **({} if altered is None else {"answers": identity(altered), "turn": turn}),
+            seed=seed, device=self.device.type,
+            **({} if altered is None else {"answers": identity(altered), "turn": turn}),
         )  # fmt: skip
         return own, self.remember(title, own, compute).arrays
 
@@ -405,6 +414,7 @@ class Stages:
             "model": identity(self.config.model),
             "seeds": list(seeds),
             "backend": self.config.backend,
+            "device": self.device.type,
         }
 
     def remember(self, title: str, own: Key, compute: Callable[[], Computed], work: float = 0) -> Entry:

@@ -44,7 +44,7 @@ from wemem.study.weights import (
     write_weights,
 )
 from wemem.study.workers import compute_side_by_side, threads_of
-from wemem.training import Ensemble
+from wemem.training import Ensemble, choose_device
 
 T = TypeVar("T", dict[str, Any], list[Any])
 
@@ -58,6 +58,7 @@ def read_study(
     weights: Path | None = None,
     members: Path | None = None,
     defense: str | None = None,
+    device: str | None = None,
 ) -> StudyConfig:
     """A study file with the options of the command line.
 
@@ -69,6 +70,7 @@ def read_study(
         weights: a trained model in place of one the study trains.
         members: the records it was trained on.
         defense: the only defense, with its default settings unless the study has one of that label.
+        device: where to compute.
 
     Raises:
         InputError: as :func:`~wemem.study.config.load_study`, or weights without members.
@@ -80,6 +82,8 @@ def read_study(
         table["data"] = {"source": data}
     if model is not None:
         table["model"] = {"kind": model}
+    if device is not None:
+        table["device"] = device
     if weights is not None:
         table["victim"] = {**_part(table, "victim", {}), "weights": str(weights), "members": str(members)}
     if defense is not None:
@@ -190,7 +194,8 @@ def prune_into(
     ensemble = pruned.stage.ensemble
     rounds = pruned.stage.meta["rounds"]
     costs = side_by_side(pruned.dense.ensemble.module(0), ensemble.module(0), pruned.input_shape)
-    told = {"study": config.table, "environment": environment(), "rounds": rounds, "footprint": costs}
+    made_with = environment(choose_device(config.device))
+    told = {"study": config.table, "environment": made_with, "rounds": rounds, "footprint": costs}
     if pruned.found is not None:
         told["auto"] = pruned.found.told
     _write_weights(out / "weights.safetensors", ensemble, out / "masks.safetensors")

@@ -127,7 +127,7 @@ def _run(
         done = next(
             iterate(
                 ensemble, stages.data, course.splits[index], course.pruning, Undefended(), seeds=course.seeds,
-                backend=stages.config.backend, first_round=index,
+                backend=stages.config.backend, device=stages.device, first_round=index,
             )
         )  # fmt: skip
         ensemble = done.ensemble
@@ -143,7 +143,8 @@ def _ask(
     stages: Stages, course: Course, ensemble: Ensemble, kept: tuple[int, ...], seconds: float
 ) -> tuple[Arrays, dict[str, Any]]:
     """The models' answers on the pool, as they are stored."""
-    logits, labels = ensemble.logits(stages.data.features[course.pool]), stages.data.labels[course.pool]
+    logits = ensemble.logits(stages.data.features[course.pool], device=stages.device)
+    labels = stages.data.labels[course.pool]
     arrays = {"confidence": logit_confidence(logits, labels), "right": logits.argmax(-1) == labels}
     return arrays, {"kept_epochs": list(kept), "seconds": seconds}
 
@@ -158,6 +159,7 @@ def _round_keys(stages: Stages, course: Course) -> list[Key]:
                 "exposed_round", before=before, split=split.fingerprint, sparsity=sparsity, round=len(keys),
                 scope=course.pruning.scope, recipe=asdict(course.pruning.recipe), data=stages.data.fingerprint,
                 model=identity(stages.config.model), seeds=course.seeds, backend=stages.config.backend,
+                device=stages.device.type,
             )
         )  # fmt: skip
     return keys

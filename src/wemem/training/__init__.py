@@ -1,10 +1,12 @@
 """Training of ensembles: all members together, or one after another with the same result."""
 
 from wemem.training.backends import Choice, choose_backend
+from wemem.training.device import choose_device, device_name
 from wemem.training.ensemble import Ensemble
 from wemem.training.fit import Fitted, History, accuracy, fit
 from wemem.training.recipe import DENSE, FINETUNE, Recipe
 
 __all__ = [
-    "DENSE", "FINETUNE", "Choice", "Ensemble", "Fitted", "History", "Recipe", "accuracy", "choose_backend", "fit",
+    "DENSE", "FINETUNE", "Choice", "Ensemble", "Fitted", "History", "Recipe", "accuracy", "choose_backend",
+    "choose_device", "device_name", "fit",
 ]  # fmt: skip

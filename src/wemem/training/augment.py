@@ -35,7 +35,7 @@ def augment(x: Float[Tensor, "S B C H W"], kind: Augmentation, keys: Sequence[in
     members, batch, channels, height, width = x.shape
     # rows of five draws an image, so that an image's draws do not depend on how many follow it
     drawn = [generator(key, "augment").random((batch, 5), np.float32) for key in keys]
-    flip, down, right, centre_y, centre_x = torch.from_numpy(np.concatenate(drawn)).T
+    flip, down, right, centre_y, centre_x = torch.from_numpy(np.concatenate(drawn)).to(x.device, non_blocking=True).T
     images = x.reshape(members * batch, channels, height, width)
     images = _moved(images, flip < 0.5, *((down, right) if kind != "flip" else (None, None)))
     if kind == "crop_flip_cutout":
@@ -48,22 +48,22 @@ def _moved(
 ) -> Float[Tensor, "N C H W"]:
     """Mirrored where ``flip``, and shifted by up to an eighth if ``down`` and ``right`` say in 0..1 how far."""
     count, channels, height, width = x.shape
-    rows = torch.arange(height).expand(count, height)
-    columns = torch.where(flip[:, None], torch.arange(width - 1, -1, -1), torch.arange(width))
+    rows, columns = torch.arange(height, device=x.device).expand(count, height), torch.arange(width, device=x.device)
+    columns = torch.where(flip[:, None], width - 1 - columns, columns)
     if down is not None and right is not None:
         margin = max(1, height // 8)
         x = pad(x, (margin, margin, margin, margin))
         rows = rows + (down * (2 * margin + 1)).long()[:, None]
         columns = columns + (right * (2 * margin + 1)).long()[:, None]
-    image, channel = torch.arange(count), torch.arange(channels)
+    image, channel = torch.arange(count, device=x.device), torch.arange(channels, device=x.device)
     return x[image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def _covered(x: Float[Tensor, "N C H W"], y: Tensor, x0: Tensor) -> Float[Tensor, "N C H W"]:
     """Without the square of half the height around ``(y, x0)``."""
     half = max(1, x.shape[2] // 4)
-    inside = [
-        (torch.arange(size) >= centre[:, None] - half) & (torch.arange(size) < centre[:, None] + half)
-        for size, centre in ((x.shape[2], y), (x.shape[3], x0))
-    ]
+    inside = []
+    for size, centre in ((x.shape[2], y), (x.shape[3], x0)):
+        place = torch.arange(size, device=x.device)
+        inside.append((place >= centre[:, None] - half) & (place < centre[:, None] + half))
     return x.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.0)

@@ -2,7 +2,8 @@
 
 ``vmapped`` runs all members through one batched graph (``torch.func``); ``sequential`` calls each member's module as
 plain PyTorch would, and is the oracle for the other. Which one is the default is a fixed rule that
-``benchmarks/ensemble_backends.py`` justifies, so that the same study gives the same bytes everywhere.
+``benchmarks/ensemble_backends.py`` justifies for the CPU, so that the same study gives the same bytes everywhere. For
+CUDA it is not measured: there a step of one small model keeps a GPU waiting, so all models are computed at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from wemem.errors import InputError
+from wemem.training.device import CPU
 from wemem.training.ensemble import Ensemble
 
 Backend = Literal["vmapped", "sequential"]
@@ -31,7 +33,11 @@ class Choice:
 
 
 def choose_backend(
-    ensemble: Ensemble, example: Float[Tensor, "2 ..."], classes: int, requested: str = "auto"
+    ensemble: Ensemble,
+    example: Float[Tensor, "2 ..."],
+    classes: int,
+    requested: str = "auto",
+    device: torch.device = CPU,
 ) -> Choice:
     """The backend for an ensemble: as requested, or by the fixed rule, after a two-member trial.
 
@@ -40,6 +46,7 @@ def choose_backend(
         example: two records.
         classes: C, the number of logits the model must give.
         requested: ``auto``, ``vmapped`` or ``sequential``.
+        device: where it is to be computed; the trial is made on the CPU.
 
     Raises:
         InputError: an unknown request, a model that fails on plain input, or one that cannot be vmapped but was
@@ -50,11 +57,12 @@ def choose_backend(
     _require_classifier(ensemble, example, classes)
     if requested == "sequential":
         return Choice("sequential", "requested")
-    if requested == "auto" and _has_convolution(ensemble.template):
+    if requested == "auto" and device.type == "cpu" and _has_convolution(ensemble.template):
         return Choice("sequential", "rule: convolutions run faster one model after another on a CPU")
     failure = _vmap_failure(ensemble, example)
     if failure is None:
-        return Choice("vmapped", "requested" if requested == "vmapped" else "rule: no convolutions")
+        rule = "rule: no convolutions" if device.type == "cpu" else "rule: all at once on a GPU, which is not measured"
+        return Choice("vmapped", "requested" if requested == "vmapped" else rule)
     if requested == "vmapped":
         raise InputError(f"the model cannot be vmapped: {failure}; use the sequential backend")
     return Choice("sequential", f"the model cannot be vmapped: {failure}")
@@ -74,6 +82,19 @@ def forward_of(backend: Backend, template: nn.Module) -> Forward:
         )  # fmt: skip
 
     return vmap(one, randomness="different") if backend == "vmapped" else each
+
+
+def in_precision(forward: Forward, precision: str, device: torch.device) -> Forward:
+    """The same function in the precision of a :class:`~wemem.training.recipe.Recipe`; logits are float32."""
+    if precision == "fp32":
+        return forward
+
+    def autocast(parameters: State, buffers: State, x: Tensor) -> Tensor:
+        # no cache: a step's weights are cast once, and threads that train side by side would share it
+        with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+            return forward(parameters, buffers, x).float()
+
+    return autocast
 
 
 def _has_convolution(module: nn.Module) -> bool:

@@ -1,17 +1,19 @@
 """``K`` models of one architecture as one value: stacked parameters, buffers and masks with a leading axis ``K``."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
 from torch import Tensor, nn
 
 from wemem.errors import InputError
 from wemem.models import Model
+from wemem.training.device import choose_device
 from wemem.training.dropout import MemberDropout, replace_dropout
+from wemem.training.memory import halving
 from wemem.training.resize import resized
 
 _KINDS = ("parameters", "buffers", "masks", "channels")
@@ -117,17 +119,38 @@ class Ensemble:
         shapes = {name: tuple(t.shape[1:]) for name, t in {**parts["parameters"], **parts["buffers"]}.items()}
         return Ensemble(resized(self.template, shapes), **parts)
 
-    def logits(self, features: Float32[np.ndarray, "N ..."], batch_size: int = 1024) -> Float32[np.ndarray, "K N C"]:
-        """Outputs of every member on the same records, in evaluation mode, one member after another."""
-        return np.stack([np.concatenate(list(self._batches(k, features, batch_size))) for k in range(len(self))])
+    def to(self, device: torch.device) -> "Ensemble":
+        """The same on another device, with a template of its own, for a call that computes there."""
+        moved = {kind: {name: t.to(device) for name, t in getattr(self, kind).items()} for kind in _KINDS}
+        return Ensemble(copy.deepcopy(self.template).to(device), **moved)
 
-    def _batches(
-        self, member: int, features: Float32[np.ndarray, "N ..."], size: int
-    ) -> Iterator[Float[np.ndarray, "B C"]]:
-        module = self.module(member)
+    def logits(
+        self, features: Float32[np.ndarray, "N ..."], batch_size: int = 1024, device: torch.device | str = "cpu"
+    ) -> Float32[np.ndarray, "K N C"]:
+        """Outputs of every member on the same records, in evaluation mode and float32, one member after another.
+
+        Args:
+            features: N records.
+            batch_size: records at a time; halved where memory runs out.
+            device: where to compute them, as :func:`~wemem.training.device.choose_device` takes it.
+
+        Raises:
+            InputError: a device that is not there, or no memory for one record.
+        """
+        where = choose_device(device)
+
+        def ask(size: int) -> Float32[np.ndarray, "K N C"]:
+            return np.stack([self._answers(k, features, size, where) for k in range(len(self))])
+
+        return halving(ask, batch_size, "the answer to one record")[0]
+
+    def _answers(
+        self, member: int, features: Float32[np.ndarray, "N ..."], size: int, device: torch.device
+    ) -> Float32[np.ndarray, "N C"]:
+        module, starts = self.module(member).to(device), range(0, len(features), size)
         with torch.inference_mode():
-            for start in range(0, len(features), size):
-                yield module(torch.from_numpy(features[start : start + size])).numpy()
+            parts = [module(torch.from_numpy(features[s : s + size]).to(device)).cpu().numpy() for s in starts]
+        return np.concatenate(parts)
 
     def module(self, member: int) -> nn.Module:
         """One member as a plain module in evaluation mode, with copied weights."""

@@ -12,7 +12,6 @@ The loop, for all members at once::
         dev accuracy -> best checkpoint and early stopping, each member by itself
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,14 +28,21 @@ from wemem.defenses.base import Batch, Defense, Observation, TrainingRecords, Un
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.training.augment import augment
-from wemem.training.backends import Backend, Choice, choose_backend, forward_of
+from wemem.training.backends import Backend, Choice, choose_backend, forward_of, in_precision
+from wemem.training.device import CPU, choose_device
 from wemem.training.dropout import MemberDropout
 from wemem.training.ensemble import Ensemble
 from wemem.training.layout import channels_last_pays, each_channels_last
+from wemem.training.memory import GRANTED, Share, bound, halving, memory_for_training, peak, share, size_of
 from wemem.training.opposition import Opposition
 from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
 from wemem.training.side_by_side import OnEpoch, draws_globally, side_by_side
+
+#: Dev records that are asked about at a time.
+ASKED = 1024
+#: What there must be memory for.
+ONE = "training one member"
 
 Plan = Callable[[int], list[Step]]
 
@@ -67,6 +73,10 @@ class Fitted:
     choice: Choice
 
 
+#: Some of the members at the end, and what each went through.
+Trained = tuple[Ensemble, list[History]]
+
+
 def fit(
     ensemble: Ensemble,
     data: Dataset,
@@ -79,9 +89,12 @@ def fit(
     taught: Float32[np.ndarray, "K N C"] | None = None,
     observed: Sequence[tuple[Observation, ...]] | None = None,
     backend: str = "auto",
+    device: torch.device | str = "cpu",
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Fitted:
     """Train every member on its train records, stop it on its dev records, keep its best checkpoint or its last.
+
+    Members that do not fit into memory together are trained in parts (:mod:`wemem.training.memory`).
 
     Args:
         ensemble: K members; not changed.
@@ -96,58 +109,167 @@ def fit(
         taught: per member and record, log-probabilities of its teachers, for a defense that learns from them.
         observed: per member, what was observed before each round up to this one, for a defense that observes.
         backend: ``auto``, ``vmapped`` or ``sequential``.
-        on_epoch: called after each epoch with its number and how many members still train.
+        device: where to train, as :func:`~wemem.training.device.choose_device` takes it. Data and members are moved
+            there once, and the members come back.
+        on_epoch: called after each epoch with its number and how many members still train; members for which memory
+            ran out begin anew.
 
     Raises:
-        InputError: sizes that do not fit, a model that does not, or training that diverged.
+        InputError: sizes that do not fit, a model that does not, a device that is not there, no memory for one member,
+            or training that diverged.
     """
-    members = len(ensemble)
-    if not (split.members == len(seeds) == members):
-        raise InputError(f"expected a split and seeds for {members} members, got {split.members} and {len(seeds)}")
-    if len(split.labels) != len(data):
-        raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
-    if defense is not None and defense.taught_by is not None and taught is None:
-        raise InputError(f"{defense.name} learns from teachers, got none; give their log-probabilities as taught")
-    if recipe.augment != "none" and len(data.input_shape) != 3:
-        raise InputError(
-            f"augment = {recipe.augment!r} expected images (channels, height, width), got records of shape "
-            f"{data.input_shape}; leave it out"
-        )
-    if defense is not None and (reason := defense.refusal(ensemble.template)) is not None:
-        raise InputError(reason)
-    features, labels = torch.from_numpy(data.features), torch.from_numpy(data.labels)
-    with torch.random.fork_rng(devices=[]):
-        choice = choose_backend(ensemble, features[:2], data.classes, backend)
-        together = choice.backend == "vmapped"
-        knowledge = [
+    where, defense = choose_device(device), defense or Undefended()
+    _require_fitting(ensemble, data, split, recipe, len(seeds), defense, taught is not None)
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        choice = choose_backend(ensemble, torch.from_numpy(data.features[:2]), data.classes, backend, where)
+        records = [
             TrainingRecords(
                 split.records(k, Role.TRAIN), data.labels, None if scores is None else scores[k], seed,
                 () if observed is None else observed[k],
             )
             for k, seed in enumerate(seeds)
         ]  # fmt: skip
-        plan = _planner(knowledge, recipe, defense or Undefended(), not together)
+        features, labels = _moved(data, where)
+        plan = _planner(records, recipe, defense, choice.backend == "sequential")
+        task = _Task(ensemble, data, features, labels, split, recipe, defense, seeds, records, taught, choice, plan)
+        return task.fit(on_epoch)
 
-        def train(part: list[int], on_epoch: OnEpoch) -> tuple[Ensemble, list[History]]:
-            # what a model may draw besides its dropout (Dropout2d, noise) comes from PyTorch's global generator
-            torch.manual_seed(derive_seed(seeds[part[0]], "dropout"))
-            # a template of its own: a module holds the weights that it is called with
-            chosen = replace(ensemble.select(part), template=copy.deepcopy(ensemble.template))
-            run = _Run(
-                chosen, part, features, labels, split, recipe, defense or Undefended(), choice.backend, plan,
-                [seeds[k] for k in part], None if taught is None else torch.from_numpy(taught[part]),
-            )  # fmt: skip
-            run.risk = _risk(run.defense, [knowledge[k] for k in part])
-            run.opposition = _opposition(run, knowledge, split, data.classes)
-            return run.run(_counting(on_epoch, members - part[-1] - 1))
 
-        if together:
-            done = [train(list(range(members)), on_epoch)]
+def _require_fitting(
+    ensemble: Ensemble, data: Dataset, split: Split, recipe: Recipe, seeds: int, defense: Defense, taught: bool
+) -> None:  # fmt: skip
+    members = len(ensemble)
+    if not (split.members == seeds == members):
+        raise InputError(f"expected a split and seeds for {members} members, got {split.members} and {seeds}")
+    if len(split.labels) != len(data):
+        raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
+    if defense.taught_by is not None and not taught:
+        raise InputError(f"{defense.name} learns from teachers, got none; give their log-probabilities as taught")
+    if recipe.augment != "none" and len(data.input_shape) != 3:
+        raise InputError(
+            f"augment = {recipe.augment!r} expected images (channels, height, width), got records of shape "
+            f"{data.input_shape}; leave it out"
+        )
+    if recipe.precision != "fp32" and defense.clipping is not None:
+        raise InputError(
+            f"precision = {recipe.precision!r} expected a defense that clips no gradients, got {defense.name}: what it "
+            "promises is not to rest on rounding; use fp32"
+        )
+    if (reason := defense.refusal(ensemble.template)) is not None:
+        raise InputError(reason)
+
+
+def _moved(data: Dataset, device: torch.device) -> list[Tensor]:
+    """Features and labels on a device."""
+    arrays = (data.features, data.labels)
+    return halving(lambda _: [torch.from_numpy(array).to(device) for array in arrays], 1, "the data")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One call of :func:`fit`: its arguments, and what was decided by them."""
+
+    ensemble: Ensemble
+    data: Dataset
+    features: Tensor
+    labels: Tensor
+    split: Split
+    recipe: Recipe
+    defense: Defense
+    seeds: Sequence[int]
+    records: Sequence[TrainingRecords]
+    taught: Float32[np.ndarray, "K N C"] | None
+    choice: Choice
+    plan: Plan
+
+    @property
+    def members(self) -> int:
+        return len(self.ensemble)
+
+    @property
+    def example(self) -> Float[Tensor, "2 ..."]:
+        """Two records, on the CPU."""
+        return torch.from_numpy(self.data.features[:2])
+
+    def fit(self, on_epoch: OnEpoch) -> Fitted:
+        """Train all members, as many at a time as fit into memory."""
+        done: list[Trained] = []
+
+        def in_parts(size: int) -> list[Trained]:
+            """All members from the first that is not done, in equal parts of at most ``size``."""
+            while (first := sum(len(histories) for _, histories in done)) < self.members:
+                left = self.members - first
+                part = range(first, first + -(-left // -(-left // size)))
+                done.append(self.train(list(part), on_epoch))
+            return done
+
+        def in_turn(cores: int) -> list[Trained]:
+            return side_by_side(lambda k, on_epoch: self.train([k], on_epoch), self.members, cores, on_epoch)
+
+        together = self.choice.backend == "vmapped"
+        most = self.members if together else self._cores()
+        fitting = Share(1) if most == 1 else self._share(most)
+        trained, size = halving(in_parts if together else in_turn, fitting.members, ONE)
+        choice = self.choice
+        if size < most:
+            why = fitting.reason if size == fitting.members else "memory ran out with more"
+            choice = replace(choice, reason=f"{choice.reason}; {size} of {most} members at a time: {why}")
+        joined = Ensemble.concatenate([members for members, _ in trained])
+        ensemble = replace(self.ensemble, parameters=joined.parameters, buffers=joined.buffers)
+        return Fitted(ensemble, tuple(history for _, histories in trained for history in histories), choice)
+
+    def train(self, part: list[int], on_epoch: OnEpoch) -> Trained:
+        """Some members from beginning to end."""
+        # what a model may draw besides its dropout (Dropout2d, noise) comes from PyTorch's global generator
+        torch.manual_seed(derive_seed(self.seeds[part[0]], "dropout"))
+        return self.begin(part).run(_counting(on_epoch, self.members - part[-1] - 1))
+
+    def begin(self, part: list[int]) -> "_Run":
+        """Some members before their first step, on the device of the features."""
+        device = self.features.device
+        run = _Run(
+            self.ensemble.select(part).to(device), part, self.features, self.labels, self.split, self.recipe,
+            self.defense, self.choice.backend, self.plan, [self.seeds[k] for k in part],
+            None if self.taught is None else torch.from_numpy(self.taught[part]).to(device),
+        )  # fmt: skip
+        run.risk = _risk(self.defense, [self.records[k] for k in part], device)
+        run.opposition = _opposition(run, self.records, self.split, self.data.classes)
+        return run
+
+    def _cores(self) -> int:
+        """How many members are trained at a time, each by itself; a GPU computes one after another."""
+        if self.features.device != CPU or draws_globally(self.ensemble, self.example):
+            return 1
+        return min(torch.get_num_threads(), self.members)
+
+    def _share(self, most: int) -> Share:
+        """How many of ``most`` members fit at a time."""
+        state, device = size_of({**self.ensemble.parameters, **self.ensemble.buffers}), self.features.device
+        # the members as they were given, as they end, and joined
+        held = 3 * state + self.data.features.nbytes + (0 if self.taught is None else 2 * self.taught.nbytes)
+        limit = memory_for_training(device, held)
+        high = bound(self.ensemble.module(0), self.example, self.recipe.batch_size, ASKED)
+        if GRANTED + most * high <= limit:
+            return Share(most)
+        if self.choice.backend == "sequential":
+            one, _ = halving(self._peak, 1, ONE)
+            two = 2 * one
         else:
-            cores = 1 if draws_globally(ensemble, features[:2]) else min(torch.get_num_threads(), members)
-            done = side_by_side(lambda k, on_epoch: train([k], on_epoch), members, cores, on_epoch)
-    history = tuple(h for run in done for h in run[1])
-    return Fitted(Ensemble.concatenate([run[0] for run in done]), history, choice)
+            two, tried = halving(self._peak, 2, ONE)
+            if tried == 1:
+                return Share(1, "memory ran out with 2")
+            one = self._peak(1)
+        groups, states = len({step.key for step in self.plan(0)}), 2 if self.recipe.optimizer == "adam" else 1
+        kept = state + (groups - 1) * states * size_of(self.ensemble.parameters)
+        return share(most, one, two, kept // self.members, limit)
+
+    def _peak(self, count: int) -> int:
+        """Bytes that the first members take for a full step, and for a look at their dev records."""
+        widest = max(self.plan(0), key=lambda step: step.records.shape[1])
+        own = widest.records[widest.weights.sum(1).argmax()]
+        everywhere = np.tile(own, (self.members, 1))
+        step = replace(widest, records=everywhere, weights=np.ones_like(everywhere, np.float32))
+        return peak(lambda: self.begin(list(range(count))).trial(step), self.features.device)
 
 
 def _counting(on_epoch: OnEpoch, waiting: int) -> OnEpoch:
@@ -166,10 +288,12 @@ def _planner(records: Sequence[TrainingRecords], recipe: Recipe, defense: Defens
     return plan
 
 
-def _risk(defense: Defense, records: Sequence[TrainingRecords]) -> Float[Tensor, "S N"] | None:
+def _risk(
+    defense: Defense, records: Sequence[TrainingRecords], device: torch.device
+) -> Float[Tensor, "S N"] | None:  # fmt: skip
     """What the defense's loss is to know of each member's records; all members or none have something to say."""
     known = [risk for own in records if (risk := defense.risk(own)) is not None]
-    return torch.tensor(np.stack(known), dtype=torch.float32) if known else None
+    return torch.tensor(np.stack(known), dtype=torch.float32, device=device) if known else None
 
 
 def _opposition(run: "_Run", records: Sequence[TrainingRecords], split: Split, classes: int) -> Opposition | None:
@@ -177,6 +301,7 @@ def _opposition(run: "_Run", records: Sequence[TrainingRecords], split: Split, c
     opponent = run.defense.opponent(classes, [r.seed for r in own])
     if opponent is None:
         return None
+    opponent.to(run.device)
     dev = [split.records(k, Role.DEV) for k in run.ids]
     return Opposition(
         opponent, run.ensemble.template, run.forward, run.features, run.labels, [r.train for r in own], dev,
@@ -185,7 +310,7 @@ def _opposition(run: "_Run", records: Sequence[TrainingRecords], split: Split, c
 
 
 class _Run:
-    """The mutable state of one call of :func:`fit`, for the members that run together."""
+    """The mutable state of one call of :func:`fit`, for the members that run together; all of it is on one device."""
 
     def __init__(
         self, ensemble: Ensemble, ids: list[int], features: Tensor, labels: Tensor, split: Split, recipe: Recipe,
@@ -193,8 +318,9 @@ class _Run:
     ) -> None:  # fmt: skip
         self.ensemble, self.ids, self.features, self.labels = ensemble, ids, features, labels
         self.recipe, self.defense, self.plan, self.seeds = recipe, defense, plan, seeds
-        self.forward = forward_of(backend, ensemble.template)
-        last = backend == "sequential" and channels_last_pays(ensemble.template)
+        self.device = features.device
+        self.forward = in_precision(forward_of(backend, ensemble.template), recipe.precision, self.device)
+        last = self.device == CPU and backend == "sequential" and channels_last_pays(ensemble.template)
         self.laid_out = each_channels_last if last else Tensor.contiguous
         self.parameters = {n: self.laid_out(t) for n, t in ensemble.parameters.items()}
         self.buffers = dict(ensemble.buffers)
@@ -214,10 +340,16 @@ class _Run:
         self.dropout_seeds, self.taught = [derive_seed(seed, "dropout") for seed in seeds], taught
         self.steps_taken = [0] * len(ids)
         self.records_seen = [0] * len(ids)
-        self.dev = _padded([split.records(k, Role.DEV) for k in ids])
+        self.dev = [tensor.to(self.device) for tensor in _padded([split.records(k, Role.DEV) for k in ids])]
 
-    def run(self, on_epoch: OnEpoch) -> tuple[Ensemble, list[History]]:
-        """Train until every member has stopped; the ensemble at the kept checkpoints, and each member's history."""
+    def trial(self, step: Step) -> None:
+        """What takes the most memory: a step of all members, and a look at their dev records."""
+        everyone = list(range(len(self.ids)))
+        self._step(step, everyone, 0)
+        self._dev_accuracy(everyone, 0)
+
+    def run(self, on_epoch: OnEpoch) -> Trained:
+        """Train until every member has stopped; the members at their kept checkpoints, on the CPU, with histories."""
         count = len(self.ids)
         best, best_buffers = _copies(self.parameters), _copies(self.buffers)
         curves: list[list[float]] = [[] for _ in range(count)]
@@ -240,8 +372,8 @@ class _Run:
             History(tuple(curve), self._kept(curve), seen, steps)
             for curve, seen, steps in zip(curves, self.records_seen, self.steps_taken, strict=True)
         ]
-        plain = {name: tensor.contiguous() for name, tensor in best.items()}
-        return replace(self.ensemble, parameters=plain, buffers=best_buffers), history
+        plain = {name: tensor.contiguous().cpu() for name, tensor in best.items()}
+        return Ensemble(self.ensemble.template, plain, {n: t.cpu() for n, t in best_buffers.items()}), history
 
     def _kept(self, curve: list[float]) -> int:
         """The epoch whose checkpoint stays."""
@@ -258,11 +390,12 @@ class _Run:
         taking = [k for k in live if seen[k]]
         if not taking:
             return
-        rows = None if len(taking) == len(self.ids) else torch.tensor(taking)
         records = torch.from_numpy(step.records[self.ids])
-        if rows is not None:
-            records, weights = records[rows], weights[rows]
-        self._set_dropout_keys(taking)
+        rows = None
+        if len(taking) < len(self.ids):
+            records, weights, rows = records[taking], weights[taking], torch.tensor(taking, device=self.device)
+        records = records.to(self.device, non_blocking=True)
+        self._set_dropout_keys(taking, rows)
         parameters = {n: _rows(t, rows).detach().requires_grad_() for n, t in self.parameters.items()}
         buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
         self.ensemble.template.train()
@@ -273,7 +406,8 @@ class _Run:
         x, labels = augment(self.features[records], self.recipe.augment, views), self.labels[records]
         if self.per_sample is None:
             logits = self.forward(parameters, buffers, x)
-            loss = self.defense.loss(self._batch(logits, labels, weights, epoch, taking, records))
+            shown = weights.to(self.device, non_blocking=True)
+            loss = self.defense.loss(self._batch(logits, labels, shown, epoch, taking, records))
             gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
             _require_finite("loss", loss, epoch)
             self._update(step, taking, gradients)
@@ -293,7 +427,7 @@ class _Run:
         self, logits: Tensor, labels: Tensor, weights: Tensor, epoch: int, taking: list[int], records: Tensor
     ) -> Batch:
         """A step's outputs, with whatever else the defense's loss is to know of their records."""
-        own = (torch.tensor(taking)[:, None], records)
+        own = (torch.tensor(taking, device=self.device)[:, None], records)
         return Batch(
             logits, labels, weights, epoch,
             taught=None if self.taught is None else self.taught[own],
@@ -327,24 +461,26 @@ class _Run:
             )
         return self.optimizers[step.key]
 
-    def _set_dropout_keys(self, taking: list[int]) -> None:
+    def _set_dropout_keys(self, taking: list[int], rows: Tensor | None) -> None:
         """A new mask for every member and step; a member that sits out keeps its place in its own sequence."""
+        keys = [(self.dropout_seeds[k] + 0x9E3779B9 * self.steps_taken[k]) & 0x7FFFFFFF for k in taking]
+        drawn = torch.tensor(keys, dtype=torch.int32, device=self.device)
         for name in self.dropout_keys:
-            for k in taking:
-                self.buffers[name][k] = (self.dropout_seeds[k] + 0x9E3779B9 * self.steps_taken[k]) & 0x7FFFFFFF
+            self.buffers[name][slice(None) if rows is None else rows] = drawn
 
     def _dev_accuracy(self, live: list[int], epoch: int) -> list[float]:
-        rows = torch.tensor(live)
+        rows = torch.tensor(live, device=self.device)
         records, valid = self.dev[0][rows], self.dev[1][rows]
         parameters = {n: self.laid_out(t[rows]) for n, t in self.parameters.items()}
         buffers = {n: t[rows] for n, t in self.buffers.items()}
         self.ensemble.template.eval()
         with torch.no_grad():
-            cuts = torch.split(records, 1024, dim=1)
+            cuts = torch.split(records, ASKED, dim=1)
             logits = torch.cat([self.forward(parameters, buffers, self.features[cut]) for cut in cuts], dim=1)
         _require_finite("output", logits, epoch)
         right = (logits.argmax(-1) == self.labels[records]) & valid
-        return [float(share) for share in right.sum(1).double() / valid.sum(1)]
+        shares: list[float] = (right.sum(1).double() / valid.sum(1)).tolist()
+        return shares
 
 
 def _require_finite(what: str, values: Tensor, epoch: int) -> None:

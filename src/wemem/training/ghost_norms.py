@@ -61,13 +61,13 @@ def clipped_sums(
         buffers: likewise.
         x: their records.
         labels: their labels.
-        weights: 0 marks padding.
+        weights: 0 marks padding; on the CPU.
         pruned: for the pruned parameters, True at weights that have no gradient.
         clipping: the bound.
     """
     state = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
     taps = {
-        name: torch.zeros(*labels.shape, layer.out_features).requires_grad_()
+        name: torch.zeros(*labels.shape, layer.out_features, device=x.device).requires_grad_()
         for name, layer in _linear(template).items()
     }
 
@@ -87,7 +87,7 @@ def clipped_sums(
     squares = torch.stack([
         _squared_norms(name, inputs[name], outputs[name], parameters, pruned) for name in taps
     ]).sum(0)  # fmt: skip
-    scale = (clipping.scale(squares) * weights)[..., None]
+    scale = (clipping.scale(squares) * weights.to(x.device))[..., None]
     sums: dict[str, Tensor] = {}
     for name in taps:
         weight, bias = _parameters_of(name)
@@ -105,7 +105,7 @@ def _squared_norms(
     """Of each record's gradient of one layer's trainable parameters."""
     weight, bias = _parameters_of(layer)
     a, g = a.square(), g.square()
-    squares = g.sum(-1) if bias in parameters else torch.zeros(g.shape[:2])
+    squares = g.sum(-1) if bias in parameters else torch.zeros(g.shape[:2], device=g.device)
     if weight in pruned:
         squares = squares + (g * (a @ (~pruned[weight]).float().transpose(1, 2))).sum(-1)
     elif weight in parameters:

@@ -61,10 +61,11 @@ class Opposition:
         draws = [
             generator(self.seeds[k], "opponent's records", step, turn) for k, step in zip(taking, steps, strict=True)
         ]
-        records = torch.from_numpy(np.stack([
+        drawn = np.stack([
             np.concatenate([rng.choice(own[k], self.batch_size) for own in (self.train, self.dev)])
             for k, rng in zip(taking, draws, strict=True)
-        ]))  # fmt: skip
+        ])  # fmt: skip
+        records = torch.from_numpy(drawn).to(self.features.device, non_blocking=True)
         self.template.eval()
         with torch.no_grad():
             logits = self.forward(parameters, buffers, self.features[records])

@@ -68,11 +68,12 @@ class PerSample:
             buffers: likewise.
             x: their records.
             labels: their labels.
-            weights: 0 marks padding, which has no part in anything.
+            weights: 0 marks padding, which has no part in anything; on the CPU, wherever the rest is.
             taking: which of the members they are.
             steps: how many steps each has taken before; with its seed, what the noise is drawn from.
         """
-        pruned = {n: t[torch.tensor(taking)] for n, t in self.pruned.items()}
+        own_rows = torch.tensor(taking, device=labels.device)
+        pruned = {n: t[own_rows] for n, t in self.pruned.items()}
         made = self._closed_form_sums if self.closed_form else self._sums_of_each
         sums = made(parameters, buffers, x, labels, weights, pruned)
         own = [
@@ -97,12 +98,12 @@ class PerSample:
         """The members' sums of clipped gradients, from each record's own."""
         sums: list[dict[str, Tensor]] = []
         for row in range(len(labels)):
-            places = weights[row].nonzero()[:, 0]
+            places = weights[row].nonzero()[:, 0].to(labels.device)
             portions = self._records(
                 {n: t[row].detach() for n, t in parameters.items()}, {n: t[row] for n, t in buffers.items()},
                 x[row, places], labels[row, places], places, {n: t[row] for n, t in pruned.items()},
             )  # fmt: skip
-            total = {n: torch.zeros(t.shape[1:]) for n, t in parameters.items()}
+            total = {n: torch.zeros(t.shape[1:], device=t.device) for n, t in parameters.items()}
             for some in portions:
                 for name, tensor in clipped(some, self.clipping).items():
                     total[name] += tensor.sum(0)

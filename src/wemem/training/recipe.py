@@ -20,6 +20,9 @@ class Recipe:
         optimizer: ``adam``, or ``sgd`` with momentum 0.9.
         augment: random views of training images: ``none``, ``flip``, ``crop_flip`` or ``crop_flip_cutout``.
         keep: the checkpoint of ``best`` dev accuracy, or the ``last``, after exactly as many epochs as were run.
+        precision: ``fp32``, or ``bf16``: matrix products and convolutions on bfloat16 copies (``torch.autocast``),
+            while weights, loss and optimizer stay float32. There is no ``fp16``: its gradients need a loss scale, and
+            each member one of its own.
     """
 
     epochs: int = 100
@@ -30,6 +33,7 @@ class Recipe:
     optimizer: Literal["adam", "sgd"] = "adam"
     augment: Augmentation = "none"
     keep: Literal["best", "last"] = "best"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "patience": 1, "batch_size": 1, "learning_rate": 0, "weight_decay": 0}
@@ -43,6 +47,8 @@ class Recipe:
             raise InputError(f"augment must be one of {', '.join(get_args(Augmentation))}, got {self.augment!r}")
         if self.keep not in ("best", "last"):
             raise InputError(f"keep must be best or last, got {self.keep!r}")
+        if self.precision not in ("fp32", "bf16"):
+            raise InputError(f"precision must be fp32 or bf16, got {self.precision!r}; fp16 would need loss scaling")
 
 
 #: The paper's training of the original model.

@@ -1,0 +1,196 @@
+"""How many members fit into memory at once, measured and not guessed; and what if memory runs out all the same.
+
+Before members are trained together a trial is made of one and of two of them: a step on a full batch, and a look at
+the dev records. The peak of it is a straight line in the number of members. Known exactly, and added, are the
+checkpoint that each keeps and the optimizer states that the trial did not begin.
+
+It is held against the machine's memory (or its container's) and not against what is free at the moment, so that the
+same machine trains the same parts and gives the same bytes; on a GPU against what is free there. All members have one
+plan of records, so that parts give what the whole would have given, but for rounding where members are computed at
+once.
+
+No trial is made where even a bound that is far too high fits: :func:`bound`.
+"""
+
+import gc
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wemem.data.memory import machine_memory
+from wemem.errors import InputError
+
+T = TypeVar("T")
+
+#: Share of the machine's memory that is left to the interpreter, its libraries and other processes.
+CPU_RESERVE = 1 / 4
+#: Share of a GPU's free memory that is left to its libraries and to what lies between tensors.
+CUDA_RESERVE = 1 / 10
+#: What a bound grants to everything that does not grow with the members: an opponent, gradients record by record.
+GRANTED = 2**28
+
+
+def memory_for_training(device: torch.device, held: int) -> int:
+    """Bytes that the members of one part may take together.
+
+    Args:
+        device: where they are trained.
+        held: bytes in the machine's memory that are taken meanwhile: data, and models before and after.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return int((1 - CUDA_RESERVE) * torch.cuda.mem_get_info(device)[0])
+    return int((1 - CPU_RESERVE) * machine_memory()) - held
+
+
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of some tensors.
+
+    >>> size_of({"w": torch.zeros(2, 3), "steps": torch.zeros(2, dtype=torch.int64)})
+    40
+    """
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def peak(run: Callable[[], object], device: torch.device) -> int:
+    """The most bytes of tensors made by a function that were there at one time, on one device.
+
+    On the CPU what an operator uses inside itself is not seen.
+    """
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    meter = _Meter()
+    with meter:
+        run()
+    return meter.peak
+
+
+def bound(module: nn.Module, example: Float[Tensor, "2 ..."], batch: int, asked: int) -> int:
+    """Bytes that training surely does not exceed, for one member, from everything that two records make it compute.
+
+    Weights count 16 times (the member, leaves, gradients, optimizer states, checkpoint, copies); what a record makes
+    counts 4 times for each record of a batch (kept for the gradient, the gradient, and as much again for the loss), or
+    once for each that is asked about at a time.
+
+    Args:
+        module: of one member.
+        example: two records.
+        batch: records of a step.
+        asked: dev records at a time.
+    """
+    meter = _Meter()
+    with torch.no_grad(), meter:
+        module.train()(example)
+    return 16 * size_of(module.state_dict()) + max(4 * batch, asked) * meter.made // len(example)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many members train at once, and why not all of them.
+
+    Args:
+        members: that many.
+        reason: empty if it is all of them.
+    """
+
+    members: int
+    reason: str = ""
+
+
+def share(most: int, one: int, two: int, kept: int, limit: int) -> Share:
+    """The largest equal parts that fit.
+
+    Args:
+        most: members there are.
+        one: peak of one member, in bytes.
+        two: of two.
+        kept: what each member keeps besides.
+        limit: bytes for all of a part.
+
+    >>> share(6, one=3 << 30, two=5 << 30, kept=0, limit=13 << 30)
+    Share(members=6, reason='')
+    >>> share(6, one=3 << 30, two=5 << 30, kept=0, limit=12 << 30)
+    Share(members=3, reason='6 would take 13 GiB of 12 GiB')
+    """
+    each = max(two - one, 0) + kept
+    need = one + kept + (most - 1) * each
+    if need <= limit:
+        return Share(most)
+    fitting = max(1, (limit - (one + kept - each)) // max(each, 1))
+    parts = -(-most // fitting)
+    return Share(-(-most // parts), f"{most} would take {need / 2**30:.3g} GiB of {max(limit, 0) / 2**30:.3g} GiB")
+
+
+def halving(attempt: Callable[[int], T], most: int, least: str) -> tuple[T, int]:
+    """``attempt(most)``, or with half as much whenever memory runs out, down to 1; and how much it was.
+
+    Args:
+        attempt: can be repeated.
+        most: to begin with.
+        least: what 1 is, for the message.
+
+    Raises:
+        InputError: there is no memory for 1.
+    """
+    while True:
+        try:
+            return attempt(most), most
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not _ran_out(error):
+                raise
+            if most == 1:
+                raise InputError(
+                    f"expected memory for {least}, got none left; use a smaller batch_size, a smaller model, or a "
+                    "machine with more memory"
+                ) from error
+        most = -(-most // 2)
+        gc.collect()
+        torch.cuda.empty_cache()  # does nothing where there is no GPU in use
+
+
+def _ran_out(error: Exception) -> bool:
+    # PyTorch's allocator for the CPU has no exception of its own
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages that operators make while it is on: all of them, and the most at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made = self.live = self.peak = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        kwargs = kwargs or {}
+        # what comes in unknown was there before
+        self._known.update(_storages((args, kwargs)))
+        result = func(*args, **kwargs)
+        for storage in _storages(result):
+            if storage not in self._known:
+                self._known.add(storage)
+                size = storage.nbytes()
+                self.made, self.live = self.made + size, self.live + size
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._gone, size).atexit = False
+        return result
+
+    def _gone(self, size: int) -> None:
+        self.live -= size
+
+
+def _storages(tree: object) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
