@@ -8,6 +8,7 @@ from jaxtyping import Float32
 
 from wemem.data.neighbours import clusters
 from wemem.data.split import Indices, Role, Split
+from wemem.data.views import Views
 from wemem.errors import InputError
 from wemem.randomness import generator
 
@@ -21,6 +22,7 @@ class Teachers:
         held_out: how many of them each record is held out from; its targets are the mean of what those predict.
         clusters: into how many clusters of similar records each class is cut; a cluster is held out as a whole. 0
             holds out record by record.
+        views: of a record, about which its teachers are asked too; None asks about the record alone.
 
     Raises:
         InputError: fewer than two models, records that all or none of them train on, or classes held out as a whole.
@@ -29,6 +31,7 @@ class Teachers:
     count: int
     held_out: int
     clusters: int = 0
+    views: Views | None = None
 
     def __post_init__(self) -> None:
         if self.clusters < 0 or self.clusters == 1:

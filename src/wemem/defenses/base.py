@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from wemem.data.batches import Group
 from wemem.data.teachers import Teachers
+from wemem.data.views import Views
 from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
@@ -96,7 +97,8 @@ class Batch:
         labels: int64, shape ``(S, B)``.
         weights: float32, shape ``(S, B)``; 0 marks padding.
         epoch: epoch within the round.
-        taught: shape ``(S, B, C)``, log-probabilities of each record's teachers, for a defense that asks for them.
+        taught: shape ``(S, B, C)``, log-probabilities of each record's, or view's, teachers, for a defense that asks
+            for them.
         risk: shape ``(S, B)``, what :meth:`Defense.risk` says of each record, for a defense that says it.
         suspicion: shape ``(S, B)``, what the defense's :class:`Opponent` says of each record, with gradient.
     """
@@ -186,6 +188,17 @@ class Defense(ABC):
         :class:`Teachers` are trained beforehand on parts of the member's own records.
         """
         return None
+
+    @property
+    def shown_as(self) -> Views | None:
+        """Views of the train records that are trained on beside them, by what the teachers predict of each."""
+        by = self.taught_by
+        return by.views if isinstance(by, Teachers) else None
+
+    @property
+    def showings(self) -> int:
+        """How often an epoch shows a record that it shows: as itself, and as each of its views."""
+        return 1 if self.shown_as is None else 1 + self.shown_as.count
 
     @property
     def starts_fresh(self) -> bool:

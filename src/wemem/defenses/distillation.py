@@ -8,6 +8,9 @@ saw the record say of it::
     target = (1 - hard) * normalize(q ** (1 / temperature)) + hard * onehot(y)
     loss = - sum_c target_c log p_c
 
+of the record ``x``, and of ``views`` copies of it in which a share ``swap`` of the features is another training
+record's (:mod:`wemem.data.views`), each with what the same teachers say of the copy.
+
 A record's own label then reaches the pruned model only through teachers of *other* records. Two ways are left to it,
 and each is closed by a setting:
 
@@ -17,11 +20,14 @@ and each is closed by a setting:
 * Through the dense model, which has learned every label, and keeps some of it through all rounds of fine-tuning. So
   the first round starts from new weights, and of the dense model only the architecture is used.
 
+What is left is that the model fits its targets better at its training records than elsewhere. Fitting them at the views
+too leaves less of that, and a more accurate model.
+
 Members then look like non-members even to an attacker who compares with reference models.
 
 The idea is Split-AI with self-distillation (SELENA, Tang et al., USENIX Security 2022), which trains one model from
-scratch on such targets, its records held out one by one. Ours are the clusters, and its place in the rounds of
-pruning. ``clusters=0, held_out=1`` is cross-fitting; SELENA has 10 of 25. The dense model is not protected by this:
+scratch on such targets, its records held out one by one. Ours are the clusters, the views, and its place in the rounds
+of pruning. ``clusters=0, held_out=1`` is cross-fitting; SELENA has 10 of 25. The dense model is not protected by this:
 where it is released too, distil it as well, by pruning to a sparsity of 0.
 """
 
@@ -34,6 +40,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from wemem.data.teachers import Teachers
+from wemem.data.views import Views
 from wemem.defenses.base import Batch, Defense
 from wemem.errors import InputError
 
@@ -51,6 +58,8 @@ class OutOfSampleDistillation(Defense):
             holds out record by record.
         start: ``fresh`` trains new weights from the first round on; ``dense`` goes on from the dense model.
         temperature: of the targets; above 1 they are softer than the teachers, below 1 sharper.
+        views: of each record that are learned beside it; an epoch is so many times longer. 0 for the records alone.
+        swap: share of a view's features that are another record's.
         hard: share of the hard label in the target, in [0, 1]; with ``start="dense"``, 1 is plain fine-tuning.
 
     Raises:
@@ -68,9 +77,13 @@ class OutOfSampleDistillation(Defense):
     start: Start = "fresh"
     temperature: float = 1.4
     hard: float = 0.0
+    views: int = 3
+    swap: float = 0.1
 
     def __post_init__(self) -> None:
-        Teachers(self.teachers, self.held_out, self.clusters)
+        if self.views < 0:
+            raise InputError(f"views must be 0 or more, got {self.views}")
+        Teachers(self.teachers, self.held_out, self.clusters, Views(self.views or 1, self.swap))
         if self.start not in ("fresh", "dense"):
             raise InputError(f"start must be fresh or dense, got {self.start!r}")
         if not self.temperature > 0:
@@ -85,7 +98,8 @@ class OutOfSampleDistillation(Defense):
     @property
     def taught_by(self) -> Teachers:
         """Trained before the first round, on parts of the member's own training records."""
-        return Teachers(self.teachers, self.held_out, self.clusters)
+        views = Views(self.views, self.swap) if self.views else None
+        return Teachers(self.teachers, self.held_out, self.clusters, views)
 
     @property
     def starts_fresh(self) -> bool:

@@ -285,7 +285,8 @@ def expected_work(config: StudyConfig, records: int, labels: Sequence[str]) -> f
     whole_chunks = CHUNK * -(-config.scores.models // CHUNK)
     dense = models + subset + (max(most, whole_chunks) if most and scored else most)
     arms = {label: models + (config.references_of(label) if shared else 0) for label in labels}
-    pruned = config.pruning.rounds * sum(arms.values()) * len(config.pruning.sparsities)
+    shows = sum(arms[label] * config.defenses[label].showings for label in labels)
+    pruned = config.pruning.rounds * shows * len(config.pruning.sparsities)
     taught = {label: config.defenses[label].taught_by for label in labels}
     dense += sum(arms[label] * teachers.trainings for label, teachers in taught.items() if teachers)
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]

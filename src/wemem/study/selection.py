@@ -163,7 +163,7 @@ def selection_work(config: StudyConfig, records: int) -> float:
     """Of the selection and of the study after it, in the measure of :func:`~wemem.study.run.expected_work`."""
     settings = [defense for _, defense in settings_to_try(config)]
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
-    pruned = config.pruning.rounds * len(settings) * len(config.pruning.sparsities)
+    pruned = config.pruning.rounds * sum(defense.showings for defense in settings) * len(config.pruning.sparsities)
     teachers = sum(defense.taught_by.trainings for defense in settings if defense.taught_by)
     alone = config.split.train * (records // 2) * (teachers * epochs[0] + pruned * epochs[1])
     return expected_work(config, records, list(config.defenses)) + len(config.seeds) * alone

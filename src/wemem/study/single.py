@@ -75,7 +75,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     teachers = defense.taught_by.trainings if defense.taught_by else 0
     progress.plan(
         (subsets + teachers) * training_work(split, config.training)
-        + pruning.schedule.rounds * training_work(split, pruning.recipe)
+        + pruning.schedule.rounds * training_work(split, pruning.recipe) * defense.showings
     )
     scores = [world.defender_scores if defense.needs_scores else None]
     rounds = stages.prune(

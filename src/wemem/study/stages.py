@@ -35,6 +35,7 @@ from wemem.study.progress import Progress
 from wemem.study.shipped import OnDevice, ShippedFirst
 from wemem.study.store import Key, Store, key
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, choose_device, fit
+from wemem.training.views import ViewedRecords
 
 #: Members that are trained together and stored as one entry.
 CHUNK = 16
@@ -234,24 +235,32 @@ class Stages:
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(asked.count)]
         stages = self.train_in_chunks(f"{title}: teachers", parts, own_seeds)
 
+        teachers = [(stage.ensemble, member) for stage in stages for member in range(len(stage.ensemble))]
+        showings = 1 if asked.views is None else 1 + asked.views.count
+
         def compute() -> Computed:
-            start = time.perf_counter()
-            shape = (split.members, len(self.data), self.data.classes)
-            total, models = np.zeros(shape), np.zeros(shape[:2])
-            teacher = 0
-            for stage in stages:
-                for member in range(len(stage.ensemble)):
-                    k, unseen = teacher // asked.count, parts.records(teacher, Role.AUDIT)
-                    logits = self._answers(stage.ensemble, member, unseen)
-                    total[k, unseen] += softmax(logits.astype(np.float64), axis=-1)
-                    models[k, unseen] += 1
-                    teacher += 1
-            mean = total / np.maximum(models, 1)[..., None]
-            # a probability below float32's smallest would have no finite logarithm
-            logs = np.where(models[..., None] > 0, np.log(np.maximum(mean, 1e-30)), 0.0).astype(np.float32)
+            start, records = time.perf_counter(), len(self.data)
+            train = [split.records(k, Role.TRAIN) for k in range(split.members)]
+            drawn = None if asked.views is None else asked.views.draw(train, records, self.data.input_shape)
+            shown = ViewedRecords(torch.from_numpy(self.data.features), drawn)
+            logs = np.zeros((split.members, showings * records, self.data.classes), np.float32)
+            for k in range(split.members):
+                total, models = np.zeros(logs.shape[1:]), np.zeros(len(logs[k]))
+                for t in range(k * asked.count, (k + 1) * asked.count):
+                    unseen = np.add.outer(records * np.arange(showings), parts.records(t, Role.AUDIT)).ravel()
+                    x = shown.numbered([k], torch.from_numpy(unseen)[None])[0].numpy()
+                    ensemble, member = teachers[t]
+                    logits = ensemble.select([member]).logits(x, device=self.device)[0]
+                    total[unseen] += softmax(logits.astype(np.float64), axis=-1)
+                    models[unseen] += 1
+                # a probability below float32's smallest would have no finite logarithm
+                asked_about = models > 0
+                mean = total[asked_about] / models[asked_about, None]
+                logs[k, asked_about] = np.log(np.maximum(mean, 1e-30))
             return {"taught": logs}, {"seconds": time.perf_counter() - start}
 
-        own = key("taught", teachers=[stage.key for stage in stages], split=split.fingerprint)
+        views = None if asked.views is None else asdict(asked.views)
+        own = key("taught", teachers=[stage.key for stage in stages], split=split.fingerprint, views=views)
         entry = self.remember(f"{title}: teachers' predictions", own, compute)
         seconds = sum(stage.seconds for stage in stages) + float(entry.meta["seconds"])
         return Taught(own, np.array(entry.arrays["taught"]), seconds)
@@ -278,7 +287,7 @@ class Stages:
         keys = self._round_keys(start, split, pruning, defense, seeds, scores, taught)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
         missing = [r for r in wanted if self.store.get(keys[r]) is None]
-        self.progress.begin(title, training_work(split, pruning.recipe) * len(keys))
+        self.progress.begin(title, training_work(split, pruning.recipe) * len(keys) * defense.showings)
         if missing:
             first = next((r + 1 for r in reversed(range(missing[0])) if self.store.get(keys[r]) is not None), 0)
             before = self._stored_round(keys[first - 1], seeds) if first else start

@@ -159,6 +159,6 @@ def _sharing(earlier: Sequence[Defense], defense: Defense) -> list[int]:
 
 
 def _work(config: StudyConfig, defense: Defense, models: int) -> float:
-    steps = config.pruning.rounds * config.finetune.epochs * len(config.pruning.sparsities)
+    steps = config.pruning.rounds * config.finetune.epochs * len(config.pruning.sparsities) * defense.showings
     teachers = defense.taught_by.trainings * config.training.epochs if defense.taught_by else 0
     return float(models * (steps * (1.0 if defense.clipping is None else PER_SAMPLE) + teachers))

@@ -24,6 +24,7 @@ from torch import Tensor
 from wemem.data.batches import Group, Step, plan_steps
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
+from wemem.data.views import DrawnViews
 from wemem.defenses.base import Batch, Defense, Observation, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
@@ -38,6 +39,7 @@ from wemem.training.opposition import Opposition
 from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
 from wemem.training.side_by_side import OnEpoch, draws_globally, side_by_side
+from wemem.training.views import ViewedRecords
 
 #: Dev records that are asked about at a time.
 ASKED = 1024
@@ -86,7 +88,7 @@ def fit(
     seeds: Sequence[int],
     defense: Defense | None = None,
     scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
-    taught: Float32[np.ndarray, "K N C"] | None = None,
+    taught: Float32[np.ndarray, "K M C"] | None = None,
     observed: Sequence[tuple[Observation, ...]] | None = None,
     backend: str = "auto",
     device: torch.device | str = "cpu",
@@ -106,7 +108,8 @@ def fit(
             padded batches, where members have different numbers of records.
         defense: what to do differently; plain training if None.
         scores: per member, memorization scores (N,) for a defense that needs them.
-        taught: per member and record, log-probabilities of its teachers, for a defense that learns from them.
+        taught: per member and record, log-probabilities of its teachers, for a defense that learns from them; M is N,
+            and as many more for each view of the records (:mod:`wemem.data.views`).
         observed: per member, what was observed before each round up to this one, for a defense that observes.
         backend: ``auto``, ``vmapped`` or ``sequential``.
         device: where to train, as :func:`~wemem.training.device.choose_device` takes it. Data and members are moved
@@ -119,7 +122,7 @@ def fit(
             or training that diverged.
     """
     where, defense = choose_device(device), defense or Undefended()
-    _require_fitting(ensemble, data, split, recipe, len(seeds), defense, taught is not None)
+    _require_fitting(ensemble, data, split, recipe, len(seeds), defense, taught)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         choice = choose_backend(ensemble, torch.from_numpy(data.features[:2]), data.classes, backend, where)
         records = [
@@ -130,21 +133,29 @@ def fit(
             for k, seed in enumerate(seeds)
         ]  # fmt: skip
         features, labels = _moved(data, where)
-        plan = _planner(records, recipe, defense, choice.backend == "sequential")
-        task = _Task(ensemble, data, features, labels, split, recipe, defense, seeds, records, taught, choice, plan)
+        plan = _planner(records, recipe, defense, len(data), choice.backend == "sequential")
+        wanted, train = defense.shown_as, [own.train for own in records]
+        views = None if wanted is None else wanted.draw(train, len(data), data.input_shape)
+        task = _Task(
+            ensemble, data, features, labels, split, recipe, defense, seeds, records, taught, views, choice, plan
+        )
         return task.fit(on_epoch)
 
 
 def _require_fitting(
-    ensemble: Ensemble, data: Dataset, split: Split, recipe: Recipe, seeds: int, defense: Defense, taught: bool
+    ensemble: Ensemble, data: Dataset, split: Split, recipe: Recipe, seeds: int, defense: Defense,
+    taught: Float32[np.ndarray, "K M C"] | None,
 ) -> None:  # fmt: skip
     members = len(ensemble)
     if not (split.members == seeds == members):
         raise InputError(f"expected a split and seeds for {members} members, got {split.members} and {seeds}")
     if len(split.labels) != len(data):
         raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
-    if defense.taught_by is not None and not taught:
+    if defense.taught_by is not None and taught is None:
         raise InputError(f"{defense.name} learns from teachers, got none; give their log-probabilities as taught")
+    asked = (members, defense.showings * len(data), data.classes)
+    if defense.taught_by is not None and taught is not None and taught.shape != asked:
+        raise InputError(f"expected what teachers say of all records and views, {asked}, got {taught.shape}")
     if recipe.augment != "none" and len(data.input_shape) != 3:
         raise InputError(
             f"augment = {recipe.augment!r} expected images (channels, height, width), got records of shape "
@@ -178,7 +189,8 @@ class _Task:
     defense: Defense
     seeds: Sequence[int]
     records: Sequence[TrainingRecords]
-    taught: Float32[np.ndarray, "K N C"] | None
+    taught: Float32[np.ndarray, "K M C"] | None
+    views: DrawnViews | None
     choice: Choice
     plan: Plan
 
@@ -232,6 +244,8 @@ class _Task:
             self.defense, self.choice.backend, self.plan, [self.seeds[k] for k in part],
             None if self.taught is None else torch.from_numpy(self.taught[part]).to(device),
         )  # fmt: skip
+        if self.views is not None:
+            run.shown = ViewedRecords(self.features, replace(self.views, donors=self.views.donors[part]))
         run.risk = _risk(self.defense, [self.records[k] for k in part], device)
         run.opposition = _opposition(run, self.records, self.split, self.data.classes)
         return run
@@ -276,13 +290,19 @@ def _counting(on_epoch: OnEpoch, waiting: int) -> OnEpoch:
     return lambda epoch, running: on_epoch(epoch, waiting + running)
 
 
-def _planner(records: Sequence[TrainingRecords], recipe: Recipe, defense: Defense, reuse: bool) -> Plan:
+def _planner(
+    records: Sequence[TrainingRecords], recipe: Recipe, defense: Defense, count: int, reuse: bool
+) -> Plan:  # fmt: skip
     seeds = [own.seed for own in records]
+
+    def shown(group: Group) -> Group:
+        """With the views of its records, by their numbers in a data set of so many records."""
+        return replace(group, records=np.concatenate([group.records + v * count for v in range(defense.showings)]))
 
     # members one after another ask for the same epochs again; all together need none twice
     @lru_cache(maxsize=None if reuse else 1)
     def plan(epoch: int) -> list[Step]:
-        groups = [defense.plan(epoch, (Group(own.train),), own) for own in records]
+        groups = [[shown(group) for group in defense.plan(epoch, (Group(own.train),), own)] for own in records]
         return plan_steps(groups, recipe.batch_size, seeds, epoch)
 
     return plan
@@ -332,6 +352,7 @@ class _Run:
             if clipping is None
             else PerSample.of(clipping, ensemble.template, features[:2], backend, seeds, self.pruned)
         )
+        self.shown = ViewedRecords(features, None)
         self.risk: Tensor | None = None
         self.opposition: Opposition | None = None
         # one leaf per member and tensor: a member that sits a step out has no gradient and keeps its Adam state
@@ -402,12 +423,13 @@ class _Run:
         steps = [self.steps_taken[k] for k in taking]
         if self.opposition is not None:
             self.opposition.play(parameters, buffers, taking, steps)
-        views = [derive_seed(self.seeds[k], "view", taken) for k, taken in zip(taking, steps, strict=True)]
-        x, labels = augment(self.features[records], self.recipe.augment, views), self.labels[records]
+        keys = [derive_seed(self.seeds[k], "view", taken) for k, taken in zip(taking, steps, strict=True)]
+        x = augment(self.shown.numbered(taking, records), self.recipe.augment, keys)
+        labels = self.labels[self.shown.of(records)]
         if self.per_sample is None:
             logits = self.forward(parameters, buffers, x)
-            shown = weights.to(self.device, non_blocking=True)
-            loss = self.defense.loss(self._batch(logits, labels, shown, epoch, taking, records))
+            counted = weights.to(self.device, non_blocking=True)
+            loss = self.defense.loss(self._batch(logits, labels, counted, epoch, taking, records))
             gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
             _require_finite("loss", loss, epoch)
             self._update(step, taking, gradients)
@@ -427,11 +449,11 @@ class _Run:
         self, logits: Tensor, labels: Tensor, weights: Tensor, epoch: int, taking: list[int], records: Tensor
     ) -> Batch:
         """A step's outputs, with whatever else the defense's loss is to know of their records."""
-        own = (torch.tensor(taking, device=self.device)[:, None], records)
+        who = torch.tensor(taking, device=self.device)[:, None]
         return Batch(
             logits, labels, weights, epoch,
-            taught=None if self.taught is None else self.taught[own],
-            risk=None if self.risk is None else self.risk[own],
+            taught=None if self.taught is None else self.taught[who, records],
+            risk=None if self.risk is None else self.risk[who, self.shown.of(records)],
             suspicion=None if self.opposition is None else self.opposition.opponent.suspicion(taking, logits, labels),
         )  # fmt: skip
 

@@ -1,0 +1,43 @@
+"""Records and their views, looked up by number on one device; :mod:`wemem.data.views` says what a view is."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from wemem.data.views import DrawnViews
+
+
+class ViewedRecords:
+    """A data set's records, and the views that some members have of them.
+
+    Args:
+        features: shape ``(N, ...)``; the views are made on their device, when they are looked up.
+        drawn: of the members; None where there are no views.
+    """
+
+    def __init__(self, features: Float[Tensor, "N ..."], drawn: DrawnViews | None) -> None:
+        self.features, self.drawn = features, drawn
+        if drawn is not None:
+            arrays = (drawn.donors, drawn.pattern, drawn.patterns)
+            self.donors, self.pattern, self.patterns = (torch.from_numpy(a).to(features.device) for a in arrays)
+
+    def numbered(self, members: Sequence[int], numbers: Int64[Tensor, "S B"]) -> Float[Tensor, "S B ..."]:
+        """The records, or views, of those numbers.
+
+        Args:
+            members: whose views, places among those drawn for.
+            numbers: of records and views, on the features' device.
+        """
+        if self.drawn is None:
+            return self.features[numbers]
+        record = self.of(numbers)
+        x, view = self.features[record], numbers // len(self.features) - 1
+        which, who = view.clamp(min=0), torch.tensor(list(members), device=x.device)[:, None]
+        taken = self.patterns[self.pattern[which, record]] & (view >= 0).view(*view.shape, *(1,) * (x.ndim - 2))
+        return torch.where(taken, self.features[self.donors[who, which, record]], x)
+
+    def of(self, numbers: Int64[Tensor, "S B"]) -> Int64[Tensor, "S B"]:
+        """Which records those are, or are views of."""
+        return numbers if self.drawn is None else numbers % len(self.features)
