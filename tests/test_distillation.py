@@ -41,7 +41,7 @@ def test_teachers_that_are_certain_of_the_label_make_plain_training():
     certain[:, np.arange(len(data)), data.labels] = 0
     plain = fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2])
     taught = fit(
-        ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(), taught=certain
+        ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0), taught=certain
     )
     assert largest_difference(plain.ensemble, taught.ensemble) < 1e-5
 
@@ -51,7 +51,7 @@ def test_hard_labels_alone_make_plain_training_whatever_the_teachers_say():
     split = split_of(data)
     plain = fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2])
     taught = fit(
-        ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(hard=1.0),
+        ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(hard=1.0, views=0),
         taught=taught_for(data, 3),
     )  # fmt: skip
     assert largest_difference(plain.ensemble, taught.ensemble) < 1e-5
@@ -102,7 +102,7 @@ def test_both_backends_learn_the_same():
     split, taught = split_of(data), taught_for(data, 3)
     results = [
         fit(
-            ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(), taught=taught,
+            ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0), taught=taught,
             backend=backend,
         ).ensemble
         for backend in ("vmapped", "sequential")
@@ -159,7 +159,7 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
         logits = alone.logits(data.features[[record]])[0, 0].astype(np.float64)
         predicted.append(np.exp(logits) / np.exp(logits).sum())
     np.testing.assert_allclose(np.exp(taught.log_probabilities[k, record]), np.mean(predicted, 0), atol=1e-3)
-    assert not taught.log_probabilities[k, split.roles[k] != Role.TRAIN].any()
+    assert not taught.log_probabilities[k].reshape(4, len(data), -1)[:, split.roles[k] != Role.TRAIN].any()
 
 
 def test_a_record_s_own_label_does_not_reach_its_targets(tmp_path):
@@ -228,6 +228,8 @@ def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path):
     ({"start": "new"}, "start"),
     ({"temperature": 0.0}, "temperature must be positive"),
     ({"hard": 1.5}, "hard must be a share"),
+    ({"views": -1}, "views must be 0 or more"),
+    ({"swap": 1.0}, "the share of features that a view replaces"),
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
@@ -259,7 +261,7 @@ def with_batch_norm(input_shape, classes):
 
 
 def test_a_chain_with_the_window_keeps_teachers_and_the_fewest_epochs():
-    both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "stop_after": 2})
+    both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "views": 0, "stop_after": 2})
     assert both.taught_by == Teachers(4, 3, 5)
     assert both.starts_fresh
     assert (both.epochs(21), Undefended().epochs(21)) == (2, 21)

@@ -21,7 +21,7 @@ from wemem.study.store import Store
 from wemem.study.study import run_into
 
 #: The share of the hard label: 1 learns it and memorizes, 0 learns what others predict.
-GRID = {"kind": "oosd", "teachers": 2, "held_out": 1, "grid": {"hard": [1.0, 0.0]}}
+GRID = {"kind": "oosd", "teachers": 2, "held_out": 1, "views": 0, "grid": {"hard": [1.0, 0.0]}}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,151 @@
+"""Views of records: what they are made of, who learns from them, and what is said of them."""
+
+import numpy as np
+import pytest
+import torch
+
+import small_study
+from toy import blobs, ensemble_of, largest_difference, split_of
+from wemem.data.split import Role
+from wemem.data.teachers import held_out
+from wemem.data.views import Views
+from wemem.defenses import OutOfSampleDistillation, make_defense
+from wemem.errors import InputError
+from wemem.randomness import derive_seed
+from wemem.study.config import parse_study
+from wemem.study.progress import Silent
+from wemem.study.stages import Stages
+from wemem.study.store import Store
+from wemem.training import Recipe, fit
+from wemem.training.views import ViewedRecords
+
+SGD = Recipe(epochs=2, optimizer="sgd", learning_rate=0.05, batch_size=16)
+
+
+def drawn_for(data, split, views):
+    train = [split.records(k, Role.TRAIN) for k in range(split.members)]
+    return views.draw(train, len(data), data.input_shape)
+
+
+@pytest.mark.parametrize("shape", [(12,), (2, 4, 3)])
+def test_a_view_is_its_record_but_for_the_features_of_one_other_train_record(shape):
+    data = blobs(shape=shape)
+    split = split_of(data)
+    drawn = drawn_for(data, split, Views(2, 0.4))
+    shown = ViewedRecords(torch.from_numpy(data.features), drawn)
+    for k in (0, 2):
+        train = split.records(k, Role.TRAIN)
+        for view in (1, 2):
+            made = shown.numbered([k], torch.from_numpy(view * len(data) + train)[None])[0].numpy()
+            donors = drawn.donors[k, view - 1, train]
+            assert np.isin(donors, train).all()
+            own, taken = made == data.features[train], made == data.features[donors]
+            assert (own | taken).all()
+            assert 0.3 < (~own).mean() < 0.5
+
+
+def test_number_of_a_record_is_the_record():
+    data = blobs()
+    split = split_of(data)
+    shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, Views(3, 0.5)))
+    numbers = torch.tensor([[4, 7], [89, 0]])
+    assert torch.equal(shown.numbered([0, 2], numbers), torch.from_numpy(data.features)[numbers])
+    assert torch.equal(shown.of(numbers + 2 * len(data)), numbers)
+
+
+def test_a_member_s_views_do_not_depend_on_who_else_there_is():
+    data = blobs()
+    split = split_of(data)
+    views, features = Views(2, 0.3), torch.from_numpy(data.features)
+    numbers = torch.from_numpy(len(data) + split.records(2, Role.TRAIN))[None]
+    together = ViewedRecords(features, drawn_for(data, split, views)).numbered([2], numbers)
+    alone = ViewedRecords(features, drawn_for(data, split.select([2]), views)).numbered([0], numbers)
+    assert torch.equal(together, alone)
+
+
+def taught_at(data, members, showings):
+    rng = np.random.default_rng(0)
+    return np.log(rng.dirichlet(np.ones(data.classes), (members, showings * len(data)))).astype(np.float32)
+
+
+def test_an_epoch_shows_every_record_and_every_view_once():
+    data = blobs()
+    defense = OutOfSampleDistillation(views=2)
+    fitted = fit(
+        ensemble_of(data), data, split_of(data), SGD, seeds=[0, 1, 2], defense=defense, taught=taught_at(data, 3, 3)
+    )
+    assert [h.records_seen for h in fitted.history] == [2 * 3 * 50] * 3
+    assert defense.showings == 3
+    assert make_defense("oosd+rsw", {"views": 2}).showings == 3
+
+
+def test_what_is_learned_of_a_view_is_what_was_said_of_the_view():
+    """With other words about the views alone, another model; with the views' share near 0, they are the records."""
+    data = blobs()
+    split, taught = split_of(data), taught_at(data, 3, 2)
+    start, n = ensemble_of(data, dropout=0.0), len(data)
+    other = taught.copy()
+    other[:, n:] = np.log(1 / data.classes)
+
+    def after(said, **settings):
+        recipe = Recipe(epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=100)
+        defense = OutOfSampleDistillation(views=1, **settings)
+        return fit(start, data, split, recipe, seeds=[0, 1, 2], defense=defense, taught=said).ensemble
+
+    assert largest_difference(after(taught), after(other)) > 1e-4
+    # in one batch of all, records that are shown twice with one target are records shown once
+    twice = np.concatenate([taught[:, :n], taught[:, :n]], axis=1)
+    recipe = Recipe(epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=50)
+    once = fit(
+        start, data, split, recipe, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0), taught=taught[:, :n]
+    )
+    assert largest_difference(after(twice, swap=1e-9), once.ensemble) < 1e-5
+
+
+def test_both_backends_see_the_same_views():
+    data = blobs()
+    split, taught = split_of(data), taught_at(data, 3, 4)
+    one, other = (
+        fit(
+            ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(), taught=taught,
+            backend=backend,
+        ).ensemble
+        for backend in ("vmapped", "sequential")
+    )  # fmt: skip
+    assert largest_difference(one, other) < 1e-4
+
+
+def test_teachers_are_asked_about_the_very_views_that_are_learned(tmp_path):
+    study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
+    data = study.data.load()
+    split, seeds = split_of(data, members=2, train=120, dev=40), [5, 6]
+    defense = OutOfSampleDistillation(4, 2, clusters=3, views=2, swap=0.3)
+    stages = Stages(study, data, Store(tmp_path / "store"), Silent())
+    taught = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
+    assert taught is not None
+    assert taught.log_probabilities.shape == (2, 3 * len(data), data.classes)
+    parts, k = held_out(split, defense.taught_by, seeds, data.features), 1
+    number = 2 * len(data) + int(split.records(k, Role.TRAIN)[7])
+    views = Views(2, 0.3)
+    shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, views))
+    x = shown.numbered([k], torch.tensor([[number]]))[0].numpy()
+    assert not np.array_equal(x[0], data.features[number % len(data)])
+    predicted = []
+    for t in range(4):
+        if parts.roles[k * 4 + t, number % len(data)] == Role.AUDIT:
+            seed = derive_seed(seeds[k], "teacher", t)
+            part = parts.select([k * 4 + t])
+            alone = fit(stages.blank([seed]), data, part, study.training, seeds=[seed]).ensemble
+            logits = alone.logits(x)[0, 0].astype(np.float64)
+            predicted.append(np.exp(logits) / np.exp(logits).sum())
+    assert len(predicted) == 2
+    np.testing.assert_allclose(np.exp(taught.log_probabilities[k, number]), np.mean(predicted, 0), atol=1e-3)
+
+
+def test_what_was_said_of_records_alone_is_not_enough_for_views():
+    data = blobs()
+    with pytest.raises(InputError, match=r"all records and views, \(3, 360, 3\), got \(3, 90, 3\)"):
+        fit(
+            ensemble_of(data), data, split_of(data), SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(),
+            taught=taught_at(data, 3, 1),
+        )  # fmt: skip
