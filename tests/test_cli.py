@@ -93,6 +93,15 @@ def test_a_wrong_setting_is_one_line(override, expected, study, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "compare", "diagnose", "prune", "audit"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_made(command, study, tmp_path, capsys, monkeypatch):
+    given = [str(study)] if command in ("run", "compare", "diagnose") else ["--study", str(study)]
+    model = ["--weights", "w.safetensors", "--members", "m.npz"] if command in ("prune", "audit") else []
+    line = refused([command, *given, *model, "--out", "out", "--device", "cuda:99"], capsys, monkeypatch)
+    assert "device = 'cuda:99' expected" in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

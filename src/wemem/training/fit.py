@@ -221,7 +221,8 @@ class _Task:
         together = self.choice.backend == "vmapped"
         most = self.members if together else self._cores()
         fitting = Share(1) if most == 1 else self._share(most)
-        trained, size = halving(in_parts if together else in_turn, fitting.members, ONE)
+        # one at a time is a part of one; only where memory leaves no room for two it is to keep to one thread
+        trained, size = halving(in_parts if together or most == 1 else in_turn, fitting.members, ONE)
         choice = self.choice
         if size < most:
             why = fitting.reason if size == fitting.members else "memory ran out with more"

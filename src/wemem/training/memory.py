@@ -1,7 +1,7 @@
 """How many members fit into memory at once, measured and not guessed; and what if memory runs out all the same.
 
 Before members are trained together a trial is made of one and of two of them: a step on a full batch, and a look at
-the dev records. The peak of it is a straight line in the number of members. Known exactly, and added, are the
+the dev records. The peak of it is about a straight line in the number of members. Known exactly, and added, are the
 checkpoint that each keeps and the optimizer states that the trial did not begin.
 
 It is held against the machine's memory (or its container's) and not against what is free at the moment, so that the

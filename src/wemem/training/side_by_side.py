@@ -33,14 +33,12 @@ def side_by_side(train: Callable[[int, OnEpoch], T], members: int, cores: int, o
     Args:
         train: trains member ``k`` and calls the function it is given after each of its epochs.
         members: their number.
-        cores: how many at a time; one trains in the calling thread, with all of PyTorch's threads.
+        cores: how many at a time, each with one of PyTorch's threads, so that fewer at a time change no bit.
         on_epoch: hears of every member's epochs, one call at a time.
 
     Raises:
         Exception: the first that a member's training raised; the others are then given up.
     """
-    if cores == 1:
-        return [train(k, on_epoch) for k in range(members)]
     stop, turn = threading.Event(), threading.Lock()
 
     def tell(epoch: int, running: int) -> None:

@@ -1,0 +1,210 @@
+"""Where models are computed: which device is chosen, and that nothing of a step is left behind on the CPU.
+
+There need be no GPU. A step is taken on PyTorch's ``meta`` device, whose tensors have shapes and no values; that every
+operator gets its tensors from one device is then watched, and what asks for a value is replaced.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import small_images
+from toy import CLASSES, FEATURES, blobs, ensemble_of, same_bytes, split_of, uneven_split
+from wemem.data.split import Role
+from wemem.defenses import Defense, TrainingRecords, Undefended, make_defense
+from wemem.defenses.advreg import InferenceNetwork
+from wemem.errors import InputError
+from wemem.models import FullyConnected
+from wemem.pruning import Pruning, Schedule
+from wemem.pruning.importance import prune
+from wemem.study.config import parse_study
+from wemem.study.progress import Silent
+from wemem.study.results import environment
+from wemem.study.stages import Stages
+from wemem.study.store import Store, key
+from wemem.training import Ensemble, Recipe, choose_backend, choose_device, fit
+from wemem.training.backends import Backend, Choice
+from wemem.training.device import CPU
+
+DATA, IMAGES = blobs(), small_images.images()
+SEEDS = [11, 12, 13]
+META = torch.device("meta")
+SCORES = [np.random.default_rng(k).random(len(DATA)) for k in range(3)]
+LOSSES = [
+    "undefended", "rsw", "rmr", "swmr", "oosd", "radd", "ppb", "advreg", "relaxloss", "hamp", "label_smoothing",
+    "early_stopping", "dpsgd",
+]  # fmt: skip
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """As if there were so many GPUs; nothing can be computed on them."""
+
+    def pretend(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU number {device.index}")
+
+    return pretend
+
+
+@pytest.mark.parametrize(("requested", "count", "chosen"), [
+    ("auto", 0, "cpu"), ("auto", 2, "cuda:0"), ("cpu", 2, "cpu"), ("cuda", 2, "cuda:0"), ("cuda:1", 2, "cuda:1"),
+    (torch.device("cpu"), 0, "cpu"),
+])  # fmt: skip
+def test_auto_is_the_first_gpu_where_there_is_one(gpus, requested, count, chosen):
+    gpus(count)
+    assert choose_device(requested) == torch.device(chosen)
+
+
+@pytest.mark.parametrize(("requested", "count", "message"), [
+    ("cuda", 0, "expected a GPU that PyTorch can use by CUDA, got none; leave it out to compute on the CPU, or"),
+    ("cuda:2", 2, "'cuda:2' expected one of 2 CUDA devices, counted from 0; give another number"),
+    ("gpu", 2, "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+    ("cuda:-1", 2, "device must be auto"),
+    ("meta", 2, "device must be auto"),
+])  # fmt: skip
+def test_a_device_that_is_not_there_is_refused_wherever_it_is_named(gpus, requested, count, message):
+    gpus(count)
+    for call in (
+        lambda: fit(ensemble_of(DATA), DATA, split_of(DATA), Recipe(), seeds=SEEDS, device=requested),
+        lambda: ensemble_of(DATA).logits(DATA.features, device=requested),
+        lambda: parse_study({"data": {"source": "digits"}, "device": requested}),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_on_a_gpu_all_that_can_be_vmapped_is_and_the_reason_says_that_nobody_measured_it():
+    gpu, images = torch.device("cuda", 0), torch.from_numpy(IMAGES.features[:2])
+    convolutions = Ensemble.initialize(small_images.MODEL, IMAGES.input_shape, CLASSES, seeds=SEEDS)
+    chosen = choose_backend(convolutions, images, CLASSES, device=gpu)
+    assert chosen == Choice("vmapped", "rule: all at once on a GPU, which is not measured")
+    assert choose_backend(convolutions, images, CLASSES, "sequential", gpu).backend == "sequential"
+
+
+def stages_on(device, folder):
+    return Stages(parse_study({"data": {"source": "digits"}, "device": device}), DATA, Store(folder), Silent())
+
+
+def test_results_name_the_device_and_its_kind_tells_stages_apart(gpus, tmp_path):
+    gpus(1)
+    on = {kind: stages_on(kind, tmp_path) for kind in ("cpu", "cuda")}
+    assert [stages.device.type for stages in on.values()] == ["cpu", "cuda"]
+    given, pruning = on["cpu"]._untrained(SEEDS), Pruning(Schedule(0.5, rounds=1))
+    split = split_of(DATA)
+    assert len({key("dense", **stages._common(split, SEEDS)) for stages in on.values()}) == 2
+    rounds = [stages._round_keys(given, split, pruning, Undefended(), SEEDS, [None], None) for stages in on.values()]
+    assert rounds[0] != rounds[1]
+    told = environment(on["cuda"].device)
+    assert (told["device"], told["device_name"]) == ("cuda", "GPU number 0")
+    assert environment()["device"] == "cpu"
+
+
+def test_a_certificate_does_not_depend_on_the_device(gpus, tmp_path):
+    gpus(1)
+    assert len({stages_on(kind, tmp_path).made_as(Pruning(), Undefended()) for kind in ("cpu", "cuda")}) == 1
+
+
+def test_the_default_device_changes_nothing():
+    recipe, split = Recipe(epochs=2, batch_size=16), split_of(DATA)
+    plain = fit(ensemble_of(DATA), DATA, split, recipe, seeds=SEEDS).ensemble
+    assert same_bytes(fit(ensemble_of(DATA), DATA, split, recipe, seeds=SEEDS, device="cpu").ensemble, plain)
+    assert np.array_equal(plain.logits(DATA.features), plain.logits(DATA.features, device=CPU))
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operators whose tensors are on several devices, whether PyTorch would move them or not."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor) and leaf.dim() > 0]
+        moves = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+        if len({tensor.device for tensor in given}) > 1 and not moves:
+            raise AssertionError(f"{func} got tensors on {[str(tensor.device) for tensor in given]}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def without_values(monkeypatch):
+    """What asks for a value, or is not made for ``meta``: finite numbers, dev accuracy, the fused optimizer."""
+    module = fit.__globals__
+    monkeypatch.setitem(module, "_require_finite", lambda what, values, epoch: None)
+    monkeypatch.setattr(InferenceNetwork, "warm_up", 1)
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda leaves, fused=False, **settings: adam(leaves, **settings))
+
+
+def run_on_meta(data, model: Any, defense: Defense, backend: Backend, recipe: Recipe, split):
+    """A run as ``fit`` begins it, with everything on ``meta``, and the widest step of its first epoch."""
+    fitted = fit.__globals__
+    ensemble = Ensemble.initialize(model, data.input_shape, data.classes, seeds=[0, 1, 2])
+    ensemble = replace(ensemble, masks=prune(ensemble, 0.5))
+    taught = np.zeros((3, len(data), data.classes), np.float32)
+    records = [TrainingRecords(split.records(k, Role.TRAIN), data.labels, SCORES[k], SEEDS[k]) for k in range(3)]
+    plan = fitted["_planner"](records, recipe, defense, False)
+    task = fitted["_Task"](
+        ensemble, data, torch.from_numpy(data.features).to(META), torch.from_numpy(data.labels).to(META), split, recipe,
+        defense, SEEDS, records, taught, Choice(backend, "test"), plan,
+    )  # fmt: skip
+    return task.begin([0, 1, 2]), max(plan(0), key=lambda step: step.records.shape[1])
+
+
+@pytest.mark.usefixtures("without_values")
+@pytest.mark.parametrize(("kind", "backend"), [
+    *((kind, "vmapped") for kind in LOSSES), *((kind, "sequential") for kind in ("undefended", "advreg", "dpsgd")),
+])  # fmt: skip
+def test_a_step_under_every_defense_stays_on_its_device(kind, backend):
+    settings = {"width": 0.5, "stride": 1} if kind in ("rsw", "swmr") else {"clusters": 2} if kind == "oosd" else {}
+    recipe, model = Recipe(batch_size=16), FullyConnected((8, 4))
+    with OneDevice():
+        run, step = run_on_meta(DATA, model, make_defense(kind, settings), backend, recipe, uneven_split(DATA))
+        for live in ([0, 1, 2], [0, 2]):
+            run._step(step, live, 0)
+    assert run.steps_taken[0] == 2
+    state = [*run.parameters.values(), *run.buffers.values(), *run.dev, *(leaf for own in run.leaves for leaf in own)]
+    assert {tensor.device for tensor in state} == {META}
+
+
+@pytest.mark.usefixtures("without_values")
+@pytest.mark.parametrize("backend", ["vmapped", "sequential"])
+def test_a_step_on_augmented_images_stays_on_its_device(backend):
+    recipe = Recipe(batch_size=16, augment="crop_flip_cutout", optimizer="sgd")
+    with OneDevice():
+        run, step = run_on_meta(IMAGES, small_images.MODEL, Undefended(), backend, recipe, split_of(IMAGES))
+        run._step(step, [0, 1, 2], 0)
+    assert run.steps_taken == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("without_values")
+@pytest.mark.parametrize("backend", ["vmapped", "sequential"])
+def test_gradients_record_by_record_stay_on_their_device(backend):
+    """Of a model that is not only linear layers, whose clipped gradients have no closed form."""
+
+    def build():
+        return nn.Sequential(nn.Linear(FEATURES, 8), nn.LayerNorm(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, CLASSES))
+
+    class Model:
+        def build(self, input_shape, classes):
+            return build()
+
+    with OneDevice():
+        run, step = run_on_meta(DATA, Model(), make_defense("dpsgd"), backend, Recipe(batch_size=16), split_of(DATA))
+        run._step(step, [0, 1, 2], 0)
+    assert run.steps_taken == [1, 1, 1]
+
+
+def test_something_forgotten_on_the_cpu_is_noticed():
+    @torch.no_grad()
+    def step(forgotten):
+        with OneDevice():
+            return torch.zeros(3, device=META).masked_fill(forgotten, 0.0)
+
+    step(torch.zeros(3, dtype=torch.bool, device=META))
+    with pytest.raises(AssertionError, match="got tensors on"):
+        step(torch.zeros(3, dtype=torch.bool))
