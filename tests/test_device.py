@@ -145,9 +145,9 @@ def run_on_meta(data, model: Any, defense: Defense, backend: Backend, recipe: Re
     fitted = fit.__globals__
     ensemble = Ensemble.initialize(model, data.input_shape, data.classes, seeds=[0, 1, 2])
     ensemble = replace(ensemble, masks=prune(ensemble, 0.5))
-    taught = np.zeros((3, len(data), data.classes), np.float32)
+    taught = np.zeros((3, defense.showings * len(data), data.classes), np.float32)
     records = [TrainingRecords(split.records(k, Role.TRAIN), data.labels, SCORES[k], SEEDS[k]) for k in range(3)]
-    plan = fitted["_planner"](records, recipe, defense, False)
+    plan = fitted["_planner"](records, recipe, defense, len(data), False)
     task = fitted["_Task"](
         ensemble, data, torch.from_numpy(data.features).to(META), torch.from_numpy(data.labels).to(META), split, recipe,
         defense, SEEDS, records, taught, Choice(backend, "test"), plan,

@@ -102,8 +102,8 @@ def test_both_backends_learn_the_same():
     split, taught = split_of(data), taught_for(data, 3)
     results = [
         fit(
-            ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0), taught=taught,
-            backend=backend,
+            ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0),
+            taught=taught, backend=backend,
         ).ensemble
         for backend in ("vmapped", "sequential")
     ]  # fmt: skip

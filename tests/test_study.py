@@ -160,7 +160,9 @@ def test_what_a_run_meets_again_is_told_once(study, tmp_path):
     twice = study | {"seeds": [3], "attacks": ["confidence"], "defenses": ["rsw", {"kind": "rsw", "label": "again"}]}
     first, second = list(run_study(parse_study(twice), Store(tmp_path / "store"), heard))[1:]
     assert first.report["confidence"].auc() == second.report["confidence"].auc()
-    assert [stage for (stage, _), stored in zip(heard.begun, heard.stored, strict=True) if stored] == ["prune under again"]
+    assert [stage for (stage, _), stored in zip(heard.begun, heard.stored, strict=True) if stored] == [
+        "prune under again"
+    ]
 
 
 def test_name_label_and_order_of_defenses_do_not_compute_again(study, folder, outcomes):

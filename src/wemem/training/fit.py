@@ -14,7 +14,7 @@ The loop, for all members at once::
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -134,11 +134,7 @@ def fit(
         ]  # fmt: skip
         features, labels = _moved(data, where)
         plan = _planner(records, recipe, defense, len(data), choice.backend == "sequential")
-        wanted, train = defense.shown_as, [own.train for own in records]
-        views = None if wanted is None else wanted.draw(train, len(data), data.input_shape)
-        task = _Task(
-            ensemble, data, features, labels, split, recipe, defense, seeds, records, taught, views, choice, plan
-        )
+        task = _Task(ensemble, data, features, labels, split, recipe, defense, seeds, records, taught, choice, plan)
         return task.fit(on_epoch)
 
 
@@ -190,13 +186,18 @@ class _Task:
     seeds: Sequence[int]
     records: Sequence[TrainingRecords]
     taught: Float32[np.ndarray, "K M C"] | None
-    views: DrawnViews | None
     choice: Choice
     plan: Plan
 
     @property
     def members(self) -> int:
         return len(self.ensemble)
+
+    @cached_property
+    def views(self) -> DrawnViews | None:
+        """Of all members' train records."""
+        wanted, train = self.defense.shown_as, [own.train for own in self.records]
+        return None if wanted is None else wanted.draw(train, len(self.data), self.data.input_shape)
 
     @property
     def example(self) -> Float[Tensor, "2 ..."]:
