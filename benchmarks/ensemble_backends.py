@@ -3,6 +3,7 @@
     python benchmarks/ensemble_backends.py --epochs 20 --repeats 3
     python benchmarks/ensemble_backends.py --only "fc, 6 models" --epochs 3
     python benchmarks/ensemble_backends.py --only "resnet8, 6 models" --epochs 2
+    python benchmarks/ensemble_backends.py --only "resnet18, 6 models" --epochs 1 --train 256 --repeats 1
 
 ``plain`` is a loop over modules as a person would write it: tensor indexing instead of a DataLoader, nn.Dropout,
 torch.optim.Adam (its default, or ``fused=True``), dev accuracy after every epoch. Each method gets all the threads: the
@@ -26,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
-from wemem.models import FullyConnected, ResNet8
+from wemem.models import FullyConnected, ResNet8, ResNet18, ResNet20
 from wemem.training import Ensemble, Recipe, fit
 
 
@@ -57,9 +58,9 @@ def small_convolutional() -> nn.Module:
     )  # fmt: skip
 
 
-def resnet8() -> nn.Module:
-    """The smallest of the CIFAR networks, at its published width."""
-    return ResNet8().build((3, 32, 32), 10)
+def resnet(kind: type[ResNet8 | ResNet20 | ResNet18]) -> Callable[[], nn.Module]:
+    """One of the CIFAR networks, at its published width."""
+    return lambda: kind().build((3, 32, 32), 10)
 
 
 def cases(train: int, many: int) -> list[Case]:
@@ -69,7 +70,10 @@ def cases(train: int, many: int) -> list[Case]:
         Case("fc, 6 models", fully_connected, (446,), 30, 6, train, dev),
         Case(f"fc, {many} models", fully_connected, (446,), 30, many, train, dev),
         Case("conv, 6 models", small_convolutional, (3, 16, 16), 10, 6, train, dev),
-        Case("resnet8, 6 models", resnet8, (3, 32, 32), 10, 6, train, dev),
+        Case("resnet8, 6 models", resnet(ResNet8), (3, 32, 32), 10, 6, train, dev),
+        Case(f"resnet8, {many} models", resnet(ResNet8), (3, 32, 32), 10, many, train, dev),
+        Case("resnet20, 6 models", resnet(ResNet20), (3, 32, 32), 10, 6, train, dev),
+        Case("resnet18, 6 models", resnet(ResNet18), (3, 32, 32), 10, 6, train, dev),
     ]
 
 
