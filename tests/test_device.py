@@ -133,8 +133,7 @@ class OneDevice(TorchDispatchMode):
 @pytest.fixture
 def without_values(monkeypatch):
     """What asks for a value, or is not made for ``meta``: finite numbers, dev accuracy, the fused optimizer."""
-    module = fit.__globals__
-    monkeypatch.setitem(module, "_require_finite", lambda what, values, epoch: None)
+    monkeypatch.setattr("wemem.training.run._require_finite", lambda what, values, epoch: None)
     monkeypatch.setattr(InferenceNetwork, "warm_up", 1)
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda leaves, fused=False, **settings: adam(leaves, **settings))

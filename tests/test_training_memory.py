@@ -17,8 +17,9 @@ from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.training import Ensemble, Recipe, fit
 from wemem.training.device import CPU
-from wemem.training.fit import ASKED, ONE
+from wemem.training.fit import ONE
 from wemem.training.memory import CPU_RESERVE, Share, bound, halving, memory_for_training, peak, share
+from wemem.training.run import ASKED
 
 DATA = blobs()
 SEEDS = [11, 12, 13]
@@ -90,12 +91,12 @@ def task_of(ensemble: Ensemble, data, recipe: Recipe = SGD):
     """What ``fit`` asks how much memory members take."""
     tasks = []
 
-    class Caught(Exception):  # noqa: N818
+    class CaughtError(Exception):
         pass
 
     def catch(task, on_epoch):
         tasks.append(task)
-        raise Caught
+        raise CaughtError
 
     kind = fit.__globals__["_Task"]
     whole = kind.fit
@@ -103,7 +104,7 @@ def task_of(ensemble: Ensemble, data, recipe: Recipe = SGD):
     split, seeds = split_of(data, members=len(ensemble)), range(len(ensemble))
     try:
         fit(ensemble, data, split, recipe, seeds=seeds, backend="vmapped")
-    except Caught:
+    except CaughtError:
         return tasks[0]
     finally:
         kind.fit = whole
@@ -180,7 +181,7 @@ def test_the_limit_is_that_of_the_group_and_of_those_around_it(tmp_path, monkeyp
 
 
 def test_an_ordinary_ensemble_is_trained_whole_and_without_a_trial(monkeypatch):
-    monkeypatch.setattr(fit.__globals__["_Run"], "trial", lambda run, step: pytest.fail("a trial was made"))
+    monkeypatch.setattr(fit.__globals__["Run"], "trial", lambda run, step: pytest.fail("a trial was made"))
     assert trained().choice.reason == "rule: no convolutions"
 
 

@@ -6,7 +6,8 @@ import torch
 
 import small_study
 from toy import blobs, ensemble_of, largest_difference, split_of
-from wemem.data.split import Role
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split
 from wemem.data.teachers import held_out
 from wemem.data.views import Views
 from wemem.defenses import OutOfSampleDistillation, make_defense
@@ -100,6 +101,30 @@ def test_what_is_learned_of_a_view_is_what_was_said_of_the_view():
         start, data, split, recipe, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0), taught=taught[:, :n]
     )
     assert largest_difference(after(twice, swap=1e-9), once.ensemble) < 1e-5
+
+
+def test_learning_at_views_is_learning_them_as_records_of_a_larger_data_set():
+    data = blobs()
+    split, taught, n = split_of(data, members=1), taught_at(data, 1, 3), len(data)
+    views = Views(2, 0.4)
+    shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, views))
+    every = shown.numbered([0], torch.arange(3 * n)[None])[0].numpy()
+    larger = Dataset("larger", every, np.tile(data.labels, 3), data.classes)
+    roles = np.concatenate([split.roles, *[np.where(split.roles == Role.TRAIN, split.roles, Role.UNUSED)] * 2], axis=1)
+    both = Split(roles, larger.labels, "subsets")
+    start = ensemble_of(data, members=1, dropout=0.0)
+    recipe = Recipe(epochs=3, optimizer="sgd", learning_rate=0.05, batch_size=150, keep="last")
+    one, other = (
+        fit(start, records, own, recipe, seeds=[0], defense=defense, taught=taught).ensemble
+        for records, own, defense in (
+            (data, split, OutOfSampleDistillation(views=2, swap=0.4)), (larger, both, OutOfSampleDistillation(views=0)),
+        )
+    )  # fmt: skip
+    assert largest_difference(one, other) < 1e-5
+    plain = fit(
+        start, data, split, recipe, seeds=[0], defense=OutOfSampleDistillation(views=0), taught=taught[:, :n]
+    ).ensemble
+    assert largest_difference(one, plain) > 1e-3
 
 
 def test_both_backends_see_the_same_views():

@@ -43,6 +43,11 @@ class Teachers:
             )
 
     @property
+    def showings(self) -> int:
+        """How often an epoch shows a record: as itself, and as each of its views."""
+        return 1 if self.views is None else 1 + self.views.count
+
+    @property
     def trainings(self) -> int:
         """Of how many models on all of the records the work is."""
         return self.count - self.held_out

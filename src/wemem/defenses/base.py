@@ -197,8 +197,9 @@ class Defense(ABC):
 
     @property
     def showings(self) -> int:
-        """How often an epoch shows a record that it shows: as itself, and as each of its views."""
-        return 1 if self.shown_as is None else 1 + self.shown_as.count
+        """How often an epoch shows a record that it shows."""
+        by = self.taught_by
+        return by.showings if isinstance(by, Teachers) else 1
 
     @property
     def starts_fresh(self) -> bool:

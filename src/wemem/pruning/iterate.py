@@ -20,8 +20,9 @@ from wemem.pruning.schedule import Schedule
 from wemem.randomness import derive_seed
 from wemem.training.backends import Choice
 from wemem.training.ensemble import Ensemble
-from wemem.training.fit import History, fit
+from wemem.training.fit import fit
 from wemem.training.recipe import FINETUNE, Recipe
+from wemem.training.run import History
 from wemem.training.side_by_side import OnEpoch
 
 Rewind = Literal["none", "initial"]

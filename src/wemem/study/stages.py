@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
@@ -34,8 +34,8 @@ from wemem.study.peak_memory import peak_mib, reset_peak
 from wemem.study.progress import Progress
 from wemem.study.shipped import OnDevice, ShippedFirst
 from wemem.study.store import Key, Store, key
+from wemem.study.teaching import said_by_teachers
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, choose_device, fit
-from wemem.training.views import ViewedRecords
 
 #: Members that are trained together and stored as one entry.
 CHUNK = 16
@@ -235,29 +235,10 @@ class Stages:
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(asked.count)]
         stages = self.train_in_chunks(f"{title}: teachers", parts, own_seeds)
 
-        teachers = [(stage.ensemble, member) for stage in stages for member in range(len(stage.ensemble))]
-        showings = 1 if asked.views is None else 1 + asked.views.count
-
         def compute() -> Computed:
-            start, records = time.perf_counter(), len(self.data)
-            train = [split.records(k, Role.TRAIN) for k in range(split.members)]
-            drawn = None if asked.views is None else asked.views.draw(train, records, self.data.input_shape)
-            shown = ViewedRecords(torch.from_numpy(self.data.features), drawn)
-            logs = np.zeros((split.members, showings * records, self.data.classes), np.float32)
-            for k in range(split.members):
-                total, models = np.zeros(logs.shape[1:]), np.zeros(len(logs[k]))
-                for t in range(k * asked.count, (k + 1) * asked.count):
-                    unseen = np.add.outer(records * np.arange(showings), parts.records(t, Role.AUDIT)).ravel()
-                    x = shown.numbered([k], torch.from_numpy(unseen)[None])[0].numpy()
-                    ensemble, member = teachers[t]
-                    logits = ensemble.select([member]).logits(x, device=self.device)[0]
-                    total[unseen] += softmax(logits.astype(np.float64), axis=-1)
-                    models[unseen] += 1
-                # a probability below float32's smallest would have no finite logarithm
-                asked_about = models > 0
-                mean = total[asked_about] / models[asked_about, None]
-                logs[k, asked_about] = np.log(np.maximum(mean, 1e-30))
-            return {"taught": logs}, {"seconds": time.perf_counter() - start}
+            start = time.perf_counter()
+            said = said_by_teachers([stage.ensemble for stage in stages], parts, split, self.data, asked, self.device)
+            return {"taught": said}, {"seconds": time.perf_counter() - start}
 
         views = None if asked.views is None else asdict(asked.views)
         own = key("taught", teachers=[stage.key for stage in stages], split=split.fingerprint, views=views)

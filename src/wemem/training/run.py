@@ -1,0 +1,261 @@
+"""The members that run together, from their first step to the last.
+
+The loop, for all members at once::
+
+    for epoch:
+        for step in plan_steps(defense.plan(epoch, ...)):    # (K, B) records and weights
+            opposition.play(parameters, buffers)             # under a defense that has an opponent
+            logits = forward(parameters, buffers, x)         # (S, B, C), the S members that take part
+            defense.loss(batch).sum() -> gradients           # members are independent: the sum's gradient is each one's
+            # under a defense that clips they come from each record's own instead: PerSample
+            optimizer step; masked weights are set to 0
+        dev accuracy -> best checkpoint and early stopping, each member by itself
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from wemem.data.batches import Step
+from wemem.data.split import Role, Split
+from wemem.defenses.base import Batch, Defense
+from wemem.errors import InputError
+from wemem.randomness import derive_seed
+from wemem.training.augment import augment
+from wemem.training.backends import Backend, forward_of, in_precision
+from wemem.training.device import CPU
+from wemem.training.dropout import MemberDropout
+from wemem.training.ensemble import Ensemble
+from wemem.training.layout import channels_last_pays, each_channels_last
+from wemem.training.opposition import Opposition
+from wemem.training.per_sample import PerSample
+from wemem.training.recipe import Recipe
+from wemem.training.side_by_side import OnEpoch
+from wemem.training.views import ViewedRecords
+
+#: Dev records that are asked about at a time.
+ASKED = 1024
+
+Plan = Callable[[int], list[Step]]
+
+
+@dataclass(frozen=True)
+class History:
+    """What one member's training went through.
+
+    Args:
+        dev_accuracy: after each epoch it ran, fractions.
+        best_epoch: 0-based, the checkpoint that was kept: the best, or the last if the recipe says so.
+        records_seen: records that steps were taken on, counted with repetition.
+        steps: optimizer steps that it took.
+    """
+
+    dev_accuracy: tuple[float, ...]
+    best_epoch: int
+    records_seen: int
+    steps: int
+
+
+#: Some of the members at the end, and what each went through.
+Trained = tuple[Ensemble, list[History]]
+
+
+class Run:
+    """The mutable state of a training, for the members that run together; all of it is on one device."""
+
+    def __init__(
+        self, ensemble: Ensemble, ids: list[int], features: Tensor, labels: Tensor, split: Split, recipe: Recipe,
+        defense: Defense, backend: Backend, plan: Plan, seeds: list[int], taught: Tensor | None,
+    ) -> None:  # fmt: skip
+        self.ensemble, self.ids, self.features, self.labels = ensemble, ids, features, labels
+        self.recipe, self.defense, self.plan, self.seeds = recipe, defense, plan, seeds
+        self.device = features.device
+        self.forward = in_precision(forward_of(backend, ensemble.template), recipe.precision, self.device)
+        last = self.device == CPU and backend == "sequential" and channels_last_pays(ensemble.template)
+        self.laid_out = each_channels_last if last else Tensor.contiguous
+        self.parameters = {n: self.laid_out(t) for n, t in ensemble.parameters.items()}
+        self.buffers = dict(ensemble.buffers)
+        self.pruned = {n: ~mask for n, mask in ensemble.masks.items()}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        clipping = defense.clipping
+        self.per_sample = (
+            None
+            if clipping is None
+            else PerSample.of(clipping, ensemble.template, features[:2], backend, seeds, self.pruned)
+        )
+        self.shown = ViewedRecords(features, None)
+        self.risk: Tensor | None = None
+        self.opposition: Opposition | None = None
+        # one leaf per member and tensor: a member that sits a step out has no gradient and keeps its Adam state
+        self.leaves = [[torch.nn.Parameter(t[k]) for t in self.parameters.values()] for k in range(len(ids))]
+        self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
+        self.dropout_seeds, self.taught = [derive_seed(seed, "dropout") for seed in seeds], taught
+        self.steps_taken = [0] * len(ids)
+        self.records_seen = [0] * len(ids)
+        self.dev = [tensor.to(self.device) for tensor in _padded([split.records(k, Role.DEV) for k in ids])]
+
+    def trial(self, step: Step) -> None:
+        """What takes the most memory: a step of all members, and a look at their dev records."""
+        everyone = list(range(len(self.ids)))
+        self._step(step, everyone, 0)
+        self._dev_accuracy(everyone, 0)
+
+    def run(self, on_epoch: OnEpoch) -> Trained:
+        """Train until every member has stopped; the members at their kept checkpoints, on the CPU, with histories."""
+        count = len(self.ids)
+        best, best_buffers = _copies(self.parameters), _copies(self.buffers)
+        curves: list[list[float]] = [[] for _ in range(count)]
+        live = list(range(count))
+        for epoch in range(self.defense.epochs(self.recipe.epochs)):
+            for step in self.plan(epoch):
+                self._step(step, live, epoch)
+            accuracy = self._dev_accuracy(live, epoch)
+            for k, value in zip(live, accuracy, strict=True):
+                if self.recipe.keep == "last" or value > max(curves[k], default=-1.0):
+                    for kept, current in ((best, self.parameters), (best_buffers, self.buffers)):
+                        for name, tensor in current.items():
+                            kept[name][k] = tensor[k]
+                curves[k].append(value)
+            live = [k for k in live if not self._patience_is_out(curves[k])]
+            on_epoch(epoch, len(live))
+            if not live:
+                break
+        history = [
+            History(tuple(curve), self._kept(curve), seen, steps)
+            for curve, seen, steps in zip(curves, self.records_seen, self.steps_taken, strict=True)
+        ]
+        plain = {name: tensor.contiguous().cpu() for name, tensor in best.items()}
+        return Ensemble(self.ensemble.template, plain, {n: t.cpu() for n, t in best_buffers.items()}), history
+
+    def _kept(self, curve: list[float]) -> int:
+        """The epoch whose checkpoint stays."""
+        return len(curve) - 1 if self.recipe.keep == "last" else int(np.argmax(curve))
+
+    def _patience_is_out(self, curve: list[float]) -> bool:
+        patience = self.recipe.patience
+        return patience is not None and len(curve) - 1 - int(np.argmax(curve)) >= patience
+
+    def _step(self, step: Step, live: list[int], epoch: int) -> None:
+        """One optimizer step of the live members that have records in it."""
+        weights = torch.from_numpy(step.weights[self.ids])
+        seen = weights.sum(1).int().tolist()
+        taking = [k for k in live if seen[k]]
+        if not taking:
+            return
+        records = torch.from_numpy(step.records[self.ids])
+        rows = None
+        if len(taking) < len(self.ids):
+            records, weights, rows = records[taking], weights[taking], torch.tensor(taking, device=self.device)
+        records = records.to(self.device, non_blocking=True)
+        self._set_dropout_keys(taking, rows)
+        parameters = {n: _rows(t, rows).detach().requires_grad_() for n, t in self.parameters.items()}
+        buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
+        self.ensemble.template.train()
+        steps = [self.steps_taken[k] for k in taking]
+        if self.opposition is not None:
+            self.opposition.play(parameters, buffers, taking, steps)
+        keys = [derive_seed(self.seeds[k], "view", taken) for k, taken in zip(taking, steps, strict=True)]
+        x = augment(self.shown.numbered(taking, records), self.recipe.augment, keys)
+        labels = self.labels[self.shown.of(records)]
+        if self.per_sample is None:
+            logits = self.forward(parameters, buffers, x)
+            counted = weights.to(self.device, non_blocking=True)
+            loss = self.defense.loss(self._batch(logits, labels, counted, epoch, taking, records))
+            gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
+            _require_finite("loss", loss, epoch)
+            self._update(step, taking, gradients)
+        else:
+            own = self.per_sample.gradients(parameters, buffers, x, labels, weights, taking, steps)
+            for gradient in own:
+                _require_finite("gradient", gradient, epoch)
+            self._update(step, taking, own)
+        if rows is not None:
+            for name, tensor in buffers.items():
+                self.buffers[name][rows] = tensor
+        for k in taking:
+            self.steps_taken[k] += 1
+            self.records_seen[k] += seen[k]
+
+    def _batch(
+        self, logits: Tensor, labels: Tensor, weights: Tensor, epoch: int, taking: list[int], records: Tensor
+    ) -> Batch:
+        """A step's outputs, with whatever else the defense's loss is to know of their records."""
+        who = torch.tensor(taking, device=self.device)[:, None]
+        return Batch(
+            logits, labels, weights, epoch,
+            taught=None if self.taught is None else self.taught[who, records],
+            risk=None if self.risk is None else self.risk[who, self.shown.of(records)],
+            suspicion=None if self.opposition is None else self.opposition.opponent.suspicion(taking, logits, labels),
+        )  # fmt: skip
+
+    def _update(self, step: Step, taking: list[int], gradients: tuple[Tensor | None, ...]) -> None:
+        optimizer = self._optimizer(step)
+        # vmap hands back transposed gradients, and the fused optimizers read memory in order, whatever the strides
+        gradients = tuple(None if g is None else self.laid_out(g) for g in gradients)
+        optimizer.zero_grad(set_to_none=True)
+        for row, k in enumerate(taking):
+            for leaf, gradient in zip(self.leaves[k], gradients, strict=True):
+                leaf.grad = None if gradient is None else gradient[row]
+        optimizer.step()
+        for name, pruned in self.pruned.items():
+            self.parameters[name].masked_fill_(pruned, 0.0)
+
+    def _optimizer(self, step: Step) -> torch.optim.Optimizer:
+        """The optimizer of a group of records; each group has a state of its own."""
+        if step.key not in self.optimizers:
+            leaves = [leaf for own in self.leaves for leaf in own]
+            decay = self.recipe.weight_decay if step.weight_decay is None else step.weight_decay
+            rate = self.recipe.learning_rate
+            self.optimizers[step.key] = (
+                torch.optim.Adam(leaves, lr=rate, weight_decay=decay, fused=True)
+                if self.recipe.optimizer == "adam"
+                # fused SGD wants all leaves to have taken their first step together
+                else torch.optim.SGD(leaves, lr=rate, momentum=0.9, weight_decay=decay)
+            )
+        return self.optimizers[step.key]
+
+    def _set_dropout_keys(self, taking: list[int], rows: Tensor | None) -> None:
+        """A new mask for every member and step; a member that sits out keeps its place in its own sequence."""
+        keys = [(self.dropout_seeds[k] + 0x9E3779B9 * self.steps_taken[k]) & 0x7FFFFFFF for k in taking]
+        drawn = torch.tensor(keys, dtype=torch.int32, device=self.device)
+        for name in self.dropout_keys:
+            self.buffers[name][slice(None) if rows is None else rows] = drawn
+
+    def _dev_accuracy(self, live: list[int], epoch: int) -> list[float]:
+        rows = torch.tensor(live, device=self.device)
+        records, valid = self.dev[0][rows], self.dev[1][rows]
+        parameters = {n: self.laid_out(t[rows]) for n, t in self.parameters.items()}
+        buffers = {n: t[rows] for n, t in self.buffers.items()}
+        self.ensemble.template.eval()
+        with torch.no_grad():
+            cuts = torch.split(records, ASKED, dim=1)
+            logits = torch.cat([self.forward(parameters, buffers, self.features[cut]) for cut in cuts], dim=1)
+        _require_finite("output", logits, epoch)
+        right = (logits.argmax(-1) == self.labels[records]) & valid
+        shares: list[float] = (right.sum(1).double() / valid.sum(1)).tolist()
+        return shares
+
+
+def _require_finite(what: str, values: Tensor, epoch: int) -> None:
+    if not torch.isfinite(values).all():
+        raise InputError(f"training diverged in epoch {epoch}: the {what} is not finite; lower the learning rate")
+
+
+def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    return tensor if rows is None else tensor[rows]
+
+
+def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _padded(records: list[Int64[np.ndarray, " n"]]) -> tuple[Int64[Tensor, "S D"], Bool[Tensor, "S D"]]:
+    width = max(map(len, records))
+    index, valid = np.zeros((len(records), width), np.int64), np.zeros((len(records), width), bool)
+    for k, own in enumerate(records):
+        index[k, : len(own)], valid[k, : len(own)] = own, True
+    return torch.from_numpy(index), torch.from_numpy(valid)
