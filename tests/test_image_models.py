@@ -18,7 +18,7 @@ from wemem.study import stages
 from wemem.study.config import parse_study
 from wemem.study.study import run_into
 from wemem.training import Ensemble, Recipe, fit
-from wemem.training.layout import channels_last_pays, each_channels_last
+from wemem.training.layout import CHANNELS_LAST, channels_last_pays
 from wemem.training.side_by_side import draws_globally, side_by_side
 
 IMAGE_MODELS = [kind for kind in MODELS if kind != "fc"]
@@ -132,10 +132,10 @@ def test_image_networks_refuse_tables_and_misspelt_kinds_are_named():
 
 def test_channels_last_keeps_values_and_lays_every_member_out():
     weights = torch.arange(2 * 4 * 3 * 2 * 2.0).view(2, 4, 3, 2, 2)
-    laid = each_channels_last(weights)
+    laid = CHANNELS_LAST.lay_out(weights)
     assert torch.equal(laid, weights)
     assert all(own.is_contiguous(memory_format=torch.channels_last) for own in laid)
-    assert each_channels_last(torch.ones(3, 2).T).is_contiguous()
+    assert CHANNELS_LAST.lay_out(torch.ones(3, 2).T).is_contiguous()
 
 
 def test_channels_last_is_not_used_where_onednn_would_write_beyond_its_memory():

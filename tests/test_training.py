@@ -469,6 +469,16 @@ def test_neighbours_in_a_mask_are_independent():
         assert agree == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(drawn.size))
 
 
+def test_corners_of_a_rectangle_in_a_mask_are_independent():
+    """What is hashed along rows and along units, and only then together, must not cancel out."""
+    signs = 1 - 2 * masks(MemberDropout(0.5, 0), range(20), shape=(64, 64)).reshape(20, 64, 64)
+    for rows in (1, 3, 16):
+        for units in (1, 5, 32):
+            along = signs * np.roll(signs, rows, axis=1)
+            corners = (along * np.roll(along, units, axis=2)).mean()
+            assert corners == pytest.approx(0, abs=4 * np.sqrt(4 / signs.size))
+
+
 def test_every_dropout_layer_is_replaced_wherever_it_stands():
     module = replace_dropout(nn.Sequential(nn.Linear(2, 2), OneDropoutTwice(), nn.Dropout(0.3)))
     kinds = [type(m) for _, m in module.named_modules(remove_duplicate=False)]

@@ -2,16 +2,19 @@
 
 PyTorch's dropout draws from one global stream, so that a member's mask would depend on who trains beside it and on
 the backend. Here every unit's bit is a hash of its position and of a key that the training loop sets before each
-step; all members together, one alone, and any order of training give the same masks. A layer that a model calls
-several times in one forward pass draws a new mask each time. :func:`dropout_at` gives a record that is computed by
-itself the mask that it has in its batch, in every model that keeps the records of a batch along the first axis.
+step; all members together, one alone, and any order of training give the same masks. To be cheap beside the matrix
+products it is hashed in full along the rows and along the units, and by half where the two meet. A layer that a model
+calls several times in one forward pass draws a new mask each time. :func:`dropout_at` gives a record that is computed
+by itself the mask that it has in its batch, in every model that keeps the records of a batch along the first axis.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 
+import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int32, Int64
 from torch import Tensor, nn
 
 # the finalizer of "lowbias32" (C. Wellons, public domain): an avalanche in two multiplications
@@ -39,22 +42,37 @@ class MemberDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        position = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
-        if self.place is not None:
-            position = position + (self.place * x.numel()).to(torch.int32)
-        bits = _mix(position ^ _mix(self.key + (self.layer + (self.calls << 16))))
+        mask = self._mask(len(x), prod(x.shape[1:])).view(x.shape).to(x.dtype)
         self.calls += 1
-        # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its sign bit is the
-        # verdict. Integer arithmetic because comparisons to bool and torch.where are several times slower on a CPU.
-        threshold = (int(self.p * 2**32) - 2**31) >> 1
-        keep = (((bits >> 1) - threshold) >> 31) + 1
-        return x * (keep.to(x.dtype) * (1 / (1 - self.p)))
+        return x * mask
+
+    def _mask(self, rows: int, units: int) -> Float32[Tensor, "rows units"]:
+        """0 where a unit is dropped, else what keeps the expectation."""
+        first = 0 if self.place is None else (self.place * rows).to(torch.int32)
+        key = _mix(self.key + (self.layer + (self.calls << 16)))
+        by_row = _mix((_count(rows, key.device) + first) ^ key)
+        by_unit = _mix(_count(units, key.device) ^ _mix(key))
+        # in place, since new memory costs a CPU more than the arithmetic
+        bits = (by_row[:, None] ^ by_unit).mul_(_MULTIPLIERS[0])
+        bits = bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF)).mul_(_MULTIPLIERS[1])
+        # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its sign, spread over all
+        # bits, cuts out the bits of the float. Integer arithmetic because comparisons to bool and torch.where are
+        # several times slower on a CPU.
+        threshold = (int((1 - self.p) * 2**32) - 2**31) >> 1
+        scale = int(np.float32(1 / (1 - self.p)).view(np.int32))
+        kept = bits.bitwise_right_shift_(1).sub_(threshold).bitwise_right_shift_(31)
+        return kept.bitwise_and_(scale).view(torch.float32)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, layer={self.layer}"
 
 
+def _count(n: int, device: torch.device) -> Int32[Tensor, " n"]:
+    return torch.arange(n, dtype=torch.int32, device=device)
+
+
 def _mix(h: Tensor) -> Tensor:
+    """An avalanche, bijective."""
     h = (h ^ ((h >> 16) & 0xFFFF)) * _MULTIPLIERS[0]
     h = (h ^ ((h >> 15) & 0x1FFFF)) * _MULTIPLIERS[1]
     return h ^ ((h >> 16) & 0xFFFF)

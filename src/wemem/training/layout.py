@@ -1,13 +1,65 @@
-"""How weights lie in memory: channels last for convolutions on images, where oneDNN computes faster.
+"""How weights lie in memory, for speed: the numbers are the same but for rounding.
 
-The numbers are the same but for rounding. ``benchmarks/ensemble_backends.py`` justifies the rule.
+Members one after another have their convolutions' channels last, where oneDNN computes faster. Members computed at once
+have their matrices transposed, as vmap's gradients come: an optimizer needs weights and gradients laid out alike, and
+would need a copy. ``benchmarks/ensemble_backends.py`` justifies both.
 """
 
-from jaxtyping import Float
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
+
+from wemem.training.backends import Backend
+from wemem.training.device import CPU
 
 #: Strided 1 x 1 convolutions of fewer channels than a vector register holds write beyond their memory in oneDNN 3.
 VECTOR = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An order of the dimensions in memory.
+
+    Args:
+        orders: by the number of dimensions of stacked tensors, members first; the others lie in plain order.
+
+    >>> import torch
+    >>> CHANNELS_LAST.lay_out(torch.zeros(5, 4, 3, 2, 2))[0].is_contiguous(memory_format=torch.channels_last)
+    True
+    >>> TRANSPOSED.straight(TRANSPOSED.lay_out(torch.zeros(5, 4, 3))).is_contiguous()
+    True
+    """
+
+    orders: Mapping[int, tuple[int, ...]]
+
+    def lay_out(self, stacked: Shaped[Tensor, "K ..."]) -> Shaped[Tensor, "K ..."]:
+        """The same values in this order; a copy only where they are not yet."""
+        order = self.orders.get(stacked.ndim)
+        if order is None:
+            return stacked.contiguous()
+        back = [order.index(dimension) for dimension in range(stacked.ndim)]
+        return stacked.permute(order).contiguous().permute(back)
+
+    def straight(self, laid_out: Shaped[Tensor, "K ..."]) -> Shaped[Tensor, "K ..."]:
+        """The same memory with its dimensions in the order of memory."""
+        return laid_out.permute(self.orders.get(laid_out.ndim, tuple(range(laid_out.ndim))))
+
+
+PLAIN = Layout({})
+#: Convolutions (K, O, I, H, W) with I last.
+CHANNELS_LAST = Layout({5: (0, 1, 3, 4, 2)})
+#: Matrices (K, O, I) with O last.
+TRANSPOSED = Layout({3: (0, 2, 1)})
+
+
+def choose_layout(backend: Backend, module: nn.Module, device: torch.device) -> Layout:
+    """The layout of weights, their gradients and their masks."""
+    if backend == "vmapped":
+        return TRANSPOSED
+    return CHANNELS_LAST if device == CPU and channels_last_pays(module) else PLAIN
 
 
 def channels_last_pays(module: nn.Module) -> bool:
@@ -16,15 +68,3 @@ def channels_last_pays(module: nn.Module) -> bool:
     return bool(convolutions) and not any(
         m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < VECTOR for m in convolutions
     )
-
-
-def each_channels_last(stacked: Float[Tensor, "K ..."]) -> Float[Tensor, "K ..."]:
-    """The same values, each member's ``(O, I, H, W)`` laid out with I last; other shapes in plain order.
-
-    >>> import torch
-    >>> each_channels_last(torch.zeros(5, 4, 3, 2, 2))[0].is_contiguous(memory_format=torch.channels_last)
-    True
-    """
-    if stacked.ndim != 5:
-        return stacked.contiguous()
-    return stacked.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)

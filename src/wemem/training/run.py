@@ -27,15 +27,15 @@ from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.training.augment import augment
 from wemem.training.backends import Backend, forward_of, in_precision
-from wemem.training.device import CPU
 from wemem.training.dropout import MemberDropout
 from wemem.training.ensemble import Ensemble
-from wemem.training.layout import channels_last_pays, each_channels_last
+from wemem.training.layout import choose_layout
 from wemem.training.opposition import Opposition
+from wemem.training.optimizer import MemberOptimizer
 from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
 from wemem.training.side_by_side import OnEpoch
-from wemem.training.views import ViewedRecords
+from wemem.training.views import ViewedRecords, rows_of
 
 #: Dev records that are asked about at a time.
 ASKED = 1024
@@ -75,12 +75,11 @@ class Run:
         self.recipe, self.defense, self.plan, self.seeds = recipe, defense, plan, seeds
         self.device = features.device
         self.forward = in_precision(forward_of(backend, ensemble.template), recipe.precision, self.device)
-        last = self.device == CPU and backend == "sequential" and channels_last_pays(ensemble.template)
-        self.laid_out = each_channels_last if last else Tensor.contiguous
-        self.parameters = {n: self.laid_out(t) for n, t in ensemble.parameters.items()}
+        self.layout = choose_layout(backend, ensemble.template, self.device)
+        self.parameters = {n: self.layout.lay_out(t) for n, t in ensemble.parameters.items()}
         self.buffers = dict(ensemble.buffers)
-        self.pruned = {n: ~mask for n, mask in ensemble.masks.items()}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.pruned = {n: self.layout.lay_out(~mask) for n, mask in ensemble.masks.items()}
+        self.optimizers: dict[str, MemberOptimizer] = {}
         clipping = defense.clipping
         self.per_sample = (
             None
@@ -90,8 +89,6 @@ class Run:
         self.shown = ViewedRecords(features, None)
         self.risk: Tensor | None = None
         self.opposition: Opposition | None = None
-        # one leaf per member and tensor: a member that sits a step out has no gradient and keeps its Adam state
-        self.leaves = [[torch.nn.Parameter(t[k]) for t in self.parameters.values()] for k in range(len(ids))]
         self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
         self.dropout_seeds, self.taught = [derive_seed(seed, "dropout") for seed in seeds], taught
         self.steps_taken = [0] * len(ids)
@@ -193,28 +190,25 @@ class Run:
         )  # fmt: skip
 
     def _update(self, step: Step, taking: list[int], gradients: tuple[Tensor | None, ...]) -> None:
-        optimizer = self._optimizer(step)
-        # vmap hands back transposed gradients, and the fused optimizers read memory in order, whatever the strides
-        gradients = tuple(None if g is None else self.laid_out(g) for g in gradients)
-        optimizer.zero_grad(set_to_none=True)
-        for row, k in enumerate(taking):
-            for leaf, gradient in zip(self.leaves[k], gradients, strict=True):
-                leaf.grad = None if gradient is None else gradient[row]
-        optimizer.step()
+        straight = [None if g is None else self.layout.straight(self.layout.lay_out(g)) for g in gradients]
+        self._optimizer(step).step(taking, straight)
         for name, pruned in self.pruned.items():
             self.parameters[name].masked_fill_(pruned, 0.0)
 
-    def _optimizer(self, step: Step) -> torch.optim.Optimizer:
+    def _optimizer(self, step: Step) -> MemberOptimizer:
         """The optimizer of a group of records; each group has a state of its own."""
         if step.key not in self.optimizers:
-            leaves = [leaf for own in self.leaves for leaf in own]
             decay = self.recipe.weight_decay if step.weight_decay is None else step.weight_decay
             rate = self.recipe.learning_rate
-            self.optimizers[step.key] = (
-                torch.optim.Adam(leaves, lr=rate, weight_decay=decay, fused=True)
-                if self.recipe.optimizer == "adam"
+
+            def make(leaves: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+                if self.recipe.optimizer == "adam":
+                    return torch.optim.Adam(leaves, lr=rate, weight_decay=decay, fused=True)
                 # fused SGD wants all leaves to have taken their first step together
-                else torch.optim.SGD(leaves, lr=rate, momentum=0.9, weight_decay=decay)
+                return torch.optim.SGD(leaves, lr=rate, momentum=0.9, weight_decay=decay)
+
+            self.optimizers[step.key] = MemberOptimizer(
+                [self.layout.straight(t) for t in self.parameters.values()], make
             )
         return self.optimizers[step.key]
 
@@ -226,14 +220,14 @@ class Run:
             self.buffers[name][slice(None) if rows is None else rows] = drawn
 
     def _dev_accuracy(self, live: list[int], epoch: int) -> list[float]:
-        rows = torch.tensor(live, device=self.device)
-        records, valid = self.dev[0][rows], self.dev[1][rows]
-        parameters = {n: self.laid_out(t[rows]) for n, t in self.parameters.items()}
-        buffers = {n: t[rows] for n, t in self.buffers.items()}
+        rows = None if len(live) == len(self.ids) else torch.tensor(live, device=self.device)
+        records, valid = (_rows(t, rows) for t in self.dev)
+        parameters = {n: self.layout.lay_out(_rows(t, rows)) for n, t in self.parameters.items()}
+        buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
         self.ensemble.template.eval()
         with torch.no_grad():
             cuts = torch.split(records, ASKED, dim=1)
-            logits = torch.cat([self.forward(parameters, buffers, self.features[cut]) for cut in cuts], dim=1)
+            logits = torch.cat([self.forward(parameters, buffers, rows_of(self.features, cut)) for cut in cuts], dim=1)
         _require_finite("output", logits, epoch)
         right = (logits.argmax(-1) == self.labels[records]) & valid
         shares: list[float] = (right.sum(1).double() / valid.sum(1)).tolist()

@@ -31,13 +31,18 @@ class ViewedRecords:
             numbers: of records and views, on the features' device.
         """
         if self.drawn is None:
-            return self.features[numbers]
+            return rows_of(self.features, numbers)
         record = self.of(numbers)
-        x, view = self.features[record], numbers // len(self.features) - 1
+        x, view = rows_of(self.features, record), numbers // len(self.features) - 1
         which, who = view.clamp(min=0), torch.tensor(list(members), device=x.device)[:, None]
         taken = self.patterns[self.pattern[which, record]] & (view >= 0).view(*view.shape, *(1,) * (x.ndim - 2))
-        return torch.where(taken, self.features[self.donors[who, which, record]], x)
+        return torch.where(taken, rows_of(self.features, self.donors[who, which, record]), x)
 
     def of(self, numbers: Int64[Tensor, "S B"]) -> Int64[Tensor, "S B"]:
         """Which records those are, or are views of."""
         return numbers if self.drawn is None else numbers % len(self.features)
+
+
+def rows_of(features: Float[Tensor, "N ..."], numbers: Int64[Tensor, "S B"]) -> Float[Tensor, "S B ..."]:
+    """``features[numbers]``, several times faster on a CPU."""
+    return features.index_select(0, numbers.flatten()).view(*numbers.shape, *features.shape[1:])
