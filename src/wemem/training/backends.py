@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 
 from wemem.errors import InputError
 from wemem.training.device import CPU
+from wemem.training.dropout import MemberDropout, count_calls_anew
 from wemem.training.ensemble import Ensemble
 
 Backend = Literal["vmapped", "sequential"]
@@ -70,6 +71,8 @@ def choose_backend(
 
 def forward_of(backend: Backend, template: nn.Module) -> Forward:
     """The function that maps stacked state and inputs ``(S, B, ...)`` to logits ``(S, B, C)``."""
+    if backend == "vmapped" and _is_plain_stack(template):
+        return _stack_of(template)
 
     def one(parameters: State, buffers: State, x: Tensor) -> Tensor:
         logits: Tensor = functional_call(template, ({**parameters, **buffers},), (x,))
@@ -82,6 +85,42 @@ def forward_of(backend: Backend, template: nn.Module) -> Forward:
         )  # fmt: skip
 
     return vmap(one, randomness="different") if backend == "vmapped" else each
+
+
+#: Layers whose stacked form is written out in :func:`_stack_of`.
+STACKED = (nn.Flatten, nn.Linear, nn.ReLU, MemberDropout)
+
+
+def _is_plain_stack(template: nn.Module) -> bool:
+    """Whether it is nothing but fully connected layers, one after another."""
+    layers = list(template.children())
+    return (
+        type(template) is nn.Sequential
+        and all(type(layer) in STACKED and not layer._forward_hooks for layer in layers)
+        and all((layer.start_dim, layer.end_dim) == (1, -1) for layer in layers if isinstance(layer, nn.Flatten))
+        and all(layer.bias is not None for layer in layers if isinstance(layer, nn.Linear))
+        and len(set(map(id, template.parameters()))) == sum(1 for layer in layers for _ in layer.parameters())
+    )
+
+
+def _stack_of(template: nn.Module) -> Forward:
+    """What vmap computes, with fewer and larger operators: at few members vmap itself is a third of a step."""
+
+    def forward(parameters: State, buffers: State, x: Float[Tensor, "S B ..."]) -> Float[Tensor, "S B C"]:
+        state = {**parameters, **buffers}
+        count_calls_anew(template)
+        for name, layer in template.named_children():
+            if isinstance(layer, nn.Flatten):
+                x = x.flatten(2)
+            elif isinstance(layer, nn.Linear):
+                x = torch.baddbmm(state[f"{name}.bias"][:, None], x, state[f"{name}.weight"].mT)
+            elif isinstance(layer, MemberDropout):
+                x = layer.drop(x, state[f"{name}.key"])
+            else:
+                x = x.relu()
+        return x
+
+    return forward
 
 
 def in_precision(forward: Forward, precision: str, device: torch.device) -> Forward:

@@ -40,20 +40,24 @@ class MemberDropout(nn.Module):
         self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.drop(x, self.key)
+
+    def drop(self, x: Tensor, key: Int32[Tensor, "*S"]) -> Tensor:
+        """Drop units of a batch, or of a batch of each of S members at once: ``(*S, B, ...)``."""
         if not self.training or self.p == 0:
             return x
-        mask = self._mask(len(x), prod(x.shape[1:])).view(x.shape).to(x.dtype)
+        members = key.ndim
+        mask = self._mask(key, x.shape[members], prod(x.shape[members + 1 :])).view(x.shape).to(x.dtype)
         self.calls += 1
         return x * mask
 
-    def _mask(self, rows: int, units: int) -> Float32[Tensor, "rows units"]:
+    def _mask(self, key: Int32[Tensor, "*S"], rows: int, units: int) -> Float32[Tensor, "*S rows units"]:
         """0 where a unit is dropped, else what keeps the expectation."""
         first = 0 if self.place is None else (self.place * rows).to(torch.int32)
-        key = _mix(self.key + (self.layer + (self.calls << 16)))
-        by_row = _mix((_count(rows, key.device) + first) ^ key)
-        by_unit = _mix(_count(units, key.device) ^ _mix(key))
+        key = _mix(key + (self.layer + (self.calls << 16)))[..., None]
+        by_row, by_unit = _mix(_count(rows, key.device) + first ^ key), _mix(~_count(units, key.device) ^ key)
         # in place, since new memory costs a CPU more than the arithmetic
-        bits = (by_row[:, None] ^ by_unit).mul_(_MULTIPLIERS[0])
+        bits = (by_row[..., None] ^ by_unit[..., None, :]).mul_(_MULTIPLIERS[0])
         bits = bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF)).mul_(_MULTIPLIERS[1])
         # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its sign, spread over all
         # bits, cuts out the bits of the float. Integer arithmetic because comparisons to bool and torch.where are
@@ -83,7 +87,7 @@ def replace_dropout(module: nn.Module) -> nn.Module:
     places = {n: m for n, m in module.named_modules(remove_duplicate=False) if type(m) is nn.Dropout}
     for layer, (name, dropout) in enumerate(places.items()):
         module.set_submodule(name, MemberDropout(dropout.p, layer))
-    module.register_forward_pre_hook(_count_calls_anew)
+    module.register_forward_pre_hook(lambda module, _: count_calls_anew(module))
     return module
 
 
@@ -100,7 +104,8 @@ def dropout_at(module: nn.Module, place: Int64[Tensor, ""]) -> Iterator[None]:
             layer.place = None
 
 
-def _count_calls_anew(module: nn.Module, _: object) -> None:
+def count_calls_anew(module: nn.Module) -> None:
+    """Begin a forward pass."""
     for layer in module.modules():
         if isinstance(layer, MemberDropout):
             layer.calls = 0
