@@ -7,10 +7,11 @@
 
 ``plain`` is a loop over modules as a person would write it: tensor indexing instead of a DataLoader, nn.Dropout,
 torch.optim.Adam (its default, or ``fused=True``), dev accuracy after every epoch. Each method gets all the threads: the
-plain ones for their operators, ``fit, sequential`` for whole members of convolution models. The methods take turns, and
-the fastest of each one's repeats counts; core seconds are the processor time of all threads in it. GFLOP/s counts
-matrix products and convolutions only: 3 passes over a training record, 1 over a dev record. The peak that they are held
-against is a 2048 x 2048 x 2048 product on the same threads.
+plain ones for their operators, ``fit, sequential`` for whole members of convolution models. The methods take turns:
+seconds are medians over the turns, ``x plain`` the median of each turn's ratio, with the least and the most. Core
+seconds are the processor time of all threads. GFLOP/s counts the matrix products and convolutions that a plain
+step computes, forward and backward, and those of the dev records. The peak that they are held against is a
+2048 x 2048 x 2048 product on the same threads, the median over the turns.
 Memory is the process's peak while the method ran, less what it held before.
 """
 
@@ -130,12 +131,15 @@ def methods(case: Case, recipe: Recipe) -> dict[str, Callable[[], object]]:
     }  # fmt: skip
 
 
-def flops_of_a_record(case: Case) -> int:
-    """Of one forward pass."""
-    module = case.build().eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.zeros(1, *case.input_shape))
-    return int(counter.get_total_flops())
+def flops_of_a_record(case: Case) -> tuple[int, int]:
+    """In training, forward and backward, and of the forward pass alone."""
+    module, record = case.build(), torch.zeros(2, *case.input_shape)
+    with FlopCounterMode(display=False) as forward:
+        logits = module(record)
+    with FlopCounterMode(display=False) as backward:
+        logits.sum().backward()
+    asked = int(forward.get_total_flops())
+    return (asked + int(backward.get_total_flops())) // len(record), asked // len(record)
 
 
 def measured_peak(size: int = 2048, repeats: int = 5) -> float:
@@ -172,24 +176,33 @@ def resident(status: Path, field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def report(case: Case, recipe: Recipe, repeats: int, peak: float) -> None:
+def report(case: Case, recipe: Recipe, repeats: int) -> None:
     """Print one line a method."""
     runs = methods(case, recipe)
     runs["plain"]()  # what PyTorch loads when first used is not counted
     memory = {name: memory_of(run) for name, run in runs.items()}
-    taken = [{name: timed(run) for name, run in runs.items()} for _ in range(repeats)]
-    best = {name: min(times[name] for times in taken) for name in runs}
-    plain = best["plain"][0]
+    turns, peaks = [], []
+    for _ in range(repeats):
+        peaks.append(measured_peak())
+        turns.append({name: timed(run) for name, run in runs.items()})
+    peak = float(np.median(peaks))
     records = case.models * recipe.epochs * case.train
-    flops = case.models * recipe.epochs * (3 * case.train + case.dev) * flops_of_a_record(case)
-    print(f"\n{case.name}: {case.train} training records each, {recipe.epochs} epochs, batches of {recipe.batch_size}")
+    trained, asked = flops_of_a_record(case)
+    flops = case.models * recipe.epochs * (trained * case.train + asked * case.dev)
     print(
-        f"{'':18s}{'s':>9s}{'core s':>9s}{'models x records/s':>20s}{'x plain':>9s}{'GFLOP/s':>9s}{'of peak':>9s}"
+        f"\n{case.name}: {case.train} training records each, {recipe.epochs} epochs, batches of {recipe.batch_size}, "
+        f"{repeats} turns, peak {peak / 1e9:.1f} GFLOP/s"
+    )
+    print(
+        f"{'':18s}{'s':>9s}{'core s':>9s}{'models x records/s':>20s}{'x plain':>20s}{'GFLOP/s':>9s}{'of peak':>9s}"
         f"{'MiB':>7s}"
     )
-    for name, (seconds, cores) in best.items():
+    for name in runs:
+        seconds, cores = np.median([turn[name] for turn in turns], axis=0)
+        ratios = [turn["plain"][0] / turn[name][0] for turn in turns]
+        times = f"{np.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
         print(
-            f"{name:18s}{seconds:9.2f}{cores:9.2f}{records / seconds:20,.0f}{plain / seconds:9.2f}"
+            f"{name:18s}{seconds:9.2f}{cores:9.2f}{records / seconds:20,.0f}{times:>20s}"
             f"{flops / seconds / 1e9:9.1f}{flops / seconds / peak:9.0%}{memory[name]:>7s}",
             flush=True,
         )
@@ -206,12 +219,11 @@ def main() -> None:
     parser.add_argument("--only", help="the name of one case")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    peak = measured_peak()
-    print(f"torch {torch.__version__}, {given.threads} thread(s), peak {peak / 1e9:.1f} GFLOP/s")
+    print(f"torch {torch.__version__}, {given.threads} thread(s)")
     recipe = Recipe(epochs=given.epochs, patience=None, batch_size=given.batch)
     for case in cases(given.train, given.many):
         if given.only in (None, case.name):
-            report(case, recipe, given.repeats, peak)
+            report(case, recipe, given.repeats)
 
 
 if __name__ == "__main__":

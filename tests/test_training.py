@@ -126,6 +126,41 @@ class Remember(Defense):
 TAKING: list[int] = []
 
 
+class SubclassedStack(nn.Sequential):
+    """Layers in a row, by a class that might do anything with them."""
+
+    def forward(self, x):
+        return -super().forward(x)
+
+
+def stack(kind=nn.Sequential, dropout=0.3, **linear):
+    """Layers in a row, two of which are one object."""
+    relu = nn.ReLU()
+    return kind(
+        nn.Flatten(), nn.Linear(FEATURES, 9, **linear), relu, nn.Dropout(dropout), nn.Linear(9, 9, **linear), relu,
+        nn.Dropout(dropout), nn.Linear(9, CLASSES, **linear),
+    )  # fmt: skip
+
+
+def tied_stack():
+    built = stack()
+    middle = nn.Linear(9, 9)
+    middle.weight = built[4].weight
+    return nn.Sequential(*built[:5], nn.ReLU(), middle, *built[5:])
+
+
+def hooked_stack():
+    built = stack()
+    built[1].register_forward_hook(lambda module, given, output: -output)
+    return built
+
+
+def frozen_stack():
+    built = stack()
+    built[4].requires_grad_(False)
+    return built
+
+
 def modules(build, count=3):
     built = []
     for seed in range(count):
@@ -361,6 +396,19 @@ def test_frozen_parameters_stay_and_the_rest_trains(backend):
         assert torch.equal(state["1.weight"], module[1].weight)
         assert not torch.equal(state["1.bias"], module[1].bias)
         assert not fitted.ensemble.module(k).get_parameter("1.weight").requires_grad
+
+
+@pytest.mark.parametrize("build", [
+    stack, frozen_stack, lambda: stack(SubclassedStack), lambda: stack(bias=False), tied_stack, hooked_stack,
+    lambda: nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, FEATURES)), *stack()), lambda: nn.Sequential(stack()),
+])  # fmt: skip
+def test_layers_in_a_row_train_alike_in_both_backends(build):
+    """Some are computed together without vmap, all others must not be."""
+    start = Ensemble.from_modules(modules(build))
+    vmapped, sequential = both_backends(start, DATA, split_of(DATA), SGD)
+    assert vmapped.choice.backend == "vmapped"
+    assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
+    assert largest_difference(start, sequential.ensemble) > 1e-2
 
 
 @pytest.mark.parametrize("backend", ["vmapped", "sequential"])

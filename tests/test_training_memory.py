@@ -196,6 +196,16 @@ def test_parts_give_what_the_whole_gives_but_for_rounding(monkeypatch, fitting):
     assert f"; {fitting} of 3 members at a time: 3 would take" in parts.choice.reason
 
 
+def test_members_with_large_matrices_are_computed_in_parts_on_a_cpu(monkeypatch):
+    whole = trained()
+    widest = max(t[0].nbytes for t in whole.ensemble.parameters.values())
+    monkeypatch.setattr("wemem.training.memory.LARGEST", 2 * widest)
+    parts = trained()
+    assert parts.choice.reason.endswith("; 2 of 3 members at a time: tensors above 32 MiB are slow")
+    assert largest_difference(parts.ensemble, whole.ensemble) < 1e-6
+    assert parts.history == whole.history
+
+
 @pytest.mark.usefixtures("two_threads")
 def test_members_one_after_another_are_the_same_to_the_bit_whatever_fits(monkeypatch):
     data = small_images.images()

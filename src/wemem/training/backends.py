@@ -91,15 +91,22 @@ def forward_of(backend: Backend, template: nn.Module) -> Forward:
 STACKED = (nn.Flatten, nn.Linear, nn.ReLU, MemberDropout)
 
 
+def _layers(template: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Name and module of a sequence's layers; one that stands in it twice comes twice."""
+    return [(name, layer) for name, layer in template.named_modules(remove_duplicate=False) if layer is not template]
+
+
 def _is_plain_stack(template: nn.Module) -> bool:
     """Whether it is nothing but fully connected layers, one after another."""
-    layers = list(template.children())
+    layers = [layer for _, layer in _layers(template)]
+    parameters = [p for layer in layers for p in layer.parameters()]
     return (
         type(template) is nn.Sequential
-        and all(type(layer) in STACKED and not layer._forward_hooks for layer in layers)
+        and all(type(layer) in STACKED for layer in layers)
+        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
         and all((layer.start_dim, layer.end_dim) == (1, -1) for layer in layers if isinstance(layer, nn.Flatten))
         and all(layer.bias is not None for layer in layers if isinstance(layer, nn.Linear))
-        and len(set(map(id, template.parameters()))) == sum(1 for layer in layers for _ in layer.parameters())
+        and len(set(map(id, parameters))) == len(parameters)
     )
 
 
@@ -109,7 +116,7 @@ def _stack_of(template: nn.Module) -> Forward:
     def forward(parameters: State, buffers: State, x: Float[Tensor, "S B ..."]) -> Float[Tensor, "S B C"]:
         state = {**parameters, **buffers}
         count_calls_anew(template)
-        for name, layer in template.named_children():
+        for name, layer in _layers(template):
             if isinstance(layer, nn.Flatten):
                 x = x.flatten(2)
             elif isinstance(layer, nn.Linear):

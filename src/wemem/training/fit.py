@@ -23,7 +23,17 @@ from wemem.randomness import derive_seed
 from wemem.training.backends import Choice, choose_backend
 from wemem.training.device import CPU, choose_device
 from wemem.training.ensemble import Ensemble
-from wemem.training.memory import GRANTED, Share, bound, halving, memory_for_training, peak, share, size_of
+from wemem.training.memory import (
+    GRANTED,
+    Share,
+    bound,
+    halving,
+    memory_for_training,
+    peak,
+    quickest,
+    share,
+    size_of,
+)
 from wemem.training.opposition import Opposition
 from wemem.training.recipe import Recipe
 from wemem.training.run import ASKED, History, Plan, Run, Trained
@@ -184,14 +194,15 @@ class _Task:
             return side_by_side(lambda k, on_epoch: self.train([k], on_epoch), self.members, cores, on_epoch)
 
         together = self.choice.backend == "vmapped"
-        most = self.members if together else self._cores()
-        fitting = Share(1) if most == 1 else self._share(most)
+        wanted = self.members if together else self._cores()
+        quick = quickest(wanted, self.ensemble.parameters) if together and self._on_cpu else Share(wanted)
+        fitting = quick if quick.members == 1 else self._share(quick)
         # one at a time is a part of one; only where memory leaves no room for two it is to keep to one thread
-        trained, size = halving(in_parts if together or most == 1 else in_turn, fitting.members, ONE)
+        trained, size = halving(in_parts if together or wanted == 1 else in_turn, fitting.members, ONE)
         choice = self.choice
-        if size < most:
+        if size < wanted:
             why = fitting.reason if size == fitting.members else "memory ran out with more"
-            choice = replace(choice, reason=f"{choice.reason}; {size} of {most} members at a time: {why}")
+            choice = replace(choice, reason=f"{choice.reason}; {size} of {wanted} members at a time: {why}")
         joined = Ensemble.concatenate([members for members, _ in trained])
         ensemble = replace(self.ensemble, parameters=joined.parameters, buffers=joined.buffers)
         return Fitted(ensemble, tuple(history for _, histories in trained for history in histories), choice)
@@ -216,21 +227,25 @@ class _Task:
         run.opposition = _opposition(run, self.records, self.split, self.data.classes)
         return run
 
+    @property
+    def _on_cpu(self) -> bool:
+        return self.features.device == CPU
+
     def _cores(self) -> int:
         """How many members are trained at a time, each by itself; a GPU computes one after another."""
-        if self.features.device != CPU or draws_globally(self.ensemble, self.example):
+        if not self._on_cpu or draws_globally(self.ensemble, self.example):
             return 1
         return min(torch.get_num_threads(), self.members)
 
-    def _share(self, most: int) -> Share:
-        """How many of ``most`` members fit at a time."""
+    def _share(self, most: Share) -> Share:
+        """How many members fit at a time, no more than asked for."""
         state, device = size_of({**self.ensemble.parameters, **self.ensemble.buffers}), self.features.device
         # the members as they were given, as they end, and joined
         held = 3 * state + self.data.features.nbytes + (0 if self.taught is None else 2 * self.taught.nbytes)
         limit = memory_for_training(device, held)
         high = bound(self.ensemble.module(0), self.example, self.recipe.batch_size, ASKED)
-        if GRANTED + most * high <= limit:
-            return Share(most)
+        if GRANTED + most.members * high <= limit:
+            return most
         if self.choice.backend == "sequential":
             one, _ = halving(self._peak, 1, ONE)
             two = 2 * one
@@ -241,7 +256,8 @@ class _Task:
             one = self._peak(1)
         groups, states = len({step.key for step in self.plan(0)}), 2 if self.recipe.optimizer == "adam" else 1
         kept = state + (groups - 1) * states * size_of(self.ensemble.parameters)
-        return share(most, one, two, kept // self.members, limit)
+        fitting = share(most.members, one, two, kept // self.members, limit)
+        return most if fitting.members == most.members else fitting
 
     def _peak(self, count: int) -> int:
         """Bytes that the first members take for a full step, and for a look at their dev records."""
