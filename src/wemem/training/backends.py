@@ -1,7 +1,8 @@
 """How the members of an ensemble are computed: all at once, or one after another.
 
-``vmapped`` runs all members through one batched graph (``torch.func``); ``sequential`` calls each member's module as
-plain PyTorch would, and is the oracle for the other. Which one is the default is a fixed rule that
+``vmapped`` runs all members through one batched graph: that of ``torch.func``, or batched matrix products where a model
+is nothing but fully connected layers. ``sequential`` calls each member's module as plain PyTorch would, and is the
+oracle for both. Which one is the default is a fixed rule that
 ``benchmarks/ensemble_backends.py`` justifies for the CPU, so that the same study gives the same bytes everywhere. For
 CUDA it is not measured: there a step of one small model keeps a GPU waiting, so all models are computed at once.
 """
