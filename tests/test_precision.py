@@ -68,7 +68,7 @@ def test_both_backends_agree_within_rounding_after_a_step(images):
         for backend in ("vmapped", "sequential")
     ]
     moved = max(largest_difference(end, start) for end in ends)
-    assert 0 < largest_difference(*ends) < ROUNDING * moved
+    assert largest_difference(*ends) < ROUNDING * moved
     exact = fit(start, data, split_of(data), replace(ONE_STEP, precision="fp32"), seeds=SEEDS).ensemble
     assert 0 < largest_difference(ends[0], exact) < 0.1 * moved
 

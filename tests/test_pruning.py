@@ -221,7 +221,9 @@ def test_pruned_weights_are_plus_zero_before_and_after_every_step(defense, backe
     def look(stepped, *_):
         leaves = [p for group in stepped.param_groups for p in group["params"]]
         for shape, where in gone.items():
-            weights = torch.stack([leaf.detach() for leaf in leaves if leaf.shape == shape])
+            # an optimizer sees members stacked, and their matrices as they lie in memory
+            seen = [leaf.detach() for leaf in leaves if leaf.shape[1:] in (shape, shape[::-1])]
+            weights = torch.cat([leaf if leaf.shape[1:] == shape else leaf.mT for leaf in seen])
             # one member at a time when sequential: it is the one whose mask fits
             fits = [bool((weights == 0).eq(where[k : k + len(weights)]).all()) for k in range(3 - len(weights))]
             assert any(fits)
