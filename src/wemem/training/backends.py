@@ -112,7 +112,7 @@ def _is_plain_stack(template: nn.Module) -> bool:
 
 
 def _stack_of(template: nn.Module) -> Forward:
-    """What vmap computes, with fewer operators: where models are few and small, vmap itself takes longer than they do."""
+    """What vmap computes, with fewer operators: where models are few and small, vmap itself takes the longest."""
 
     def forward(parameters: State, buffers: State, x: Float[Tensor, "S B ..."]) -> Float[Tensor, "S B C"]:
         state = {**parameters, **buffers}
