@@ -411,6 +411,16 @@ def test_layers_in_a_row_train_alike_in_both_backends(build):
     assert largest_difference(start, sequential.ensemble) > 1e-2
 
 
+def test_layers_in_a_row_take_records_of_more_than_one_dimension():
+    def build():
+        return nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(20, CLASSES))
+
+    data = blobs(shape=(4, 4))
+    vmapped, sequential = both_backends(Ensemble.from_modules(modules(build)), data, split_of(data), SGD)
+    assert vmapped.choice.backend == "vmapped"
+    assert largest_difference(vmapped.ensemble, sequential.ensemble) < 1e-5
+
+
 @pytest.mark.parametrize("backend", ["vmapped", "sequential"])
 def test_tied_parameters_stay_tied(backend):
     ensemble = Ensemble.from_modules(modules(Tied))

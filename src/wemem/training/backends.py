@@ -121,7 +121,9 @@ def _stack_of(template: nn.Module) -> Forward:
             if isinstance(layer, nn.Flatten):
                 x = x.flatten(2)
             elif isinstance(layer, nn.Linear):
-                x = torch.baddbmm(state[f"{name}.bias"][:, None], x, state[f"{name}.weight"].mT)
+                # whatever stands between the members and the last dimension is a row
+                rows = torch.baddbmm(state[f"{name}.bias"][:, None], x.flatten(1, -2), state[f"{name}.weight"].mT)
+                x = rows.unflatten(1, x.shape[1:-1])
             elif isinstance(layer, MemberDropout):
                 x = layer.drop(x, state[f"{name}.key"])
             else:
