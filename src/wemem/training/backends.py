@@ -123,7 +123,7 @@ def _stack_of(template: nn.Module) -> Forward:
             elif isinstance(layer, nn.Linear):
                 # whatever stands between the members and the last dimension is a row
                 rows = torch.baddbmm(state[f"{name}.bias"][:, None], x.flatten(1, -2), state[f"{name}.weight"].mT)
-                x = rows.unflatten(1, x.shape[1:-1])
+                x = rows.reshape(*x.shape[:-1], rows.shape[-1])
             elif isinstance(layer, MemberDropout):
                 x = layer.drop(x, state[f"{name}.key"])
             else:
