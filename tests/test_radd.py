@@ -22,7 +22,8 @@ from wemem.study.config import parse_study
 from wemem.study.progress import Silent
 from wemem.study.run import run_study
 from wemem.study.single import prune_model
-from wemem.study.stages import Scores, Stages
+from wemem.study.stage import Scores
+from wemem.study.stages import Stages
 from wemem.study.store import Store, key
 from wemem.study.weights import write_weights
 from wemem.training import Recipe, fit

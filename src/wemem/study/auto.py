@@ -37,7 +37,8 @@ from wemem.study.identity import method_identity, pruning_identity
 from wemem.study.panel import IN_TURN, Panel, measure, panel_of
 from wemem.study.shared_work import SharedWork
 from wemem.study.space import Tried
-from wemem.study.stages import USUAL_EPOCHS, Stage
+from wemem.study.stage import Stage
+from wemem.study.stages import USUAL_EPOCHS
 from wemem.study.store import key
 from wemem.study.world import World
 

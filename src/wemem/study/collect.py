@@ -8,7 +8,7 @@ from wemem.attacks.base import Attack
 from wemem.defenses import Defense
 from wemem.randomness import derive_seed
 from wemem.signals import SignalLayout, Signals
-from wemem.study.stages import Stage
+from wemem.study.stage import Stage
 from wemem.study.store import Key, key
 from wemem.study.world import World
 

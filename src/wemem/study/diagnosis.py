@@ -22,7 +22,8 @@ from wemem.study.exposure import BASE, Arm, Exposures, draw_exposures
 from wemem.study.findings import Findings, Measured, groups
 from wemem.study.progress import Progress
 from wemem.study.scenario import Scenario
-from wemem.study.stages import CHUNK, USUAL_EPOCHS, Scores, Stage, Stages
+from wemem.study.stage import Scores, Stage
+from wemem.study.stages import CHUNK, USUAL_EPOCHS, Stages
 from wemem.study.store import Store
 from wemem.study.trace import Course, Trace, follow
 from wemem.study.world import World

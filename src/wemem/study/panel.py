@@ -24,7 +24,8 @@ from wemem.signals import UNKNOWN, Signals
 from wemem.study.budget import Figures, PerModel
 from wemem.study.identity import identity, method_identity, pruning_identity
 from wemem.study.shared_work import SharedWork
-from wemem.study.stages import CHUNK, Scores, Stage, Stages
+from wemem.study.stage import Scores, Stage
+from wemem.study.stages import CHUNK, Stages
 from wemem.study.store import Key, key
 from wemem.study.world import World
 from wemem.training import Ensemble, accuracy

@@ -30,7 +30,7 @@ from wemem.study.config import StudyConfig
 from wemem.study.footprint import footprint
 from wemem.study.privacy import account
 from wemem.study.run import Outcome
-from wemem.study.stages import Stage
+from wemem.study.stage import Stage
 from wemem.training import accuracy, choose_device, device_name
 from wemem.training.device import CPU
 

@@ -30,7 +30,8 @@ from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
 from wemem.study.config import StudyConfig
 from wemem.study.identity import identity
 from wemem.study.progress import Progress
-from wemem.study.stages import CHUNK, USUAL_EPOCHS, Scores, Stage, Stages
+from wemem.study.stage import Scores, Stage
+from wemem.study.stages import CHUNK, USUAL_EPOCHS, Stages
 from wemem.study.store import Key, Store, key
 from wemem.study.weights import is_onnx
 from wemem.study.world import World

@@ -23,7 +23,8 @@ from wemem.study.config import StudyConfig
 from wemem.study.defense_entries import OWN_KEYS
 from wemem.study.progress import Progress
 from wemem.study.run import expected_work, require_feasible_seeds, require_known_start
-from wemem.study.stages import USUAL_EPOCHS, Stage, Stages
+from wemem.study.stage import Stage
+from wemem.study.stages import USUAL_EPOCHS, Stages
 from wemem.study.store import Store
 from wemem.study.world import World
 

@@ -19,7 +19,8 @@ from wemem.study.collect import uses
 from wemem.study.config import PruningSettings, StudyConfig
 from wemem.study.progress import Progress
 from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
-from wemem.study.stages import Stage, Stages, training_work
+from wemem.study.stage import Stage
+from wemem.study.stages import Stages, training_work
 from wemem.study.store import Store, key
 from wemem.study.weights import is_onnx, read_certificate, read_members, victim_ensemble, victim_file
 from wemem.study.world import World

@@ -18,7 +18,8 @@ from wemem.defenses import Undefended
 from wemem.pruning import Pruning, iterate
 from wemem.signals import logit_confidence
 from wemem.study.identity import identity
-from wemem.study.stages import USUAL_EPOCHS, Arrays, Stage, Stages
+from wemem.study.stage import Stage
+from wemem.study.stages import USUAL_EPOCHS, Arrays, Stages
 from wemem.study.store import Key, key
 from wemem.training import Ensemble, Recipe
 

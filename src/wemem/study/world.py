@@ -24,7 +24,8 @@ from wemem.pruning import Pruning
 from wemem.randomness import derive_seed, generator
 from wemem.signals import UNKNOWN
 from wemem.study.config import StudyConfig
-from wemem.study.stages import CHUNK, Scores, Stage, Stages
+from wemem.study.stage import Scores, Stage
+from wemem.study.stages import CHUNK, Stages
 from wemem.study.store import key
 from wemem.study.weights import is_onnx, read_members, victim_ensemble, victim_file
 from wemem.training import Ensemble
