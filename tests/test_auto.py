@@ -371,3 +371,20 @@ def test_a_budget_is_no_part_of_a_chain(folder, tmp_path):
     config = parse_study(dict(study(folder).table) | {"defenses": ["auto+rsw"]})
     with pytest.raises(InputError, match="in no chain"):
         list(run_study(config, Store(tmp_path / "store"), Silent()))
+
+
+@pytest.mark.parametrize("family", ["rmr", "oosd"])
+def test_the_work_that_is_planned_is_about_the_work_that_a_search_turns_out_to_be(folder, tmp_path, family):
+    class Heard(Silent):
+        planned = begun = 0.0
+
+        def plan(self, work: float) -> None:
+            self.planned = work
+
+        def begin(self, stage: str, work: float) -> None:
+            self.begun += work
+
+    heard = Heard()
+    config = study(folder, families=[family], trials=2, finalists=1)
+    list(run_study(config, Store(tmp_path / "store"), heard))
+    assert 0.7 < heard.begun / heard.planned < 1.4

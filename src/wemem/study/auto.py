@@ -13,6 +13,7 @@ half too, by the adversary's own models.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
 from wemem.attacks.base import Attack
@@ -36,7 +37,7 @@ from wemem.study.config import StudyConfig
 from wemem.study.identity import method_identity, pruning_identity
 from wemem.study.panel import IN_TURN, Panel, measure, panel_of
 from wemem.study.shared_work import SharedWork
-from wemem.study.space import Tried
+from wemem.study.space import STARTS, Tried
 from wemem.study.stage import Stage
 from wemem.study.stages import USUAL_EPOCHS
 from wemem.study.store import key
@@ -308,7 +309,9 @@ def _told(point: Point) -> dict[str, Any]:
 
 
 def search_work(config: StudyConfig, shown: float, labels: Sequence[str]) -> float:
-    """Records times models times epochs of a study's searches, for one seed; teachers not counted.
+    """Records times models times epochs of a study's searches, for one seed.
+
+    Each defense that may be tried is taken to be tried as often as the others, at its usual settings.
 
     Args:
         config: the study.
@@ -319,9 +322,14 @@ def search_work(config: StudyConfig, shown: float, labels: Sequence[str]) -> flo
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
     for auto in (config.defenses[label] for label in labels):
         if isinstance(auto, Auto) and auto.searches:
+            usual = [make_defense(kind, STARTS[kind]) for kind in auto.families]
+            shows, full = fmean(defense.showings for defense in usual), 1 + auto.models
             pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
-            tries = (auto.trials + 1) * QUICK_MODELS * quick(pruning).schedule.rounds
-            audits = (auto.finalists + 3) * (1 + auto.models) * pruning.schedule.rounds
+            tries = (1 + auto.trials * shows) * QUICK_MODELS * quick(pruning).schedule.rounds
+            audits = (2 + (auto.finalists + 1) * shows) * full * pruning.schedule.rounds
+            # of the models that look quickly, of all, and of those that confirm
+            taught = sum(d.taught_by.trainings for d in usual if d.taught_by) * (QUICK_MODELS + 2 * full)
             dense = 2 * max(config.scores.models, auto.models) * config.scores.fraction
-            work += shown * (dense * epochs[0] + (tries + audits) * epochs[1] * len(config.pruning.sparsities))
+            work += shown * (dense + taught) * epochs[0]
+            work += shown * (tries + audits) * epochs[1] * len(config.pruning.sparsities)
     return work

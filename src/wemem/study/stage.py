@@ -43,7 +43,7 @@ class Stage:
 
     @property
     def provenance(self) -> tuple[str, ...]:
-        """How each member was made, by the fingerprint that was stored with it; see :meth:`~wemem.study.stages.Stages.made_as`."""
+        """How each member was made: its fingerprint by :meth:`~wemem.study.stages.Stages.made_as`, stored with it."""
         made = self.meta["made_as"]
         return (made,) * len(self.ensemble) if isinstance(made, str) else tuple(made)
 
