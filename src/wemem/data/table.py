@@ -19,6 +19,9 @@ from wemem.resolve import did_you_mean
 LABEL_NAMES = ("label", "y", "target")
 PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+#: How pyarrow says that a field of a column, counted from 0, is not a number.
+NO_NUMBER = re.compile(r"CSV column #(\d+):.* conversion error to float: invalid value '(.*)'")
+AS_NUMBERS = "give a category a column of 0 and 1 for each of its values, or drop the column"
 BLOCK_BYTES = 2**24  # read at a time, so that too large a table is noticed early; a CSV line must fit into it
 
 
@@ -43,8 +46,15 @@ def read_csv(path: Path, *, label: str | int | None, limit: int) -> Dataset:
     target = label_column(path, names, label)
     types = {name: pa.string() if name == target else pa.float32() for name in names}
     convert = pa.csv.ConvertOptions(column_types=types)
-    with readable(path), pa.csv.open_csv(path, read_options=read, convert_options=convert) as table:
-        return gather(path, table, names, target, limit)
+    try:
+        with readable(path), pa.csv.open_csv(path, read_options=read, convert_options=convert) as table:
+            return gather(path, table, names, target, limit)
+    except InputError as error:
+        if (found := NO_NUMBER.search(str(error))) is None:
+            raise
+        raise InputError(
+            f"{path}: expected numbers in column {names[int(found[1])]!r}, got {found[2]!r}; {AS_NUMBERS}"
+        ) from error
 
 
 def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
@@ -64,7 +74,7 @@ def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
     target = label_column(path, schema.names, label)
     for field in schema:
         if field.name != target and not is_numeric(field.type):
-            raise InputError(f"{path}: expected numbers in column {field.name!r}, got {field.type}; convert or drop it")
+            raise InputError(f"{path}: expected numbers in column {field.name!r}, got {field.type}; {AS_NUMBERS}")
         if field.name == target and not can_label(field.type):
             raise InputError(f"{path}: expected numbers or text as labels, got {field.type}; choose another column")
     require_memory(8 * rows * (len(schema) - 1), limit, str(path))

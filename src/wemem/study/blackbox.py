@@ -19,6 +19,7 @@ from wemem.resolve import resolve
 from wemem.signals import UNKNOWN, SignalLayout, Signals
 from wemem.study.config import StudyConfig
 from wemem.study.identity import source_fingerprint
+from wemem.study.loading import load_data
 from wemem.study.progress import Progress
 from wemem.study.store import Store, key
 from wemem.study.weights import read_members
@@ -80,7 +81,7 @@ def audit_by_functions(
     Raises:
         InputError: the functions cannot be found or return something else.
     """
-    data, seed = config.data.load(), config.seeds[0]
+    data, seed = load_data(config, progress), config.seeds[0]
     lend = config.victim.lend if config.victim else 0.0
     split = given_victim(
         data.labels, read_members(str(members), len(data)), config.split.shadows, seed=seed, train=config.split.train,

@@ -12,6 +12,7 @@ from wemem.data.dataset import Dataset
 from wemem.study.config import StudyConfig
 from wemem.study.diagnosis import Diagnosis, DiagnosisSettings, diagnose
 from wemem.study.exposure import BASE
+from wemem.study.loading import load_data
 from wemem.study.progress import Progress, Silent
 from wemem.study.results import environment, require_folder, write_atomically
 from wemem.study.scenario import Scenario
@@ -43,7 +44,7 @@ def diagnose_into(
     """
     progress = progress or Silent()
     require_folder(out)
-    data = config.data.load()
+    data = load_data(config, progress)
     found = diagnose(config, settings, Store(store or out.parent / ".store", progress.warn), progress, data)
     told = diagnosis_content(config, data, found)
     text = json.dumps(told, indent=1, allow_nan=False) + "\n"

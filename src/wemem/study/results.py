@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 
 from wemem.audit.intervals import proportion
 from wemem.audit.report import AuditReport, as_json
+from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
 from wemem.errors import InputError
@@ -54,7 +55,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "classes": data.classes,
             "input_shape": list(data.input_shape),
         },
-        "notes": [*_notes(config, outcomes), *_on_privacy(runs)],
+        "notes": [*_notes(config, outcomes), *(f"Data: {c}." for c in concerns(data)), *_on_privacy(runs)],
         "scores": [
             {
                 "seed": seed,

@@ -17,6 +17,7 @@ from wemem.signals import UNKNOWN
 from wemem.study.auto import Found, find_defense, search_work, steered
 from wemem.study.collect import uses
 from wemem.study.config import PruningSettings, StudyConfig
+from wemem.study.loading import load_data
 from wemem.study.progress import Progress
 from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
 from wemem.study.stage import Stage
@@ -59,7 +60,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     if config.victim is None:
         raise InputError("expected a model to prune, got none; give --weights and --members")
     require_known_start(config)
-    config, data = _for_one_model(config, label), config.data.load()
+    config, data = _for_one_model(config, label), load_data(config, progress)
     split, taken = _split_for_pruning(config, data)
     stages, seed = Stages(config, data, store, progress), config.seeds[0]
     world, defense = World(config, data, stages, seed, split), config.defenses[label]

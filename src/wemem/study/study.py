@@ -15,6 +15,7 @@ from wemem.study.blackbox import BlackBoxAudit, audit_by_functions, audit_signal
 from wemem.study.config import StudyConfig, override_key, parse_study, read_table
 from wemem.study.defense_entries import file_name
 from wemem.study.footprint import footprint_lines, side_by_side
+from wemem.study.loading import load_data
 from wemem.study.onnx_file import BATCH, onnx_bytes
 from wemem.study.progress import Progress, Silent
 from wemem.study.results import (
@@ -131,7 +132,7 @@ def run_into(
         raise InputError(f"jobs must be at least 1, got {jobs}")
     progress = progress or Silent()
     require_folder(out)
-    data, root = config.data.load(), store or out.parent / ".store"
+    data, root = load_data(config, progress), store or out.parent / ".store"
     if jobs == 1:
         return _run_alone(config, data, out, Store(root, progress.warn), progress)
     with threads_of(jobs):
@@ -256,7 +257,7 @@ def audit_into(
     """Audit the study's given model and leave ``results.json`` and ``per_sample.parquet`` in a folder."""
     progress = progress or Silent()
     require_folder(out)
-    data = config.data.load()
+    data = load_data(config, progress)
     outcome = audit_model(config, label, Store(store or out.parent / ".store", progress.warn), progress, data)
     results, samples = study_results(config, data, [outcome]), per_sample_table([outcome], data)
     write_results(out, results, samples)

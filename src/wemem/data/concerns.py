@@ -1,0 +1,56 @@
+"""What a user should know of a data set before anything is trained on it: copies of records, features out of scale."""
+
+import hashlib
+
+import numpy as np
+
+from wemem.data.dataset import Dataset
+
+#: Root mean square above which a feature is called out of scale. Standardized ones have 1, shares and switches less.
+LARGE = 10.0
+
+
+def concerns(data: Dataset) -> list[str]:
+    """In sentences; none if there is nothing to say.
+
+    >>> data = Dataset.from_arrays("toy", [[0.0, 900.0], [1.0, 700.0], [0.0, 900.0]], [0, 1, 0])
+    >>> for concern in concerns(data):
+    ...     print(concern)
+    1 of 3 records is a copy of another (2 of 0); ...
+    1 of 2 features is large (1, root mean square 839); ...
+    """
+    return [*_copies(data), *_out_of_scale(data)]
+
+
+def _copies(data: Dataset) -> list[str]:
+    first: dict[bytes, int] = {}
+    copies = []
+    for i, record in enumerate(data.features):
+        # + 0 makes -0 to 0
+        own = first.setdefault(hashlib.blake2b(np.ascontiguousarray(record + 0).data, digest_size=16).digest(), i)
+        if own != i:
+            copies.append((i, own))
+    if not copies:
+        return []
+    copy, original = copies[0]
+    are = "is a copy of another" if len(copies) == 1 else "are copies of others"
+    return [
+        f"{len(copies):,} of {len(data):,} records {are} ({copy} of {original}); a copy of what was trained on may be "
+        "judged as not trained on, and a defense that holds a record out still shows its copy: keep one of each"
+    ]
+
+
+def _out_of_scale(data: Dataset) -> list[str]:
+    """Of records without a shape; images are scaled by those who make them."""
+    if len(data.input_shape) > 1:
+        return []
+    squares = np.einsum("nf,nf->f", data.features, data.features, dtype=np.float64)  # makes no second table
+    size = np.sqrt(squares / len(data))
+    large, largest = int((size > LARGE).sum()), int(size.argmax())
+    if not large:
+        return []
+    are = "is" if large == 1 else "are"
+    return [
+        f"{large:,} of {len(size):,} features {are} large ({largest}, root mean square {size[largest]:,.3g}); networks "
+        "learn badly from such: bring each to mean 0 and deviation 1, by numbers that you keep beside the model"
+    ]
