@@ -273,6 +273,45 @@ def test_noise_is_not_called_a_difference():
     assert all("not distinguishable" in sentence or "no defense" in sentence for sentence in told[1:3])
 
 
+def attacked_in_turn(results: dict[str, Any], found: dict[str, list[float]]) -> dict[str, Any]:
+    """With shares found of all targets in turn, by label and seed; LiRA is the stronger attack, RMIA finds half."""
+    for run in results["runs"]:
+        if run["label"] in found:
+            share = found[run["label"]][run["seed"]]
+            lira, rmia = ({"value": v, "ci": [v - 0.01, v + 0.01]} for v in (share, share / 2))
+            told = {"targets": 17, "records": 100, "auc": {"value": 0.6, "ci": [0.5, 0.7]}}
+            run["leave_one_out"] = {"rmia": {**told, "tpr_at_0.01": rmia}, "lira": {**told, "tpr_at_0.01": lira}}
+    return results
+
+
+def test_targets_in_turn_have_a_verdict_of_their_own():
+    found = {"undefended": [0.30, 0.31, 0.29], "rsw": [0.05, 0.06, 0.05], "rmr": [0.04, 0.05, 0.0401]}
+    told = plain_summary(attacked_in_turn(make_results((0, 1, 2)), found))
+    # 25 points on average, and as many on every seed but for one; rsw less rmr is 1.0, 1.0 and 0.99
+    gap = np.array(found["undefended"]) - np.array(found["rmr"])
+    assert gap.mean() - t.ppf(1 - 0.025 / 2, 2) * gap.std(ddof=1) / np.sqrt(3) > 0
+    assert told[3] == (
+        "With every reference model attacked in turn (51 targets), rmr leaks least, 4.3 % against 30.0 % without a "
+        "defense, distinguishably less than every other."
+    )
+    found["rsw"] = [0.05, 0.04, 0.06]
+    told = plain_summary(attacked_in_turn(make_results((0, 1, 2)), found))
+    assert told[3].endswith("but is not distinguishable from rsw.")
+
+
+def test_targets_in_turn_of_one_seed_are_told_apart_by_their_intervals():
+    told = plain_summary(attacked_in_turn(make_results(), {"undefended": [0.30], "rsw": [0.05], "rmr": [0.065]}))
+    assert "(17 targets), rsw leaks least, 5.0 % against 30.0 %" in told[3]
+    assert told[3].endswith("but is not distinguishable from rmr.")
+    told = plain_summary(attacked_in_turn(make_results(), {"undefended": [0.04], "rsw": [0.05]}))
+    assert told[3].endswith("no defense leaks less than pruning without one (4.0 %).")
+
+
+@pytest.mark.parametrize("found", [{}, {"dense": [0.2], "rsw": [0.1]}])
+def test_a_single_arm_attacked_in_turn_is_compared_with_nothing(found):
+    assert not any("in turn" in line for line in plain_summary(attacked_in_turn(make_results(), found)))
+
+
 def test_equal_differences_of_all_seeds_are_no_certainty():
     results = make_results((0, 1))
     assert "not distinguishable from" in plain_summary(results)[1]

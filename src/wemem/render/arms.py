@@ -65,6 +65,27 @@ class Arm:
             if all(name in run["attacks"] for name in attacks)
         }
 
+    def turns(self, metric: str) -> tuple[str, ...]:
+        """Names of the attacks on all members of the reference ensemble in turn that every run tells a metric of."""
+        told = [run.get("leave_one_out") or {} for run in self.runs]
+        return tuple(name for name in told[0] if all(metric in one.get(name, ()) for one in told))
+
+    def in_turn(self, metric: str) -> tuple[str, Estimate, int] | None:
+        """Of :meth:`turns` the attack that is strongest on average, and over how many targets; None without any."""
+        told = {name: [run["leave_one_out"][name] for run in self.runs] for name in self.turns(metric)}
+        by_attack = {
+            name: over_seeds([_estimate(one[metric]["value"], one[metric]["ci"]) for one in runs])
+            for name, runs in told.items()
+        }
+        if not by_attack:
+            return None
+        name = max(by_attack, key=lambda attack: by_attack[attack].value)
+        return name, by_attack[name], sum(one["targets"] for one in told[name])
+
+    def in_turn_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
+        """As :meth:`strongest_by_seed`, of some of :meth:`turns`."""
+        return {run["seed"]: max(run["leave_one_out"][name][metric]["value"] for name in attacks) for run in self.runs}
+
     def adaptive(self, attack: str) -> bool:
         """Whether the adversary's models were made as the target was, in every run."""
         return all(run["attacks"][attack]["adaptive"] for run in self.runs if attack in run["attacks"])

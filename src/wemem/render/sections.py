@@ -199,20 +199,12 @@ def _strongest(arm: Arm, metric: str) -> Value:
 
 def _in_turn(arm: Arm) -> Value:
     """The strongest attack on all members of the reference ensemble in turn, a mean over seeds."""
-    told = [run["leave_one_out"] for run in arm.runs if run.get("leave_one_out")]
-    found: Value = {}
-    for metric in ("auc", "tpr_at_0.01", "tpr_at_0.001") if told and len(told) == len(arm.runs) else ():
-        shared = [name for name in told[0] if all(name in one and metric in one[name] for one in told)]
-        by_attack = {name: over_seeds([_told(one[name][metric]) for one in told]) for name in shared}
-        if by_attack:
-            name = max(by_attack, key=lambda attack: by_attack[attack].value)
-            targets = sum(one[name]["targets"] for one in told)
-            found[metric] = {**asdict(by_attack[name]), "attack": name, "targets": targets}
-    return found
-
-
-def _told(measured: Mapping[str, Any]) -> Estimate:
-    return Estimate(measured["value"], *measured["ci"])
+    told = {metric: arm.in_turn(metric) for metric in ("auc", "tpr_at_0.01", "tpr_at_0.001")}
+    return {
+        metric: {**asdict(one[1]), "attack": one[0], "targets": one[2]}
+        for metric, one in told.items()
+        if one is not None
+    }
 
 
 def _front(candidates: Sequence[Arm], metric: str) -> list[Arm]:

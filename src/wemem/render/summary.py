@@ -68,6 +68,7 @@ def plain_summary(results: Mapping[str, Any]) -> list[str]:
         best = least_leaking(cast.attacked, metric)
         told.append(_on_least(best, cast.attacked, cast.plain, metric))
         chosen.append(best)
+    told += _on_turns(cast)
     shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned) and arm is not cast.plain]
     return [*told, _on_accuracy(cast.dense, cast.plain, shown), _on_certainty(cast.rows)]
 
@@ -84,6 +85,7 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
         best = least_leaking(cast.attacked, metric)
         protects.append(_on_least(best, cast.attacked, cast.plain, metric))
         chosen.append(best)
+    protects += _on_turns(cast)
     shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned[:NAMES]) and arm is not cast.plain]
     costs = [_on_accuracy(cast.dense, cast.plain, shown), *_on_time(shown), *_on_cheaper(cast, chosen)]
     return {
@@ -210,11 +212,44 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
 def _on_least(best: Arm, attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:
     if best is plain:
         return f"{WORDS[metric]} no defense leaks less than pruning without one ({_leak(best, metric)})."
-    rivals = sorted((arm for arm in attacked if arm is not best), key=lambda arm: arm is not plain)
+    rivals = [arm for arm in attacked if arm is not best]
     alike = [arm for arm in rivals if leakage_difference(arm, best, metric, len(rivals)).sign <= 0]
     against = f" against {_leak(plain, metric)} without a defense" if plain is not None and plain.attacks else ""
-    others = f"but is not distinguishable from {_names(alike)}" if alike else "distinguishably less than every other"
-    return f"{WORDS[metric]} {_name(best)} leaks least, {_leak(best, metric)}{against}, {others}."
+    return f"{WORDS[metric]} {_name(best)} leaks least, {_leak(best, metric)}{against}, {_apart(alike, plain)}."
+
+
+def _on_turns(cast: _Cast) -> list[str]:
+    """The least leaking arm by all members of the reference ensembles in turn; many targets tell arms apart sooner."""
+    told = {arm: found for arm in cast.attacked if (found := arm.in_turn(LOW_FPR)) is not None}
+    if len(told) < 2:
+        return []
+    best, targets = min(told, key=lambda arm: told[arm][1].value), [found[2] for found in told.values()]
+    span = "-".join(dict.fromkeys(f"{end:,}" for end in (min(targets), max(targets))))
+    begin = f"With every reference model attacked in turn ({span} targets), "
+    plain = cast.plain if cast.plain in told else None
+    if best is plain:
+        return [f"{begin}no defense leaks less than pruning without one ({_share(told[best][1].value)})."]
+    rivals = [arm for arm in told if arm is not best]
+    alike = [arm for arm in rivals if _in_turn_difference(arm, best, len(rivals)).sign <= 0]
+    against = "" if plain is None else f" against {_share(told[plain][1].value)} without a defense"
+    return [f"{begin}{_name(best)} leaks least, {_share(told[best][1].value)}{against}, {_apart(alike, plain)}."]
+
+
+def _in_turn_difference(ours: Arm, theirs: Arm, comparisons: int) -> Difference:
+    """As :func:`leakage_difference`, by all members of the reference ensembles."""
+    common = [attack for attack in ours.turns(LOW_FPR) if attack in theirs.turns(LOW_FPR)]
+    own, other = ours.in_turn(LOW_FPR), theirs.in_turn(LOW_FPR)
+    if not common or own is None or other is None:
+        return Difference(float("nan"), 0)
+    first, second = (arm.in_turn_by_seed(LOW_FPR, common) for arm in (ours, theirs))
+    return _difference(first, second, own[1], other[1], comparisons)
+
+
+def _apart(alike: Sequence[Arm], plain: Arm | None) -> str:
+    """What an arm is not distinguishable from, undefended pruning first."""
+    if not alike:
+        return "distinguishably less than every other"
+    return f"but is not distinguishable from {_names(sorted(alike, key=lambda arm: arm is not plain))}"
 
 
 def _on_accuracy(dense: Arm | None, plain: Arm | None, shown: Sequence[Arm]) -> str:
@@ -303,7 +338,8 @@ def _on_certainty(rows: Sequence[Arm]) -> str:
     else:
         told = (
             f"{seeds} seeds: results are called distinguishable where the 95 % interval of their difference, seed by "
-            "seed, excludes zero; what is not distinguishable may still differ."
+            "seed and widened for all that are compared at once, excludes zero; what is not distinguishable may still "
+            "differ."
         )
     if not all(arm.adaptive(attack) for arm in rows for attack in arm.attacks):
         told += " Some attacks were not adaptive, so that an adversary who knows the defense may find more."
