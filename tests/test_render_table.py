@@ -312,6 +312,15 @@ def test_a_single_arm_attacked_in_turn_is_compared_with_nothing(found):
     assert not any("in turn" in line for line in plain_summary(attacked_in_turn(make_results(), found)))
 
 
+def test_arms_that_fewer_reference_models_attacked_are_said_to_look_safer():
+    results = make_results(attacks=("confidence", "lira"))
+    for run in results["runs"]:
+        run["attacks"]["lira"]["reference_models"] = 16
+    assert "reference models" not in plain_summary(results)[-1]
+    results["runs"][1]["attacks"]["lira"]["reference_models"] = 64
+    assert "16 reference models against some and 64 against others: more find more" in plain_summary(results)[-1]
+
+
 def test_equal_differences_of_all_seeds_are_no_certainty():
     results = make_results((0, 1))
     assert "not distinguishable from" in plain_summary(results)[1]

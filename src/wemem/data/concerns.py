@@ -27,7 +27,7 @@ def _copies(data: Dataset) -> list[str]:
     copies = []
     for i, record in enumerate(data.features):
         # + 0 makes -0 to 0
-        own = first.setdefault(hashlib.blake2b(np.ascontiguousarray(record + 0).data, digest_size=16).digest(), i)
+        own = first.setdefault(hashlib.blake2b((record + 0).tobytes(), digest_size=16).digest(), i)
         if own != i:
             copies.append((i, own))
     if not copies:

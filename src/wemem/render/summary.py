@@ -5,7 +5,7 @@ seed-by-seed difference excludes zero; with one, where their intervals do not ov
 distinguishable", which is not "equal".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def plain_summary(results: Mapping[str, Any]) -> list[str]:
     told, chosen = [_on_pruning(cast.rows, cast.dense, cast.plain)], []
     for metric in MEASURES if len(cast.attacked) > 1 else ():
         best = least_leaking(cast.attacked, metric)
-        told.append(_on_least(best, cast.attacked, cast.plain, metric))
+        told.append(_on_least(cast.attacked, cast.plain, metric))
         chosen.append(best)
     told += _on_turns(cast)
     shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned) and arm is not cast.plain]
@@ -83,7 +83,7 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
     protects, chosen = [], []
     for metric in WORDS if len(cast.attacked) > 1 else ():
         best = least_leaking(cast.attacked, metric)
-        protects.append(_on_least(best, cast.attacked, cast.plain, metric))
+        protects.append(_on_least(cast.attacked, cast.plain, metric))
         chosen.append(best)
     protects += _on_turns(cast)
     shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned[:NAMES]) and arm is not cast.plain]
@@ -209,30 +209,41 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
     )
 
 
-def _on_least(best: Arm, attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:
-    if best is plain:
-        return f"{WORDS[metric]} no defense leaks less than pruning without one ({_leak(best, metric)})."
-    rivals = [arm for arm in attacked if arm is not best]
-    alike = [arm for arm in rivals if leakage_difference(arm, best, metric, len(rivals)).sign <= 0]
-    against = f" against {_leak(plain, metric)} without a defense" if plain is not None and plain.attacks else ""
-    return f"{WORDS[metric]} {_name(best)} leaks least, {_leak(best, metric)}{against}, {_apart(alike, plain)}."
+def _on_least(attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:
+    told = {arm: arm.strongest(metric)[1] for arm in attacked}
+    return _least(WORDS[metric], told, plain, lambda arm, best, rivals: leakage_difference(arm, best, metric, rivals))
 
 
 def _on_turns(cast: _Cast) -> list[str]:
-    """The least leaking arm by all members of the reference ensembles in turn; many targets tell arms apart sooner."""
-    told = {arm: found for arm in cast.attacked if (found := arm.in_turn(LOW_FPR)) is not None}
-    if len(told) < 2:
+    """The same by all members of the reference ensembles in turn; many targets tell arms apart sooner."""
+    found = {arm: turns for arm in cast.attacked if (turns := arm.in_turn(LOW_FPR)) is not None}
+    if len(found) < 2:
         return []
-    best, targets = min(told, key=lambda arm: told[arm][1].value), [found[2] for found in told.values()]
+    targets = [turns[2] for turns in found.values()]
     span = "-".join(dict.fromkeys(f"{end:,}" for end in (min(targets), max(targets))))
-    begin = f"With every reference model attacked in turn ({span} targets), "
-    plain = cast.plain if cast.plain in told else None
+    begin = f"With every reference model attacked in turn ({span} targets),"
+    return [_least(begin, {arm: turns[1] for arm, turns in found.items()}, cast.plain, _in_turn_difference)]
+
+
+def _least(
+    begin: str, told: Mapping[Arm, Estimate], plain: Arm | None, difference: Callable[[Arm, Arm, int], Difference]
+) -> str:  # fmt: skip
+    """Which arm leaks least, and what it is not distinguishable from, undefended pruning first.
+
+    Args:
+        begin: of the sentence.
+        told: what each arm leaks.
+        plain: undefended pruning.
+        difference: of two arms that are two of so many compared at once.
+    """
+    best = min(told, key=lambda arm: told[arm].value)
     if best is plain:
-        return [f"{begin}no defense leaks less than pruning without one ({_share(told[best][1].value)})."]
-    rivals = [arm for arm in told if arm is not best]
-    alike = [arm for arm in rivals if _in_turn_difference(arm, best, len(rivals)).sign <= 0]
-    against = "" if plain is None else f" against {_share(told[plain][1].value)} without a defense"
-    return [f"{begin}{_name(best)} leaks least, {_share(told[best][1].value)}{against}, {_apart(alike, plain)}."]
+        return f"{begin} no defense leaks less than pruning without one ({_share(told[best].value)})."
+    rivals = sorted((arm for arm in told if arm is not best), key=lambda arm: arm is not plain)
+    alike = [arm for arm in rivals if difference(arm, best, len(rivals)).sign <= 0]
+    against = f" against {_share(told[plain].value)} without a defense" if plain is not None and plain in told else ""
+    others = f"but is not distinguishable from {_names(alike)}" if alike else "distinguishably less than every other"
+    return f"{begin} {_name(best)} leaks least, {_share(told[best].value)}{against}, {others}."
 
 
 def _in_turn_difference(ours: Arm, theirs: Arm, comparisons: int) -> Difference:
@@ -243,13 +254,6 @@ def _in_turn_difference(ours: Arm, theirs: Arm, comparisons: int) -> Difference:
         return Difference(float("nan"), 0)
     first, second = (arm.in_turn_by_seed(LOW_FPR, common) for arm in (ours, theirs))
     return _difference(first, second, own[1], other[1], comparisons)
-
-
-def _apart(alike: Sequence[Arm], plain: Arm | None) -> str:
-    """What an arm is not distinguishable from, undefended pruning first."""
-    if not alike:
-        return "distinguishably less than every other"
-    return f"but is not distinguishable from {_names(sorted(alike, key=lambda arm: arm is not plain))}"
 
 
 def _on_accuracy(dense: Arm | None, plain: Arm | None, shown: Sequence[Arm]) -> str:
@@ -343,6 +347,17 @@ def _on_certainty(rows: Sequence[Arm]) -> str:
         )
     if not all(arm.adaptive(attack) for arm in rows for attack in arm.attacks):
         told += " Some attacks were not adaptive, so that an adversary who knows the defense may find more."
+    counts: dict[str, set[int]] = {}
+    for arm in rows:
+        for run in arm.runs:
+            for attack, audit in run["attacks"].items():
+                counts.setdefault(attack, set()).add(audit["reference_models"])
+    unlike = set().union(*(own for own in counts.values() if len(own) > 1))
+    if unlike:
+        told += (
+            f" The adversary had {min(unlike)} reference models against some and {max(unlike)} against others: more "
+            "find more, so what few attacked looks safer than it is."
+        )
     return told
 
 
