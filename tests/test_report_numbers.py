@@ -21,6 +21,8 @@ from wemem.render import stored
 from wemem.render.arms import arms
 from wemem.render.combine import Combined, Source, combine, read_sources
 from wemem.render.exposure import at_rate, by_class, by_decile, front, roc_points
+from wemem.render.figure_groups import draw_times
+from wemem.render.figure_style import marks
 from wemem.render.report import report_content
 from wemem.render.sections import PANELS, featured, provenance
 from wemem.render.stored import RunScores, read_scores
@@ -360,3 +362,24 @@ def test_every_number_is_plain_json(combined):
     assert json.loads(text)["schema"] == "wemem.report/1"
     run = combined.of(arms(combined.results)[0], "lira")[0]
     assert asdict(roc_points([run], "lira")[0])["false_positives"] == 1
+
+
+def test_the_longest_bar_keeps_its_label_within_the_picture():
+    def lasting(seconds: float) -> dict[str, Any]:
+        return {"mean": seconds, "least": 0.5 * seconds, "most": 1.5 * seconds}
+
+    drawn: list[Row] = [
+        {
+            "label": label,
+            "defense": label,
+            "finetune_seconds": lasting(seconds),
+            "defense_overhead_seconds": lasting(9e5),
+        }
+        for label, seconds in (("undefended", 4.0), ("oosd", 123_456.7), ("rsw", 80_000.0))
+    ]
+    figure = draw_times(drawn, marks([arm["label"] for arm in drawn]))
+    figure.draw_without_rendering()
+    right = figure.axes[0].get_window_extent().x1
+    ends = [text.get_window_extent().x1 for text in figure.axes[0].texts]
+    assert max(ends) <= right
+    assert max(ends) > 0.95 * right  # and no room is wasted

@@ -88,6 +88,7 @@ def draw_times(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
     """Seconds of every part, stacked, with the range over seeds of the fine-tuning."""
     figure = blank(WIDE, 0.7 + 0.27 * len(arms))
     axes = figure.add_subplot()
+    labels = []
     for place, arm in enumerate(arms):
         left = 0.0
         for part, (_, hatch) in PARTS.items():
@@ -112,13 +113,14 @@ def draw_times(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         told = f"{whole['mean']:.1f} s" + (
             "" if more is None or arm["defense"] == "undefended" else f"  ({more['mean']:+.1f})"
         )
-        axes.annotate(
+        label = axes.annotate(
             told, (max(left, whole["most"]), place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
         )
+        label.set_in_layout(False)
+        labels.append(label)
     axes.set_yticks(range(len(arms)), [short(arm["label"]) for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
-    axes.margins(x=0.16)
-    axes.set(xlabel="Seconds a run", xlim=(0, None))
+    axes.set(xlabel="Seconds a run")
     axes.grid(visible=False, axis="y")
     used = [
         (words, hatch)
@@ -128,6 +130,11 @@ def draw_times(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
     if len(used) > 1:
         patches = [Patch(facecolor="white" if hatch else GREY, edgecolor=GREY, hatch=hatch) for _, hatch in used]
         axes.legend(patches, [words for words, _ in used], loc="lower left", bbox_to_anchor=(0, 1), ncols=len(used))
+    # as far to the right as the label takes that would reach farthest
+    figure.draw_without_rendering()
+    room = axes.get_window_extent().width
+    gap = 14 * figure.dpi / 72
+    axes.set_xlim(0, max(label.xy[0] / (1 - (label.get_window_extent().width + gap) / room) for label in labels))
     return figure
 
 
