@@ -29,12 +29,12 @@ from torch.nn.functional import cross_entropy, gelu, one_hot, relu
 
 from wemem.attacks import ATTACKS, THRESHOLD
 from wemem.attacks.learned import shadow_rows
-from wemem.audit.metrics import auc
+from wemem.config.study import parse_study
+from wemem.metrics.rates import auc
+from wemem.pipeline.progress import Silent
 from wemem.signals import Signals
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
+from wemem.store.store import Store
 from wemem.study.run import run_study
-from wemem.study.store import Store
 
 CLASSIFIERS = ("nn", "nn_top3", "nn_class", "samia")
 

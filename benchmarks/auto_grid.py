@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from wemem.audit.metrics import auc
+from wemem.config.study import load_study
 from wemem.data.split import Role
 from wemem.defenses import Undefended, make_defense
-from wemem.study.config import load_study
-from wemem.study.progress import Silent
-from wemem.study.stages import Stages
-from wemem.study.store import Store
-from wemem.study.world import World
+from wemem.metrics.rates import auc
+from wemem.pipeline.parties import World
+from wemem.pipeline.progress import Silent
+from wemem.pipeline.stages import Stages
+from wemem.store.store import Store
 
 STUDY = Path(__file__).parents[1] / "studies" / "location.toml"
 OUT = Path(__file__).with_name("auto_grid_location.csv")

@@ -19,8 +19,8 @@ from scipy.stats import spearmanr
 
 from wemem.defenses import Auto, Undefended, make_defense
 from wemem.randomness import generator
-from wemem.study.auto import QUICK_MODELS, quick
-from wemem.study.panel import IN_TURN, measure, panel_of
+from wemem.tuning.panel import IN_TURN, measure, panel_of
+from wemem.tuning.search import QUICK_MODELS, quick
 
 
 def correlation(one, other):

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wemem.study.diagnosis import DiagnosisSettings, diagnose
-from wemem.study.progress import Silent
-from wemem.study.store import Store
+from wemem.diagnosis.diagnose import DiagnosisSettings, diagnose
+from wemem.pipeline.progress import Silent
+from wemem.store.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from exposure_scenarios import WORLDS, planted, study

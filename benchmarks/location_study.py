@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from wemem.study.study import read_study, run_into
+from wemem.api import read_study, run_into
 
 STUDY = Path(__file__).parents[1] / "studies" / "location.toml"
 

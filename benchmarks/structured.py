@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from wemem import load_pruned, parse_study, run_into
-from wemem.study.footprint import BATCHES, latencies
+from wemem.export.footprint import BATCHES, latencies
 
 METHODS = ("magnitude", "l1_filter", "l2_filter")
 

@@ -11,8 +11,8 @@ is enough to tie the model to them, and nothing else explains their labels.
 
 import numpy as np
 
+from wemem.config.study import parse_study
 from wemem.data.dataset import Dataset
-from wemem.study.config import parse_study
 
 CLASSES, SIGNAL, OWN = 4, 12, 256
 RECORDS = 1600

@@ -10,16 +10,16 @@ from torch.nn.functional import cross_entropy
 import small_study
 from test_training import ConvNet, modules
 from toy import CLASSES, blobs, ensemble_of, largest_difference, same_bytes, split_of, uneven_split
+from wemem.config.study import parse_study
 from wemem.data.split import Role
 from wemem.defenses import AdvReg, Batch, Undefended, chain, make_defense
 from wemem.defenses.advreg import InferenceNetwork
 from wemem.errors import InputError
 from wemem.memorization import truth_values
 from wemem.models import FullyConnected
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
+from wemem.pipeline.progress import Silent
+from wemem.store.store import Store
 from wemem.study.run import run_study
-from wemem.study.store import Store
 from wemem.training import Ensemble, Recipe, fit
 
 DATA = blobs()

@@ -12,9 +12,9 @@ from wemem.attacks import ATTACKS, PRESETS, TEN, Attack, make_attacks
 from wemem.attacks.base import Verdict
 from wemem.attacks.learned import LearnedAttack, shadow_rows
 from wemem.attacks.lira import Lira
-from wemem.audit.metrics import auc
 from wemem.data.split import Role
 from wemem.errors import InputError
+from wemem.metrics.rates import auc
 from wemem.signals import Signals
 
 #: The AUC that the attack at least has for the planted leak. By the statistic alone the best is 0.877; reference models

@@ -10,8 +10,8 @@ from scipy.stats import norm
 from wemem.attacks.lira import Lira, centre_and_spread, lira_offline, lira_online
 from wemem.attacks.rmia import RmiaOffline, chosen_mean, dominated, offline_prior
 from wemem.attacks.threshold import Confidence, Entropy, ModifiedEntropy, confidence, entropy, modified_entropy
-from wemem.audit.metrics import auc, best_threshold
 from wemem.data.split import Role
+from wemem.metrics.rates import auc, best_threshold
 from wemem.signals import Signals, logit_confidence
 
 

@@ -14,9 +14,9 @@ import planted
 from wemem.attacks.classifier import hold_out, log_odds, own_class_first
 from wemem.attacks.neural import NeuralNet, NeuralNetClass, NeuralNetTop3
 from wemem.attacks.samia import ClassEncoder, EncoderLayer, Samia
-from wemem.audit.metrics import auc
 from wemem.data.split import Role
 from wemem.errors import InputError
+from wemem.metrics.rates import auc
 from wemem.signals import logit_confidence
 
 #: Small enough for a test, large enough to learn.

@@ -14,25 +14,26 @@ import numpy as np
 import pytest
 
 from small_study import table, write_data
+from wemem.config.study import StudyConfig, parse_study
 from wemem.data.split import Role
 from wemem.defenses import Auto, Undefended, make_defense
 from wemem.errors import InputError
+from wemem.pipeline.parties import World
+from wemem.pipeline.progress import Silent
+from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
-from wemem.study import auto as auto_module
-from wemem.study.auto import find_defense, quick
-from wemem.study.budget import Figures, Point, excess, finalists, front, point_of, ranked
-from wemem.study.config import StudyConfig, parse_study
-from wemem.study.panel import Panel, panel_of
-from wemem.study.progress import Silent
-from wemem.study.results import study_results
+from wemem.results.build import study_results
+from wemem.results.schema import results_schema
+from wemem.store.keys import key
+from wemem.store.shared_work import SharedWork
+from wemem.store.store import Store
 from wemem.study.run import run_study
-from wemem.study.schema import results_schema
-from wemem.study.search import propose
-from wemem.study.shared_work import SharedWork
-from wemem.study.space import SPACE, STARTS, Tried
-from wemem.study.stages import Stages
-from wemem.study.store import Store, key
-from wemem.study.world import World
+from wemem.tuning import search as auto_module
+from wemem.tuning.objectives import Figures, Point, excess, finalists, front, point_of, ranked
+from wemem.tuning.panel import Panel, panel_of
+from wemem.tuning.sampler import propose
+from wemem.tuning.search import find_defense, quick
+from wemem.tuning.space import SPACE, STARTS, Tried
 
 SEARCH = {"kind": "auto", "families": ["rsw", "rmr"], "trials": 5, "finalists": 2, "models": 3}
 
@@ -315,8 +316,8 @@ def test_killed_after_any_piece_the_end_is_the_same(folder, undisturbed, tmp_pat
 def test_a_piece_is_done_by_one_process_and_taken_over_when_that_is_gone(tmp_path):
     job = key("job", of="the test")
     script = (
-        "import sys; from pathlib import Path; from wemem.study.store import Store, key\n"
-        "from wemem.study.shared_work import SharedWork\n"
+        "import sys; from pathlib import Path; from wemem.store.store import Store, key\n"
+        "from wemem.store.shared_work import SharedWork\n"
         "work = SharedWork(Store(Path(sys.argv[1])), key('job', of='the test'), 2)\n"
         "for number in work.claims(): print(number, flush=True); sys.stdin.read()\n"
     )

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from small_study import CLASSES, FEATURES, RECORDS, table, write_data
+from wemem.api import audit_into, prune_into
+from wemem.config.study import StudyConfig, parse_study
 from wemem.errors import InputError
+from wemem.export.checkpoint import write_weights
 from wemem.models import FullyConnected
-from wemem.study.config import StudyConfig, parse_study
-from wemem.study.study import audit_into, prune_into
-from wemem.study.weights import write_weights
 
 SEARCH = {"kind": "auto", "families": ["rsw", "rmr"], "trials": 2, "finalists": 1, "models": 3}
 ONLINE = {"kind": "auto", "mode": "online"}

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from small_study import table
+from wemem.api import run_into
+from wemem.config.study import parse_study
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.data.sources import load_dataset
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
-from wemem.study.study import run_into
+from wemem.pipeline.progress import Silent
 
 
 def of(features: Any) -> Dataset:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from wemem.api import read_study
+from wemem.config.study import StudyConfig, load_study, override_key, parse_study
 from wemem.data.sources import DataSource
 from wemem.defenses import MemoryRegularizer, SlidingWindow, Undefended
 from wemem.errors import InputError
 from wemem.models import FullyConnected
-from wemem.study.config import StudyConfig, load_study, override_key, parse_study
-from wemem.study.identity import identity, source_fingerprint
-from wemem.study.study import read_study
+from wemem.store.fingerprint import identity, source_fingerprint
 from wemem.training import Recipe
 
 OWN = """

@@ -11,16 +11,16 @@ from sklearn.metrics import roc_auc_score
 
 from small_study import table, without_times, write_data
 from test_workers import SMALL
+from wemem.api import run_into
+from wemem.config.study import parse_study
 from wemem.defenses import DPSGD, PPB, SlidingWindow, chain
-from wemem.study import peak_memory
-from wemem.study.config import parse_study
-from wemem.study.peak_memory import peak_mib, reset_peak
-from wemem.study.privacy import account, epsilon
-from wemem.study.progress import Silent
+from wemem.pipeline import peak_memory
+from wemem.pipeline.peak_memory import peak_mib, reset_peak
+from wemem.pipeline.progress import Silent
+from wemem.results.privacy import account, epsilon
+from wemem.results.schema import results_schema
+from wemem.store.store import Store
 from wemem.study.run import Outcome, run_study
-from wemem.study.schema import results_schema
-from wemem.study.store import Store
-from wemem.study.study import run_into
 
 
 class Begun(Silent):

@@ -16,18 +16,19 @@ from torch.utils._pytree import tree_leaves
 
 import small_images
 from toy import CLASSES, FEATURES, blobs, ensemble_of, same_bytes, split_of, uneven_split
+from wemem.config.study import parse_study
 from wemem.data.split import Role
 from wemem.defenses import Defense, TrainingRecords, Undefended, make_defense
 from wemem.defenses.advreg import InferenceNetwork
 from wemem.errors import InputError
 from wemem.models import FullyConnected
+from wemem.pipeline.progress import Silent
+from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.pruning.importance import prune
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
-from wemem.study.results import environment
-from wemem.study.stages import Stages
-from wemem.study.store import Store, key
+from wemem.results.build import environment
+from wemem.store.keys import key
+from wemem.store.store import Store
 from wemem.training import Ensemble, Recipe, choose_backend, choose_device, fit
 from wemem.training.backends import Backend, Choice
 from wemem.training.device import CPU

@@ -12,18 +12,18 @@ import pytest
 from exposure_scenarios import planted, study
 from small_study import as_toml, table, write_data
 from wemem import cli
-from wemem.audit.intervals import Estimate
-from wemem.audit.within_record import compare, contrast, higher, levelled, surplus
+from wemem.config.study import parse_study
+from wemem.diagnosis.design import BASE, NEVER, draw_exposures
+from wemem.diagnosis.diagnose import DiagnosisSettings, diagnose
+from wemem.diagnosis.results import diagnosis_content, diagnosis_schema
+from wemem.diagnosis.scenario import Effect, EffectName, Scenario, Verdict
+from wemem.diagnosis.within_record import compare, contrast, higher, levelled, surplus
 from wemem.errors import InputError
-from wemem.render.diagnosis import diagnosis_sentences
-from wemem.render.diagnosis_figures import write_figures
-from wemem.study.config import parse_study
-from wemem.study.diagnosis import DiagnosisSettings, diagnose
-from wemem.study.diagnosis_results import diagnosis_content, diagnosis_schema
-from wemem.study.exposure import BASE, NEVER, draw_exposures
-from wemem.study.progress import Silent
-from wemem.study.scenario import Effect, EffectName, Scenario, Verdict
-from wemem.study.store import Store
+from wemem.metrics.intervals import Estimate
+from wemem.pipeline.progress import Silent
+from wemem.report.diagnosis import diagnosis_sentences
+from wemem.report.diagnosis_figures import write_figures
+from wemem.store.store import Store
 
 STUDY = study(rounds=2, scores=10)
 

@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 
 import small_study
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
+from wemem.config.study import parse_study
 from wemem.data.split import Role
 from wemem.data.teachers import held_out
 from wemem.defenses import Batch, EarlyStopping, OutOfSampleDistillation, Teachers, Undefended, make_defense
 from wemem.errors import InputError
+from wemem.pipeline.progress import Silent
+from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.randomness import derive_seed
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
+from wemem.store.keys import key
+from wemem.store.store import Store
 from wemem.study.run import run_study
-from wemem.study.stages import Stages
-from wemem.study.store import Store, key
 from wemem.training import Recipe, fit
 
 SGD = Recipe(epochs=3, optimizer="sgd", learning_rate=0.05, batch_size=16)

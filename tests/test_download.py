@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wemem.data.archive import read_tgz_member
-from wemem.data.download import fetch
 from wemem.errors import InputError
+from wemem.files.archive import read_tgz_member
+from wemem.files.download import fetch
 
 BODY = bytes(i * 31 % 251 for i in range(200_000))
 DIGEST = hashlib.sha256(BODY).hexdigest()

@@ -17,7 +17,7 @@ from wemem.data.split import Role
 from wemem.defenses import DPSGD, Clipping, Defense, MemoryRegularizer, chain, make_defense
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
-from wemem.study.privacy import epsilon
+from wemem.results.privacy import epsilon
 from wemem.training import Ensemble, Recipe, fit
 from wemem.training.ghost_norms import clipped_sums, has_closed_form
 from wemem.training.per_sample import PerSample, RecordGradients, clipped

@@ -13,21 +13,21 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from small_study import table, without_times, write_data
+from wemem.api import audit_into, audit_outputs_into, prune_into, run_into
+from wemem.config.study import parse_study
 from wemem.data.sources import DataSource
 from wemem.data.split import Role
 from wemem.errors import InputError
+from wemem.export.checkpoint import write_weights
 from wemem.models import FullyConnected
+from wemem.pipeline.parties import World
+from wemem.pipeline.progress import Silent
+from wemem.pipeline.stages import Stages
+from wemem.results.schema import results_schema
 from wemem.signals import SignalLayout
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
+from wemem.store.store import Store
 from wemem.study.run import run_study
-from wemem.study.schema import results_schema
-from wemem.study.single import audit_model, prune_model
-from wemem.study.stages import Stages
-from wemem.study.store import Store
-from wemem.study.study import audit_into, audit_outputs_into, prune_into, run_into
-from wemem.study.weights import write_weights
-from wemem.study.world import World
+from wemem.study.single_model import audit_model, prune_model
 
 
 class Recorder(Silent):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from wemem.errors import InputError
-from wemem.study.footprint import footprint, latencies
-from wemem.study.sparse_file import sparse_bytes
+from wemem.export.footprint import footprint, latencies
+from wemem.export.sparse import sparse_bytes
 
 
 def test_multiplications_by_hand():

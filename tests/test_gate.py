@@ -15,10 +15,10 @@ from jsonschema import Draft202012Validator
 from results_example import make_results
 from wemem import cli
 from wemem.errors import InputError
-from wemem.render import read
-from wemem.render.gate import Limits, check
-from wemem.render.read import faults, read_results
-from wemem.study.schema import results_schema
+from wemem.results import read
+from wemem.results.gate import Limits, check
+from wemem.results.read import faults, read_results
+from wemem.results.schema import results_schema
 
 VALIDATOR = Draft202012Validator(results_schema())
 

@@ -16,15 +16,15 @@ import pytest
 import scipy.io
 from PIL import Image
 
-import wemem.data.cifar
-import wemem.data.folder
-import wemem.data.svhn
-from wemem.data.cifar import CIFAR10, CIFAR100
-from wemem.data.folder import MOST_PIXELS, decode
-from wemem.data.mat import read_mat
-from wemem.data.published import Published
+import wemem.data.loaders.cifar
+import wemem.data.loaders.folder
+import wemem.data.loaders.svhn
+from wemem.data.loaders.cifar import CIFAR10, CIFAR100
+from wemem.data.loaders.folder import MOST_PIXELS, decode
+from wemem.data.loaders.published import Published
 from wemem.data.sources import DataSource, load_dataset
 from wemem.errors import InputError
+from wemem.files.mat import read_mat
 
 RNG = np.random.default_rng(0)
 
@@ -107,7 +107,9 @@ def test_cifar10_is_downloaded_verified_and_normalized_by_channel(site, monkeypa
 
 def loader_with(archive):
     def loader(kind):
-        return lambda path, **limits: wemem.data.cifar.load_cifar(replace(CIFAR10, archive=archive), path, **limits)
+        return lambda path, **limits: wemem.data.loaders.cifar.load_cifar(
+            replace(CIFAR10, archive=archive), path, **limits
+        )
 
     return loader
 
@@ -125,7 +127,7 @@ def test_md5_is_checked_where_it_is_all_there_is(site, monkeypatch):
     (site[0] / "CINIC-10.tar.gz").write_bytes(b"no")
     for md5, said in ((hashlib.md5(b"no").hexdigest(), "damaged"), ("0" * 32, "expected MD5 000")):
         file = Published(f"{site[1]}/CINIC-10.tar.gz", 2, md5=md5)
-        monkeypatch.setattr(wemem.data.folder, "CINIC10", file)
+        monkeypatch.setattr(wemem.data.loaders.folder, "CINIC10", file)
         with pytest.raises(InputError, match=said):
             load_dataset("cinic10")
         (site[0].parent / "cache" / "wemem" / "CINIC-10.tar.gz").unlink(missing_ok=True)
@@ -203,7 +205,7 @@ def test_truncated_archive_is_refused(tmp_path):
 
 
 def test_archive_that_unfolds_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(wemem.data.cifar, "SIZE_LIMIT", 10**6)
+    monkeypatch.setattr(wemem.data.loaders.cifar, "SIZE_LIMIT", 10**6)
     path = tgz(tmp_path / "a.tar.gz", {"test_batch.bin": bytes(5 * 10**6)})
     with pytest.raises(InputError, match="at most 1000000 bytes, got more"):
         load_dataset("cifar10", path=path)
@@ -305,11 +307,11 @@ def test_svhn_joins_its_two_files_and_calls_the_digit_ten_zero(site, monkeypatch
         published(site, write_svhn(site[0], pixels[rows], digits[rows], name))
         for name, rows in (("train_32x32.mat", slice(0, 20)), ("test_32x32.mat", slice(20, 30)))
     ]
-    monkeypatch.setattr(wemem.data.svhn, "TRAIN", parts[0])
-    monkeypatch.setattr(wemem.data.svhn, "TEST", parts[1])
+    monkeypatch.setattr(wemem.data.loaders.svhn, "TRAIN", parts[0])
+    monkeypatch.setattr(wemem.data.loaders.svhn, "TEST", parts[1])
     data = load_dataset("svhn")
     assert data.labels.tolist() == digits.tolist()
-    np.testing.assert_allclose(data.features, normalized(pixels, wemem.data.svhn.CHANNELS), atol=1e-5)
+    np.testing.assert_allclose(data.features, normalized(pixels, wemem.data.loaders.svhn.CHANNELS), atol=1e-5)
     assert load_dataset("svhn", path=site[0]).fingerprint == data.fingerprint
     assert len(load_dataset("svhn", path=site[0] / "train_32x32.mat")) == 20
 

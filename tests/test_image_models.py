@@ -7,16 +7,16 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
+from wemem.api import run_into
+from wemem.config.study import parse_study
 from wemem.data.split import Role
 from wemem.defenses import Undefended
 from wemem.errors import InputError
 from wemem.models import MODELS, ResNet8, make_model
+from wemem.pipeline import stages
 from wemem.pruning import Pruning, Schedule, iterate
 from wemem.pruning.importance import prunable_parameters
 from wemem.signals import query_models
-from wemem.study import stages
-from wemem.study.config import parse_study
-from wemem.study.study import run_into
 from wemem.training import Ensemble, Recipe, fit
 from wemem.training.layout import CHANNELS_LAST, channels_last_pays
 from wemem.training.side_by_side import draws_globally, side_by_side

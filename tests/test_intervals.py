@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from wemem.audit.intervals import (
+from wemem.errors import InputError
+from wemem.metrics.intervals import (
     auc_interval,
     balanced_accuracy,
     corrected_level,
@@ -18,8 +19,7 @@ from wemem.audit.intervals import (
     proportion,
     tpr_at_fpr,
 )
-from wemem.audit.metrics import auc, true_positive_rate
-from wemem.errors import InputError
+from wemem.metrics.rates import auc, true_positive_rate
 
 tied = st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, np.inf]), min_size=1, max_size=12).map(np.array)
 levels = st.floats(0.5, 0.999)

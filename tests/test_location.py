@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-import wemem.data.location
-from wemem.data.location import load_location
+import wemem.data.loaders.location
+from wemem.data.loaders.location import load_location
 from wemem.data.sources import load_dataset
 from wemem.errors import InputError
 
@@ -20,7 +20,7 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.delenv("WEMEM_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(wemem.data.location, "ARCHIVE_URL", "http://127.0.0.1:9/dataset_location.tgz")
+    monkeypatch.setattr(wemem.data.loaders.location, "ARCHIVE_URL", "http://127.0.0.1:9/dataset_location.tgz")
     return tmp_path
 
 
@@ -72,7 +72,7 @@ def test_archive_in_another_order_is_the_same_data_set_and_is_fetched_once(locat
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/dataset_location.tgz"
-        monkeypatch.setattr(wemem.data.location, "ARCHIVE_URL", url)
+        monkeypatch.setattr(wemem.data.loaders.location, "ARCHIVE_URL", url)
         fetched = load_location()
         server.shutdown()
         thread.join()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from wemem.audit.metrics import auc, best_threshold, placements, roc, smallest_fpr, true_positive_rate
 from wemem.errors import InputError
+from wemem.metrics.rates import auc, best_threshold, placements, roc, smallest_fpr, true_positive_rate
 
 #: Few distinct values, so that ties are everywhere; infinities are scores like any other.
 tied = st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, np.inf]), min_size=1, max_size=12).map(np.array)

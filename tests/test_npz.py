@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wemem.data.dataset import Dataset
-from wemem.data.npz import read_npz
 from wemem.data.sources import load_dataset
 from wemem.errors import InputError
+from wemem.files.npz import read_npz
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 Y = np.array([0, 1, 1, 0])

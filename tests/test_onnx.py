@@ -15,13 +15,13 @@ from small_images import images
 from small_study import table
 from test_structured_files import fresh
 from wemem import cli
+from wemem.api import audit_into, export_into, prune_into, run_into
+from wemem.config.study import parse_study
 from wemem.errors import InputError
+from wemem.export import onnx as onnx_file
+from wemem.export.checkpoint import write_weights
+from wemem.export.onnx import OnnxModel, read_onnx
 from wemem.pruning import prune_channels
-from wemem.study import onnx_file
-from wemem.study.config import parse_study
-from wemem.study.onnx_file import OnnxModel, read_onnx
-from wemem.study.study import audit_into, export_into, prune_into, run_into
-from wemem.study.weights import write_weights
 from wemem.training import Ensemble
 
 for extra in ("onnx", "onnxruntime", "onnxscript", "torch_pruning"):
@@ -59,7 +59,7 @@ def exported(tmp_path_factory) -> tuple[Path, dict[str, Any], list[str]]:
 
 
 def test_the_file_answers_as_pytorch_does_for_batches_of_any_size(exported):
-    from wemem.study.weights import load_pruned
+    from wemem.export.checkpoint import load_pruned
 
     folder, _, told = exported
     model, module = read_onnx(folder / "out/model.onnx"), load_pruned(fresh(), folder / "pruned")

@@ -22,8 +22,8 @@ from wemem.attacks.threshold import (
     modified_entropy,
     top_confidence,
 )
-from wemem.audit.metrics import auc
 from wemem.errors import InputError
+from wemem.metrics.rates import auc
 from wemem.signals import logit_confidence
 
 seeds = st.integers(0, 2**32 - 1)

@@ -14,7 +14,7 @@ from wemem.defenses import Defense, make_defense
 from wemem.errors import InputError
 from wemem.models import FullyConnected
 from wemem.pruning import Pruning
-from wemem.study.identity import pruning_identity
+from wemem.store.fingerprint import pruning_identity
 from wemem.training import Ensemble, Recipe, accuracy, fit
 
 DATA = blobs()

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from wemem.render.progress import LiveProgress, time_left
-from wemem.study.progress import Progress
+from wemem.pipeline.progress import Progress
+from wemem.report.progress import LiveProgress, time_left
 
 
 class Clock:

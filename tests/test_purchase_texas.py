@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-import wemem.data.purchase_texas
+import wemem.data.loaders.purchase_texas
 from wemem.data.sources import load_dataset
 from wemem.errors import InputError
 
@@ -93,7 +93,7 @@ def test_table_that_does_not_fit_or_never_ends_is_refused(tmp_path, monkeypatch)
     path = tgz(tmp_path / "dataset_purchase.tgz", {"dataset_purchase": purchase_text(*table(PURCHASE))})
     with pytest.raises(InputError, match="raise memory_gib"):
         load_dataset("purchase100", path=path, memory_gib=1e-5)
-    monkeypatch.setattr(wemem.data.purchase_texas, "SIZE_LIMIT", 1000)
+    monkeypatch.setattr(wemem.data.loaders.purchase_texas, "SIZE_LIMIT", 1000)
     with pytest.raises(InputError, match="at most 1000 bytes"):
         load_dataset("purchase100", path=path)
 

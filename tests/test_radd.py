@@ -13,19 +13,20 @@ from safetensors.torch import load_file
 import small_study
 from test_defenses import known, shown
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
+from wemem.config.study import parse_study
 from wemem.data.split import Role
 from wemem.defenses import RADD, Batch, OwnDenseModel, SlidingWindow, Undefended, make_defense
 from wemem.errors import InputError
+from wemem.export.checkpoint import write_weights
 from wemem.memorization import Memorization
+from wemem.pipeline.artifacts import Scores
+from wemem.pipeline.progress import Silent
+from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
+from wemem.store.keys import key
+from wemem.store.store import Store
 from wemem.study.run import run_study
-from wemem.study.single import prune_model
-from wemem.study.stage import Scores
-from wemem.study.stages import Stages
-from wemem.study.store import Store, key
-from wemem.study.weights import write_weights
+from wemem.study.single_model import prune_model
 from wemem.training import Recipe, fit
 
 DATA = blobs()

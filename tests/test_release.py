@@ -7,12 +7,12 @@ import numpy as np
 
 import small_study
 from toy import blobs, ensemble_of
+from wemem.config.study import parse_study
 from wemem.defenses import Chain, Defense, EarlyStopping, Undefended
+from wemem.pipeline.progress import Silent
 from wemem.signals import Released, query_models
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
+from wemem.store.store import Store
 from wemem.study.run import run_study
-from wemem.study.store import Store
 
 
 @dataclass(frozen=True)

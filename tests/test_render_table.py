@@ -10,10 +10,10 @@ from rich.console import Console
 from scipy.stats import t
 
 from results_example import ATTACKS, make_results, make_run
-from wemem.render.arms import arms, over_seeds
-from wemem.render.summary import plain_summary
-from wemem.render.table import METRICS, STRONGEST, results_table
-from wemem.render.wording import duration, interval
+from wemem.report.console import METRICS, STRONGEST, results_table
+from wemem.report.summary import plain_summary
+from wemem.results.arms import arms, over_seeds
+from wemem.results.wording import duration, interval
 
 
 def drawn(results: dict[str, Any], width: int = 110) -> str:

@@ -12,9 +12,9 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 import planted
 from wemem.attacks import make_attacks
 from wemem.attacks.base import Attack, Verdict
-from wemem.audit.intervals import corrected_level
 from wemem.audit.report import FPRS, WORST_METRICS, AttackResult, AuditReport, as_json, audit
 from wemem.errors import InputError
+from wemem.metrics.intervals import corrected_level
 from wemem.signals import SignalLayout, Signals
 
 NAMES = ("confidence", "entropy", "top_confidence", "lira", "rmia")

@@ -15,18 +15,18 @@ from scipy.stats import beta
 
 from report_example import MEMBERS, NONMEMBERS, make_folder, write
 from results_example import make_results, make_run
-from wemem.audit.intervals import tpr_at_fpr
 from wemem.errors import InputError
-from wemem.render import stored
-from wemem.render.arms import arms
-from wemem.render.combine import Combined, Source, combine, read_sources
-from wemem.render.exposure import at_rate, by_class, by_decile, front, roc_points
-from wemem.render.figure_groups import draw_times
-from wemem.render.figure_style import marks
-from wemem.render.report import report_content
-from wemem.render.sections import PANELS, featured, provenance
-from wemem.render.stored import RunScores, read_scores
-from wemem.render.summary import dense_warning, report_summary
+from wemem.metrics.intervals import tpr_at_fpr
+from wemem.report.content import PANELS, featured, provenance
+from wemem.report.figure_groups import draw_times
+from wemem.report.figure_style import marks
+from wemem.report.report import report_content
+from wemem.report.summary import dense_warning, report_summary
+from wemem.results import per_record as stored
+from wemem.results.arms import arms
+from wemem.results.combine import Combined, Source, combine, read_sources
+from wemem.results.curves import at_rate, by_class, by_decile, front, roc_points
+from wemem.results.per_record import RunScores, read_scores
 
 Row = dict[str, Any]
 

@@ -16,7 +16,7 @@ import pytest
 
 from report_example import make_folder, write
 from wemem import cli
-from wemem.render.report import write_report
+from wemem.report.report import write_report
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from results_example import make_results
 from wemem.audit.report import FPRS, WORST_METRICS
-from wemem.study.schema import results_schema
+from wemem.results.schema import results_schema
 
 VALIDATOR = Draft202012Validator(results_schema())
 Change = Callable[[dict[str, Any]], Any]

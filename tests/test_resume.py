@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from small_study import table, without_times, write_data
-from wemem.study.config import StudyConfig, parse_study
-from wemem.study.progress import Silent
-from wemem.study.store import Store
-from wemem.study.study import run_into
+from wemem.api import run_into
+from wemem.config.study import StudyConfig, parse_study
+from wemem.pipeline.progress import Silent
+from wemem.store.store import Store
 
 
 class KilledError(BaseException):

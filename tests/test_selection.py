@@ -8,17 +8,17 @@ from jsonschema import Draft202012Validator
 
 from small_study import table, without_times, write_data
 from test_resume import Counted, KilledError, killed_after
+from wemem.api import run_into
+from wemem.config.study import StudyConfig, parse_study
 from wemem.data.split import Role
 from wemem.errors import InputError
-from wemem.render.chosen import chosen_settings
-from wemem.study.config import StudyConfig, parse_study
-from wemem.study.progress import Silent
+from wemem.pipeline.progress import Silent
+from wemem.pipeline.stages import Stages
+from wemem.report.chosen import chosen_settings
+from wemem.results.schema import results_schema
+from wemem.store.store import Store
+from wemem.study.grid_search import Tried, choose, select_settings
 from wemem.study.run import run_study
-from wemem.study.schema import results_schema
-from wemem.study.selection import Tried, choose, select_settings
-from wemem.study.stages import Stages
-from wemem.study.store import Store
-from wemem.study.study import run_into
 
 #: The share of the hard label: 1 learns it and memorizes, 0 learns what others predict.
 GRID = {"kind": "oosd", "teachers": 2, "held_out": 1, "views": 0, "grid": {"hard": [1.0, 0.0]}}

@@ -17,17 +17,18 @@ from torch.nn.functional import cross_entropy
 
 from small_study import CLASSES, FEATURES, RECORDS, table, write_data
 from wemem import cli
+from wemem.api import audit_into, prune_into
+from wemem.config.study import parse_study
 from wemem.data.sources import DataSource
 from wemem.data.split import Role
 from wemem.errors import InputError
+from wemem.export.checkpoint import write_weights
+from wemem.export.sparse import read_sparse
+from wemem.files.record_tables import read_members
 from wemem.models import FullyConnected
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
-from wemem.study.single import audit_model, prune_model
-from wemem.study.sparse_file import read_sparse
-from wemem.study.store import Store
-from wemem.study.study import audit_into, prune_into
-from wemem.study.weights import read_members, write_weights
+from wemem.pipeline.progress import Silent
+from wemem.store.store import Store
+from wemem.study.single_model import audit_model, prune_model
 
 MODEL = FullyConnected((24, 12), 0.0)
 MEMBERS = np.arange(0, RECORDS, 3)

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from wemem.data.memory import machine_memory, memory_limit
 from wemem.data.sources import DataSource, load_dataset
 from wemem.errors import InputError
+from wemem.files.memory_limit import machine_memory, memory_limit
 
 
 def test_digits_are_scaled_to_one():

@@ -23,10 +23,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from wemem.errors import InputError
-from wemem.study import canonical
-from wemem.study.canonical import code_fingerprint, sha256_of
-from wemem.study.entry import META_LIMIT, DamagedError, read_entry
-from wemem.study.store import Store, key
+from wemem.files.hashing import sha256_of
+from wemem.store import canonical
+from wemem.store.canonical import code_fingerprint
+from wemem.store.entry import META_LIMIT, DamagedError, read_entry
+from wemem.store.keys import key
+from wemem.store.store import Store
 
 ARRAYS = {
     "weights": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -142,7 +144,7 @@ def test_stage_names_and_keys_of_other_stages_count():
 @pytest.mark.parametrize(
     ("what", "other"),
     [
-        ("wemem.study.canonical.code_fingerprint", lambda: "another program"),
+        ("wemem.store.canonical.code_fingerprint", lambda: "another program"),
         ("numpy.__version__", "another version"),
         ("scipy.__version__", "another version"),
         ("sklearn.__version__", "another version"),
@@ -542,7 +544,7 @@ def test_sweep_leaves_a_living_writer_alone(store, monkeypatch):
 
     own = key("dense")
     with monkeypatch.context() as patch:
-        patch.setattr("wemem.study.store.read_entry", while_it_writes)
+        patch.setattr("wemem.store.store.read_entry", while_it_writes)
         assert same(store.put(own, ARRAYS, META))
     assert seen == [["data.safetensors", "meta.json"]]
     assert same(store.get(own))

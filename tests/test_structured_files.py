@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from small_images import MODEL, images, residual
 from small_study import table, without_times
 from test_resume import KilledError, killed_after, same_files
+from wemem.api import audit_into, prune_into, run_into
+from wemem.config.study import parse_study
 from wemem.errors import InputError
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
-from wemem.study.single import prune_model
-from wemem.study.store import Store
-from wemem.study.study import audit_into, prune_into, run_into
-from wemem.study.weights import channels_path, load_pruned, read_channels, write_weights
+from wemem.export.checkpoint import channels_path, load_pruned, read_channels, write_weights
+from wemem.pipeline.progress import Silent
+from wemem.store.store import Store
+from wemem.study.single_model import prune_model
 
 pytest.importorskip("torch_pruning", reason="needs the extra structured")
 

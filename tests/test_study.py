@@ -15,18 +15,18 @@ from safetensors import SafetensorError
 
 import planted
 from small_study import RECORDS, table, without_times, write_data
+from wemem.api import run_into
 from wemem.attacks import make_attacks
 from wemem.audit.report import audit
+from wemem.config.study import parse_study
 from wemem.errors import InputError
+from wemem.export import checkpoint as weights_module
+from wemem.pipeline.progress import Silent
+from wemem.results.build import study_results
+from wemem.results.schema import results_schema
 from wemem.signals import SignalLayout, Signals
-from wemem.study import weights as weights_module
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
-from wemem.study.results import study_results
+from wemem.store.store import Store
 from wemem.study.run import Outcome, run_study
-from wemem.study.schema import results_schema
-from wemem.study.store import Store
-from wemem.study.study import run_into
 
 
 class Heard(Silent):

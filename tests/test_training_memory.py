@@ -12,9 +12,9 @@ from torch import nn
 
 import small_images
 from toy import CLASSES, FEATURES, blobs, ensemble_of, largest_difference, same_bytes, split_of
-from wemem.data import memory as machine
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
+from wemem.files import memory_limit as machine
 from wemem.training import Ensemble, Recipe, fit
 from wemem.training.device import CPU
 from wemem.training.fit import ONE

@@ -8,7 +8,7 @@ from scipy.stats import t
 
 from results_example import make_results
 from wemem.errors import InputError
-from wemem.render.verdict import Comparison, leaders, pairwise, sentences
+from wemem.results.comparison import Comparison, leaders, pairwise, sentences
 
 
 def differing(seeds: int = 3) -> dict[str, Any]:

@@ -6,17 +6,17 @@ import torch
 
 import small_study
 from toy import blobs, ensemble_of, largest_difference, split_of
+from wemem.config.study import parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.teachers import held_out
 from wemem.data.views import Views
 from wemem.defenses import OutOfSampleDistillation, make_defense
 from wemem.errors import InputError
+from wemem.pipeline.progress import Silent
+from wemem.pipeline.stages import Stages
 from wemem.randomness import derive_seed
-from wemem.study.config import parse_study
-from wemem.study.progress import Silent
-from wemem.study.stages import Stages
-from wemem.study.store import Store
+from wemem.store.store import Store
 from wemem.training import Recipe, fit
 from wemem.training.views import ViewedRecords
 

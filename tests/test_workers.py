@@ -13,14 +13,14 @@ import pytest
 from small_study import as_toml, table, without_times, write_data
 from test_cli import refused, stored_entries
 from test_resume import same_files
+from wemem.api import run_into
+from wemem.config.study import StudyConfig, parse_study
 from wemem.defenses import Undefended
 from wemem.errors import InputError
-from wemem.study.config import StudyConfig, parse_study
-from wemem.study.progress import Silent
-from wemem.study.space import STARTS
-from wemem.study.study import run_into
-from wemem.study.tasks import Task, selection_tasks, study_tasks
-from wemem.study.workers import compute_side_by_side
+from wemem.execution.graph import Task, selection_tasks, study_tasks
+from wemem.execution.processes import compute_side_by_side
+from wemem.pipeline.progress import Silent
+from wemem.tuning.space import STARTS
 
 OWN = """
 import os, signal

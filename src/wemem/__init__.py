@@ -2,23 +2,23 @@
 
 from importlib.metadata import version
 
+from wemem.api import run_into
 from wemem.attacks import ATTACKS, Attack, make_attacks
 from wemem.audit.report import AuditReport, audit
+from wemem.config.study import StudyConfig, load_study, parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.sources import DataSource, load_dataset
 from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
 from wemem.defenses import Defense, MemoryRegularizer, SlidingWindow, Undefended, chain, make_defense
 from wemem.errors import InputError
+from wemem.export.checkpoint import load_pruned
+from wemem.export.footprint import Footprint, footprint
+from wemem.export.sparse import read_sparse
 from wemem.memorization import Memorization, estimate_memorization, read_scores
 from wemem.models import CustomModel, FullyConnected
 from wemem.pruning import Pruning, Schedule, iterate
 from wemem.signals import Signals
-from wemem.study.config import StudyConfig, load_study, parse_study
-from wemem.study.footprint import Footprint, footprint
 from wemem.study.run import run_study
-from wemem.study.sparse_file import read_sparse
-from wemem.study.study import run_into
-from wemem.study.weights import load_pruned
 from wemem.training import Ensemble, Recipe, fit
 
 __version__ = version("wemem")

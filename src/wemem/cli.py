@@ -10,7 +10,7 @@ from rich.console import Console
 from wemem.errors import InputError
 
 if TYPE_CHECKING:
-    from wemem.study.config import StudyConfig
+    from wemem.config.study import StudyConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,7 +48,7 @@ def run(
     store: StoreFolder = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
-    from wemem.study.study import read_study
+    from wemem.api import read_study
 
     settings = _settings(set_, non_adaptive)
     config = read_study(study, settings, data=data, weights=weights, members=members, device=device)
@@ -71,9 +71,9 @@ def compare(
     store: StoreFolder = None,
 ) -> None:
     """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
-    from wemem.render.report import write_report
-    from wemem.render.verdict import leaders, sentences
-    from wemem.study.study import read_study
+    from wemem.api import read_study
+    from wemem.report.report import write_report
+    from wemem.results.comparison import leaders, sentences
 
     config = read_study(study, _settings(set_, non_adaptive), data=data, device=device)
     console = Console()
@@ -93,7 +93,7 @@ def report(
     out: Out,
 ) -> None:
     """Render the report of one study, or of several on the same data together, from what they stored."""
-    from wemem.render.report import write_report
+    from wemem.report.report import write_report
 
     write_report(folders, out)
     _print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
@@ -113,8 +113,8 @@ def prune(
     store: StoreFolder = None,
 ) -> None:
     """Prune one trained model under a defense: weights and masks out."""
-    from wemem.render.progress import LiveProgress
-    from wemem.study.study import prune_into, read_study
+    from wemem.api import prune_into, read_study
+    from wemem.report.progress import LiveProgress
 
     config = read_study(
         study, set_ or [], data=data, model=model, weights=weights, members=members, defense=defense, device=device
@@ -136,7 +136,7 @@ def export(
     set_: Overrides = None,
 ) -> None:
     """Write a model as ONNX and check it against PyTorch."""
-    from wemem.study.study import export_into, read_study
+    from wemem.api import export_into, read_study
 
     for line in export_into(read_study(study, set_ or [], data=data, model=model), weights, out):
         _print_plainly(Console(), line)
@@ -169,9 +169,9 @@ def audit(
     store: StoreFolder = None,
 ) -> None:
     """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print what it leaks."""
-    from wemem.render.exposed import exposed_table
-    from wemem.render.progress import LiveProgress
-    from wemem.study.study import audit_functions_into, audit_into, audit_outputs_into, read_study
+    from wemem.api import audit_functions_into, audit_into, audit_outputs_into, read_study
+    from wemem.report.exposed import exposed_table
+    from wemem.report.progress import LiveProgress
 
     named = attacks.split(",") if attacks and "," in attacks else attacks
     settings = _settings([] if named is None else [f"attacks={named!r}"], non_adaptive) + (set_ or [])
@@ -213,14 +213,14 @@ def diagnose(
     store: StoreFolder = None,
 ) -> None:
     """Say which drives memorization, data reuse or inherent memorability, and which defense follows from it."""
-    from wemem.render.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
-    from wemem.render.diagnosis_figures import write_figures
-    from wemem.render.diagnosis_html import diagnosis_html
-    from wemem.render.progress import LiveProgress
-    from wemem.study.diagnosis import DiagnosisSettings
-    from wemem.study.diagnosis_results import diagnose_into
-    from wemem.study.results import write_atomically
-    from wemem.study.study import read_study
+    from wemem.api import read_study
+    from wemem.diagnosis.diagnose import DiagnosisSettings
+    from wemem.diagnosis.results import diagnose_into
+    from wemem.files.atomic import write_atomically
+    from wemem.report.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
+    from wemem.report.diagnosis_figures import write_figures
+    from wemem.report.diagnosis_html import diagnosis_html
+    from wemem.report.progress import LiveProgress
 
     settings = DiagnosisSettings(models, relevant, top)
     config = read_study(study, set_ or [], data=data, device=device)
@@ -249,9 +249,9 @@ def gate(
     label: Annotated[list[str] | None, typer.Option(help="Check this defense only; may be repeated.")] = None,
 ) -> None:
     """Check what models leak and achieve against limits: exit code 0 if all hold, 1 if one does not."""
-    from wemem.render.gate import Limits, check
-    from wemem.render.read import read_results
-    from wemem.render.wording import printable
+    from wemem.results.gate import Limits, check
+    from wemem.results.read import read_results
+    from wemem.results.wording import printable
 
     limits = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy)
     checked = [(folder, check(read_results(folder), limits, label or ())) for folder in folders]
@@ -275,8 +275,8 @@ def _settings(given: list[str] | None, non_adaptive: bool) -> list[str]:
 def _run_and_print(
     console: Console, config: "StudyConfig", out: Path, store: Path | None, jobs: int
 ) -> dict[str, Any]:  # fmt: skip
-    from wemem.render.progress import LiveProgress
-    from wemem.study.study import run_into
+    from wemem.api import run_into
+    from wemem.report.progress import LiveProgress
 
     with LiveProgress(console) as progress:
         results = run_into(config, out, store, progress, jobs)
@@ -285,11 +285,11 @@ def _run_and_print(
 
 
 def _print_results(console: Console, results: dict[str, Any]) -> None:
-    from wemem.render.chosen import chosen_settings
-    from wemem.render.found import budgets
-    from wemem.render.summary import adaptivity_gaps, plain_summary
-    from wemem.render.table import results_table
-    from wemem.render.wording import printable
+    from wemem.report.chosen import chosen_settings
+    from wemem.report.console import results_table
+    from wemem.report.found import budgets
+    from wemem.report.summary import adaptivity_gaps, plain_summary
+    from wemem.results.wording import printable
 
     console.print(results_table(results))
     notes = map(printable, results["notes"])
@@ -307,7 +307,7 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        from wemem.render.wording import printable
+        from wemem.results.wording import printable
 
         _print_plainly(Console(stderr=True), f"wemem: {printable(str(error))}")
         sys.exit(2)

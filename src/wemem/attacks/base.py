@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from sklearn.linear_model import LogisticRegression
 
-from wemem.audit.metrics import best_threshold
 from wemem.errors import InputError
+from wemem.metrics.rates import best_threshold
 from wemem.signals import SignalLayout, Signals
 
 Scores = Float[np.ndarray, " n"]

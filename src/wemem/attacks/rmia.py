@@ -20,8 +20,8 @@ from scipy.special import expit
 
 from wemem.attacks.base import CALIBRATION_MEMBERS, Attack, Scores, Verdict
 from wemem.attacks.reference import Trained, references, require_models
-from wemem.audit.metrics import auc
 from wemem.errors import InputError
+from wemem.metrics.rates import auc
 from wemem.signals import Signals
 
 PerRecord = Float[np.ndarray, " N"]

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from wemem.attacks.base import Attack, Verdict
-from wemem.audit.intervals import Estimate, auc_interval, balanced_accuracy, corrected_level, tpr_at_fpr
-from wemem.audit.metrics import smallest_fpr
 from wemem.errors import InputError
+from wemem.metrics.intervals import Estimate, auc_interval, balanced_accuracy, corrected_level, tpr_at_fpr
+from wemem.metrics.rates import smallest_fpr
 from wemem.signals import SignalLayout, Signals
 
 #: False positive rates at which the true positive rate is reported.

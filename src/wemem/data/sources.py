@@ -23,11 +23,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from wemem.data.dataset import Dataset
-from wemem.data.images import draw_records
-from wemem.data.location import load_location
-from wemem.data.memory import memory_limit
-from wemem.data.npz import read_npz
+from wemem.data.loaders.images import draw_records
+from wemem.data.loaders.location import load_location
 from wemem.errors import InputError
+from wemem.files.memory_limit import memory_limit
+from wemem.files.npz import read_npz
 from wemem.resolve import did_you_mean, resolve
 
 Named = Literal[
@@ -141,7 +141,7 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
             case "location":
                 return load_location(path)
             case "folder":
-                from wemem.data.folder import load_folder
+                from wemem.data.loaders.folder import load_folder
 
                 return load_folder(path or Path(), records=self.records, limit=limit)
             case "cifar10" | "cifar100" | "svhn" | "cinic10" | "purchase100" | "texas100":
@@ -150,7 +150,7 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
                 x, y = read_npz(file, [self.features or "x", str(self.label or "y")], limit=limit)
                 return Dataset.from_arrays(file.stem, x, y)
             case ".csv" | ".parquet":
-                from wemem.data.table import read_csv, read_parquet  # pyarrow takes long to import
+                from wemem.data.loaders.table import read_csv, read_parquet  # pyarrow takes long to import
 
                 read = read_csv if self.kind == ".csv" else read_parquet
                 return read(file, label=self.label, limit=limit)
@@ -161,18 +161,18 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
 def published_loader(kind: Named) -> Callable[..., Dataset]:
     """The loader of a published data set: ``(path, records=..., limit=...)``; only its file is imported."""
     if kind in ("purchase100", "texas100"):
-        from wemem.data.purchase_texas import PURCHASE100, TEXAS100, load_binary_table
+        from wemem.data.loaders.purchase_texas import PURCHASE100, TEXAS100, load_binary_table
 
         return partial(load_binary_table, PURCHASE100 if kind == "purchase100" else TEXAS100)
     if kind in ("cifar10", "cifar100"):
-        from wemem.data.cifar import CIFAR10, CIFAR100, load_cifar
+        from wemem.data.loaders.cifar import CIFAR10, CIFAR100, load_cifar
 
         return partial(load_cifar, CIFAR10 if kind == "cifar10" else CIFAR100)
     if kind == "svhn":
-        from wemem.data.svhn import load_svhn
+        from wemem.data.loaders.svhn import load_svhn
 
         return load_svhn
-    from wemem.data.folder import load_cinic10
+    from wemem.data.loaders.folder import load_cinic10
 
     return load_cinic10
 

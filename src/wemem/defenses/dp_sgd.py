@@ -8,7 +8,7 @@ to their sum::
 The norm is over all trainable parameters of a model together; pruned weights count as 0. The optimizer then steps on
 ``g`` as it would on any gradient: Adam, momentum and weight decay are post-processing and cost no privacy.
 
-**What ε means here.** :func:`wemem.study.privacy.epsilon` gives the (ε, δ) of the analysed algorithm, and training
+**What ε means here.** :func:`wemem.results.privacy.epsilon` gives the (ε, δ) of the analysed algorithm, and training
 departs from that algorithm, so that its ε is a nominal figure and no proven bound for the models that come out:
 
 * Batches are cut from a shuffled order, whereas the accountant assumes that each record enters each step at random by

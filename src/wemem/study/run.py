@@ -1,7 +1,7 @@
 """A study from data to results, on one screen.
 
-For every seed: who has which records (:class:`~wemem.study.world.World`), dense models, then for every sparsity and
-defense the pruned models, what an adversary sees of them, and what every attack makes of that.
+For every seed: who has which records (:class:`~wemem.pipeline.parties.World`), dense models, then for every sparsity
+and defense the pruned models, what an adversary sees of them, and what every attack makes of that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,26 +15,27 @@ import torch
 from jaxtyping import Float64
 
 from wemem.attacks.base import Attack, Verdict
-from wemem.audit.in_turn import leave_one_out
+from wemem.audit.leave_one_out import leave_one_out
 from wemem.audit.report import FPRS, AttackResult, AuditReport, attack_result
+from wemem.config.study import StudyConfig
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Auto, Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
+from wemem.pipeline.artifacts import Scores, Stage
+from wemem.pipeline.parties import World
+from wemem.pipeline.progress import Progress
+from wemem.pipeline.query import disjoint_signals, needs, shared_signals, uses
+from wemem.pipeline.stages import CHUNK, USUAL_EPOCHS, Stages
+from wemem.pipeline.victim import is_onnx
 from wemem.pruning import Pruning, prune_channels
 from wemem.signals import SignalLayout, Signals
-from wemem.study.auto import Found, find_defense, proposer, search_work, steered
-from wemem.study.collect import disjoint_signals, needs, shared_signals, uses
-from wemem.study.config import StudyConfig
-from wemem.study.identity import identity
-from wemem.study.progress import Progress
-from wemem.study.stage import Scores, Stage
-from wemem.study.stages import CHUNK, USUAL_EPOCHS, Stages
-from wemem.study.store import Key, Store, key
-from wemem.study.weights import is_onnx
-from wemem.study.world import World
+from wemem.store.fingerprint import identity
+from wemem.store.keys import Key, key
+from wemem.store.store import Store
+from wemem.tuning.search import Found, find_defense, proposer, search_work, steered
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
 
     Args:
         config: what to do; settings are selected from its grids already
-            (:func:`~wemem.study.selection.select_settings`).
+            (:func:`~wemem.study.grid_search.select_settings`).
         store: where stages are looked up and kept.
         progress: hears of every stage.
         data: the data set, if it is loaded already.

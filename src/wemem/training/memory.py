@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from wemem.data.memory import machine_memory
 from wemem.errors import InputError
+from wemem.files.memory_limit import machine_memory
 
 T = TypeVar("T")
 

@@ -1,0 +1,77 @@
+"""Leave-one-out: every member of a reference ensemble attacked in turn, by all the others.
+
+Many targets for the price of one ensemble, and with them an interval that covers another training run too, not only
+other records.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from wemem.attacks.base import Attack
+from wemem.errors import InputError
+from wemem.metrics.intervals import Estimate, pigeonhole_bootstrap
+from wemem.metrics.rates import auc, true_positive_rate
+from wemem.randomness import generator
+from wemem.signals import Signals
+
+
+@dataclass(frozen=True, eq=False)
+class TargetsResult:
+    """One attack on ``T`` targets that judge the same ``N`` records.
+
+    Args:
+        name: of the attack.
+        scores: float64, shape ``(T, N)``.
+        membership: bool, shape ``(T, N)``.
+        seed: for the bootstrap.
+    """
+
+    name: str
+    scores: Float[np.ndarray, "T N"]
+    membership: Bool[np.ndarray, "T N"]
+    seed: int
+
+    def auc(self, level: float = 0.95) -> Estimate:
+        """Mean over targets of the AUC."""
+        return self._bootstrap(auc, level)
+
+    def tpr_at_fpr(self, fpr: float, level: float = 0.95) -> Estimate:
+        """Mean over targets of the TPR at a FPR, each target by a threshold of its own."""
+        return self._bootstrap(lambda members, others: true_positive_rate(members, others, fpr), level)
+
+    def _bootstrap(self, measure: Callable[[np.ndarray, np.ndarray], float], level: float) -> Estimate:
+        def mean(scores: Float[np.ndarray, "T N"], membership: Bool[np.ndarray, "T N"]) -> float:
+            return float(np.mean([measure(s[m], s[~m]) for s, m in zip(scores, membership, strict=True)]))
+
+        rng = generator(self.seed, "bootstrap", self.name)
+        return pigeonhole_bootstrap(mean, self.scores, self.membership, rng, level=level)
+
+
+def leave_one_out(signals: Signals, attacks: Sequence[Attack], *, seed: int) -> dict[str, TargetsResult]:
+    """Attack every member in turn with each attack that works on shared signals.
+
+    Args:
+        signals: of layout ``shared``: all members judge the same rows.
+        attacks: those of layout ``shared`` are run.
+        seed: for attacks that train something, and for the bootstrap.
+
+    Raises:
+        InputError: another layout, or members that judge different rows.
+    """
+    rows = signals.audited(0)
+    if signals.layout != "shared" or any(not np.array_equal(rows, signals.audited(k)) for k in range(signals.members)):
+        raise InputError("expected shared signals in which all members judge the same rows, got others")
+    membership = np.stack([signals.is_member(k) for k in range(signals.members)])
+    return {
+        attack.name: TargetsResult(
+            attack.name,
+            np.stack([attack.score(signals, k, seed=seed) for k in range(signals.members)]),
+            membership,
+            seed,
+        )
+        for attack in attacks
+        if attack.layout == "shared"
+    }

@@ -1,0 +1,375 @@
+"""A study as a value, and TOML to and from it."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wemem.attacks import make_attacks
+from wemem.attacks.base import Attack
+from wemem.config.defense_entries import DefenseEntry, read_entries
+from wemem.data.sources import DataSource
+from wemem.data.split import require_shares
+from wemem.defenses import Defense
+from wemem.errors import InputError
+from wemem.memorization import Form
+from wemem.models import CustomModel, Model, make_model
+from wemem.pruning import Pruning, Schedule
+from wemem.pruning.importance import Scope
+from wemem.pruning.iterate import Method, Rewind
+from wemem.pruning.schedule import ScheduleKind
+from wemem.resolve import did_you_mean
+from wemem.settings import from_table
+from wemem.store.fingerprint import identity
+from wemem.training import DENSE, FINETUNE, Recipe, choose_device
+
+
+def require_different(what: str, values: Sequence[float]) -> None:
+    """Refuse to do the same twice.
+
+    Raises:
+        InputError: a value stands there more than once.
+    """
+    if len(set(values)) < len(values):
+        raise InputError(f"expected different {what}, got {list(values)}; name each once")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """The table ``[split]``.
+
+    Args:
+        shadows: shadow models, made as the victim was, from the adversary's half of the records.
+        train: share of a half that a model trains on.
+        dev: share of a half for early stopping; the rest are its audited non-members.
+        references: models on random halves of the audited records, for attacks that need them (LiRA, RMIA); even.
+    """
+
+    shadows: int = 5
+    train: float = 0.6
+    dev: float = 0.1
+    references: int = 16
+
+    def __post_init__(self) -> None:
+        require_shares(self.shadows, self.train, self.dev)
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """The table ``[scores]``: how each party estimates memorization scores of its own records.
+
+    Args:
+        models: subset models of a party.
+        fraction: share of the victim's number of training records that a subset model trains on.
+        form: average the true class's ``probability`` or the ``indicator`` of a right prediction.
+        file: the defender's scores from a ``.csv`` or ``.parquet`` file instead.
+    """
+
+    models: int = 40
+    fraction: float = 0.7
+    form: Form = "probability"
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.models < 2:
+            raise InputError(f"models must be at least 2, got {self.models}; scores compare with and without a record")
+        if not 0 < self.fraction < 1:
+            raise InputError(f"fraction must be in (0, 1), got {self.fraction}")
+
+
+@dataclass(frozen=True)
+class VictimSettings:
+    """The table ``[victim]``: a model that exists already, in place of one the study trains.
+
+    Args:
+        weights: its ``.safetensors`` file.
+        members: a ``.csv`` or ``.parquet`` file with a column ``record``, or an ``.npz`` with an array ``members``: the
+            indices of the records it was trained on.
+        lend: share of the members that the adversary gets as data of its own; they are then not audited. For victims
+            that were trained on most of the records there are.
+    """
+
+    weights: str
+    members: str
+    lend: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lend < 1:
+            raise InputError(f"lend must be in [0, 1), got {self.lend}")
+
+
+@dataclass(frozen=True)
+class PruningSettings:
+    """The table ``[pruning]``.
+
+    Args:
+        sparsity: one or several target sparsities.
+        rounds: rounds of pruning and fine-tuning.
+        schedule: ``geometric``, ``cubic``, ``linear`` or ``one_shot``.
+        scope: ``layer`` or ``global``.
+        rewind: ``none`` or ``initial``.
+        method: ``magnitude``, or whole filters by their norm: ``l1_filter``, ``l2_filter``.
+    """
+
+    sparsity: float | tuple[float, ...] = 0.6
+    rounds: int = 5
+    schedule: ScheduleKind = "geometric"
+    scope: Scope = "layer"
+    rewind: Rewind = "none"
+    method: Method = "magnitude"
+
+    def __post_init__(self) -> None:
+        if not self.sparsities:
+            raise InputError("sparsity expected one or more values, got none")
+        require_different("sparsities", self.sparsities)
+        for sparsity in self.sparsities:
+            self.to(sparsity, FINETUNE)
+
+    @property
+    def sparsities(self) -> tuple[float, ...]:
+        """All targets."""
+        return self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
+
+    def to(self, sparsity: float, recipe: Recipe) -> Pruning:
+        """How to prune to one of the targets."""
+        return Pruning(Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind, self.method)
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """The table ``[selection]``: how one setting is chosen from a grid, by the same rule for every kind of defense.
+
+    Args:
+        max_accuracy_drop: dev accuracy below undefended's that a setting may cost, as a fraction; of those that cost no
+            more, the one that leaks least by ``dev_auc`` is chosen.
+    """
+
+    max_accuracy_drop: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_accuracy_drop <= 1:
+            raise InputError(f"max_accuracy_drop must be in [0, 1], got {self.max_accuracy_drop}; 0.01 is one point")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Everything that determines a study's results, apart from the machine.
+
+    Args:
+        data: where the records come from.
+        model: the architecture.
+        defenses: each with a label that is unique in the study; where it is to be selected from a grid, its first
+            setting.
+        attacks: what audits each of them.
+        seeds: one whole repetition per seed.
+        name: of the study.
+        backend: ``auto``, ``vmapped`` or ``sequential``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        non_adaptive: also report the adversary whose shadows were pruned without the defense.
+        leave_one_out: also attack every reference model in turn, for attacks that use them.
+        grids: by label, the settings of which one is to be selected.
+        references: by label, how many reference models, where that is not the number of ``split``.
+        split, scores, training, pruning, finetune, selection, victim: the tables of those names.
+        table: the study as plain JSON-able values, for results.
+    """
+
+    data: DataSource
+    model: Model
+    defenses: Mapping[str, Defense]
+    attacks: tuple[Attack, ...]
+    seeds: tuple[int, ...] = (0,)
+    name: str = "study"
+    backend: str = "auto"
+    device: str = "auto"
+    non_adaptive: bool = False
+    leave_one_out: bool = False
+    split: SplitSettings = SplitSettings()
+    scores: ScoreSettings = ScoreSettings()
+    training: Recipe = DENSE
+    pruning: PruningSettings = PruningSettings()
+    finetune: Recipe = FINETUNE
+    selection: SelectionSettings = SelectionSettings()
+    grids: Mapping[str, tuple[Defense, ...]] = field(default_factory=dict)
+    references: Mapping[str, int] = field(default_factory=dict)
+    victim: VictimSettings | None = None
+    table: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.defenses:
+            raise InputError('a study needs at least one defense, got none; add [[defenses]] with kind = "undefended"')
+        if not self.seeds:
+            raise InputError("a study needs at least one seed, got none")
+        require_different("seeds", self.seeds)
+        if self.backend not in ("auto", "vmapped", "sequential"):
+            raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
+        choose_device(self.device)
+        # the sources of a user's own parts are read now that they were imported, not when they may have been edited
+        identity([self.model, *self.every_defense, *self.attacks])
+
+    @property
+    def every_defense(self) -> tuple[Defense, ...]:
+        """All that the study may train under: those that stand, and all settings of the grids."""
+        return (*self.defenses.values(), *(defense for grid in self.grids.values() for defense in grid))
+
+    def references_of(self, label: str) -> int:
+        """How many reference models an arm is attacked with; the dense model with as many as any arm."""
+        if label not in self.defenses:
+            return max(self.references_of(other) for other in self.defenses)
+        return self.references.get(label, self.split.references)
+
+
+#: Tables of a study file that are plain settings.
+_TABLES: Mapping[str, type] = {
+    "split": SplitSettings,
+    "scores": ScoreSettings,
+    "training": Recipe,
+    "pruning": PruningSettings,
+    "selection": SelectionSettings,
+}
+_SCALARS = ("name", "seeds", "attacks", "backend", "device", "non_adaptive", "leave_one_out")
+_KEYS = (*_SCALARS, "data", "model", *_TABLES, "finetune", "victim", "defenses")
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The table of a TOML file; paths in it are relative to the working directory.
+
+    Raises:
+        InputError: the file cannot be read, is too large, or is not TOML.
+    """
+    try:
+        if path.stat().st_size > 2**20:
+            raise InputError(f"expected a study file of at most 1 MiB, got {path} of {path.stat().st_size} bytes")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the study {path}: {error.strerror}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"expected TOML in {path}, got an error: {error}") from error
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """A study from a TOML file, with some keys set anew (:func:`override_key`)."""
+    table = read_table(path)
+    for override in overrides:
+        override_key(table, override)
+    return parse_study(table)
+
+
+def parse_study(table: Mapping[str, Any]) -> StudyConfig:
+    """A study from the table that TOML gives.
+
+    Raises:
+        InputError: an unknown key, a value out of range, an unknown defense or attack.
+
+    >>> study = parse_study({"data": {"source": "digits"}, "attacks": "threshold", "defenses": ["undefended", "rsw"]})
+    >>> list(study.defenses), study.pruning.sparsities
+    (['undefended', 'rsw'], (0.6,))
+    """
+    for key in table:
+        if key not in _KEYS:
+            raise InputError(f"a study expected keys among {', '.join(_KEYS)}, got {key!r}{did_you_mean(key, _KEYS)}")
+    tables = {key: table.get(key, {}) for key in ("data", "model", "finetune", "victim", *_TABLES)}
+    for key, value in tables.items():
+        if not isinstance(value, Mapping):
+            raise InputError(f"expected [{key}] to be a table, got {value!r}")
+    if "source" not in tables["data"]:
+        raise InputError('a study expected [data] with a source, got none; add source = "digits" or a file')
+    model = {"kind": "fc", **tables["model"]}
+    if not isinstance(model["kind"], str):
+        raise InputError(f"expected the kind of [model] to be a string, got {model['kind']!r}")
+    attacks = table.get("attacks", "ten")
+    if not isinstance(attacks, Sequence):
+        raise InputError(f"expected attacks to be a name or a list of names, got {attacks!r}")
+    settings: dict[str, Any] = {key: from_table(cls, tables[key], f"[{key}]") for key, cls in _TABLES.items()}
+    victim = from_table(VictimSettings, tables["victim"], "[victim]") if "victim" in table else None
+    scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table and k != "attacks"}, "a study")
+    entries = read_entries(table.get("defenses", ["undefended", "rsw", "rmr", "swmr"]))
+    study = StudyConfig(
+        data=from_table(DataSource, tables["data"], "[data]"),
+        model=make_model(model["kind"], {k: v for k, v in model.items() if k != "kind"}),
+        defenses={entry.label: entry.candidates[0] for entry in entries},
+        grids={entry.label: entry.candidates for entry in entries if "grid" in entry.table},
+        references={entry.label: entry.references for entry in entries if entry.references is not None},
+        attacks=tuple(make_attacks(attacks)),
+        finetune=from_table(Recipe, {"epochs": FINETUNE.epochs, **tables["finetune"]}, "[finetune]"),
+        victim=victim,
+        **asdict(scalars),
+        **settings,
+    )
+    return replace(study, table=_as_table(study, table, attacks, entries))
+
+
+@dataclass(frozen=True)
+class _Scalars:
+    name: str = "study"
+    seeds: tuple[int, ...] = (0,)
+    backend: str = "auto"
+    device: str = "auto"
+    non_adaptive: bool = False
+    leave_one_out: bool = False
+
+
+def override_key(table: dict[str, Any], override: str) -> None:
+    """Set one key of a study's table.
+
+    Args:
+        table: changed in place.
+        override: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and a TOML value;
+            what is not TOML is taken as text.
+
+    Raises:
+        InputError: not of that form, or no such place in the table.
+
+    >>> table = {"finetune": {"epochs": 21}}
+    >>> override_key(table, "finetune.epochs=5"); table
+    {'finetune': {'epochs': 5}}
+    """
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"expected --set key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = path.strip().split(".")
+    node: Any = table
+    for part in parents:
+        node = node[_index(node, part, path)] if isinstance(node, list) else node.setdefault(part, {})
+        if not isinstance(node, dict | list):
+            raise InputError(f"--set {path}: expected {part!r} to be a table, got {node!r}")
+    if isinstance(node, list):
+        node[_index(node, last, path)] = value
+    else:
+        node[last] = value
+
+
+def _index(node: list[Any], part: str, path: str) -> int:
+    if not (part.isdecimal() and int(part) < len(node)):
+        raise InputError(f"--set {path}: expected an index 0..{len(node) - 1}, got {part!r}")
+    return int(part)
+
+
+def _as_table(
+    study: StudyConfig, given: Mapping[str, Any], attacks: object, entries: Sequence[DefenseEntry]
+) -> dict[str, Any]:  # fmt: skip
+    """The study with every default spelled out, as plain JSON-able values that give the same study again."""
+    own = study.model.arguments if isinstance(study.model, CustomModel) else vars(study.model)
+    table = {
+        "name": study.name,
+        "seeds": list(study.seeds),
+        "backend": study.backend,
+        "device": study.device,
+        "non_adaptive": study.non_adaptive,
+        "leave_one_out": study.leave_one_out,
+        "attacks": attacks,
+        "data": asdict(study.data),
+        "model": {"kind": given.get("model", {}).get("kind", "fc"), **own},
+        "defenses": [dict(entry.table) for entry in entries],
+        **{key: asdict(getattr(study, key)) for key in (*_TABLES, "finetune")},
+        **({"victim": asdict(study.victim)} if study.victim else {}),
+    }
+    try:
+        return dict(json.loads(json.dumps(table, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected finite numbers, strings, lists and tables in a study, got: {error}") from error

@@ -1,0 +1,82 @@
+"""Images of one size as a data set: bytes 0..255 in, normalized float32 out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from wemem.data.dataset import Dataset
+from wemem.data.split import stratified_draw
+from wemem.errors import InputError
+from wemem.files.memory_limit import require_memory
+from wemem.randomness import generator
+
+Pixels = UInt8[np.ndarray, "N 3 H W"]
+Labels = Int64[np.ndarray, " N"]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Mean and standard deviation of each colour channel over a training set, of values 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+#: For images that nothing is known of.
+ANY = Channels((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def draw_records(labels: Labels, records: int | None) -> Int64[np.ndarray, " n"]:
+    """Indices of ``records`` records, ascending, drawn in the classes' proportions; of all if None.
+
+    The draw is always the same: which records a data set has is no part of a study's randomness.
+
+    Raises:
+        InputError: there are fewer.
+
+    >>> draw_records(np.arange(8) % 2, 4)
+    array([3, 4, 6, 7])
+    """
+    if records is None:
+        return np.arange(len(labels))
+    (drawn,) = stratified_draw(labels, np.arange(len(labels)), [records], generator(0, "records"))
+    return np.sort(drawn)
+
+
+def require_image_memory(count: int, size: tuple[int, int], limit: int, what: str) -> None:
+    """Refuse images that would not fit: as bytes, and once more as the float32 that training needs.
+
+    Raises:
+        InputError: they do not.
+    """
+    require_memory(count * 3 * size[0] * size[1] * 5, limit, what)
+
+
+def image_dataset(
+    name: str, pixels: Pixels, labels: Labels, classes: int, channels: Channels, *, records: int | None, limit: int
+) -> Dataset:
+    """Float32 features ``(N, 3, H, W)``, each channel less its mean and divided by its deviation.
+
+    Args:
+        name: of the data set.
+        pixels: red, green, blue, 0..255.
+        labels: 0..classes-1.
+        classes: their number.
+        channels: what to normalize with.
+        records: only so many of them, see :func:`draw_records`.
+        limit: bytes that loading may take.
+
+    Raises:
+        InputError: labels out of range, or images that do not fit.
+    """
+    if len(labels) == 0:
+        raise InputError(f"data {name!r}: expected images, got none")
+    chosen = draw_records(labels, records)
+    require_image_memory(len(chosen), (pixels.shape[2], pixels.shape[3]), limit, name)
+    # dividing by 255 first keeps the published constants as they are; in place, no second float copy is made
+    x = pixels[chosen].astype(np.float32, order="C")
+    x /= np.float32(255)
+    x -= np.array(channels.mean, np.float32)[:, None, None]
+    x /= np.array(channels.std, np.float32)[:, None, None]
+    return Dataset(name, x, np.ascontiguousarray(labels[chosen], np.int64), classes)

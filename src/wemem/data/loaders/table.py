@@ -1,0 +1,206 @@
+"""A table of numbers with one label column, from CSV or Parquet."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from jaxtyping import Float32, Int64
+
+from wemem.data.dataset import Dataset
+from wemem.errors import InputError
+from wemem.files.memory_limit import require_memory
+from wemem.resolve import did_you_mean
+
+LABEL_NAMES = ("label", "y", "target")
+PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+#: How pyarrow says that a field of a column, counted from 0, is not a number.
+NO_NUMBER = re.compile(r"CSV column #(\d+):.* conversion error to float: invalid value '(.*)'")
+AS_NUMBERS = "give a category a column of 0 and 1 for each of its values, or drop the column"
+BLOCK_BYTES = 2**24  # read at a time, so that too large a table is noticed early; a CSV line must fit into it
+
+
+def read_csv(path: Path, *, label: str | int | None, limit: int) -> Dataset:
+    """A CSV file: UTF-8, commas, a header line, numbers everywhere but in the label column.
+
+    Args:
+        path: the file.
+        label: the label column's name or position (0 is the first, -1 the last); if None, the one column that is
+            called ``label``, ``y`` or ``target``.
+        limit: bytes of memory the table may take.
+
+    Raises:
+        InputError: a file that cannot be read, no header, no label column, a feature that is not a number, or what
+            :class:`Dataset` refuses (an empty field is NaN).
+    """
+    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
+    with readable(path), pa.csv.open_csv(path, read_options=read) as table:
+        names = table.schema.names
+    if all(is_number(name) for name in names):
+        raise InputError(f"{path}: expected a header line, got numbers; write the column names above them")
+    target = label_column(path, names, label)
+    types = {name: pa.string() if name == target else pa.float32() for name in names}
+    convert = pa.csv.ConvertOptions(column_types=types)
+    try:
+        with readable(path), pa.csv.open_csv(path, read_options=read, convert_options=convert) as table:
+            return gather(path, table, names, target, limit)
+    except InputError as error:
+        if (found := NO_NUMBER.search(str(error))) is None:
+            raise
+        raise InputError(
+            f"{path}: expected numbers in column {names[int(found[1])]!r}, got {found[2]!r}; {AS_NUMBERS}"
+        ) from error
+
+
+def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
+    """A Parquet file: numbers or booleans everywhere but in the label column.
+
+    Args:
+        path: the file.
+        label: as in :func:`read_csv`.
+        limit: bytes of memory the table may take.
+
+    Raises:
+        InputError: a file that cannot be read, no label column, a feature that is not a number, or what
+            :class:`Dataset` refuses (a null is NaN).
+    """
+    with readable(path), pa.parquet.ParquetFile(path) as table:
+        schema, rows = table.schema_arrow, table.metadata.num_rows
+    target = label_column(path, schema.names, label)
+    for field in schema:
+        if field.name != target and not is_numeric(field.type):
+            raise InputError(f"{path}: expected numbers in column {field.name!r}, got {field.type}; {AS_NUMBERS}")
+        if field.name == target and not can_label(field.type):
+            raise InputError(f"{path}: expected numbers or text as labels, got {field.type}; choose another column")
+    require_memory(8 * rows * (len(schema) - 1), limit, str(path))
+    # Labels stay dictionary-encoded: a long text that repeats in every record is then held once.
+    with readable(path), pa.parquet.ParquetFile(path, read_dictionary=[target]) as table:
+        batch = max(1, BLOCK_BYTES // (8 * len(schema)))
+        return gather(path, table.iter_batches(batch_size=batch), schema.names, target, limit)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Whatever pyarrow says of a file it cannot read becomes one line."""
+    if not path.is_file():
+        raise InputError(f"expected a table at {path}, got no such file; give the path of one")
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: expected a readable table, got: {' '.join(str(error).split())}") from error
+
+
+def label_column(path: Path, names: Sequence[str], label: str | int | None) -> str:
+    """The name of the label column, once the names are fit to tell columns apart.
+
+    Raises:
+        InputError: no such column, no feature beside it, or a column that numbers the records: as a feature it would
+            tell a model which record it sees.
+    """
+    columns = f"the columns {', '.join(names)}" if len(names) <= 20 else f"{len(names)} columns from {names[0]!r} on"
+    for name in names:
+        if name == "" or PANDAS_INDEX.fullmatch(name):
+            raise InputError(f"{path}: expected no record numbers as a feature, got column {name!r}; drop the index")
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: expected column names that differ, got {columns}; rename the double one")
+    if len(names) < 2:
+        raise InputError(f"{path}: expected features and a label, separated by commas, got {columns}")
+    if isinstance(label, int):
+        if not -len(names) <= label < len(names):
+            raise InputError(f"{path}: expected a label position below {len(names)}, got {label}; or give its name")
+        return names[label]
+    if label is not None:
+        if label not in names:
+            raise InputError(f"{path}: expected a label column {label!r}, got {columns}{did_you_mean(label, names)}")
+        return label
+    usual = [name for name in names if name in LABEL_NAMES]
+    if len(usual) != 1:
+        raise InputError(
+            f"{path}: expected one column called {' or '.join(LABEL_NAMES)}, got {columns}; "
+            "name the label column with label"
+        )
+    return usual[0]
+
+
+def gather(path: Path, batches: Iterable[pa.RecordBatch], names: Sequence[str], target: str, limit: int) -> Dataset:
+    """Batches of columns to one data set, as long as they fit into ``limit`` bytes."""
+    features: list[Float32[np.ndarray, "n F"]] = [np.empty((0, len(names) - 1), np.float32)]
+    codes: list[Int64[np.ndarray, " n"]] = [np.empty(0, np.int64)]
+    classes: dict[object, int] = {}
+    need = 0
+    for batch in batches:
+        features.append(
+            np.column_stack(
+                [
+                    column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+                    for name, column in zip(names, batch.columns, strict=True)
+                    if name != target
+                ]
+            )
+        )
+        codes.append(label_codes(batch.column(names.index(target)), classes))
+        need += 2 * (features[-1].nbytes + codes[-1].nbytes)  # these, and the whole they are joined to
+        require_memory(need, limit, str(path))
+    labels = class_numbers(path, list(classes))[np.concatenate(codes)]
+    return Dataset.from_arrays(path.stem, np.concatenate(features), labels)
+
+
+def label_codes(column: pa.Array, classes: dict[object, int]) -> Int64[np.ndarray, " n"]:
+    """Each record's position in ``classes``, which grows by the labels that it has not met yet."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    used, inverse = np.unique(encoded.indices.fill_null(-1).to_numpy(), return_inverse=True)
+    values = [encoded.dictionary[int(i)].as_py() if i >= 0 else None for i in used]
+    return np.array([classes.setdefault(value, len(classes)) for value in values], np.int64)[inverse]
+
+
+def class_numbers(path: Path, labels: Sequence[object]) -> Int64[np.ndarray, " C"]:
+    """The class of each distinct label: a whole number is its own class, names are numbered in sorted order.
+
+    Raises:
+        InputError: a missing label, a number that is no class, or numbers among names.
+
+    >>> class_numbers(Path("toy.csv"), ["pear", "apple", "quince"]).tolist()
+    [1, 0, 2]
+    >>> class_numbers(Path("toy.csv"), ["10", "9"]).tolist()
+    [10, 9]
+    """
+    texts = ["" if label is None else str(int(label) if isinstance(label, bool) else label) for label in labels]
+    if "" in texts:
+        raise InputError(f"{path}: expected a label in every record, got none in some; fill it in or drop the record")
+    if not any(map(is_number, texts)) and not any(isinstance(label, float) for label in labels):
+        rank = {text: i for i, text in enumerate(sorted(texts))}
+        return np.array([rank[text] for text in texts], np.int64)
+    for text in texts:
+        if not is_number(text) or not float(text).is_integer() or not 0 <= float(text) < 2**31:
+            raise InputError(
+                f"{path}: expected whole numbers 0, 1, ... or else names as labels, got {text!r}; "
+                "choose another label column, or number the classes"
+            )
+    return np.array([int(float(text)) for text in texts], np.int64)
+
+
+def is_number(text: str) -> bool:
+    """Whether ``text`` is a finite decimal number.
+
+    >>> is_number("-1.5e3"), is_number("x1"), is_number("nan")
+    (True, False, False)
+    """
+    return NUMBER.fullmatch(text.strip()) is not None
+
+
+def is_numeric(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be a feature."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def can_label(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be the label."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return is_numeric(value) or bool(pa.types.is_string(value) or pa.types.is_large_string(value))

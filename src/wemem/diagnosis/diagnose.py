@@ -1,0 +1,214 @@
+"""Why a pruning leaks: the controlled comparison of data reuse and inherent memorability.
+
+For every model: dense on its base, then R rounds that show fresh records, the same records, or doses of them
+(:mod:`wemem.diagnosis.design`), every arm for the same number of epochs. Beside them the ordinary ways: dense models on
+all of a model's records, pruned iteratively, at once, or only fine-tuned, for as long. Leakage is measured record by
+record against models that never met it (:mod:`wemem.diagnosis.within_record`), in groups by memorization scores from
+other models, so that who is called memorable does not depend on the models that are measured.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wemem.config.study import StudyConfig
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, subsets
+from wemem.diagnosis.arms import Course, Trace, follow
+from wemem.diagnosis.design import BASE, Arm, Exposures, draw_exposures
+from wemem.diagnosis.effects import Findings, Measured, groups
+from wemem.diagnosis.scenario import Scenario
+from wemem.errors import InputError
+from wemem.metrics.intervals import Estimate
+from wemem.pipeline.artifacts import Scores, Stage
+from wemem.pipeline.parties import World
+from wemem.pipeline.progress import Progress
+from wemem.pipeline.stages import CHUNK, USUAL_EPOCHS, Stages
+from wemem.pruning import Pruning, Schedule
+from wemem.store.store import Store
+
+
+@dataclass(frozen=True)
+class DiagnosisSettings:
+    """How a diagnosis is made.
+
+    Args:
+        models: K, models of each controlled arm; the ordinary runs have 16 of them at most.
+        relevant: the smallest effect on leakage that matters, as a share: 0.02 are 2 points.
+        top: share of the records that counts as memorable, by score; the lower half are the typical ones.
+    """
+
+    models: int = 32
+    relevant: float = 0.02
+    top: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.models < 6:
+            raise InputError(f"models must be at least 6, got {self.models}; intervals need models to compare")
+        if not 0 <= self.relevant < 0.5:
+            raise InputError(f"relevant must be in [0, 0.5), got {self.relevant}; 0.02 are 2 points")
+        if not 0 < self.top <= 0.5:
+            raise InputError(f"top must be in (0, 0.5], got {self.top}")
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What a diagnosis found.
+
+    Args:
+        settings: of the diagnosis.
+        seed: of the study, which decides who has which records.
+        exposures: who was shown what.
+        epochs: that every round of every controlled arm ran.
+        sparsity: the target.
+        scores: memorization scores of the pool.
+        scenario: which it is, with its effects.
+        measured: by arm, group and round.
+        comparisons: named differences of leakage and of memorization, 95 % each.
+        controls: leakage where there can be none.
+        accuracy: by arm after the last round, on records the models never met; ``dense`` before the first.
+        seconds: that everything took when it was computed.
+    """
+
+    settings: DiagnosisSettings
+    seed: int
+    exposures: Exposures
+    epochs: int
+    sparsity: float
+    scores: Scores
+    scenario: Scenario
+    measured: tuple[Measured, ...]
+    comparisons: Mapping[str, tuple[Estimate, Estimate]]
+    controls: Mapping[str, Estimate]
+    accuracy: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Way:
+    """An arm: which records its rounds show, from which dense models, how they are pruned."""
+
+    name: str
+    shows: Arm
+    pruning: Pruning
+
+
+def ways(pruning: Pruning, epochs: int) -> list[Way]:
+    """All arms that run for a fixed number of epochs a round.
+
+    A study that prunes at once has its rounds' sparsity rise geometrically here, or iterative would be one-shot.
+    """
+    schedule = pruning.schedule
+    if schedule.kind == "one_shot":
+        schedule = replace(schedule, kind="geometric")
+    fixed = replace(pruning.recipe, epochs=epochs, patience=None, keep="last")
+    gradual = replace(pruning, schedule=schedule, recipe=fixed)
+    at_once = replace(gradual, schedule=replace(schedule, kind="one_shot"))
+    unpruned = replace(gradual, schedule=Schedule(0.0, schedule.rounds, "one_shot"))
+    return [
+        *(Way(arm, arm, gradual) for arm in ("fresh", "reused", "dosed")),
+        Way("iterative", "all", gradual),
+        Way("one_shot", "all", at_once),
+        Way("unpruned", "all", unpruned),
+    ]
+
+
+def diagnose(
+    config: StudyConfig, settings: DiagnosisSettings, store: Store, progress: Progress, data: Dataset | None = None
+) -> Diagnosis:
+    """Run every arm, measure, and name the scenario.
+
+    Of the study it uses data, model, split, scores, training, pruning (the highest sparsity), fine-tuning and the
+    first seed; its defenses and attacks play no part.
+
+    Args:
+        config: the study.
+        settings: of the diagnosis.
+        store: where stages are looked up and kept.
+        progress: hears of every stage.
+        data: the data set, if it is loaded already.
+
+    Raises:
+        InputError: rewinding, fewer than two rounds, or too few records.
+    """
+    if config.pruning.rewind != "none":
+        raise InputError(
+            f"expected pruning.rewind = 'none', got {config.pruning.rewind!r}; rewinding undoes the exposures that a "
+            "diagnosis adds up"
+        )
+    data = config.data.load() if data is None else data
+    stages = Stages(config, data, store, progress)
+    world = World.of(config, data, stages, config.seeds[0])
+    pruning = config.pruning.to(max(config.pruning.sparsities), config.finetune)
+    exposures = draw_exposures(
+        data.labels, world.split.audited(0), world.split.records(0, Role.DEV), len(world.split.records(0, Role.TRAIN)),
+        pruning.schedule.rounds, settings.models, seed=world.seed,
+    )  # fmt: skip
+    progress.plan(expected_work(config, exposures))
+    scores = pool_scores(world, exposures)
+    # ordinary runs show every model most of the records, so that few models tell enough
+    few = exposures.select(range(min(CHUNK, settings.models)))
+    dense, base = _dense(world, few, "all"), _dense(world, exposures, "fresh")
+    traces = {"as_run": _trace(world, few, Way("as_run", "all", pruning), dense)}
+    epochs = max(1, round(float(np.mean(traces["as_run"].kept_epochs))))
+    found = Findings(exposures, groups(scores.memorization.score[exposures.pool], settings.top))
+    found.add("as_run", traces["as_run"], pruning.schedule.sparsities)
+    for way in ways(pruning, epochs):
+        started = (few, dense) if way.shows == "all" else (exposures, base)
+        traces[way.name] = _trace(world, started[0], way, started[1])
+        found.add(way.name, traces[way.name], way.pruning.schedule.sparsities)
+    seconds = [stage.seconds for stage in (*dense, *base)] + [trace.seconds for trace in traces.values()]
+    return Diagnosis(
+        settings, world.seed, exposures, epochs, pruning.schedule.sparsity, scores, found.scenario(settings.relevant),
+        tuple(found.measured), found.comparisons(), found.controls(traces["reused"]), found.accuracy,
+        scores.seconds + sum(seconds),
+    )  # fmt: skip
+
+
+def pool_scores(world: World, exposures: Exposures) -> Scores:
+    """Scores of the pool's records, by models of their own; from a file if the study has one."""
+    settings = world.config.scores
+    if settings.file is not None:
+        return world.defender_scores
+    size = round(settings.fraction * int((exposures.part[0] >= BASE).sum()))
+    split = subsets(
+        world.data.labels, exposures.pool, size, settings.models, seed=world.seed, purpose="diagnosis/scores",
+        dev=exposures.dev,
+    )  # fmt: skip
+    models = world.stages.train_in_chunks("scoring models", split, world.seeds("diagnosis/scores", settings.models))
+    return world.stages.score("memorization scores", split, models)
+
+
+def _chunks(models: int) -> list[range]:
+    return [range(start, min(start + CHUNK, models)) for start in range(0, models, CHUNK)]
+
+
+def _dense(world: World, exposures: Exposures, shows: Arm) -> list[Stage]:
+    """The models that an arm starts from: dense on all records, or on those that no round will show."""
+    split = exposures.everything if shows == "all" else exposures.base
+    name = "dense models" if shows == "all" else "dense models that hold records back"
+    return world.stages.train_in_chunks(name, split, world.seeds("diagnosis", split.members))
+
+
+def _trace(world: World, exposures: Exposures, way: Way, dense: Sequence[Stage]) -> Trace:
+    """One arm, some models after the others."""
+    models, parts = len(exposures.part), []
+    seeds = world.seeds("diagnosis", models)
+    for chunk, stage in zip(_chunks(models), dense, strict=True):
+        own = exposures.select(chunk)
+        splits = tuple(own.split(way.shows, index) for index in range(exposures.rounds))
+        title = f"{way.name}, models {chunk.start + 1}-{chunk.stop} of {models}"
+        course = Course(title, stage, splits, way.pruning, tuple(seeds[k] for k in chunk), own.pool)
+        parts.append(follow(world.stages, course))
+    return Trace.join(parts)
+
+
+def expected_work(config: StudyConfig, exposures: Exposures) -> float:
+    """Records times models times epochs of everything, if training runs as long as it usually does."""
+    models, rounds = len(exposures.part), exposures.rounds
+    few, size = min(CHUNK, models), float((exposures.part[0] >= BASE).sum())
+    dense = few + models / 2 + config.scores.models * config.scores.fraction
+    shown = 4 * few * rounds + models * (2 + rounds / 2) / 2
+    epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
+    return size * (dense * epochs[0] + shown * epochs[1])

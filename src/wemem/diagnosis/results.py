@@ -1,0 +1,118 @@
+"""``diagnosis.json``: what a diagnosis leaves for others to read; its schema is :func:`diagnosis_schema`."""
+
+import json
+import math
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from wemem.config.study import StudyConfig
+from wemem.data.dataset import Dataset
+from wemem.diagnosis.design import BASE
+from wemem.diagnosis.diagnose import Diagnosis, DiagnosisSettings, diagnose
+from wemem.diagnosis.scenario import Scenario
+from wemem.files.atomic import require_folder, write_atomically
+from wemem.metrics.intervals import Estimate
+from wemem.pipeline.loading import load_data
+from wemem.pipeline.progress import Progress, Silent
+from wemem.results.build import environment
+from wemem.store.store import Store
+from wemem.training import choose_device
+
+
+def diagnose_into(
+    config: StudyConfig,
+    settings: DiagnosisSettings,
+    out: Path,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Diagnose a study and leave ``diagnosis.json`` in a folder.
+
+    Args:
+        config: the study.
+        settings: of the diagnosis.
+        out: the folder; made if it is not there.
+        store: where stages are kept and looked up; ``.store`` beside ``out`` if None, so that neighbours share.
+        progress: hears of every stage.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        InputError: anything that cannot be used, or a folder that cannot be written.
+    """
+    progress = progress or Silent()
+    require_folder(out)
+    data = load_data(config, progress)
+    found = diagnose(config, settings, Store(store or out.parent / ".store", progress.warn), progress, data)
+    told = diagnosis_content(config, data, found)
+    text = json.dumps(told, indent=1, allow_nan=False) + "\n"
+    write_atomically(out / "diagnosis.json", lambda part: part.write_text(text, encoding="utf-8"))
+    return told
+
+
+def diagnosis_content(config: StudyConfig, data: Dataset, found: Diagnosis) -> dict[str, Any]:
+    """The content of ``diagnosis.json``."""
+    part, trust = found.exposures.part, found.scores.halves_correlation
+    return {
+        "schema": "wemem.diagnosis/1",
+        "study": config.table,
+        "environment": environment(choose_device(config.device)),
+        "data": {"name": data.name, "fingerprint": data.fingerprint, "records": len(data), "classes": data.classes},
+        "settings": {**asdict(found.settings), "seed": found.seed},
+        "design": {
+            "pool": len(found.exposures.pool),
+            "records": int((part[0] >= BASE).sum()),
+            "base": int((part[0] == BASE).sum()),
+            "part": int((part[0] == 0).sum()),
+            "rounds": found.exposures.rounds,
+            "epochs": found.epochs,
+            "sparsity": found.sparsity,
+            "models": len(part),
+        },
+        "scores": {"models": found.scores.models, "halves_correlation": None if math.isnan(trust) else trust},
+        "scenario": _scenario(found.scenario),
+        "measured": [
+            {
+                **{name: getattr(one, name) for name in ("arm", "group", "round", "sparsity", "exposures", "pairs")},
+                "leakage": _estimate(one.leakage),
+                "memorization": _estimate(one.memorization),
+            }
+            for one in found.measured
+        ],
+        "comparisons": [
+            {"name": name, "leakage": _estimate(leakage), "memorization": _estimate(memorization)}
+            for name, (leakage, memorization) in found.comparisons.items()
+        ],
+        "controls": [{"name": name, "leakage": _estimate(leakage)} for name, leakage in found.controls.items()],
+        "accuracy": dict(found.accuracy),
+        "seconds": found.seconds,
+    }
+
+
+def diagnosis_schema() -> dict[str, Any]:
+    """The JSON schema (2020-12) of ``diagnosis.json``.
+
+    >>> diagnosis_schema()["properties"]["schema"]
+    {'const': 'wemem.diagnosis/1'}
+    """
+    schema: dict[str, Any] = json.loads(files("wemem.study").joinpath("diagnosis.schema.json").read_text("utf-8"))
+    return schema
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "ci": [estimate.low, estimate.high]}
+
+
+def _scenario(scenario: Scenario) -> dict[str, Any]:
+    return {
+        "name": scenario.name,
+        "defense": scenario.defense,
+        "snippet": scenario.snippet,
+        "effects": [
+            {"name": effect.name, **_estimate(effect.estimate), "verdict": effect.verdict}
+            for effect in scenario.effects
+        ],
+    }

@@ -1,0 +1,299 @@
+"""Processes that do a study's tasks side by side, through the one store.
+
+What passes between them is JSON over pipes: a study's table and tasks one way, where each is and what went wrong the
+other way. Models and results pass through the store alone. All use the same number of threads, on which rounding
+depends, so that what one of them stored is what the others would have computed.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from wemem.config.study import StudyConfig, parse_study
+from wemem.data.dataset import Dataset
+from wemem.errors import InputError
+from wemem.execution.graph import Task, perform, selection_tasks, study_tasks
+from wemem.pipeline.parties import World
+from wemem.pipeline.progress import Progress, Silent
+from wemem.pipeline.stages import Stages
+from wemem.store.store import Store
+from wemem.study.grid_search import select_settings, selection_work
+from wemem.study.run import expected_work, require_feasible_seeds, require_known_start
+
+#: What tells libraries of linear algebra how many threads to use, before they are loaded.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: Seconds that a process has to end when it is told to.
+PATIENCE = 5.0
+
+
+class WorkerError(RuntimeError):
+    """Something broke in a worker that nobody foresaw; the message is its traceback."""
+
+
+def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progress: Progress, jobs: int) -> None:
+    """Compute everything that a study needs, in several processes, into a store.
+
+    Args:
+        config: the study, as a table gives it.
+        data: its data; each process loads them by itself.
+        root: of the store.
+        progress: hears of every stage of every process.
+        jobs: how many processes; each has as many threads as this one has now.
+
+    Raises:
+        InputError: anything that cannot be used, in this process or another, or a process that was killed.
+        WorkerError: anything else that went wrong in a process.
+    """
+    if not config.table or parse_study(config.table) != config:
+        raise InputError("expected a study that a table gives, for several jobs, got another; use parse_study()")
+    kept = Store(root, progress.warn)
+    require_known_start(config)
+    require_feasible_seeds(config, data, Stages(config, data, kept, Silent()))
+    work = selection_work if config.grids else lambda c, n: expected_work(c, n, list(c.defenses))
+    progress.plan(work(config, len(data)))
+    with Workers(jobs, root, progress) as workers:
+        if config.grids:
+            workers.do(config, selection_tasks(config))
+            config = select_settings(config, kept, Silent(), data).config
+        workers.do(config, study_tasks(config))
+
+
+@contextmanager
+def threads_of(jobs: int) -> Iterator[None]:
+    """Share the cores among some processes: fewer threads in each, this one included, so that results agree."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, max(1, cores() // jobs)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Up to a number of processes, each started when there is a task for it; a context manager that ends them all."""
+
+    def __init__(self, jobs: int, root: Path, progress: Progress) -> None:
+        self._jobs, self._root, self._progress = jobs, root, progress
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(PATIENCE)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.connection.close()
+
+    def do(self, config: StudyConfig, tasks: Sequence[Task]) -> None:
+        """Do all tasks of a study, each after those it needs.
+
+        Raises:
+            InputError, WorkerError: as :func:`compute_side_by_side`.
+        """
+        waiting, done = list(tasks), set[Task]()
+        finished: set[str] = set()  # stages, so that one which several tasks look up is told of once
+        for worker in self._workers:
+            worker.send({"study": config.table})
+        while len(done) < len(tasks):
+            ready = [task for task in waiting if done.issuperset(task.after)]
+            for task in sorted(ready, key=lambda task: -task.work):
+                if (idle := self._idle(config)) is None:
+                    break
+                waiting.remove(task)
+                idle.start(task)
+            for connection in wait([worker.connection for worker in self._workers]):
+                worker = next(w for w in self._workers if w.connection is connection)
+                if (ended := worker.hear(finished)) is not None:
+                    done.add(ended)
+
+    def _idle(self, config: StudyConfig) -> "_Worker | None":
+        """A process without a task, if need be a new one; None if there are as many as there may be."""
+        idle = next((worker for worker in self._workers if worker.task is None), None)
+        if idle is None and len(self._workers) < self._jobs:
+            number = len(self._workers) + 1
+            with _environment(torch.get_num_threads()), _interrupts_ignored():
+                idle = _Worker(number, self._root, self._progress.worker(number, self._jobs))
+            self._workers.append(idle)
+            idle.send({"study": config.table})
+        return idle
+
+
+class _Worker:
+    """A process as the one that started it sees it."""
+
+    def __init__(self, number: int, root: Path, progress: Progress) -> None:
+        self.number, self.progress = number, progress
+        self.task: Task | None = None
+        self.stage = ""  # that it is in; empty if nothing is shown
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(other, str(root), torch.get_num_threads()), daemon=True)
+        self.process.start()
+        other.close()
+
+    def send(self, message: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # it was killed, which the next hear() tells of
+            self.connection.send_bytes(json.dumps(message).encode())
+
+    def start(self, task: Task) -> None:
+        self.task = task
+        self.send({"task": [task.what, task.seed, task.place]})
+
+    def hear(self, finished: set[str]) -> Task | None:
+        """One message; the task, if that is what it ended.
+
+        Raises:
+            InputError, WorkerError: as :func:`compute_side_by_side`.
+        """
+        try:
+            kind, *told = json.loads(self.connection.recv_bytes())
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+        match kind:
+            case "begin":
+                self.stage = "" if told[0] in finished else told[0]
+                if self.stage:
+                    self.progress.begin(*told)
+            case "advance":
+                if self.stage:
+                    self.progress.advance(*told)
+            case "end":
+                if self.stage:
+                    self.progress.end(stored=told[0])
+                    finished.add(self.stage)
+            case "tell" | "warn":
+                {"tell": self.progress.tell, "warn": self.progress.warn}[kind](*told)
+            case "refused":
+                raise InputError(*told)
+            case "broken":
+                raise WorkerError(*told)
+            case "done":
+                ended, self.task = self.task, None
+                return ended
+        return None
+
+    def _death(self) -> InputError:
+        self.process.join(PATIENCE)
+        code = self.process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        at = f" in the stage {self.stage!r}" if self.stage else ""
+        return InputError(
+            f"expected worker {self.number} to finish its task, but its process {how}{at}; if memory ran out, give "
+            "fewer --jobs; what was finished is in the store, and the same command goes on from there"
+        )
+
+
+class _Reporting(Silent):
+    """Tells the process that started this one where it is."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def report(self, *message: object) -> None:
+        self._connection.send_bytes(json.dumps(message).encode())
+
+    def begin(self, stage: str, work: float) -> None:
+        self.report("begin", stage, work)
+
+    def advance(self, fraction: float, detail: str) -> None:
+        self.report("advance", fraction, detail)
+
+    def end(self, *, stored: bool) -> None:
+        self.report("end", stored)
+
+    def tell(self, message: str) -> None:
+        self.report("tell", message)
+
+    def warn(self, message: str) -> None:
+        self.report("warn", message)
+
+
+def serve(connection: Connection, root: str, threads: int) -> None:
+    """What a worker does from its beginning to its end: tasks as they come, until nobody listens any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all processes; the first of them ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    reporting = _Reporting(connection)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            _do_tasks(connection, Path(root), reporting)
+        except InputError as error:
+            reporting.report("refused", str(error))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception:
+            reporting.report("broken", traceback.format_exc())
+
+
+def _end_with_parent() -> None:
+    """However the process ends that started this one: nobody waits for what this one would compute."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None:
+    data: Dataset | None = None
+    message = json.loads(connection.recv_bytes())
+    while True:
+        config = parse_study(message["study"])
+        data = config.data.load() if data is None else data
+        stages = Stages(config, data, Store(root, reporting.warn), reporting)
+        world: World | None = None
+        while "task" in (message := json.loads(connection.recv_bytes())):
+            what, seed, place = message["task"]
+            if world is None or world.seed != seed:
+                world = World.of(config, data, stages, seed)
+            perform(world, Task(what, seed, place))
+            reporting.report("done")
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Number of threads for processes that are started here."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that are started here leave Ctrl-C to this one, from their first moment on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)

@@ -1,0 +1,177 @@
+"""A pruned model's weights in a compact file: ``weights.sparse.safetensors``.
+
+Every tensor is stored in the smallest of three ways, by the bits of its elements; only ``+0.0`` counts as zero:
+
+* ``dense``: the tensor as it is;
+* ``bitmask``: one bit an element, least significant first, that says whether it is nonzero, and the nonzero values;
+* ``gaps``: the distance of each nonzero element from the one before it, in 1, 2 or 4 bytes whichever holds the
+  largest, and the nonzero values; the first is counted from 0.
+
+The file is safetensors: plain readers see the parts as ``dense/NAME``, ``bitmask/NAME``, ``gaps/NAME`` and
+``values/NAME``; which tensor is stored how, and its shape, is JSON in the metadata under :data:`FORMAT`. Indices of a
+bitmask cost 1/8 byte an element, those of gaps at least 1 byte a nonzero element, so gaps win below one in eight.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from wemem.errors import InputError
+from wemem.files.memory_limit import memory_limit, require_memory
+
+FORMAT = "wemem.sparse/1"
+#: Bytes; the header of a model of a hundred thousand tensors is smaller.
+HEADER_LIMIT = 2**24
+GAP_BYTES = (1, 2, 4)
+
+Encoding = Literal["dense", "bitmask", "gaps"]
+Bits: TypeAlias = UInt8[np.ndarray, "n itemsize"]
+
+
+def sparse_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """The content of the compact file of a state dict; the same state gives the same bytes."""
+    parts: dict[str, Tensor] = {}
+    told = {}
+    for name, tensor in state.items():
+        told[name], own = _encode(tensor.detach().cpu().contiguous())
+        parts |= {f"{part}/{name}": array for part, array in own.items()}
+    return safetensors.torch.save(parts, {FORMAT: json.dumps(told, sort_keys=True)})
+
+
+def _encode(tensor: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """How one tensor is stored, and its parts."""
+    bits = _bits_of(tensor)
+    nonzero = bits.any(axis=1)
+    where = np.flatnonzero(nonzero)
+    gaps = np.diff(where, prepend=0)
+    width = next((w for w in GAP_BYTES if gaps.max(initial=0) < 256**w), None)
+    sizes: dict[Encoding, int] = {"dense": bits.size, "bitmask": -(-len(bits) // 8) + len(where) * bits.shape[1]}
+    if width is not None:
+        sizes["gaps"] = len(where) * (width + bits.shape[1])
+    chosen = min(sizes, key=lambda encoding: sizes[encoding])
+    if chosen == "dense":
+        # a copy: two names of one tensor are two tensors here
+        return {"encoding": "dense"}, {"dense": tensor.clone()}
+    values = _tensor_of(bits[where], tensor.dtype)
+    shape = list(tensor.shape)
+    if chosen == "bitmask":
+        packed = torch.from_numpy(np.packbits(nonzero, bitorder="little"))
+        return {"encoding": "bitmask", "shape": shape}, {"bitmask": packed, "values": values}
+    stored = torch.from_numpy(gaps.astype(f"<u{width}").view(np.uint8))
+    return {"encoding": "gaps", "shape": shape, "width": width}, {"gaps": stored, "values": values}
+
+
+def _bits_of(tensor: Tensor) -> Bits:
+    """The bytes of every element, in order."""
+    flat = tensor.reshape(-1)
+    return flat.view(torch.uint8).numpy().reshape(len(flat), flat.element_size())
+
+
+def _tensor_of(bits: Bits, dtype: torch.dtype) -> Tensor:
+    """The flat tensor of those bytes."""
+    return torch.from_numpy(bits.reshape(-1)).view(dtype)
+
+
+def read_sparse(path: str | Path, *, memory_gib: float | None = None) -> dict[str, Tensor]:
+    """The state dict in a compact file, equal to the bit to the one that was written; nothing is executed.
+
+    What the file declares is held against what it holds, and against the limit, before anything of that size is
+    allocated.
+
+    Args:
+        path: a file of :func:`sparse_bytes`.
+        memory_gib: GiB that the state dict may take; half of the machine's memory if None.
+
+    Raises:
+        InputError: no such file, one of another format or a damaged one, or a state dict beyond the limit.
+    """
+    path = Path(path)
+    try:
+        _require_small_header(path)
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {})[FORMAT])
+            _require_declared(path, told, file, memory_limit(memory_gib))
+            return {name: _decode(name, how, file) for name, how in told.items()}
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"expected a compact weights file ({FORMAT}) at {path}, got a damaged or foreign one ({reason}); write it "
+            "again"
+        ) from error
+
+
+def _require_small_header(path: Path) -> None:
+    with path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+    if size > HEADER_LIMIT:
+        raise ValueError(f"a header of {size} bytes")
+
+
+def _require_declared(path: Path, told: Mapping[str, Any], file: Any, limit: int) -> None:
+    """Refuse parts that are missing or left over, shapes that are none, and more than fits."""
+    parts = {"dense": ("dense",), "bitmask": ("bitmask", "values"), "gaps": ("gaps", "values")}
+    expected = {f"{part}/{name}" for name, how in told.items() for part in parts[how["encoding"]]}
+    if expected != set(file.keys()):
+        raise ValueError("other tensors than it declares")
+    need = 0
+    for name, how in told.items():
+        if how["encoding"] != "dense":  # what is dense takes as much as it does in the file
+            shape = how["shape"]
+            if not (isinstance(shape, list) and len(shape) <= 64 and all(type(n) is int and n >= 0 for n in shape)):
+                raise ValueError(f"{name!r} of shape {shape}")
+            # the elements, and one byte each to say which are nonzero
+            need += math.prod(shape) * (file.get_tensor(f"values/{name}").element_size() + 1)
+    require_memory(need, limit, str(path))
+
+
+def _decode(name: str, how: Mapping[str, Any], file: Any) -> Tensor:
+    if how["encoding"] == "dense":
+        return torch.clone(file.get_tensor(f"dense/{name}"))
+    values: Tensor = file.get_tensor(f"values/{name}")
+    count = math.prod(how["shape"])
+    stored = file.get_tensor(f"{how['encoding']}/{name}")
+    if stored.dtype != torch.uint8 or stored.dim() != 1 or values.dim() != 1:
+        raise ValueError(f"{name!r} stored in another shape or type")
+    where = (
+        _places_in_bitmask(stored.numpy(), count)
+        if how["encoding"] == "bitmask"
+        else _places_by_gaps(stored.numpy(), how["width"], count)
+    )
+    if len(where) != len(values):
+        raise ValueError(f"{name!r} with {len(values)} values for {len(where)} places")
+    bits = np.zeros((count, values.element_size()), np.uint8)
+    bits[where] = _bits_of(values)
+    return _tensor_of(bits, values.dtype).reshape(how["shape"])
+
+
+def _places_in_bitmask(packed: UInt8[np.ndarray, " b"], count: int) -> Int64[np.ndarray, " nonzero"]:
+    if len(packed) != -(-count // 8):
+        raise ValueError(f"a bitmask of {len(packed)} bytes for {count} elements")
+    nonzero: Bool[np.ndarray, " bits"] = np.unpackbits(packed, bitorder="little").astype(bool)
+    if nonzero[count:].any():
+        raise ValueError("a bitmask that points behind the end")
+    return np.flatnonzero(nonzero[:count])
+
+
+def _places_by_gaps(stored: UInt8[np.ndarray, " b"], width: object, count: int) -> Int64[np.ndarray, " nonzero"]:
+    if width not in GAP_BYTES:
+        raise ValueError(f"gaps of {width!r} bytes")
+    gaps = stored.view(f"<u{width}").astype(np.int64)  # numpy refuses bytes that are no multiple of the width
+    if len(gaps) > count or (gaps[1:] == 0).any():
+        raise ValueError("gaps that point to one place twice")
+    where: Int64[np.ndarray, " nonzero"] = np.cumsum(gaps)
+    if len(where) and where[-1] >= count:
+        raise ValueError("gaps that point behind the end")
+    return where

@@ -1,0 +1,20 @@
+"""TODO."""
+
+import hashlib
+import json
+from pathlib import Path
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(value: object) -> str:
+    """SHA-256, in hexadecimal, over canonical JSON: names sorted, floats by their shortest exact spelling.
+
+    >>> sha256_of({"a": 1, "b": 0.5}) == hashlib.sha256(b'{"a":1,"b":0.5}').hexdigest()
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,135 @@
+"""Arrays out of a MATLAB 5 ``.mat`` file that nobody vouches for.
+
+Source of the format: The MathWorks, "MAT-File Format", level 5. Read are real arrays of numbers, plain or compressed,
+in little-endian order. It is taken apart here because a general reader believes sizes that a file merely announces.
+"""
+
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from wemem.errors import InputError
+from wemem.files.memory_limit import require_memory
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NUMBERS = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
+MATRIX, COMPRESSED = 14, 15
+CHUNK = 2**16
+
+
+class Readable(Protocol):
+    """What gives the next ``size`` bytes, or fewer at its end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_mat(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
+    """The arrays ``names`` of a file.
+
+    An array's declared dimensions are held against the declared length of its data, and their sum against ``limit``,
+    before anything is allocated; a compressed array is unfolded no further than that.
+
+    Args:
+        path: the file.
+        names: which arrays.
+        limit: bytes that the arrays may take together, each as it is stored and once more as float32.
+
+    Raises:
+        InputError: no such file or array, another or damaged format, or arrays that do not fit.
+    """
+    found: dict[str, Array] = {}
+    try:
+        with path.open("rb") as file:
+            header = file.read(128)
+            if len(header) < 128 or header[124:128] != b"\x00\x01IM":
+                raise InputError(f"{path}: expected a MATLAB 5 file, got another format; save it with -v6 or -v7")
+            while tag := file.read(8):
+                kind, length = struct.unpack("<II", tag)
+                end = file.tell() + length
+                matrix: Readable = _Unfolded(file, length) if kind == COMPRESSED else file
+                if kind == COMPRESSED:
+                    kind, _ = struct.unpack("<II", _exactly(matrix, 8))
+                if kind == MATRIX:
+                    name, value = _matrix(matrix, names, path, limit)
+                    if value is not None:
+                        found[name] = value
+                        limit -= value.size * (value.dtype.itemsize + 4)
+                file.seek(end)
+    except FileNotFoundError as error:
+        raise InputError(f"expected a .mat file at {path}, got no such file; give the path of one") from error
+    except (OSError, EOFError, struct.error, zlib.error) as error:
+        reason = " ".join(str(error).split()) or "it ends too early"
+        raise InputError(f"{path}: expected a whole .mat file, got a damaged one ({reason}); get it again") from error
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise InputError(f"{path}: expected an array {missing[0]!r}, got {sorted(found)}")
+    return [found[name] for name in names]
+
+
+def _matrix(stream: Readable, names: Sequence[str], path: Path, limit: int) -> tuple[str, Array | None]:
+    """Name and values of one array; no values if it is not asked for."""
+    (flags,) = struct.unpack_from("<I", _short(stream, 8))
+    dims = np.frombuffer(_short(stream, 4 * 8), "<i4").tolist()
+    name = _short(stream, 64).decode("latin-1")
+    if name not in names:
+        return name, None
+    kind, length, small = _tag(stream)
+    if flags & 0x0800 or kind not in NUMBERS or min(dims, default=0) < 0:
+        raise InputError(f"{path}: expected {name!r} to hold real numbers, got something else; convert it first")
+    dtype = np.dtype(NUMBERS[kind])
+    if math.prod(dims) * dtype.itemsize != length:
+        raise InputError(f"{path}: expected {name!r} to hold the {dims} that it declares, got {length} bytes")
+    require_memory(length + 4 * math.prod(dims), limit, str(path))
+    content = small if small is not None else _exactly(stream, length)
+    return name, np.frombuffer(content, dtype, math.prod(dims)).reshape(dims, order="F")
+
+
+def _tag(stream: Readable) -> tuple[int, int, bytes | None]:
+    """Type and length of an element, and its content where that stands in the tag itself."""
+    tag = _exactly(stream, 8)
+    kind, length = struct.unpack("<II", tag)
+    return (kind & 0xFFFF, kind >> 16, tag[4:]) if kind >> 16 else (kind, length, None)
+
+
+def _short(stream: Readable, most: int) -> bytes:
+    """Content of a small element, which is padded to 8 bytes."""
+    _, length, small = _tag(stream)
+    if length > most:
+        raise EOFError(f"an element of {length} bytes where at most {most} belong")
+    return small[:length] if small is not None else _exactly(stream, -(-length // 8) * 8)[:length]
+
+
+def _exactly(stream: Readable, size: int) -> bytes:
+    parts, missing = [], size
+    while missing:
+        part = stream.read(min(missing, 2**24))
+        if not part:
+            raise EOFError("it ends too early")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+class _Unfolded:
+    """A zlib stream of ``length`` bytes, unfolded as far as it is asked for."""
+
+    def __init__(self, file: IO[bytes], length: int) -> None:
+        self.file, self.left, self.inflate, self.tail = file, length, zlib.decompressobj(), b""
+
+    def read(self, size: int, /) -> bytes:
+        while not self.inflate.eof:
+            if not self.tail:
+                self.tail = self.file.read(min(CHUNK, self.left))
+                self.left -= len(self.tail)
+            ended = not self.tail
+            content = self.inflate.decompress(self.tail, size)
+            self.tail = self.inflate.unconsumed_tail
+            if content or ended:
+                return content
+        return b""

@@ -1,0 +1,41 @@
+"""Models as they answer queries: an ensemble on a device, and before it an audited model known by its answers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from wemem.export.onnx import OnnxModel
+from wemem.signals import Queried
+from wemem.training import Ensemble
+
+
+@dataclass(frozen=True, eq=False)
+class OnDevice:
+    """Members that compute their answers on a device."""
+
+    ensemble: Ensemble
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.ensemble)
+
+    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
+        """Answers of every member on the same records."""
+        return self.ensemble.logits(features, device=self.device)
+
+
+@dataclass(frozen=True, eq=False)
+class ShippedFirst:
+    """Models that answer queries: member 0 a file that ships, the others an ensemble."""
+
+    shipped: OnnxModel
+    others: Queried
+
+    def __len__(self) -> int:
+        return 1 + len(self.others)
+
+    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
+        """Answers of every model on the same records."""
+        return np.concatenate([self.shipped.logits(features)[None], self.others.logits(features)])

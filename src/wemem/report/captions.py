@@ -1,0 +1,301 @@
+"""Which figures a report has, and what stands below each: what is drawn, in which units, from how many records, and the
+finding in a sentence for those who do not see it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wemem.report.content import Value
+from wemem.results.curves import FEW, at_rate
+from wemem.results.wording import per_cent, printable
+
+#: The measures of leakage in the words of the page.
+WORDS = {
+    "balanced_accuracy": "Attack accuracy",
+    "tpr_at_0.01": "Found at 1 % FPR",
+    "tpr_at_0.001": "Found at 0.1 % FPR",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Plate:
+    """One figure of a report.
+
+    Args:
+        name: of its files.
+        part: of the page that it belongs to.
+        draw: which drawing, a key of ``figures.DRAW``.
+        data: what is drawn, from the report's content.
+        title: in a few words.
+        caption: what is drawn, units, n and how to read it.
+        finding: what it shows, in a sentence.
+    """
+
+    name: str
+    part: str
+    draw: str
+    data: Any
+    title: str
+    caption: str
+    finding: str
+
+
+def plates(content: Mapping[str, Any]) -> list[Plate]:
+    """The figures that a report's content supports, in the order of the page."""
+    return [
+        *_planes(content), *_curves(content), *_rounds(content), *_deciles(content), *_classes(content),
+        *_times(content), *_selections(content), *_pairs(content),
+    ]  # fmt: skip
+
+
+def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
+    several = len({panel["sparsity"] for panel in content["plane"]}) > 1
+    tested = _least(content["headline"], "test_records")
+    for panel in content["plane"]:
+        words = WORDS[panel["measure"]]
+        pruned = [point for point in panel["points"] if point["defense"] != "dense"]
+        least = min(pruned, key=lambda point: point["leakage"]["value"])
+        ends = sorted((p for p in pruned if p["front"]), key=lambda p: p["accuracy"]["value"])
+        yield Plate(
+            name=f"plane-{panel['measure']}" + (f"-{panel['sparsity']:g}" if several else ""),
+            part="plane",
+            draw="plane",
+            data=panel,
+            title=f"{words} against test accuracy" + (f", {per_cent(panel['sparsity'])} sparsity" if several else ""),
+            caption=(
+                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words[0].lower()}{words[1:]} by the "
+                f"strongest attack ({_records(content['headline'])}) against accuracy on {tested} test records. "
+                "Filled: on the front of all defenses (grey stairs); thin lines: a defense's own front; both of the "
+                f"means. Dotted: chance, {per_cent(panel['chance'])}. Intervals may leave the picture; the table has "
+                "their ends."
+            ),
+            finding=(
+                f"{_name(least)} leaks least, {_share(least['leakage'])} at {_share(least['accuracy'])} test accuracy; "
+                f"the front runs over {_and([_name(point) for point in ends])}."
+            ),
+        )
+
+
+def _curves(content: Mapping[str, Any]) -> Iterator[Plate]:
+    shown = _shown(content, "roc")
+    if not shown:
+        return
+    fewest = min(curve["nonmembers"] for curve in shown)
+    beyond = [per_cent(fpr) for fpr in (0.01, 0.001) if fewest * fpr < 1]
+    lines = "; thin lines: single seeds" if any(curve["seeds"] > 1 for curve in shown) else ""
+    yield Plate(
+        name="roc",
+        part="roc",
+        draw="curves",
+        data=shown,
+        title="How many are found at every false positive rate",
+        caption=(
+            "ROC curves of each arm's strongest attack by TPR at 1 % FPR, in per cent, both axes logarithmic. Bands: "
+            f"pointwise 95 % intervals of the records, the threshold's own error included{lines}. {_records(shown)}, "
+            f"{_seeds(shown)}. Grey dashes: undefended; dotted: chance; "
+            f"the mark is at 1 % FPR. The curves begin at 1/n = {per_cent(1 / fewest)}, the smallest rate that "
+            f"{fewest:,} non-members can show" + (f"; they say nothing of {' and '.join(beyond)}." if beyond else ".")
+        ),
+        finding=_extremes_of(shown, 0.01 if fewest >= 100 else 0.1),
+    )
+
+
+def _extremes_of(curves: Sequence[Value], fpr: float) -> str:
+    """Of whom most and least are found at a rate."""
+    found = [(point["tpr"], curve) for curve in curves if (point := at_rate(curve["points"], fpr))]
+    if not found:
+        return "There are too few non-members for a curve."
+    (high, most), (low, least) = (pick(found, key=lambda one: one[0]["value"]) for pick in (max, min))
+    return (
+        f"At {per_cent(fpr)} FPR the strongest attack finds {_share(high)} of the training records of {_name(most)}, "
+        f"the most, and {_share(low)} of {_name(least)}, the least."
+    )
+
+
+def _rounds(content: Mapping[str, Any]) -> Iterator[Plate]:
+    for measure, draw, words in (
+        ("test_accuracy", "accuracy_rounds", "Test accuracy"),
+        ("confidence_auc", "leak_rounds", "AUC of the confidence attack"),
+    ):
+        shown = [arm for arm in _shown(content, "rounds") if all(measure in one for one in arm["rounds"])]
+        if not shown:
+            continue
+        first, last = (shown[0]["rounds"][i][measure] for i in (0, -1))
+        yield Plate(
+            name=f"rounds-{measure}",
+            part="rounds",
+            draw=draw,
+            data=shown,
+            title=f"{words} along the pruning rounds",
+            caption=(
+                f"{words} (per cent) after each round, against the sparsity reached; {_seeds(shown)}. Lines: 95 % "
+                "intervals where there are any; they may leave the picture. The number is that of the last round. Grey "
+                "dashes: undefended."
+            ),
+            finding=(
+                f"{_name(shown[0])} goes from {_share(first)} after the first round to {_share(last)} after the last."
+            ),
+        )
+
+
+def _deciles(content: Mapping[str, Any]) -> Iterator[Plate]:
+    shown = _shown(content, "deciles")
+    if not shown:
+        return
+    members = min(group["members"] for arm in shown for group in arm["groups"])
+    low, high = (shown[0]["groups"][i]["tpr"] for i in (0, -1))
+    yield Plate(
+        name="deciles",
+        part="groups",
+        draw="deciles",
+        data=shown,
+        title="Who pays: by memorization",
+        caption=(
+            "Share of the training records found at the threshold that accuses at most 1 % of all non-members (per "
+            "cent, 95 % intervals of the records), by tenth of the defender's memorization score; at least "
+            f"{members:,} records a tenth over {_seeds(shown)}. Numbers: the first and the last tenth. Grey dashes: "
+            f"undefended; dotted: chance.{_few(members)}"
+        ),
+        finding=(
+            f"Under {_name(shown[0])} the attack finds {_share(high)} of the most memorized tenth and {_share(low)} of "
+            "the least."
+        ),
+    )
+
+
+def _classes(content: Mapping[str, Any]) -> Iterator[Plate]:
+    known = _shown(content, "classes")
+    leaders = content["comparisons"]["leaders"]
+    shown = [arm for arm in known if arm["defense"] == "undefended" or arm["label"] in leaders] or known[:1]
+    if not shown or not shown[0]["groups"]:
+        return
+    groups = shown[0]["groups"]
+    most, least = (pick(groups, key=lambda group: group["tpr"]["value"]) for pick in (max, min))
+    fewest, many = (pick(group["members"] for group in groups) for pick in (min, max))
+    yield Plate(
+        name="classes",
+        part="groups",
+        draw="classes",
+        data=shown,
+        title="Who pays: by class",
+        caption=(
+            "Share of each class's training records found at the threshold that accuses at most 1 % of all "
+            f"non-members (per cent, 95 % intervals of the records); {fewest:,} to {many:,} records a class over "
+            f"{_seeds(shown)}. Shown: undefended and what leaks least; of many classes, those found most and least."
+            f"{_few(fewest)}"
+        ),
+        finding=(
+            f"Under {_name(shown[0])} class {most['group']} is found most, {_share(most['tpr'])} of its records, and "
+            f"class {least['group']} least, {_share(least['tpr'])}."
+        ),
+    )
+
+
+def _times(content: Mapping[str, Any]) -> Iterator[Plate]:
+    timed = [arm for arm in content["time"] if arm["defense"] != "dense" and "finetune_seconds" in arm]
+    shown = [arm for arm in timed if arm["finetune_seconds"]["most"] > 0]
+    if not shown:
+        return
+    slowest, fastest = (pick(shown, key=lambda arm: arm["finetune_seconds"]["mean"]) for pick in (max, min))
+    yield Plate(
+        name="time",
+        part="time",
+        draw="times",
+        data=shown,
+        title="What each defense costs in time",
+        caption=(
+            f"Wall-clock seconds of fine-tuning a run (mean over {_seeds(shown)}; line: from least to most), and what "
+            "comes on top once a seed: memorization scores and teachers, where a defense needs them. Beside the bar: "
+            "fine-tuning, and in brackets how much more or less than undefended in the same study, teachers included. "
+            "Times depend on the machine."
+        ),
+        finding=(
+            f"{_name(slowest)} fine-tunes longest, {slowest['finetune_seconds']['mean']:.1f} s, and {_name(fastest)} "
+            f"shortest, {fastest['finetune_seconds']['mean']:.1f} s."
+        ),
+    )
+
+
+def _selections(content: Mapping[str, Any]) -> Iterator[Plate]:
+    several = len(content["selection"]) > 1
+    for i, one in enumerate(content["selection"]):
+        chosen = [printable(candidate["label"]) for candidate in one["candidates"] if candidate["chosen"]]
+        count = len(one["candidates"])
+        yield Plate(
+            name="selection" + (f"-{i + 1}" if several else ""),
+            part="selection",
+            draw="selection",
+            data=one,
+            title="How the settings were chosen",
+            caption=(
+                f"{count} candidate settings: accuracy on dev records, and AUC of the victim's confidence in the true "
+                "class, training against dev records (per cent, means over seeds). Filled and named: chosen, by one "
+                "rule for every defense. Dashes: the accuracy that a setting must keep. Neither attacks nor test "
+                "records played a part."
+            ),
+            finding=f"Chosen of {count} candidates: {_and(chosen) or 'none'}.",
+        )
+
+
+def _pairs(content: Mapping[str, Any]) -> Iterator[Plate]:
+    for i, leader in enumerate(content["comparisons"]["leaders"]):
+        own = [pair for pair in content["comparisons"]["pairs"] if pair["defense"] == leader]
+        if not any(gap["low"] is not None for pair in own for gap in (pair["accuracy"], *pair["leakage"].values())):
+            continue
+        less = [pair for pair in own if any(gap["shown"] and gap["value"] < 0 for gap in pair["leakage"].values())]
+        yield Plate(
+            name=f"pairs-{i + 1}",
+            part="pairs",
+            draw="pairs",
+            data=own,
+            title=f"{printable(leader)} against each of the others",
+            caption=(
+                "Differences in percentage points, paired by seed, with 95 % intervals (Student's t, "
+                f"{len(own[0]['seeds'])} seeds). Left of 0: less leakage, or less accuracy. Filled and strong: the "
+                "interval excludes 0." + (" Pairs told of above are not repeated." if i else "")
+            ),
+            finding=(
+                f"{printable(leader)} leaks less than {len(less)} of {len(own)} others by at least one of the two "
+                "measures, with an interval that excludes 0."
+            ),
+        )
+
+
+def _shown(content: Mapping[str, Any], part: str) -> list[Value]:
+    """The featured arms that a part has, in the order in which they are featured."""
+    by_name = {(arm["label"], arm["sparsity"]): arm for arm in content[part]}
+    keys = [(arm["label"], arm["sparsity"]) for arm in content["featured"]]
+    return [by_name[key] for key in keys if key in by_name]
+
+
+def _few(members: int) -> str:
+    return f" Groups of fewer than {FEW} are too small to rank: mind their intervals." if members < FEW else ""
+
+
+def _records(rows: Sequence[Value]) -> str:
+    return f"{_least(rows, 'members')} members and {_least(rows, 'nonmembers')} non-members a run"
+
+
+def _least(rows: Sequence[Value], count: str) -> str:
+    known = [row[count] for row in rows if count in row]
+    return f"{min(known):,}" if known else "no"
+
+
+def _seeds(rows: Sequence[Value]) -> str:
+    counts = sorted({row["seeds"] for row in rows})
+    return (
+        "one seed" if counts == [1] else f"{' to '.join(str(c) for c in dict.fromkeys((counts[0], counts[-1])))} seeds"
+    )
+
+
+def _name(arm: Value) -> str:
+    return printable(arm["label"])
+
+
+def _share(estimate: Value) -> str:
+    return f"{100 * estimate['value']:.1f} %"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

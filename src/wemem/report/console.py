@@ -1,0 +1,183 @@
+"""The tables that end a run on the console: every attack, and accuracy beside the strongest of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from wemem.results.arms import Arm, arms
+from wemem.results.wording import interval, per_cent, printable
+
+#: Metrics of an attack: the heading, and what guessing reaches.
+METRICS = {
+    "balanced_accuracy": ("Balanced accuracy", 0.5),
+    "auc": ("AUC", 0.5),
+    "tpr_at_0.01": ("TPR at 1 % FPR", 0.01),
+    "tpr_at_0.001": ("TPR at 0.1 % FPR", 0.001),
+}
+#: Those for which the strongest attack stands beside the accuracy; the first is how the paper judges.
+STRONGEST = ("balanced_accuracy", "tpr_at_0.01", "tpr_at_0.001")
+
+
+def results_table(results: Mapping[str, Any]) -> Group:
+    """All attacks, then one row per defense and sparsity, then how to read them; for 80 columns and more.
+
+    What most people want stands last, where a terminal shows it.
+
+    Args:
+        results: the content of ``results.json``.
+    """
+    rows = arms(results)
+    parts: list[RenderableType] = []
+    if any(arm.attacks for arm in rows):
+        parts += [_attack_table(rows), Text()]
+    return Group(*parts, _accuracy_table(rows), Text(), *(Text(note, "dim") for note in _notes(rows)))
+
+
+def _attack_table(rows: Sequence[Arm]) -> Table:
+    """One row an attack, below a line that names the arm."""
+    table = _table("Attacks")
+    heading = ("Defense, sparsity", "  Attack")
+    names = [f"  {_marked(arm, attack)}" for arm in rows for attack in arm.attacks]
+    titles = [f"{printable(arm.label)}, {per_cent(arm.sparsity)}" for arm in rows]
+    table.add_column("\n".join(heading), overflow="fold", width=_room([*heading, *names, *titles], 22))
+    for name, _ in METRICS.values():
+        table.add_column(name, overflow="fold")
+    for arm, title in zip(rows, titles, strict=True):
+        if arm.attacks:
+            table.add_row(Text(title, "bold"))
+        for attack in arm.attacks:
+            values = [Text(interval(arm.measure(attack, metric))) for metric in METRICS]
+            table.add_row(Text(f"  {_marked(arm, attack)}"), *values)
+        table.add_section()
+    table.add_row("chance", *_chance(METRICS), style="dim")
+    return table
+
+
+def _accuracy_table(rows: Sequence[Arm]) -> Table:
+    """One row an arm: what it does to accuracy, the strongest attack by each measure, and its time."""
+    shown = STRONGEST if any(arm.attacks for arm in rows) else ()
+    table = _table("Accuracy and the strongest attack" if shown else "Accuracy")
+    names = [line for arm in rows for line in _title(arm).plain.splitlines()]
+    table.add_column("Defense", overflow="fold", width=_room(names, 15))
+    table.add_column("Test accuracy", overflow="fold")
+    for metric in shown:
+        table.add_column(METRICS[metric][0], overflow="fold")
+    table.add_column("Seconds", justify="right", overflow="fold")
+    for arm in rows:
+        strongest = [_strongest(arm, metric) for metric in shown]
+        table.add_row(_title(arm), Text(interval(arm.accuracy())), *strongest, _seconds(arm))
+    if shown:
+        table.add_section()
+        table.add_row("chance", "", *_chance(shown), style="dim")
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold",
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+
+
+def _room(names: Sequence[str], most: int) -> int:
+    """Columns for the longest name; what is longer than ``most`` folds, and the numbers keep their room."""
+    return min(most, max(cell_len(name) for name in names))
+
+
+def _title(arm: Arm) -> Text:
+    sparsity = f"{per_cent(arm.sparsity)} pruned" if arm.sparsity else "unpruned"
+    return Text.assemble((printable(arm.label), "bold"), "\n", sparsity)
+
+
+def _marked(arm: Arm, attack: str) -> str:
+    return printable(attack) + ("" if arm.adaptive(attack) else " (not adaptive)")
+
+
+def _strongest(arm: Arm, metric: str) -> Text:
+    if not arm.attacks:
+        return Text("-")
+    attack, estimate = arm.strongest(metric)
+    return Text.assemble(interval(estimate), "\n", (_marked(arm, attack), "dim"))
+
+
+def _seconds(arm: Arm) -> Text:
+    """Fine-tuning, and below it the difference to undefended fine-tuning."""
+    seconds, more = arm.seconds("finetune"), arm.seconds("defense_overhead")
+    below = "" if more is None else f"\n{more:+.1f}"
+    return Text.assemble("-" if seconds is None else f"{seconds:.1f}", (below, "dim"))
+
+
+def _chance(metrics: Iterable[str]) -> list[str]:
+    return [f"{100 * METRICS[metric][1]:.1f}" for metric in metrics]
+
+
+def _notes(rows: Sequence[Arm]) -> list[str]:
+    """What was measured and how to read it."""
+    records = _span(run["accuracy"]["test_records"] for arm in rows for run in arm.runs)
+    notes = [
+        f"Values are per cent with 95 % intervals: {_over(rows)}.",
+        f"Test accuracy is that on {records} records a run. Seconds are those of fine-tuning a run; below them, how "
+        f"many more (+) or fewer (-) than without a defense{_on_teachers(rows)}.",
+    ]
+    audits = [audit for arm in rows for run in arm.runs for audit in run["attacks"].values()]
+    if not audits:
+        return [*notes, "No attack was run: nothing here tells what leaks."]
+    return [*notes, _on_choice(rows), _on_support(audits), _on_adversary(rows, audits)]
+
+
+def _on_teachers(rows: Sequence[Arm]) -> str:
+    """What teachers took, where an arm has some: they are trained beforehand, and are no part of fine-tuning."""
+    taught = [f"{seconds:.1f} for {printable(arm.label)}" for arm in rows if (seconds := arm.seconds("teachers"))]
+    return f", training of teachers included ({', '.join(taught)})" if taught else ""
+
+
+def _over(rows: Sequence[Arm]) -> str:
+    seeds = {len(arm.runs) for arm in rows}
+    if seeds <= {1}:
+        return "one seed, so they tell of other records and not of another training run"
+    alone = ", of a single seed that of its records" if 1 in seeds else ""
+    return f"mean and Student's t over {_span(seeds - {1})} seeds{alone} (where all seeds agree, that of the records)"
+
+
+def _on_choice(rows: Sequence[Arm]) -> str:
+    attacks = max(len(arm.attacks) for arm in rows)
+    widened = f"; its interval is widened for having been chosen among {attacks}" if attacks > 1 else ""
+    return f"Below a value stands the attack that is strongest by it{widened}. The paper judges by balanced accuracy."
+
+
+def _on_support(audits: Sequence[Mapping[str, Any]]) -> str:
+    members, nonmembers = _span(a["members"] for a in audits), _span(a["nonmembers"] for a in audits)
+    smallest = max(a["smallest_fpr"] for a in audits)
+    below = [per_cent(fpr) for fpr in (0.01, 0.001) if smallest > fpr]
+    beyond = f": {' and '.join(below)} is below that and stands for no false positive at all" if below else ""
+    return (
+        f"An attack judges {members} members and {nonmembers} non-members a run. "
+        f"The smallest FPR they support is {per_cent(smallest)}{beyond}."
+    )
+
+
+def _on_adversary(rows: Sequence[Arm], audits: Sequence[Mapping[str, Any]]) -> str:
+    """Which attacks had models that were made as the attacked one was."""
+    models = _span(a["reference_models"] for a in audits)
+    told = [arm.adaptive(attack) for arm in rows for attack in arm.attacks]
+    which = "all are" if all(told) else "all are but those marked" if any(told) else "none is"
+    return (
+        f"The adversary has {models} models of its own. An attack is adaptive if they were made exactly as the "
+        f"attacked one: {which}."
+    )
+
+
+def _span(counts: Iterable[int]) -> str:
+    """Counts as one number, or from the lowest to the highest.
+
+    >>> _span([5, 5]), _span([5, 1600])
+    ('5', '5 to 1,600')
+    """
+    known = list(counts)
+    low, high = min(known, default=0), max(known, default=0)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,257 @@
+"""The numbers of a report, part by part, as plain values: what the page, the figures and the tables all show."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from wemem.metrics.intervals import Estimate, proportion
+from wemem.report.console import METRICS
+from wemem.report.summary import least_leaking
+from wemem.results.arms import Arm, Run, over_seeds
+from wemem.results.combine import Combined
+from wemem.results.comparison import Gap, against_rivals, leaders, sentences
+from wemem.results.curves import by_class, by_decile, front, roc_points
+
+Value = dict[str, Any]
+#: The measures of leakage by which the plane is drawn: the paper's and the strongest attack's.
+PLANES = ("balanced_accuracy", "tpr_at_0.01", "tpr_at_0.001")
+#: The strongest attack by this one is followed into the curves and the groups.
+FOLLOWED = "tpr_at_0.01"
+#: Arms that are drawn one beside another; more, and each kind is shown by the setting that leaks least.
+PANELS = 12
+
+
+def named(arm: Arm) -> Value:
+    """What tells an arm from the others."""
+    return {"label": arm.label, "defense": arm.defense, "sparsity": arm.sparsity, "seeds": len(arm.runs)}
+
+
+def headline(rows: Sequence[Arm]) -> list[Value]:
+    """Per arm its accuracy, the strongest attack by each measure, and what all targets in turn say where they do."""
+    found = []
+    for arm in rows:
+        audits = [audit for run in arm.runs for audit in run["attacks"].values()]
+        strongest = {metric: _strongest(arm, metric) for metric in METRICS} if audits else {}
+        counts = {name: min(audit[name] for audit in audits) for name in ("members", "nonmembers")} if audits else {}
+        tested = min(run["accuracy"]["test_records"] for run in arm.runs)
+        row = {**named(arm), "accuracy": asdict(arm.accuracy()), "test_records": tested, **strongest, **counts}
+        found.append({**row, "in_turn": in_turn} if (in_turn := _in_turn(arm)) else row)
+    return found
+
+
+def plane(rows: Sequence[Arm]) -> list[Value]:
+    """Accuracy against leakage, one panel a sparsity and measure; a front is of the pruned models of the panel.
+
+    Each defense kind has a front of its own settings, and all pruned models together have one.
+    """
+    dense = [arm for arm in rows if arm.defense == "dense" and arm.attacks]
+    panels = []
+    for sparsity in dict.fromkeys(arm.sparsity for arm in rows if arm.defense != "dense" and arm.attacks):
+        pruned = [arm for arm in rows if arm.defense != "dense" and arm.attacks and arm.sparsity == sparsity]
+        for metric in PLANES:
+            overall = _front(pruned, metric)
+            own = [
+                arm
+                for kind in {a.defense for a in pruned}
+                for arm in _front([a for a in pruned if a.defense == kind], metric)
+            ]
+            points = [
+                {
+                    **named(arm), "accuracy": asdict(arm.accuracy()), "leakage": _strongest(arm, metric),
+                    "front": arm in overall, "front_of_kind": arm in own,
+                }
+                for arm in [*dense, *pruned]
+            ]  # fmt: skip
+            panels.append({"measure": metric, "sparsity": sparsity, "chance": METRICS[metric][1], "points": points})
+    return panels
+
+
+def curves(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
+    """The ROC curve of each arm's strongest attack."""
+    return [
+        {
+            **named(arm), "attack": attack, "members": min(int(run.member.sum()) for run in runs),
+            "nonmembers": min(int((~run.member).sum()) for run in runs),
+            "points": [asdict(point) for point in roc_points(runs, attack)],
+        }
+        for arm, attack, runs in _followed(combined, rows)
+    ]  # fmt: skip
+
+
+def rounds(rows: Sequence[Arm]) -> list[Value]:
+    """Accuracy along the pruning rounds, and the leak along them where it was measured."""
+    found = []
+    for arm in rows:
+        length = min(len(run["rounds"]) for run in arm.runs)
+        steps = [[run["rounds"][r] for run in arm.runs] for r in range(length)]
+        if steps and arm.defense != "dense":
+            found.append({**named(arm), "rounds": [_round(arm.runs, step) for step in steps]})
+    return found
+
+
+def deciles(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
+    """By tenth of the members' memorization, who is found."""
+    return [
+        {**named(arm), "attack": attack, "groups": [asdict(group) for group in groups]}
+        for arm, attack, runs in _followed(combined, rows)
+        if (groups := by_decile(runs, attack))
+    ]
+
+
+def classes(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
+    """By class, who is found."""
+    return [
+        {**named(arm), "attack": attack, "groups": [asdict(group) for group in by_class(runs, attack)]}
+        for arm, attack, runs in _followed(combined, rows)
+    ]
+
+
+def times(rows: Sequence[Arm]) -> list[Value]:
+    """What each arm cost: mean, least and most over its runs, of whatever was measured."""
+    found = []
+    for arm in rows:
+        own = {
+            **{f"{of}_seconds": [run["seconds"].get(of) for run in arm.runs] for of in _timed(arm)},
+            "records_seen": [run["records_seen"] for run in arm.runs],
+            "peak_memory_mib": [run.get("peak_memory_mib") for run in arm.runs],
+        }
+        found.append({**named(arm), **{name: _span(values) for name, values in own.items() if _span(values)}})
+    return found
+
+
+def selections(combined: Combined) -> list[Value]:
+    """How settings were chosen on dev data, where a study did; the floor is the accuracy that a setting must keep."""
+    found = []
+    for source in combined.sources:
+        told = source.results.get("selection")
+        if told:
+            rule = told["rule"]
+            floor = rule["undefended_dev_accuracy"] - rule["max_accuracy_drop"]
+            found.append({"folder": source.name, **told, "floor": floor})
+    return found
+
+
+def comparisons(results: Mapping[str, Any]) -> Value:
+    """The arms that leak least against their rivals, paired by seed: sentences, and the numbers in them."""
+    of = leaders(results)
+    pairs = [
+        {
+            "defense": one.defense, "rival": one.rival, "sparsity": one.sparsity, "seeds": list(one.seeds),
+            "leakage": {metric: _gap(gap) for metric, gap in one.leakage.items()}, "accuracy": _gap(one.accuracy),
+        }
+        for one in (against_rivals(results, of) if of else [])
+    ]  # fmt: skip
+    return {"leaders": of, "pairs": pairs, "sentences": sentences(results, of) if of else []}
+
+
+def provenance(combined: Combined, rows: Sequence[Arm]) -> Value:
+    """Where every number comes from."""
+    return {
+        "folders": [
+            {
+                "folder": source.name,
+                **{key: source.results[key] for key in ("study", "data", "environment", "notes", "scores")},
+            }
+            for source in combined.sources
+        ],
+        "arms": [
+            {
+                **named(arm),
+                "settings": _settings(arm),
+                "seed_values": [run["seed"] for run in arm.runs],
+                "adaptive": all(run["certificate"]["adaptive"] for run in arm.runs),
+                "adversary_models": min(run["certificate"]["models"] for run in arm.runs),
+                "backend": sorted({run["backend"]["backend"] for run in arm.runs}),
+                **{key: arm.runs[0][key] for key in ("privacy", "auto") if arm.runs[0].get(key)},
+            }
+            for arm in rows
+        ],
+    }
+
+
+def _settings(arm: Arm) -> Value:
+    """Those of all seeds, or seed by seed where each found its own for a budget."""
+    settings = [run["settings"] for run in arm.runs]
+    if all(one == settings[0] for one in settings):
+        return dict(settings[0])
+    return {f"seed {run['seed']}": f"{run['defense']} {run['settings']}" for run in arm.runs}
+
+
+def featured(rows: Sequence[Arm]) -> list[Arm]:
+    """The arms that figures show one beside another: all attacked ones of the highest sparsity, or the least leaking
+    setting of each kind where those are more than :data:`PANELS`. Undefended comes first and the dense model last.
+    """
+    highest = max(arm.sparsity for arm in rows)
+    shown = [arm for arm in rows if arm.attacks and (arm.defense == "dense" or arm.sparsity == highest)]
+    if len(shown) > PANELS:
+        kinds = dict.fromkeys(arm.defense for arm in shown)
+        shown = [least_leaking([arm for arm in shown if arm.defense == kind], FOLLOWED) for kind in kinds]
+    order = {"undefended": 0, "dense": 2}
+    return sorted(shown, key=lambda arm: order.get(arm.defense, 1))
+
+
+def _strongest(arm: Arm, metric: str) -> Value:
+    attack, estimate = arm.strongest(metric)
+    return {**asdict(estimate), "attack": attack, "adaptive": arm.adaptive(attack)}
+
+
+def _in_turn(arm: Arm) -> Value:
+    """The strongest attack on all members of the reference ensemble in turn, a mean over seeds."""
+    told = {metric: arm.in_turn(metric) for metric in ("auc", "tpr_at_0.01", "tpr_at_0.001")}
+    return {
+        metric: {**asdict(one[1]), "attack": one[0], "targets": one[2]}
+        for metric, one in told.items()
+        if one is not None
+    }
+
+
+def _front(candidates: Sequence[Arm], metric: str) -> list[Arm]:
+    accuracy = [arm.accuracy().value for arm in candidates]
+    return [candidates[i] for i in front(accuracy, [arm.strongest(metric)[1].value for arm in candidates])]
+
+
+def _followed(combined: Combined, rows: Sequence[Arm]) -> Iterator[tuple[Arm, str, Any]]:
+    """Each attacked arm whose scores are stored, with its strongest attack and the scores by it."""
+    for arm in rows:
+        if arm.attacks:
+            attack = arm.strongest(FOLLOWED)[0]
+            if runs := combined.of(arm, attack):
+                yield arm, attack, runs
+
+
+def _round(runs: Sequence[Run], step: Sequence[Mapping[str, Any]]) -> Value:
+    """One round over seeds. Of one seed the interval of accuracy is Clopper and Pearson's; the leak has none."""
+    tested = [run["accuracy"]["test_records"] for run in runs]
+    shares = [proportion(round(one["test_accuracy"] * n), n) for one, n in zip(step, tested, strict=True)]
+    found = {
+        "round": step[0]["round"],
+        "sparsity": step[0]["sparsity"],
+        "test_accuracy": asdict(over_seeds(shares)),
+    }
+    leaks = [one["confidence_auc"] for one in step if one.get("confidence_auc") is not None]
+    if len(leaks) == len(step):
+        told = over_seeds([Estimate(leak, leak, leak) for leak in leaks])
+        ends = (None, None) if told.low == told.high else (told.low, told.high)
+        found["confidence_auc"] = dict(zip(("value", "low", "high"), (told.value, *ends), strict=True))
+    return found
+
+
+def _timed(arm: Arm) -> list[str]:
+    return list(dict.fromkeys(name for run in arm.runs for name in run["seconds"]))
+
+
+def _span(values: Sequence[float | None]) -> Value | None:
+    known = [value for value in values if value is not None]
+    return {"mean": float(np.mean(known)), "least": min(known), "most": max(known)} if known else None
+
+
+def _gap(gap: Gap) -> Value:
+    ends = gap.interval
+    return {
+        "value": gap.value,
+        "low": ends.low if ends else None,
+        "high": ends.high if ends else None,
+        "shown": gap.shown,
+    }

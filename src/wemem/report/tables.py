@@ -1,0 +1,199 @@
+"""The tables of a report: the same rows for the page, in per cent, and for CSV, where nothing is rounded."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wemem.report.console import METRICS
+from wemem.report.csv_tables import Cell
+
+#: Of a share the page shows value and interval in per cent, of a gap points; times are seconds.
+UNITS = ("name", "text", "settings", "count", "share", "gap", "time", "plain")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Args:
+        key: in the rows and in CSV.
+        heading: on the page, with the unit.
+        unit: one of :data:`UNITS`.
+    """
+
+    key: str
+    heading: str
+    unit: str
+
+    def __post_init__(self) -> None:
+        assert self.unit in UNITS
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A table of a report.
+
+    Args:
+        name: of its file.
+        part: of the page that it belongs to.
+        title: over it.
+        columns: in order; those of which no row has a value are left out.
+        rows: cells by column; a share or a gap is an estimate with ``value``, ``low`` and ``high``.
+    """
+
+    name: str
+    part: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: Sequence[Mapping[str, Any]]
+
+    def csv_rows(self) -> Iterator[dict[str, Cell]]:
+        """The rows for a spreadsheet: estimates in three columns, as fractions."""
+        for row in self.rows:
+            cells: dict[str, Cell] = {}
+            for column in self.columns:
+                cells |= _spread(column.key, row.get(column.key))
+            yield cells
+
+
+ARM = (
+    Column("label", "Defense", "name"),
+    Column("sparsity", "Sparsity (%)", "share"),
+    Column("seeds", "Seeds", "count"),
+)
+
+
+def sheets(content: Mapping[str, Any]) -> list[Sheet]:
+    """Every table that a report's content has rows for."""
+    found = [
+        Sheet("headline", "headline", "Every arm", HEADLINE, [_headline(row) for row in content["headline"]]),
+        Sheet("plane", "plane", "Points and fronts", PLANE, _points(content["plane"])),
+        Sheet("roc", "roc", "Points of the curves", ROC, _flat(content["roc"], "points")),
+        Sheet("rounds", "rounds", "Round by round", ROUNDS, _flat(content["rounds"], "rounds")),
+        Sheet("deciles", "groups", "By tenth of memorization", GROUPS, _flat(content["deciles"], "groups")),
+        Sheet("classes", "groups", "By class", GROUPS, _flat(content["classes"], "groups")),
+        Sheet("time", "time", "Cost of a run", TIME, content["time"]),
+        Sheet("selection", "selection", "Candidates", SELECTION, _candidates(content["selection"])),
+        Sheet("pairs", "pairs", "Differences", PAIRS, [_pair(one) for one in content["comparisons"]["pairs"]]),
+    ]
+    return [sheet for sheet in found if sheet.rows]
+
+
+PLANE = (
+    Column("measure", "Measure", "text"), *ARM, Column("accuracy", "Test accuracy (%)", "share"),
+    Column("leakage", "Leakage (%)", "share"), Column("attack", "Attack", "name"),
+    Column("front", "On the front", "text"), Column("front_of_kind", "On its kind's", "text"),
+)  # fmt: skip
+ROC = (
+    *ARM, Column("attack", "Attack", "name"), Column("false_positives", "False positives", "count"),
+    Column("fpr", "FPR (%)", "share"), Column("tpr", "TPR (%)", "share"),
+)  # fmt: skip
+ROUNDS = (
+    *(column for column in ARM if column.key != "sparsity"), Column("round", "Round", "count"),
+    Column("sparsity", "Sparsity (%)", "share"), Column("test_accuracy", "Test accuracy (%)", "share"),
+    Column("confidence_auc", "AUC of the confidence attack (%)", "share"),
+)  # fmt: skip
+TIME = (
+    *ARM, Column("finetune_seconds", "Fine-tuning (s)", "time"),
+    Column("defense_overhead_seconds", "More than undefended (s)", "time"),
+    Column("scores_seconds", "Memorization scores (s)", "time"), Column("teachers_seconds", "Teachers (s)", "time"),
+    Column("attacks_seconds", "Attacks (s)", "time"), Column("records_seen", "Records seen", "time"),
+    Column("peak_memory_mib", "Peak memory (MiB)", "time"),
+)  # fmt: skip
+SELECTION = (
+    Column("folder", "Folder", "name"), Column("label", "Defense", "name"), Column("settings", "Settings", "settings"),
+    Column("seeds", "Seeds", "count"), Column("dev_accuracy", "Dev accuracy (%)", "share"),
+    Column("dev_auc", "Dev AUC (%)", "share"), Column("qualified", "Keeps the accuracy", "text"),
+    Column("chosen", "Chosen", "text"),
+)  # fmt: skip
+PAIRS = (
+    Column("label", "Defense", "name"), Column("rival", "Less", "name"), Column("sparsity", "Sparsity (%)", "share"),
+    Column("seeds", "Seeds", "count"), Column("balanced_accuracy", "Attack accuracy (points)", "gap"),
+    Column("tpr_at_0.01", "TPR at 1 % FPR (points)", "gap"),
+    Column("tpr_at_0.001", "TPR at 0.1 % FPR (points)", "gap"), Column("accuracy", "Test accuracy (points)", "gap"),
+)  # fmt: skip
+
+
+GROUPS = (
+    *ARM, Column("attack", "Attack", "name"), Column("group", "Group", "plain"), Column("members", "Members", "count"),
+    Column("nonmembers", "Non-members", "count"), Column("tpr", "Found at 1 % FPR (%)", "share"),
+    Column("auc", "AUC (%)", "share"),
+)  # fmt: skip
+HEADLINE = (
+    *ARM,
+    Column("accuracy", "Test accuracy (%)", "share"),
+    *(
+        column
+        for metric, (words, _) in METRICS.items()
+        for column in (Column(metric, f"{words} (%)", "share"), Column(f"{metric}_attack", "by", "name"))
+    ),
+    *(
+        Column(f"in_turn_{metric}", f"{METRICS[metric][0]}, all targets in turn (%)", "share")
+        for metric in ("auc", "tpr_at_0.01", "tpr_at_0.001")
+    ),
+    Column("test_records", "Test records", "count"),
+    Column("members", "Members", "count"),
+    Column("nonmembers", "Non-members", "count"),
+    Column("targets", "Targets in turn", "count"),
+)
+
+
+def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
+    turns = row.get("in_turn", {})
+    return {
+        **row,
+        **{f"{metric}_attack": row[metric]["attack"] for metric in METRICS if metric in row},
+        **{f"in_turn_{metric}": told for metric, told in turns.items()},
+        **({"targets": max(told["targets"] for told in turns.values())} if turns else {}),
+    }
+
+
+def _points(panels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            **point, "measure": METRICS[panel["measure"]][0], "attack": point["leakage"]["attack"],
+            "front": _yes(point["front"]), "front_of_kind": _yes(point["front_of_kind"]),
+        }
+        for panel in panels for point in panel["points"]
+    ]  # fmt: skip
+
+
+def _flat(arms: Sequence[Mapping[str, Any]], part: str) -> list[dict[str, Any]]:
+    """One row for each thing that each arm has several of."""
+    return [{**arm, **one} for arm in arms for one in arm[part]]
+
+
+def _candidates(selections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            **one, "folder": selection["folder"], "seeds": len(one["seeds"]), "chosen": _yes(one["chosen"]),
+            "qualified": _yes(one["qualified"]),
+            "dev_accuracy": _exact(one["dev_accuracy"]), "dev_auc": _exact(one["dev_auc"]),
+        }
+        for selection in selections for one in selection["candidates"]
+    ]  # fmt: skip
+
+
+def _pair(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {**one, "label": one["defense"], "seeds": len(one["seeds"]), **one["leakage"]}
+
+
+def _exact(value: float) -> dict[str, float | None]:
+    return {"value": value, "low": None, "high": None}
+
+
+def _yes(told: bool) -> str:
+    return "yes" if told else "no"
+
+
+def _spread(key: str, cell: Any) -> dict[str, Cell]:
+    """An estimate, a span of runs, or one number, as columns."""
+    match cell:
+        case {"mean": mean, "least": least, "most": most}:
+            return {key: mean, f"{key}_least": least, f"{key}_most": most}
+        case {"value": value, "low": low, "high": high}:
+            return {key: value, f"{key}_low": low, f"{key}_high": high}
+        case Mapping():
+            return {key: json.dumps(cell, sort_keys=True)}
+    return {key: cell}

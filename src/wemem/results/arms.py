@@ -1,0 +1,175 @@
+"""The arms of a study, each a defense at one sparsity, with what its runs say together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from wemem.errors import InputError
+from wemem.metrics.intervals import Estimate, corrected_level, mean_interval, paired_difference
+from wemem.resolve import did_you_mean
+
+Run = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """The runs of ``results.json`` that differ in nothing but their seed, and in what was found for a budget.
+
+    Args:
+        label: of the defense with its settings.
+        defense: its kind; ``dense`` is the model before pruning, ``auto`` a budget for which seeds found different
+            kinds.
+        sparsity: that was reached, to a tenth of a per cent.
+        runs: at least one.
+    """
+
+    label: str
+    defense: str
+    sparsity: float
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks, in the order of the study."""
+        return tuple(dict.fromkeys(name for run in self.runs for name in run["attacks"]))
+
+    def accuracy(self) -> Estimate:
+        """Test accuracy."""
+        return over_seeds([_estimate(run["accuracy"]["test"], run["accuracy"]["test_ci"]) for run in self.runs])
+
+    def measure(self, attack: str, metric: str, level: float = 0.95) -> Estimate:
+        """A metric of one attack: ``balanced_accuracy``, ``auc``, ``tpr_at_0.1``, ``tpr_at_0.01``, ``tpr_at_0.001``."""
+        audits = [run["attacks"][attack] for run in self.runs if attack in run["attacks"]]
+        return over_seeds([_measured(audit, metric) for audit in audits], level)
+
+    def strongest(self, metric: str) -> tuple[str, Estimate]:
+        """The attack that is strongest on average; its interval is widened for having been chosen (Bonferroni).
+
+        Where all seeds agree, the interval comes from the runs' own, and so does the widening.
+        """
+        if len(self.runs) == 1:
+            worst = self.runs[0]["worst"][metric]
+            return worst["attack"], _estimate(worst["value"], worst["ci"])
+        name = max(self.attacks, key=lambda attack: self.measure(attack, metric).value)
+        ends = [_widened(run, name, metric) for run in self.runs if name in run["attacks"]]
+        return name, over_seeds(ends, corrected_level(0.95, len(self.attacks)))
+
+    def strongest_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
+        """The value of the strongest of some attacks in each run; arms are compared on the attacks that both have."""
+        return {
+            run["seed"]: max(_measured(run["attacks"][name], metric).value for name in attacks)
+            for run in self.runs
+            if all(name in run["attacks"] for name in attacks)
+        }
+
+    def turns(self, metric: str) -> tuple[str, ...]:
+        """Names of the attacks on all members of the reference ensemble in turn that every run tells a metric of."""
+        told = [run.get("leave_one_out") or {} for run in self.runs]
+        return tuple(name for name in told[0] if all(metric in one.get(name, ()) for one in told))
+
+    def in_turn(self, metric: str) -> tuple[str, Estimate, int] | None:
+        """Of :meth:`turns` the attack that is strongest on average, and over how many targets; None without any."""
+        told = {name: [run["leave_one_out"][name] for run in self.runs] for name in self.turns(metric)}
+        by_attack = {
+            name: over_seeds([_estimate(one[metric]["value"], one[metric]["ci"]) for one in runs])
+            for name, runs in told.items()
+        }
+        if not by_attack:
+            return None
+        name = max(by_attack, key=lambda attack: by_attack[attack].value)
+        return name, by_attack[name], sum(one["targets"] for one in told[name])
+
+    def in_turn_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
+        """As :meth:`strongest_by_seed`, of some of :meth:`turns`."""
+        return {run["seed"]: max(run["leave_one_out"][name][metric]["value"] for name in attacks) for run in self.runs}
+
+    def adaptive(self, attack: str) -> bool:
+        """Whether the adversary's models were made as the target was, in every run."""
+        return all(run["attacks"][attack]["adaptive"] for run in self.runs if attack in run["attacks"])
+
+    def seconds(self, of: str) -> float | None:
+        """Mean over the runs that have it."""
+        known = [run["seconds"][of] for run in self.runs if run["seconds"].get(of) is not None]
+        return float(np.mean(known)) if known else None
+
+
+def arms(results: Mapping[str, Any]) -> list[Arm]:
+    """The arms of ``results.json``: labels in order of appearance, each from the lowest sparsity to the highest."""
+    groups: dict[tuple[str, float], list[Run]] = {}
+    for run in results["runs"]:
+        groups.setdefault((run["label"], round(run["sparsity"], 3)), []).append(run)
+    order = list(dict.fromkeys(label for label, _ in groups))
+    return [
+        Arm(label, _kind(groups[label, sparsity]), sparsity, tuple(groups[label, sparsity]))
+        for label, sparsity in sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
+    ]
+
+
+def _kind(runs: Sequence[Run]) -> str:
+    kinds = {run["defense"] for run in runs}
+    return str(runs[0]["defense"]) if len(kinds) == 1 else "auto"
+
+
+def require_labels(rows: Sequence[Arm], labels: Sequence[str]) -> None:
+    """Refuse a label that no arm has.
+
+    Raises:
+        InputError: with the nearest one that there is.
+    """
+    known = list(dict.fromkeys(arm.label for arm in rows))
+    for label in labels:
+        if label not in known:
+            raise InputError(f"expected a label among {', '.join(known)}, got {label!r}{did_you_mean(label, known)}")
+
+
+def over_seeds(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:
+    """Shares of several runs as one: of a single run its own interval, of more Student's t over the seeds.
+
+    The interval is cut to [0, 1]. Where all seeds agree to the last digit, as they do when an attack finds nobody,
+    their spread says nothing, and the interval reaches from the lowest to the highest end of the runs' own.
+
+    >>> over_seeds([Estimate(0.0, 0.0, 0.1), Estimate(0.0, 0.0, 0.2)])
+    Estimate(value=0.0, low=0.0, high=0.2)
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    values = np.array([e.value for e in estimates], np.float64)
+    if np.ptp(values) == 0:
+        return Estimate(float(values[0]), min(e.low for e in estimates), max(e.high for e in estimates))
+    mean = mean_interval(values, level)
+    return Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high))
+
+
+def _measured(audit: Mapping[str, Any], metric: str) -> Estimate:
+    """A metric of one attack on one run, by its name in ``worst``."""
+    if metric.startswith("tpr_at_"):
+        fpr = metric.removeprefix("tpr_at_")
+        return _estimate(audit["tpr_at_fpr"][fpr], audit["tpr_at_fpr_ci"][fpr])
+    return _estimate(audit[metric], audit[f"{metric}_ci"])
+
+
+def _widened(run: Run, attack: str, metric: str) -> Estimate:
+    """An attack on one run, its interval reaching as far as the widened one of that run's strongest attack."""
+    own, worst = _measured(run["attacks"][attack], metric), run["worst"].get(metric)
+    low, high = (own.low, own.high) if worst is None else worst["ci"]
+    return Estimate(own.value, min(own.low, low), max(own.high, high))
+
+
+def _estimate(value: float, ends: Sequence[float]) -> Estimate:
+    return Estimate(value, ends[0], ends[1])
+
+
+def by_seed(ours: Mapping[int, float], theirs: Mapping[int, float], level: float = 0.95) -> Estimate | None:
+    """The mean difference over the seeds that both have; None for fewer than two, or if all differ by the same.
+
+    >>> by_seed({0: 0.5}, {0: 0.25, 1: 0.75})
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    if len(seeds) < 2:
+        return None
+    first, second = (np.array([values[seed] for seed in seeds], np.float64) for values in (ours, theirs))
+    gap = paired_difference(first, second, level)
+    return gap if gap.high - gap.low > 1e-9 else None

@@ -1,0 +1,47 @@
+"""Names, shares and times as the console shows them."""
+
+from wemem.metrics.intervals import Estimate
+
+
+def printable(text: str) -> str:
+    r"""A name from a user, with whatever could steer a terminal written out.
+
+    Line breaks, escape sequences and characters that reverse the direction of writing become visible.
+
+    >>> printable("déjà vu\n\x1b[31m")
+    'déjà vu\\n\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that people would use.
+
+    >>> duration(3.21), duration(125), duration(4000)
+    ('3.2 s', '2 min 05 s', '1 h 07 min')
+    """
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def per_cent(share: float) -> str:
+    """A share in per cent, with as many digits as it needs to be told from its neighbours.
+
+    >>> per_cent(0.6), per_cent(0.995), per_cent(0.001)
+    ('60 %', '99.5 %', '0.1 %')
+    """
+    return f"{100 * share:.3g} %"
+
+
+def interval(estimate: Estimate) -> str:
+    """A share in per cent with its interval. No space within the brackets, so that a narrow column breaks before them.
+
+    >>> interval(Estimate(0.841, 0.8, 0.9))
+    '84.1 [80.0-90.0]'
+    """
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}-{100 * estimate.high:.1f}]"

@@ -1,0 +1,136 @@
+"""Audits without our training code: by the outputs an auditor brings, or by a training function of theirs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from wemem.attacks.base import Attack
+from wemem.audit.report import AuditReport, audit
+from wemem.config.study import StudyConfig
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split, given_victim
+from wemem.errors import InputError
+from wemem.files.memory_limit import memory_limit
+from wemem.files.npz import read_npz
+from wemem.files.record_tables import read_members
+from wemem.pipeline.loading import load_data
+from wemem.pipeline.progress import Progress
+from wemem.randomness import derive_seed
+from wemem.resolve import resolve
+from wemem.signals import UNKNOWN, SignalLayout, Signals
+from wemem.store.fingerprint import source_fingerprint
+from wemem.store.keys import key
+from wemem.store.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class BlackBoxAudit:
+    """What the attacks said, what they saw, and which of them could not run on that, with the reason."""
+
+    report: AuditReport
+    signals: Signals
+    left_out: tuple[str, ...]
+
+
+def audit_signals(path: Path, attacks: tuple[Attack, ...], *, seed: int) -> BlackBoxAudit:
+    """Every attack that needs no more than the outputs in a file.
+
+    Args:
+        path: an ``.npz`` file with ``logits`` float ``(K, N, C)``, model 0 the audited one; ``labels`` ``(N,)``; and
+            ``roles`` ``(K, N)``: 1 where the model was trained on the record, 3 where it was not and is judged by it, 2
+            where it was used for early stopping, 0 where neither. If model 0 shares no record with the others, they
+            are shadows; else they are reference models, trained on random halves of the same records.
+        attacks: those that a missing signal or the other layout rules out are left out, and named.
+        seed: for attacks that train something.
+
+    Raises:
+        InputError: a file that cannot be read or does not fit, or outputs that no attack can use.
+    """
+    logits, labels, roles = read_npz(path, ["logits", "labels", "roles"], limit=memory_limit(None))
+    if logits.ndim != 3 or not np.isin(roles, [r.value for r in Role]).all():
+        raise InputError(
+            f"expected logits (K, N, C) and roles among 0, 1, 2, 3 in {path}, got {logits.shape} and others"
+        )
+    signals = Signals(
+        np.asarray(logits, np.float32), np.asarray(labels, np.int64), np.asarray(roles, np.int8),
+        np.arange(len(labels)), layout_of(roles), (UNKNOWN,) * len(logits),
+    )  # fmt: skip
+    return _audit_what_fits(signals, attacks, seed)
+
+
+def layout_of(roles: np.ndarray) -> SignalLayout:
+    """``disjoint`` if no record has a role both for model 0 and for another, else ``shared``."""
+    return "shared" if ((roles[0] != Role.UNUSED) & (roles[1:] != Role.UNUSED).any(axis=0)).any() else "disjoint"
+
+
+def audit_by_functions(
+    config: StudyConfig, predict: str, train: str, members: Path, store: Store, progress: Progress
+) -> BlackBoxAudit:
+    """Attack a model that is known by its predictions alone, with shadows from a training function of the auditor's.
+
+    Args:
+        config: data, split, seeds and attacks are used.
+        predict: ``module:function``, ``predict(features) -> logits (N, C)`` of the audited model.
+        train: ``module:function``, ``train(features, labels, seed) -> predict``, a model made as the audited one was.
+        members: the records the audited model was trained on.
+        store: where the outputs are kept.
+        progress: hears of every model.
+
+    Raises:
+        InputError: the functions cannot be found or return something else.
+    """
+    data, seed = load_data(config, progress), config.seeds[0]
+    lend = config.victim.lend if config.victim else 0.0
+    split = given_victim(
+        data.labels, read_members(str(members), len(data)), config.split.shadows, seed=seed, train=config.split.train,
+        dev=config.split.dev, lend=lend,
+    )  # fmt: skip
+    outputs = [_outputs(data, split, k, train if k else predict, seed, store, progress) for k in range(split.members)]
+    provenance = (UNKNOWN,) * split.members
+    signals = Signals(np.stack(outputs), data.labels, split.roles, np.arange(len(data)), "disjoint", provenance)
+    return _audit_what_fits(signals, config.attacks, seed)
+
+
+def _outputs(
+    data: Dataset, split: Split, member: int, spec: str, seed: int, store: Store, progress: Progress
+) -> Float32[np.ndarray, "N C"]:
+    """Logits of the audited model, member 0, or of a shadow that is trained first, on all records."""
+    own = key(
+        "black_box", function=spec, source=source_fingerprint(resolve(spec)), data=data.fingerprint,
+        split=split.fingerprint, member=member, seed=seed,
+    )  # fmt: skip
+    progress.begin(f"shadow {member} of {split.members - 1}" if member else "the audited model", 1.0)
+    entry = store.get(own)
+    stored = entry is not None
+    if entry is None:
+        predict, rows = resolve(spec), split.records(member, Role.TRAIN)
+        if member:
+            predict = _call(spec, predict, data.features[rows], data.labels[rows], derive_seed(seed, spec, member))
+        logits = np.asarray(_call(spec, predict, data.features), np.float32)
+        if logits.shape != (len(data), data.classes):
+            raise InputError(f"expected logits {(len(data), data.classes)} from {spec!r}, got {logits.shape}")
+        entry = store.put(own, {"logits": logits}, {})
+    progress.end(stored=stored)
+    return entry.arrays["logits"]
+
+
+def _call(spec: str, function: object, *arguments: object) -> Any:
+    if not callable(function):
+        raise InputError(f"expected {spec!r} to be, or to give, a function of features, got {type(function).__name__}")
+    return function(*arguments)
+
+
+def _audit_what_fits(signals: Signals, attacks: tuple[Attack, ...], seed: int) -> BlackBoxAudit:
+    fits = [a for a in attacks if a.layout == signals.layout and a.needs <= set(signals.extras)]
+    left_out = [
+        f"{a.name} was not run: it needs {a.layout} signals"
+        + (f" with {', '.join(sorted(a.needs))}" if a.needs else "")
+        for a in attacks
+        if a not in fits
+    ]
+    if not fits:
+        raise InputError(f"expected an attack that works on {signals.layout} outputs, got none; {'; '.join(left_out)}")
+    return BlackBoxAudit(audit({signals.layout: signals}, fits, seed=seed), signals, tuple(left_out))

@@ -1,0 +1,223 @@
+"""One model at a time: prune a model that exists, audit a model that exists."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wemem.config.study import PruningSettings, StudyConfig
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split, stratified_draw
+from wemem.defenses import Auto, Defense, Undefended
+from wemem.errors import InputError
+from wemem.export.checkpoint import read_certificate
+from wemem.files.record_tables import read_members
+from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.loading import load_data
+from wemem.pipeline.parties import World
+from wemem.pipeline.progress import Progress
+from wemem.pipeline.query import uses
+from wemem.pipeline.stages import Stages, training_work
+from wemem.pipeline.victim import is_onnx, victim_ensemble, victim_file
+from wemem.pruning import Pruning, prune_channels
+from wemem.randomness import generator
+from wemem.resolve import did_you_mean
+from wemem.signals import UNKNOWN
+from wemem.store.keys import key
+from wemem.store.store import Store
+from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
+from wemem.tuning.search import Found, find_defense, search_work, steered
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned model.
+
+    Args:
+        dense: the model as it was given.
+        stage: the ensemble of one, and its rounds.
+        split: what it was fine-tuned on.
+        input_shape: of one record.
+        dev_from_training: the dev records had to be taken from the training records.
+        found: how the defense was found, where a budget was given for one.
+    """
+
+    dense: Stage
+    stage: Stage
+    split: Split
+    input_shape: tuple[int, ...]
+    dev_from_training: bool
+    found: Found | None = None
+
+
+def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> Pruned:
+    """Prune the model of ``[victim]`` under one defense of the study, on its own training records.
+
+    The dev records for early stopping are drawn from those it was not trained on; where there are too few, from its
+    training records, which are then not fine-tuned on.
+
+    Raises:
+        InputError: no ``[victim]``, or anything that cannot be used.
+    """
+    if config.victim is None:
+        raise InputError("expected a model to prune, got none; give --weights and --members")
+    require_known_start(config)
+    config, data = _for_one_model(config, label), load_data(config, progress)
+    split, taken = _split_for_pruning(config, data)
+    stages, seed = Stages(config, data, store, progress), config.seeds[0]
+    world, defense = World(config, data, stages, seed, split), config.defenses[label]
+    require_feasible(world, [split])
+    victim, fingerprint = victim_ensemble(config, data)
+    dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "made_as": UNKNOWN})
+    pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
+    found = None
+    if isinstance(defense, Auto):
+        progress.plan(search_work(config, len(split.records(0, Role.TRAIN)), [label]))
+        found = find_defense(world, defense, pruning, dense)
+        defense = found.defense
+    subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
+    teachers = defense.taught_by.trainings if defense.taught_by else 0
+    progress.plan(
+        (subsets + teachers) * training_work(split, config.training)
+        + pruning.schedule.rounds * training_work(split, pruning.recipe) * defense.showings
+    )
+    scores = [world.defender_scores if defense.needs_scores else None]
+    rounds = stages.prune(
+        f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
+    )
+    return Pruned(dense, rounds[-1], split, data.input_shape, taken, found and steered(found, rounds[-1]))
+
+
+def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
+    """The study's first seed with one defense, or none, so that nothing is trained for the others.
+
+    Raises:
+        InputError: the study has no such defense, or several sparsities.
+    """
+    if len(config.pruning.sparsities) > 1:
+        raise InputError(
+            f"expected one sparsity for one model, got {list(config.pruning.sparsities)}; choose by "
+            "--set pruning.sparsity=0.6"
+        )
+    if label is not None and label not in config.defenses:
+        known = ", ".join(config.defenses)
+        raise InputError(f"expected a defense among {known}, got {label!r}{did_you_mean(label, config.defenses)}")
+    defenses = {"undefended": Undefended()} if label is None else {label: config.defenses[label]}
+    if label in config.grids:
+        raise InputError(f"expected one setting of {label!r} for one model, got a grid; name the setting")
+    references = {name: count for name, count in config.references.items() if name == label}
+    return replace(config, defenses=defenses, grids={}, references=references, seeds=config.seeds[:1])
+
+
+def _with_settings(config: StudyConfig) -> StudyConfig:
+    """The study with the defense that a budget stands for.
+
+    Raises:
+        InputError: its settings had to be searched for, which is done before pruning.
+    """
+    for label, defense in config.defenses.items():
+        if isinstance(defense, Auto):
+            if defense.searches:
+                raise InputError(
+                    f"expected the settings of the defense under which the model was pruned, got the budget {label!r}; "
+                    "name the defense that the search found, with its settings"
+                )
+            config = replace(config, defenses={label: defense.controller()})
+    return config
+
+
+def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
+    assert config.victim is not None
+    members = read_members(config.victim.members, len(data))
+    others = np.setdiff1d(np.arange(len(data)), members)
+    wanted = round(config.split.dev / config.split.train * len(members))
+    rng = generator(config.seeds[0], "split/pruning")
+    taken = len(others) < wanted
+    dev = stratified_draw(data.labels, members if taken else others, [wanted], rng)[0]
+    roles = np.zeros((1, len(data)), np.int8)
+    for role, records in ((Role.AUDIT, others), (Role.TRAIN, members), (Role.DEV, dev)):
+        roles[0, records] = role
+    return Split(roles, data.labels, "subsets"), taken
+
+
+def audit_model(
+    config: StudyConfig, label: str | None, store: Store, progress: Progress, data: Dataset | None = None
+) -> Outcome:
+    """Attack the model of ``[victim]`` with shadows and reference models made as it was made.
+
+    Args:
+        config: a study with ``[victim]``; what else it says is how the model was trained.
+        label: the defense of the study under which the model was pruned, at the study's sparsity; None if it was not.
+        store: where stages are kept.
+        progress: hears of every stage.
+        data: the data set, if it is loaded already.
+
+    Raises:
+        InputError: no ``[victim]``, or anything that cannot be used.
+    """
+    if config.victim is None:
+        raise InputError("expected a model to audit, got none; give --weights and --members")
+    weights = Path(config.victim.weights)
+    config = _with_settings(_for_one_model(config, label))
+    data = config.data.load() if data is None else data
+    world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
+    require_feasible(world, audited_splits(world))
+    _require_size(world, config.pruning if label is not None else None)
+    progress.plan(expected_work(config, len(data), [] if label is None else [label]))
+    if label is None:
+        references = world.dense_references_of("dense") if uses(config.attacks, "shared") else []
+        return attack_models(world, "audited model", None, 0.0, [world.dense], references)
+    for attack in config.attacks:
+        if attack.needs & {"dense", "trajectory"}:
+            raise InputError(
+                f"attack {attack.name!r} needs the model before its last round of pruning, got the pruned one alone; "
+                "leave the attack out"
+            )
+    defense = config.defenses[label]
+    pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
+    certificate = read_certificate(weights)
+    victim = world.behind_victim(_pruned_shadows(world, label, defense, pruning), certificate)
+    weaker: list[Stage] = []
+    if config.non_adaptive and defense != Undefended():
+        plain = _pruned_shadows(world, f"{label}: without it", Undefended(), pruning)
+        weaker = [world.behind_victim(plain, certificate)]
+    references = world.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
+    return attack_models(world, "audited model", defense, pruning.schedule.sparsity, [victim], references, weaker)
+
+
+def _require_size(world: World, pruning: PruningSettings | None) -> None:
+    """Refuse, before shadows are trained, a given model that lost other channels than they will, or of other data.
+
+    Raises:
+        InputError: its tensors have other shapes, or its answers.
+    """
+    made = world.stages.blank([0])
+    if pruning is not None and pruning.method != "magnitude":
+        example = torch.from_numpy(world.data.features[:2])
+        made = prune_channels(made, pruning.sparsities[0], pruning.method, example)
+    if is_onnx(world.config):
+        answers, classes = victim_file(world.config).logits(world.data.features[:2]).shape[1], world.data.classes
+        if answers != classes:
+            raise InputError(
+                f"expected one logit for each of {classes} classes, got {answers}; give the data it is for"
+            )
+        return
+    victim = victim_ensemble(world.config, world.data)[0]
+    for name, tensor in made.parameters.items():
+        wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])
+        if wanted != got:
+            raise InputError(
+                f"expected {name!r} of shape {wanted}, as models pruned by this study have it, got {got}; name the "
+                "method and sparsity that the model was pruned with by --set pruning.method=... --set "
+                "pruning.sparsity=..., and its --defense"
+            )
+
+
+def _pruned_shadows(world: World, label: str, defense: Defense, pruning: Pruning) -> Stage:
+    members = list(range(1, world.split.members))
+    scores = [world.adversary_scores if defense.needs_scores else None] * len(members)
+    return world.stages.prune(
+        world.title(f"prune shadows under {label}"), world.shadows, world.split.select(members), pruning, defense,
+        seeds=[world.member_seeds[k] for k in members], scores=scores,
+    )[-1]  # fmt: skip
