@@ -153,7 +153,7 @@ def eight_attacks(signals: Signals) -> dict[str, float]:
     seconds = {}
     for name in (*THRESHOLD, *CLASSIFIERS):
         start = time.perf_counter()
-        ATTACKS[name]().judge(signals)
+        ATTACKS[name]().predict(signals)
         seconds[name] = time.perf_counter() - start
     return seconds
 
@@ -163,7 +163,7 @@ def compare(title: str, signals: Signals, attacks: list[str], epochs: int, repea
     member = signals.is_member(0)
     learned, majority = sum(len(rows) for _, rows, _ in shadow_rows(signals, 0)), max(member.mean(), 1 - member.mean())
     print(f"\n{title}: {learned} shadow rows, {len(member)} victim rows, majority {majority:.1%}")
-    ATTACKS["nn"]().judge(signals)  # what PyTorch loads when first used is not counted
+    ATTACKS["nn"]().predict(signals)  # what PyTorch loads when first used is not counted
     seconds = [eight_attacks(signals) for _ in range(repeats)]
     fastest = min(seconds, key=lambda s: sum(s.values()))
     each = ", ".join(f"{name} {taken:.1f}" for name, taken in fastest.items())

@@ -19,7 +19,7 @@ from wemem.config.study import load_study
 from wemem.data.split import Role
 from wemem.defenses import Undefended, make_defense
 from wemem.metrics.rates import auc
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Silent
 from wemem.pipeline.stages import Stages
 from wemem.store.store import Store
@@ -42,16 +42,16 @@ def settings():
 def world_of(seed, store):
     config = load_study(STUDY, [f"seeds=[{seed}]"])
     data = config.data.load()
-    return World.of(config, data, Stages(config, data, Store(store), Silent()), seed)
+    return Parties.of(config, data, Stages(config, data, Store(store), Silent()), seed)
 
 
-def measured(world, defense):
+def measured(parties, defense):
     """Accuracy on its own non-members and confidence AUC of every model; the seconds of pruning."""
-    config, data, split = world.config, world.data, world.split
+    config, data, split = parties.config, parties.data, parties.split
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
-    stage = world.pruned_members("grid", defense, pruning)[-1]
+    stage = parties.pruned_members("grid", defense, pruning)[-1]
     accuracies, aucs = [], []
-    for k in range(split.members):
+    for k in range(split.num_models):
         rows = split.audited(k)
         member = split.roles[k, rows] == Role.TRAIN
         logits = stage.ensemble.select([k]).logits(data.features[rows])[0]
@@ -73,13 +73,13 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    world = world_of(arguments.seed, arguments.store)
+    parties = world_of(arguments.seed, arguments.store)
     blank = dict.fromkeys(GRID, "")
     with arguments.out.open("w", newline="") as file:
         rows = None
         for own in [None, *settings()]:
             defense = Undefended() if own is None else make_defense("swmr", own)
-            row = {"defense": defense.name, **(own or blank), **measured(world, defense)}
+            row = {"defense": defense.name, **(own or blank), **measured(parties, defense)}
             rows = rows or csv.DictWriter(file, row, lineterminator="\n")
             if file.tell() == 0:
                 rows.writeheader()

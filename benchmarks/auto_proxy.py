@@ -44,15 +44,15 @@ def main():
     parser.add_argument("--every", type=int, default=3)
     parser.add_argument("--full", type=int, default=8)
     arguments = parser.parse_args()
-    world, budget = world_of(arguments.seed, arguments.store), Auto()
-    world = replace(world, config=replace(world.config, defenses={"auto": budget}))
-    pruning = world.config.pruning.to(world.config.pruning.sparsities[0], world.config.finetune)
-    panel = panel_of(world, world.dense, world.tune, "search", budget.models)
+    parties, budget = world_of(arguments.seed, arguments.store), Auto()
+    parties = replace(parties, config=replace(parties.config, defenses={"auto": budget}))
+    pruning = parties.config.pruning.to(parties.config.pruning.sparsities[0], parties.config.finetune)
+    panel = panel_of(parties, parties.dense, parties.tune, "search", budget.models)
 
     def look(defense, how, models, attacks):
         return measure(
-            world.stages, panel, defense, how, title="look", models=models, attacks=attacks, fpr=budget.at_fpr,
-            seed=world.seed,
+            parties.stages, panel, defense, how, title="look", models=models, attacks=attacks, fpr=budget.at_fpr,
+            seed=parties.seed,
         )  # fmt: skip
 
     rows = list(csv.DictReader(OUT.open()))

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 # One thread per process: test processes run side by side, and sums come out the same on every machine.
 torch.set_num_threads(1)
 
-# The same examples in every run, and no verdict that depends on how fast the machine is.
+# The same examples in every run, and no output that depends on how fast the machine is.
 settings.register_profile(
     "ci", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )

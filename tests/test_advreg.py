@@ -41,7 +41,7 @@ def quick(monkeypatch):
 class Watched(AdvReg):
     """AdvReg whose inference networks can be asked afterwards."""
 
-    def opponent(self, classes, seeds):
+    def inference_adversary(self, classes, seeds):
         MADE.append(InferenceNetwork(classes, seeds))
         return MADE[-1]
 
@@ -71,7 +71,7 @@ def test_an_attacker_without_weight_leaves_the_undefended_models_to_the_byte(def
 
 
 def test_without_weight_there_is_no_attacker():
-    assert AdvReg(theta=0.0).opponent(3, [0]) is None
+    assert AdvReg(theta=0.0).inference_adversary(3, [0]) is None
     assert trained(AdvReg(theta=0.0)).history == trained(Undefended()).history
 
 
@@ -95,7 +95,7 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_log_probability_of_membersh
     p, inside = np.array([[0.7, 0.3], [0.4, 0.6], [0.5, 0.5]]), np.array([0.9, 0.2, 0.6])
     batch = Batch(
         torch.tensor(np.log(p[None])), torch.tensor([[0, 0, 1]]), torch.tensor([[1.0, 1.0, 0.0]]), 0,
-        suspicion=torch.tensor(np.log(inside[None])),
+        membership_log_probability=torch.tensor(np.log(inside[None])),
     )  # fmt: skip
     wanted = -np.log([0.7, 0.4]).mean() + 4 * np.log([0.9, 0.2]).mean()
     assert AdvReg(theta=4.0).loss(batch).item() == pytest.approx(wanted)
@@ -107,7 +107,7 @@ def test_what_the_network_says_is_a_plain_network_s_log_sigmoid():
         torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)),
         torch.tensor([[0, 1, 2, 0, 1]] * 2),
     )
-    said = network.suspicion([0, 2], logits, labels)
+    said = network.membership_log_probability([0, 2], logits, labels)
     for row, k in enumerate((0, 2)):
         x = torch.cat([logits[row].softmax(-1), torch.eye(3)[labels[row]]], 1)
         for i in range(0, 6, 2):
@@ -125,7 +125,7 @@ def test_a_turn_ascends_the_gain_as_adam_does_and_only_for_who_takes_it():
     for _ in range(3):
         network.learn([0, 2], inside, labels, outside, labels)
         again.layers = [p[None] for p in own]
-        member, other = (again.suspicion([0], x[1:], labels[1:]).exp() for x in (inside, outside))
+        member, other = (again.membership_log_probability([0], x[1:], labels[1:]).exp() for x in (inside, outside))
         adam.zero_grad()
         (-(member.log().mean() + (1 - other).log().mean()) / 2).backward()
         adam.step()
@@ -167,7 +167,9 @@ def attacked(data, *, overfitted):
     logits, shares = torch.from_numpy(model.logits(data.features)), []
     for k in range(2):
         for records, member in zip(held_back[k], (True, False), strict=True):
-            said = MADE[0].suspicion([k], logits[k : k + 1, records], torch.from_numpy(data.labels[None, records]))
+            said = MADE[0].membership_log_probability(
+                [k], logits[k : k + 1, records], torch.from_numpy(data.labels[None, records])
+            )
             shares.append(float(((said > np.log(0.5)) == member).float().mean()))
     return np.mean(shares)
 
@@ -224,7 +226,7 @@ def test_the_same_seeds_give_the_same_bytes_whatever_the_global_generator(backen
 def test_it_chains_with_the_window_and_not_with_another_loss():
     both = make_defense("advreg+rsw", {"theta": 2.0, "width": 0.5, "stride": 0.0})
     assert (both.name, both.needs_scores) == ("advreg+rsw", True)
-    assert isinstance(both.opponent(3, [0]), InferenceNetwork)
+    assert isinstance(both.inference_adversary(3, [0]), InferenceNetwork)
     split = split_of(DATA)
     windowed = trained(both, scores=SCORES, backend="vmapped")
     assert max(h.records_seen for h in windowed.history) < trained(AdvReg()).history[0].records_seen
@@ -245,7 +247,7 @@ def test_a_weight_out_of_range_is_refused(theta):
 def test_extreme_outputs_have_finite_suspicion_and_gradient():
     network = InferenceNetwork(CLASSES, [0])
     logits = (torch.eye(CLASSES)[None] * 1e30).requires_grad_()
-    said = network.suspicion([0], logits, torch.arange(CLASSES)[None])
+    said = network.membership_log_probability([0], logits, torch.arange(CLASSES)[None])
     (gradient,) = torch.autograd.grad(said.sum(), logits)
     assert torch.isfinite(said).all()
     assert torch.isfinite(gradient).all()

@@ -9,7 +9,7 @@ import pytest
 
 import planted
 from wemem.attacks import ATTACKS, PRESETS, TEN, Attack, make_attacks
-from wemem.attacks.base import Verdict
+from wemem.attacks.base import AttackOutput
 from wemem.attacks.learned import LearnedAttack, shadow_rows
 from wemem.attacks.lira import Lira
 from wemem.data.split import Role
@@ -40,8 +40,8 @@ def signals_of(layout: str, leak: float) -> Signals:
 
 
 @cache
-def verdict_for(name: str, leak: float) -> Verdict:
-    return ATTACKS[name]().judge(signals_for(name, leak), seed=3)
+def verdict_for(name: str, leak: float) -> AttackOutput:
+    return ATTACKS[name]().predict(signals_for(name, leak), seed=3)
 
 
 def sides(score, signals, target=0):
@@ -49,8 +49,8 @@ def sides(score, signals, target=0):
     return score[member], score[~member]
 
 
-def balanced_accuracy(verdict, signals):
-    called, member = verdict.score >= verdict.threshold, signals.is_member(0)
+def balanced_accuracy(output, signals):
+    called, member = output.score >= output.threshold, signals.is_member(0)
     return (called[member].mean() + (~called[~member]).mean()) / 2
 
 
@@ -60,29 +60,29 @@ def test_the_table_has_every_attack():
 
 @every_attack
 def test_planted_leak_is_found(name):
-    signals, verdict = signals_for(name, planted.LEAK), verdict_for(name, planted.LEAK)
-    assert auc(*sides(verdict.score, signals)) > FLOORS[name]
-    assert balanced_accuracy(verdict, signals) > 0.5 + 0.6 * (FLOORS[name] - 0.5)
+    signals, output = signals_for(name, planted.LEAK), verdict_for(name, planted.LEAK)
+    assert auc(*sides(output.score, signals)) > FLOORS[name]
+    assert balanced_accuracy(output, signals) > 0.5 + 0.6 * (FLOORS[name] - 0.5)
 
 
 @every_attack
 def test_null_split_stays_at_chance(name):
     """Four standard errors of the AUC, and of the balanced accuracy, where members and non-members are drawn alike."""
-    signals, verdict = signals_for(name, 0.0), verdict_for(name, 0.0)
-    members, nonmembers = sides(verdict.score, signals)
+    signals, output = signals_for(name, 0.0), verdict_for(name, 0.0)
+    members, nonmembers = sides(output.score, signals)
     m, n = len(members), len(nonmembers)
     assert abs(auc(members, nonmembers) - 0.5) < 4 * np.sqrt((m + n + 1) / (12 * m * n))
-    assert abs(balanced_accuracy(verdict, signals) - 0.5) < 4 * np.sqrt(1 / m + 1 / n) / 4
+    assert abs(balanced_accuracy(output, signals) - 0.5) < 4 * np.sqrt(1 / m + 1 / n) / 4
 
 
 @every_attack
 def test_verdict_is_one_finite_score_and_threshold_a_record(name):
-    signals, verdict = signals_for(name, planted.LEAK), verdict_for(name, planted.LEAK)
-    assert verdict.score.shape == verdict.threshold.shape == signals.audited(0).shape
-    assert verdict.score.dtype == np.float64
-    assert np.isfinite(verdict.score).all()
-    assert verdict.probability is not None
-    assert ((verdict.probability >= 0) & (verdict.probability <= 1)).all()
+    signals, output = signals_for(name, planted.LEAK), verdict_for(name, planted.LEAK)
+    assert output.score.shape == output.threshold.shape == signals.audited(0).shape
+    assert output.score.dtype == np.float64
+    assert np.isfinite(output.score).all()
+    assert output.probability is not None
+    assert ((output.probability >= 0) & (output.probability <= 1)).all()
 
 
 @every_attack
@@ -91,10 +91,10 @@ def test_roles_of_the_target_are_not_read(name):
     signals = signals_for(name, planted.LEAK)
     roles = signals.roles.copy()
     roles[0, signals.audited(0)] = np.where(signals.is_member(0), Role.AUDIT, Role.TRAIN)
-    verdict, expected = ATTACKS[name]().judge(replace(signals, roles=roles), seed=3), verdict_for(name, planted.LEAK)
-    np.testing.assert_array_equal(verdict.score, expected.score)
-    np.testing.assert_array_equal(verdict.threshold, expected.threshold)
-    np.testing.assert_array_equal(verdict.probability, expected.probability)
+    output, expected = ATTACKS[name]().predict(replace(signals, roles=roles), seed=3), verdict_for(name, planted.LEAK)
+    np.testing.assert_array_equal(output.score, expected.score)
+    np.testing.assert_array_equal(output.threshold, expected.threshold)
+    np.testing.assert_array_equal(output.probability, expected.probability)
 
 
 @every_attack
@@ -105,9 +105,9 @@ def test_thresholds_do_not_depend_on_the_target_model(name):
     for array in extras.values():
         array[0] = array[0, ::-1]
     changed = replace(signals, logits=logits, extras=extras)
-    verdict, expected = ATTACKS[name]().judge(changed, seed=3), verdict_for(name, planted.LEAK)
-    np.testing.assert_array_equal(verdict.threshold, expected.threshold)
-    assert (verdict.score != expected.score).any()
+    output, expected = ATTACKS[name]().predict(changed, seed=3), verdict_for(name, planted.LEAK)
+    np.testing.assert_array_equal(output.threshold, expected.threshold)
+    assert (output.score != expected.score).any()
 
 
 @every_attack
@@ -123,27 +123,27 @@ def test_repr_evaluates_to_an_equal_attack(name):
 def test_signals_of_the_other_layout_are_refused(name):
     other = {"disjoint": "shared", "shared": "disjoint"}[ATTACKS[name].layout]
     with pytest.raises(InputError, match=f"expected {ATTACKS[name].layout} signals, got {other}; it"):
-        ATTACKS[name]().judge(signals_of(other, 0.0))
+        ATTACKS[name]().predict(signals_of(other, 0.0))
 
 
-@pytest.mark.parametrize("name", [name for name in FLOORS if ATTACKS[name].needs])
+@pytest.mark.parametrize("name", [name for name in FLOORS if ATTACKS[name].required_signals])
 def test_a_missing_signal_is_named(name):
-    (needed,) = ATTACKS[name].needs
+    (needed,) = ATTACKS[name].required_signals
     with pytest.raises(InputError, match=f"needs the signal '{needed}'; collect it"):
-        ATTACKS[name]().judge(replace(signals_for(name, 0.0), extras={}))
+        ATTACKS[name]().predict(replace(signals_for(name, 0.0), extras={}))
 
 
-@pytest.mark.parametrize("name", [name for name in FLOORS if not ATTACKS[name].needs])
+@pytest.mark.parametrize("name", [name for name in FLOORS if not ATTACKS[name].required_signals])
 def test_an_attack_without_needs_runs_on_logits_alone(name):
     signals = replace(signals_for(name, planted.LEAK), extras={})
-    assert auc(*sides(ATTACKS[name]().judge(signals, seed=3).score, signals)) > 0.6
+    assert auc(*sides(ATTACKS[name]().predict(signals, seed=3).score, signals)) > 0.6
 
 
 @every_attack
 def test_a_victim_alone_is_refused(name):
     alone = signals_for(name, 0.0).select([0])
     with pytest.raises(InputError, match="at least one model besides the target, got none"):
-        ATTACKS[name]().judge(alone)
+        ATTACKS[name]().predict(alone)
 
 
 # Signals that share what must not be shared.
@@ -185,10 +185,10 @@ def test_shadows_without_nonmembers_are_refused():
     roles = signals.roles.copy()
     roles[1:][roles[1:] == Role.AUDIT] = Role.UNUSED
     with pytest.raises(InputError, match="expected members and non-members among the shadows' records"):
-        ATTACKS["dense_and_pruned"]().judge(replace(signals, roles=roles))
+        ATTACKS["dense_and_pruned"]().predict(replace(signals, roles=roles))
 
 
-@pytest.mark.parametrize("name", [name for name in FLOORS if not ATTACKS[name].needs and "nn" not in name])
+@pytest.mark.parametrize("name", [name for name in FLOORS if not ATTACKS[name].required_signals and "nn" not in name])
 def test_a_constant_added_to_all_logits_changes_no_score(name):
     """The softmax does not see it; the sums are not exact in float32."""
     signals = replace(signals_for(name, planted.LEAK), extras={})
@@ -208,11 +208,11 @@ class Constant(Attack):
 
 def test_constant_score_has_auc_one_half_and_balanced_accuracy_one_half():
     signals = signals_of("disjoint", planted.LEAK)
-    verdict = Constant().judge(signals)
-    assert auc(*sides(verdict.score, signals)) == 0.5
-    assert balanced_accuracy(verdict, signals) == 0.5
-    assert verdict.probability is not None
-    np.testing.assert_allclose(verdict.probability, 0.5, atol=1e-6)
+    output = Constant().predict(signals)
+    assert auc(*sides(output.score, signals)) == 0.5
+    assert balanced_accuracy(output, signals) == 0.5
+    assert output.probability is not None
+    np.testing.assert_allclose(output.probability, 0.5, atol=1e-6)
 
 
 # Names.

@@ -140,8 +140,8 @@ def test_entropies_agree(golden):
 
 @pytest.mark.parametrize("attack", [Confidence(), Entropy(), ModifiedEntropy()], ids=lambda attack: attack.name)
 def test_balanced_accuracy_with_thresholds_per_class_agrees(golden, halves_signals, attack):
-    verdict = attack.judge(halves_signals)
-    called, member = verdict.score >= verdict.threshold, halves_signals.is_member(0)
+    output = attack.predict(halves_signals)
+    called, member = output.score >= output.threshold, halves_signals.is_member(0)
     accuracy = (called[member].mean() + (~called[~member]).mean()) / 2
     expected = golden["figures"]["threshold_per_class_balanced_accuracy"][attack.name]
     assert_agree(accuracy, expected)

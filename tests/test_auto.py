@@ -18,7 +18,7 @@ from wemem.config.study import StudyConfig, parse_study
 from wemem.data.split import Role
 from wemem.defenses import Auto, Undefended, make_defense
 from wemem.errors import InputError
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Silent
 from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
@@ -43,17 +43,17 @@ def study(folder: Path, **search: Any) -> StudyConfig:
     return parse_study(table(write_data(folder), **small, attacks=["confidence"], defenses=[SEARCH | search]))
 
 
-def world_of(config: StudyConfig, store: Path, progress: Silent | None = None) -> World:
+def world_of(config: StudyConfig, store: Path, progress: Silent | None = None) -> Parties:
     data = config.data.load()
-    return World.of(config, data, Stages(config, data, Store(store), progress or Silent()), 0)
+    return Parties.of(config, data, Stages(config, data, Store(store), progress or Silent()), 0)
 
 
 def found_by(config: StudyConfig, store: Path, progress: Silent | None = None) -> dict[str, Any]:
     """What a search tells, but for times."""
-    world = world_of(config, store, progress)
+    parties = world_of(config, store, progress)
     (budget,) = config.defenses.values()
     assert isinstance(budget, Auto)
-    told = find_defense(world, budget, config.pruning.to(0.6, config.finetune), world.dense).told
+    told = find_defense(parties, budget, config.pruning.to(0.6, config.finetune), parties.dense).told
     return dict(json.loads(json.dumps({name: value for name, value in told.items() if name != "seconds"})))
 
 
@@ -181,24 +181,24 @@ def test_drop_is_paired_by_model():
 
 def test_search_sees_one_half_and_everything_else_is_judged_by_the_other(folder, undisturbed):
     config = study(folder)
-    world = world_of(config, folder / "store")
-    held = world.split.records(0, Role.AUDIT)
-    assert np.array_equal(np.union1d(world.tune, world.confirm), held)
-    assert not len(np.intersect1d(world.tune, world.confirm))
+    parties = world_of(config, folder / "store")
+    held = parties.split.records(0, Role.AUDIT)
+    assert np.array_equal(np.union1d(parties.tune, parties.confirm), held)
+    assert not len(np.intersect1d(parties.tune, parties.confirm))
     searched, fresh = (
-        panel_of(world, world.dense, half, purpose, 3)
-        for half, purpose in ((world.tune, "search"), (world.confirm, "confirm"))
+        panel_of(parties, parties.dense, half, purpose, 3)
+        for half, purpose in ((parties.tune, "search"), (parties.confirm, "confirm"))
     )
-    adversary = np.flatnonzero((world.split.roles[1:] != Role.UNUSED).any(0))
-    for panel, other in ((searched, world.confirm), (fresh, world.tune)):
+    adversary = np.flatnonzero((parties.split.roles[1:] != Role.UNUSED).any(0))
+    for panel, other in ((searched, parties.confirm), (fresh, parties.tune)):
         used = np.flatnonzero((panel.split.roles != Role.UNUSED).any(0))
         assert not len(np.intersect1d(used, other))
         assert not len(np.intersect1d(used, adversary))
     assert not set(searched.seeds[1:]) & set(fresh.seeds[1:])
     for outcome in run_study(config, Store(folder / "store"), Silent()):
-        assert np.array_equal(outcome.split.records(0, Role.AUDIT), world.confirm)
+        assert np.array_equal(outcome.split.records(0, Role.AUDIT), parties.confirm)
         judged = outcome.report["confidence"]
-        assert np.array_equal(judged.records[~judged.member], world.confirm)
+        assert np.array_equal(judged.records[~judged.member], parties.confirm)
 
 
 def test_results_of_both_modes_keep_the_schema_and_are_adaptive(folder, undisturbed):
@@ -316,7 +316,7 @@ def test_killed_after_any_piece_the_end_is_the_same(folder, undisturbed, tmp_pat
 def test_a_piece_is_done_by_one_process_and_taken_over_when_that_is_gone(tmp_path):
     job = key("job", of="the test")
     script = (
-        "import sys; from pathlib import Path; from wemem.store.store import Store, key\n"
+        "import sys; from pathlib import Path; from wemem.store.store import Store; from wemem.store.keys import key\n"
         "from wemem.store.shared_work import SharedWork\n"
         "work = SharedWork(Store(Path(sys.argv[1])), key('job', of='the test'), 2)\n"
         "for number in work.claims(): print(number, flush=True); sys.stdin.read()\n"

@@ -83,7 +83,7 @@ def test_shipped_studies_can_be_read(file: Path):
         {},
         {"seeds": [3, 1], "model": {"hidden": [5]}, "pruning": {"sparsity": [0.5, 0.7], "rewind": "initial"}},
         {"defenses": ["rsw", {"kind": "rsw", "width": 15}, {"kind": "rsw+rmr", "label": "both", "threshold": 0.3}]},
-        {"victim": {"weights": "w.safetensors", "members": "m.csv", "lend": 0.5}},
+        {"victim": {"weights": "w.safetensors", "members": "m.csv", "adversary_share": 0.5}},
         {"model": {"kind": "own_parts:model", "width": 3}, "defenses": [{"kind": "own_parts:Half"}]},
         {"defenses": ["undefended", {"kind": "ppb", "references": 64, "grid": {"alpha": [1, 2]}}, {"kind": "rsw"}]},
         {
@@ -143,7 +143,7 @@ def test_labels_that_would_share_a_file_are_refused(defenses: list[Any]):
         ({"model": 3}, r"expected \[model\] to be a table"),
         ({"victim": 3}, r"expected \[victim\] to be a table"),
         ({"victim": {"weights": "w"}}, "key 'members'"),
-        ({"victim": {"weights": "w", "members": "m", "lend": 1.0}}, "lend must be in"),
+        ({"victim": {"weights": "w", "members": "m", "adversary_share": 1.0}}, "adversary_share must be in"),
         ({"data": {}}, "with a source"),
         ({"data": "digits"}, r"expected \[data\] to be a table"),
         ({"seeds": [0, 0]}, "different seeds"),

@@ -110,7 +110,7 @@ def test_results_name_the_device_and_its_kind_tells_stages_apart(gpus, tmp_path)
 
 def test_a_certificate_does_not_depend_on_the_device(gpus, tmp_path):
     gpus(1)
-    assert len({stages_on(kind, tmp_path).made_as(Pruning(), Undefended()) for kind in ("cpu", "cuda")}) == 1
+    assert len({stages_on(kind, tmp_path).recipe_fingerprint(Pruning(), Undefended()) for kind in ("cpu", "cuda")}) == 1
 
 
 def test_the_default_device_changes_nothing():
@@ -145,12 +145,12 @@ def run_on_meta(data, model: Any, defense: Defense, backend: Backend, recipe: Re
     fitted = fit.__globals__
     ensemble = Ensemble.initialize(model, data.input_shape, data.classes, seeds=[0, 1, 2])
     ensemble = replace(ensemble, masks=prune(ensemble, 0.5))
-    taught = np.zeros((3, defense.showings * len(data), data.classes), np.float32)
+    teacher_log_probs = np.zeros((3, defense.passes_per_epoch * len(data), data.classes), np.float32)
     records = [TrainingRecords(split.records(k, Role.TRAIN), data.labels, SCORES[k], SEEDS[k]) for k in range(3)]
     plan = fitted["_planner"](records, recipe, defense, len(data), False)
     task = fitted["_Task"](
         ensemble, data, torch.from_numpy(data.features).to(META), torch.from_numpy(data.labels).to(META), split, recipe,
-        defense, SEEDS, records, taught, Choice(backend, "test"), plan,
+        defense, SEEDS, records, teacher_log_probs, Choice(backend, "test"), plan,
     )  # fmt: skip
     return task.begin([0, 1, 2]), max(plan(0), key=lambda step: step.records.shape[1])
 

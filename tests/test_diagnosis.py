@@ -16,7 +16,7 @@ from wemem.config.study import parse_study
 from wemem.diagnosis.design import BASE, NEVER, draw_exposures
 from wemem.diagnosis.diagnose import DiagnosisSettings, diagnose
 from wemem.diagnosis.results import diagnosis_content, diagnosis_schema
-from wemem.diagnosis.scenario import Effect, EffectName, Scenario, Verdict
+from wemem.diagnosis.scenario import AttackOutput, Effect, EffectName, Scenario
 from wemem.diagnosis.within_record import compare, contrast, higher, levelled, surplus
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
@@ -165,8 +165,8 @@ def test_a_class_that_cannot_be_in_every_part_is_refused():
 # The rule
 
 
-def effect(name: EffectName, verdict: Verdict) -> Effect:
-    low, high = {"counts": (0.03, 0.2), "excluded": (-0.1, 0.01), "open": (0.0, 0.1)}[verdict]
+def effect(name: EffectName, output: AttackOutput) -> Effect:
+    low, high = {"counts": (0.03, 0.2), "excluded": (-0.1, 0.01), "open": (0.0, 0.1)}[output]
     return Effect(name, Estimate((low + high) / 2, low, high), relevant=0.02)
 
 
@@ -225,7 +225,7 @@ def test_an_open_effect_is_not_called_absent(content):
     open_content = copy.deepcopy(content)
     open_content["scenario"].update(name="neither", defense=None, snippet=None)
     for effect in open_content["scenario"]["effects"]:
-        effect.update(ci=[-0.01, 0.09], verdict="open")
+        effect.update(ci=[-0.01, 0.09], output="open")
     told = "\n".join(diagnosis_sentences(open_content))
     assert "one of up to 9.0 points is compatible" in told
     assert "not excluded either" in told

@@ -41,21 +41,27 @@ def test_teachers_that_are_certain_of_the_label_make_plain_training():
     split, certain = split_of(data), np.full((3, len(data), data.classes), -1e4, np.float32)
     certain[:, np.arange(len(data)), data.labels] = 0
     plain = fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2])
-    taught = fit(
-        ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0), taught=certain
+    teacher_log_probs = fit(
+        ensemble_of(data),
+        data,
+        split,
+        SGD,
+        seeds=[0, 1, 2],
+        defense=OutOfSampleDistillation(views=0),
+        teacher_log_probs=certain,
     )
-    assert largest_difference(plain.ensemble, taught.ensemble) < 1e-5
+    assert largest_difference(plain.ensemble, teacher_log_probs.ensemble) < 1e-5
 
 
 def test_hard_labels_alone_make_plain_training_whatever_the_teachers_say():
     data = blobs()
     split = split_of(data)
     plain = fit(ensemble_of(data), data, split, SGD, seeds=[0, 1, 2])
-    taught = fit(
+    teacher_log_probs = fit(
         ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(hard=1.0, views=0),
-        taught=taught_for(data, 3),
+        teacher_log_probs=taught_for(data, 3),
     )  # fmt: skip
-    assert largest_difference(plain.ensemble, taught.ensemble) < 1e-5
+    assert largest_difference(plain.ensemble, teacher_log_probs.ensemble) < 1e-5
 
 
 def test_stopping_after_the_recipe_s_epochs_is_plain_training_to_the_byte():
@@ -80,9 +86,13 @@ def test_early_stopping_shows_each_record_once_an_epoch():
 
 
 def test_the_loss_by_hand():
-    taught, logits = np.log([[[0.64, 0.36]]]), np.log([[[0.7, 0.3]]])
+    teacher_log_probs, logits = np.log([[[0.64, 0.36]]]), np.log([[[0.7, 0.3]]])
     batch = Batch(
-        torch.tensor(logits), torch.tensor([[1]]), torch.ones(1, 1, dtype=torch.float64), 0, torch.tensor(taught)
+        torch.tensor(logits),
+        torch.tensor([[1]]),
+        torch.ones(1, 1, dtype=torch.float64),
+        0,
+        torch.tensor(teacher_log_probs),
     )
     # temperature 2 takes square roots: 0.8 and 0.6 of 1.4; a quarter of the target is the hard label
     target = 0.75 * np.array([0.8, 0.6]) / 1.4 + [0, 0.25]
@@ -92,19 +102,19 @@ def test_the_loss_by_hand():
 
 def test_padding_does_not_count():
     rng = np.random.default_rng(0)
-    logits, taught = (torch.tensor(rng.normal(size=(1, 4, 3))) for _ in range(2))
-    whole = Batch(logits, torch.zeros(1, 4, dtype=torch.long), torch.tensor([[1.0, 1, 0, 0]]), 0, taught)
-    cut = Batch(logits[:, :2], torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2), 0, taught[:, :2])
+    logits, teacher_log_probs = (torch.tensor(rng.normal(size=(1, 4, 3))) for _ in range(2))
+    whole = Batch(logits, torch.zeros(1, 4, dtype=torch.long), torch.tensor([[1.0, 1, 0, 0]]), 0, teacher_log_probs)
+    cut = Batch(logits[:, :2], torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2), 0, teacher_log_probs[:, :2])
     assert torch.equal(OutOfSampleDistillation().loss(whole), OutOfSampleDistillation().loss(cut))
 
 
 def test_both_backends_learn_the_same():
     data = blobs()
-    split, taught = split_of(data), taught_for(data, 3)
+    split, teacher_log_probs = split_of(data), taught_for(data, 3)
     results = [
         fit(
             ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0),
-            taught=taught, backend=backend,
+            teacher_log_probs=teacher_log_probs, backend=backend,
         ).ensemble
         for backend in ("vmapped", "sequential")
     ]  # fmt: skip
@@ -148,8 +158,8 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
     split, seeds = split_of(data, members=2, train=120, dev=40), [5, 6]
     defense = OutOfSampleDistillation(4, 2, clusters=3)
     stages = Stages(config, data, Store(tmp_path / "store"), Silent())
-    taught = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
-    assert taught is not None
+    teacher_log_probs = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
+    assert teacher_log_probs is not None
     parts = held_out(split, Teachers(4, 2, 3), seeds, data.features)
     k, record = 1, int(split.records(1, Role.TRAIN)[7])
     teachers = [k * 4 + t for t in range(4) if parts.roles[k * 4 + t, record] == Role.AUDIT]
@@ -159,8 +169,8 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
         alone = fit(stages.blank([seed]), data, parts.select([t]), config.training, seeds=[seed]).ensemble
         logits = alone.logits(data.features[[record]])[0, 0].astype(np.float64)
         predicted.append(np.exp(logits) / np.exp(logits).sum())
-    np.testing.assert_allclose(np.exp(taught.log_probabilities[k, record]), np.mean(predicted, 0), atol=1e-3)
-    assert not taught.log_probabilities[k].reshape(4, len(data), -1)[:, split.roles[k] != Role.TRAIN].any()
+    np.testing.assert_allclose(np.exp(teacher_log_probs.log_probabilities[k, record]), np.mean(predicted, 0), atol=1e-3)
+    assert not teacher_log_probs.log_probabilities[k].reshape(4, len(data), -1)[:, split.roles[k] != Role.TRAIN].any()
 
 
 def test_a_record_s_own_label_does_not_reach_its_targets(tmp_path):
@@ -263,7 +273,7 @@ def with_batch_norm(input_shape, classes):
 
 def test_a_chain_with_the_window_keeps_teachers_and_the_fewest_epochs():
     both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "views": 0, "stop_after": 2})
-    assert both.taught_by == Teachers(4, 3, 5)
+    assert both.teacher_source == Teachers(4, 3, 5)
     assert both.starts_fresh
     assert (both.epochs(21), Undefended().epochs(21)) == (2, 21)
 

@@ -20,7 +20,7 @@ from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.export.checkpoint import write_weights
 from wemem.models import FullyConnected
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Silent
 from wemem.pipeline.stages import Stages
 from wemem.results.schema import results_schema
@@ -227,9 +227,9 @@ def given_model(tmp_path: Path, data: Path) -> tuple[dict[str, Any], FullyConnec
     study = table(data, attacks=["confidence", "lira"], defenses=["undefended", "rsw"])
     config = parse_study(study)
     store = Store(tmp_path / "store")
-    world = World.of(config, config.data.load(), Stages(config, config.data.load(), store, Recorder()), 0)
-    write_weights(tmp_path / "victim.safetensors", world.dense.ensemble.state(0))
-    np.savez(tmp_path / "members.npz", members=world.split.records(0, Role.TRAIN))
+    parties = Parties.of(config, config.data.load(), Stages(config, config.data.load(), store, Recorder()), 0)
+    write_weights(tmp_path / "victim.safetensors", parties.dense.ensemble.state(0))
+    np.savez(tmp_path / "members.npz", members=parties.split.records(0, Role.TRAIN))
     victim = {"weights": str(tmp_path / "victim.safetensors"), "members": str(tmp_path / "members.npz")}
     return study | {"victim": victim}, FullyConnected((24, 12))
 

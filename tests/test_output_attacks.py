@@ -81,8 +81,8 @@ def test_confidence_reaches_the_auc_of_the_closed_form():
 
 def test_correctness_has_the_balanced_accuracy_of_half_the_gap():
     signals = planted.disjoint(planted.LEAK)
-    verdict, member = Correctness().judge(signals), signals.is_member(0)
-    called = verdict.score >= verdict.threshold
+    output, member = Correctness().predict(signals), signals.is_member(0)
+    called = output.score >= output.threshold
     rows = signals.audited(0)
     right = signals.logits[0, rows].argmax(axis=1) == signals.labels[rows]
     gap = right[member].mean() - right[~member].mean()

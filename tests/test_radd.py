@@ -38,7 +38,7 @@ TAUGHT = np.log(np.random.default_rng(0).dirichlet(np.ones(DATA.classes), (3, le
 
 
 def trained(defense, **changed):
-    settings: dict[str, Any] = {"scores": SCORES, "taught": TAUGHT} | changed
+    settings: dict[str, Any] = {"scores": SCORES, "teacher_log_probs": TAUGHT} | changed
     return fit(ensemble_of(DATA), DATA, split_of(DATA), SGD, seeds=SEEDS, defense=defense, **settings)
 
 
@@ -62,10 +62,10 @@ def test_with_nobody_at_risk_it_is_the_window_and_the_bonus():
 
 
 def test_the_loss_by_hand():
-    taught, p = np.array([0.64, 0.36]), np.array([[0.81, 0.19], [0.3, 0.7]])
+    own, p = np.array([0.64, 0.36]), np.array([[0.81, 0.19], [0.3, 0.7]])
     batch = Batch(
         torch.tensor(np.log(p[None])), torch.tensor([[1, 1]]), torch.ones(1, 2, dtype=torch.float64), 0,
-        taught=torch.tensor(np.log(np.stack([taught, taught])[None])), risk=torch.tensor([[0.25, 0.0]]),
+        teacher_log_probs=torch.tensor(np.log(np.stack([own] * 2)[None])), risk=torch.tensor([[0.25, 0.0]]),
     )  # fmt: skip
     # temperature 2 takes square roots
     q, own = np.array([0.8, 0.6]) / 1.4, np.sqrt(p[0]) / np.sqrt(p[0]).sum()
@@ -76,11 +76,11 @@ def test_the_loss_by_hand():
 
 def test_the_label_of_a_high_risk_record_does_not_matter_and_that_of_another_does():
     rng = np.random.default_rng(0)
-    logits, taught = (torch.tensor(rng.normal(size=(1, 2, 3))) for _ in range(2))
+    logits, teacher_log_probs = (torch.tensor(rng.normal(size=(1, 2, 3))) for _ in range(2))
     for risk, same in (([[0.5, 0.5]], True), ([[0.5, 0.0]], False)):
         losses = [
             RADD().loss(Batch(
-                logits, torch.tensor([[0, label]]), torch.ones(1, 2), 0, taught=taught, risk=torch.tensor(risk)
+                logits, torch.tensor([[0, label]]), torch.ones(1, 2), 0, teacher_log_probs, risk=torch.tensor(risk)
             )).item()
             for label in (0, 1)
         ]  # fmt: skip
@@ -90,22 +90,24 @@ def test_the_label_of_a_high_risk_record_does_not_matter_and_that_of_another_doe
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(0, 3))
 def test_padding_and_company_change_no_loss(counts, padding):
     rng, width = np.random.default_rng(sum(counts)), max(counts) + padding
-    logits, taught = (torch.tensor(rng.normal(0, 3, (len(counts), width, 4)), dtype=torch.float32) for _ in range(2))
+    logits, teacher_log_probs = (
+        torch.tensor(rng.normal(0, 3, (len(counts), width, 4)), dtype=torch.float32) for _ in range(2)
+    )
     labels = torch.tensor(rng.integers(0, 4, (len(counts), width)))
     risk = torch.tensor(rng.uniform(-1, 1, (len(counts), width)), dtype=torch.float32).clamp(min=0)
     weights = (torch.arange(width) < torch.tensor(counts)[:, None]).float()
-    together = RADD().loss(Batch(logits, labels, weights, 0, taught, risk))
+    together = RADD().loss(Batch(logits, labels, weights, 0, teacher_log_probs, risk))
     for k, n in enumerate(counts):
         cut = (slice(k, k + 1), slice(n))
-        alone = RADD().loss(Batch(logits[cut], labels[cut], weights[cut], 0, taught[cut], risk[cut]))
+        alone = RADD().loss(Batch(logits[cut], labels[cut], weights[cut], 0, teacher_log_probs[cut], risk[cut]))
         torch.testing.assert_close(together[k : k + 1], alone)
 
 
 @pytest.mark.parametrize("size", [1e2, 1e30])
 def test_loss_and_gradient_are_finite_for_extreme_logits(size):
     logits = (torch.eye(3)[None] * size).requires_grad_()
-    taught, risk = torch.log_softmax(-torch.eye(3)[None] * size, -1), torch.tensor([[0.9, 0.0, 0.5]])
-    loss = RADD().loss(Batch(logits, torch.tensor([[1, 2, 0]]), torch.ones(1, 3), 0, taught, risk))
+    teacher_log_probs, risk = torch.log_softmax(-torch.eye(3)[None] * size, -1), torch.tensor([[0.9, 0.0, 0.5]])
+    loss = RADD().loss(Batch(logits, torch.tensor([[1, 2, 0]]), torch.ones(1, 3), 0, teacher_log_probs, risk))
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert torch.isfinite(loss).all()
     assert torch.isfinite(gradient).all()
@@ -182,7 +184,7 @@ def test_both_backends_learn_the_same():
 
 def test_in_a_chain_it_keeps_its_teacher_and_its_risk():
     both = make_defense("radd+early_stopping", {"stop_after": 2})
-    assert both.taught_by == OwnDenseModel()
+    assert both.teacher_source == OwnDenseModel()
     records = known([0, 1] * 5, np.linspace(0.1, 0.9, 10))
     risk = both.risk(records)
     assert risk is not None
@@ -192,7 +194,7 @@ def test_in_a_chain_it_keeps_its_teacher_and_its_risk():
         with pytest.raises(InputError, match=f"radd and {other} both replace the loss"):
             make_defense(f"radd+{other}")
     with pytest.raises(InputError, match="learns from teachers, got none"):
-        trained(both, taught=None)
+        trained(both, teacher_log_probs=None)
 
 
 def test_it_learns_what_each_member_s_own_dense_model_says_of_its_train_records(tmp_path):
@@ -201,16 +203,16 @@ def test_it_learns_what_each_member_s_own_dense_model_says_of_its_train_records(
     split = split_of(data, members=2, train=120, dev=40)
     stages = Stages(config, data, Store(tmp_path / "store"), Silent())
     dense = stages.train("dense", split, [5, 6])
-    taught = stages.teach("test", dense, split, [5, 6], RADD())
-    assert taught is not None
+    teacher_log_probs = stages.teach("test", dense, split, [5, 6], RADD())
+    assert teacher_log_probs is not None
     for k in range(2):
         train = split.records(k, Role.TRAIN)
         logits = torch.from_numpy(dense.ensemble.logits(data.features[train])[k])
-        np.testing.assert_allclose(taught.log_probabilities[k, train], logits.log_softmax(-1), atol=1e-5)
-        assert not taught.log_probabilities[k, split.roles[k] != Role.TRAIN].any()
+        np.testing.assert_allclose(teacher_log_probs.log_probabilities[k, train], logits.log_softmax(-1), atol=1e-5)
+        assert not teacher_log_probs.log_probabilities[k, split.roles[k] != Role.TRAIN].any()
     by_others = stages.teach("test", dense, split, [5, 6], make_defense("oosd", {"teachers": 2, "held_out": 1}))
     assert by_others is not None
-    assert by_others.key != taught.key
+    assert by_others.key != teacher_log_probs.key
 
 
 def test_a_round_is_kept_under_what_taught_it(tmp_path):
@@ -227,7 +229,7 @@ def test_a_round_is_kept_under_what_taught_it(tmp_path):
         (last,) = stages.prune("prune", dense, split, pruning, RADD(), seeds=[0], scores=[scored])
         keys.add(last.key)
     assert len(keys) == 2
-    made = {stages.made_as(pruning, d) for d in (RADD(), make_defense("oosd"), Undefended())}
+    made = {stages.recipe_fingerprint(pruning, d) for d in (RADD(), make_defense("oosd"), Undefended())}
     assert len(made) == 3
 
 
@@ -254,11 +256,13 @@ def test_one_given_model_is_pruned_under_it_and_taught_by_itself(tmp_path):
     victim = {"weights": str(tmp_path / "given.safetensors"), "members": str(tmp_path / "members.npz")}
     pruned = prune_model(parse_study(table | {"victim": victim}), "radd", Store(tmp_path / "store"), Silent())
     assert pruned.stage.meta["rounds"][-1]["sparsity"] == pytest.approx(0.6, abs=0.01)
-    (entry,) = [path for path in (tmp_path / "store").rglob("data.safetensors") if set(load_file(path)) == {"taught"}]
+    (entry,) = [
+        path for path in (tmp_path / "store").rglob("data.safetensors") if set(load_file(path)) == {"teacher_log_probs"}
+    ]
     train = pruned.split.records(0, Role.TRAIN)
     with torch.no_grad():
         logits = model.eval()(torch.from_numpy(config.data.load().features[train]))
-    torch.testing.assert_close(load_file(entry)["taught"][0, train], logits.log_softmax(-1))
+    torch.testing.assert_close(load_file(entry)["teacher_log_probs"][0, train], logits.log_softmax(-1))
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -55,11 +55,11 @@ def test_logit_confidence_of_one_class_is_refused():
 def test_the_world_without_a_member_takes_over_what_was_computed():
     signals = planted.shared(planted.LEAK)
     computed, queries = signals.logit_confidence, signals.query_logit_confidence
-    world = signals.without(3)
-    assert "logit_confidence" in world.__dict__
-    np.testing.assert_array_equal(world.logit_confidence, np.delete(computed, 3, axis=0))
-    np.testing.assert_array_equal(world.query_logit_confidence, np.delete(queries, 3, axis=0))
-    np.testing.assert_array_equal(planted.shared(planted.LEAK).without(3).logit_confidence, world.logit_confidence)
+    parties = signals.without(3)
+    assert "logit_confidence" in parties.__dict__
+    np.testing.assert_array_equal(parties.logit_confidence, np.delete(computed, 3, axis=0))
+    np.testing.assert_array_equal(parties.query_logit_confidence, np.delete(queries, 3, axis=0))
+    np.testing.assert_array_equal(planted.shared(planted.LEAK).without(3).logit_confidence, parties.logit_confidence)
     np.testing.assert_array_equal(queries[..., 0], computed)
 
 
@@ -150,10 +150,10 @@ def test_variance_is_per_record_from_sixty_four_models_on():
     )  # fmt: skip
     per_record, common = Lira(variance="record"), Lira(variance="global")
     for signals, attack in ((many, per_record), (many.without(63), common)):
-        automatic, chosen = Lira().judge(signals), attack.judge(signals)
+        automatic, chosen = Lira().predict(signals), attack.predict(signals)
         np.testing.assert_array_equal(automatic.score, chosen.score)
         np.testing.assert_array_equal(automatic.threshold, chosen.threshold)
-    assert not np.array_equal(per_record.judge(many).score, common.judge(many).score)
+    assert not np.array_equal(per_record.predict(many).score, common.predict(many).score)
 
 
 def test_augmented_queries_are_averaged_and_help():
@@ -184,8 +184,8 @@ def test_a_partner_kept_as_reference_would_tell_by_its_count():
     """Without any leak: the side with one model less fits worse, and that side is the target's own."""
     signals = planted.shared(0.0, pool=4000, outside=300).without(0)
     values, areas = signals.logit_confidence[:, :4000], []
-    for k in range(signals.members):
-        others = np.delete(np.arange(signals.members), k)
+    for k in range(signals.num_models):
+        others = np.delete(np.arange(signals.num_models), k)
         trained = signals.roles[others, :4000] == Role.TRAIN
         areas.append(auc_of(lira_online(values[others], trained, values[k], variance="record"), signals, k))
     assert np.mean(areas) < 0.49
@@ -197,7 +197,7 @@ def test_a_partner_kept_as_reference_would_tell_by_its_count():
 def test_every_member_attacked_in_turn_stays_at_chance_without_a_leak(attack):
     """Targets come in complementary pairs that share their records, so the mean is held to 4 errors of 8 targets."""
     signals = planted.shared(0.0, pool=2000, outside=300).without(0)
-    areas = [auc_of(attack.score(signals, k, seed=0), signals, k) for k in range(signals.members)]
+    areas = [auc_of(attack.score(signals, k, seed=0), signals, k) for k in range(signals.num_models)]
     assert abs(np.mean(areas) - 0.5) < 4 * np.sqrt(2001 / (12 * 1000 * 1000)) / np.sqrt(8)
 
 
@@ -216,7 +216,7 @@ def test_records_without_the_models_to_compare_with_are_refused(attack, side):
     roles[1:, signals.audited(0)[3]] = Role.AUDIT if side == "with" else Role.TRAIN
     message = rf"1 reference model\(s\) trained {side} each judged record, got 0 for number 3 of 800 and 1 such record"
     with pytest.raises(InputError, match=message):
-        attack.judge(replace(signals, roles=roles))
+        attack.predict(replace(signals, roles=roles))
 
 
 @pytest.mark.parametrize("attack", [LiraOffline(), RmiaOffline(gamma=1.0, a=0.3)], ids=lambda attack: attack.name)
@@ -282,11 +282,11 @@ def test_rmia_settings_are_chosen_on_the_other_members():
     """No other a does better on them with the chosen gamma, and the target has no say."""
     signals = shared(planted.LEAK)
     chosen = RmiaOffline().tune(signals, 0)
-    world = signals.without(0)
+    parties = signals.without(0)
 
     def mean_auc(a):
         attack = RmiaOffline(gamma=chosen.gamma, a=a)
-        return np.mean([auc_of(attack.score(world, k, seed=0), world, k) for k in range(8)])
+        return np.mean([auc_of(attack.score(parties, k, seed=0), parties, k) for k in range(8)])
 
     assert chosen.a is not None
     # Chosen by the ratio, which has no ties; the shares' ties may move the order by less than this.

@@ -10,7 +10,7 @@ from toy import blobs, ensemble_of
 from wemem.config.study import parse_study
 from wemem.defenses import Chain, Defense, EarlyStopping, Undefended
 from wemem.pipeline.progress import Silent
-from wemem.signals import Released, query_models
+from wemem.signals import Postprocessed, query_models
 from wemem.store.store import Store
 from wemem.study.run import run_study
 
@@ -25,14 +25,14 @@ class Noisy(Defense):
     def name(self):
         return "noisy"
 
-    def release(self, logits, rng):
+    def postprocess_logits(self, logits, rng):
         return (logits + self.size * rng.standard_normal(logits.shape)).astype(np.float32)
 
 
 def answers(defense, seed=0):
     data = blobs()
     needs = frozenset({"sensitivity", "robustness"})
-    return query_models(Released(ensemble_of(data), defense, seed=seed), data.features, data.labels, needs, seed=1)
+    return query_models(Postprocessed(ensemble_of(data), defense, seed=seed), data.features, data.labels, needs, seed=1)
 
 
 def test_answers_left_as_they_are_are_the_models_own():
@@ -54,9 +54,9 @@ def test_a_query_draws_by_seed_member_and_turn():
 def test_a_chain_answers_as_its_part_does():
     both, rng = Chain((EarlyStopping(), Noisy())), np.random.default_rng
     logits = np.zeros((3, 2), np.float32)
-    assert both.alters_answers
-    assert not Chain((EarlyStopping(), Other())).alters_answers
-    assert np.array_equal(both.release(logits, rng(0)), Noisy().release(logits, rng(0)))
+    assert both.alters_outputs
+    assert not Chain((EarlyStopping(), Other())).alters_outputs
+    assert np.array_equal(both.postprocess_logits(logits, rng(0)), Noisy().postprocess_logits(logits, rng(0)))
 
 
 @dataclass(frozen=True)

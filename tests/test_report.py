@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 import planted
 from wemem.attacks import make_attacks
-from wemem.attacks.base import Attack, Verdict
+from wemem.attacks.base import Attack, AttackOutput
 from wemem.audit.report import FPRS, WORST_METRICS, AttackResult, AuditReport, as_json, audit
 from wemem.errors import InputError
 from wemem.metrics.intervals import corrected_level
@@ -45,8 +45,8 @@ class Fixed(Attack):
 def result(members: list[float], others: list[float], threshold: float = 0.5) -> AttackResult:
     score = np.array([*members, *others])
     member = np.arange(len(score)) < len(members)
-    verdict = Verdict(score, np.full(len(score), threshold))
-    return AttackResult("made up", True, 1, verdict, member, np.arange(len(score)))
+    output = AttackOutput(score, np.full(len(score), threshold))
+    return AttackResult("made up", True, 1, output, member, np.arange(len(score)))
 
 
 def test_perfect_attack_has_one_everywhere_and_its_mirror_zero():
@@ -66,10 +66,10 @@ def test_constant_score_is_chance():
 def test_every_number_is_that_of_an_oracle(report, signals):
     told = json.loads(json.dumps(as_json(report), allow_nan=False))["attacks"]
     for r in report.results:
-        score, member = r.verdict.score, r.member
+        score, member = r.output.score, r.member
         own = told[r.name]
         assert own["auc"] == pytest.approx(roc_auc_score(member, score), abs=1e-12)
-        calls = score >= r.verdict.threshold
+        calls = score >= r.output.threshold
         assert own["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(member, calls), abs=1e-12)
         for fpr in FPRS:
             reached = [
@@ -87,7 +87,7 @@ def test_truth_and_records_are_those_of_the_signals(report, signals):
         seen = signals["shared" if r.name in ("lira", "rmia") else "disjoint"]
         assert np.array_equal(r.records, seen.records[seen.audited(0)])
         assert np.array_equal(r.member, seen.is_member(0))
-        assert r.reference_models == seen.members - 1
+        assert r.reference_models == seen.num_models - 1
         assert r.adaptive
 
 
@@ -97,7 +97,7 @@ def test_threshold_of_a_verdict_does_not_depend_on_the_targets_truth(signals):
     audited = seen.audited(0)
     roles[0, audited] = roles[0, audited[::-1]]
     (attack,) = make_attacks("confidence")
-    first, second = attack.judge(seen), attack.judge(replace(seen, roles=roles))
+    first, second = attack.predict(seen), attack.predict(replace(seen, roles=roles))
     assert np.array_equal(first.threshold, second.threshold)
     assert np.array_equal(first.score, second.score)
 
@@ -139,13 +139,13 @@ def test_attacks_of_one_name_are_refused(signals):
 
 def test_scores_that_are_not_numbers_or_too_few_are_refused(signals):
     class Short(Fixed):
-        def judge(self, signals: Signals, target: int = 0, *, seed: int = 0) -> Verdict:
-            return Verdict(np.zeros(3), np.zeros(3))
+        def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
+            return AttackOutput(np.zeros(3), np.zeros(3))
 
     class Broken(Fixed):
-        def judge(self, signals: Signals, target: int = 0, *, seed: int = 0) -> Verdict:
+        def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
             score = np.full(len(signals.audited(target)), np.nan)
-            return Verdict(score, score)
+            return AttackOutput(score, score)
 
     for attack in (Short(), Broken()):
         with pytest.raises(InputError, match="scores without NaN from attack 'fixed'"):

@@ -44,12 +44,12 @@ def told(study: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def test_planted_setting_that_leaks_less_is_chosen_and_alone_is_run(told):
-    hard, taught = told["selection"]["candidates"]
-    assert taught["dev_auc"] < hard["dev_auc"] - 0.05
-    assert (hard["chosen"], taught["chosen"]) == (False, True)
-    assert (hard["qualified"], taught["qualified"]) == (True, True)
-    assert [run["settings"] for run in told["runs"] if run["label"] == "oosd"] == [taught["settings"]] * 2
-    assert taught["settings"]["hard"] == 0.0
+    hard, teacher_log_probs = told["selection"]["candidates"]
+    assert teacher_log_probs["dev_auc"] < hard["dev_auc"] - 0.05
+    assert (hard["chosen"], teacher_log_probs["chosen"]) == (False, True)
+    assert (hard["qualified"], teacher_log_probs["qualified"]) == (True, True)
+    assert [run["settings"] for run in told["runs"] if run["label"] == "oosd"] == [teacher_log_probs["settings"]] * 2
+    assert teacher_log_probs["settings"]["hard"] == 0.0
     assert [run["label"] for run in told["runs"]] == ["dense", "undefended", "oosd"] * 2
 
 
@@ -88,7 +88,7 @@ def test_victim_is_pruned_alone_and_no_audited_record_is_looked_at(study, tmp_pa
     assert [title.split(" hard")[0] for title, _ in seen] == ["select undefended"] + [
         "select oosd: teachers=2 held_out=1 clusters=5 start=fresh temperature=1.4"
     ] * 2
-    assert all(split.members == 1 and not (split.roles == Role.AUDIT).any() for _, split in seen)
+    assert all(split.num_models == 1 and not (split.roles == Role.AUDIT).any() for _, split in seen)
 
 
 def test_killed_in_the_middle_of_a_selection_it_goes_on_and_chooses_the_same(

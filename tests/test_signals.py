@@ -53,7 +53,7 @@ def test_population_is_what_nobody_uses(shared):
 
 def test_without_a_member_leaves_the_others_as_they_are(shared):
     rest = shared.without(2)
-    assert rest.members == shared.members - 1
+    assert rest.num_models == shared.num_models - 1
     assert np.array_equal(rest.logits, np.delete(shared.logits, 2, axis=0))
     assert np.array_equal(rest.roles, np.delete(shared.roles, 2, axis=0))
     for name, array in shared.extras.items():

@@ -132,7 +132,7 @@ def test_audit_tells_nothing_of_the_shadows_as_if_it_were_the_victims(given, tmp
 
 def test_lent_members_are_not_audited(given, tmp_path):
     np.savez(tmp_path / "members.npz", members=np.arange(RECORDS - 150))
-    given["victim"]["lend"] = 0.6
+    given["victim"]["adversary_share"] = 0.6
     outcome = audit_model(parse_study(given), None, Store(tmp_path / "store"), Silent())
     members = outcome.split.records(0, Role.TRAIN)
     assert len(members) == round(0.4 * (RECORDS - 150))

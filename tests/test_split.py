@@ -89,7 +89,7 @@ def test_a_planted_shared_record_is_refused_at_construction():
 @pytest.mark.parametrize("build", [lambda: victim_and_shadows(LABELS, 3, seed=1), halves, subset_split])
 def test_every_role_has_every_class(build):
     split = build()
-    for k in range(split.members):
+    for k in range(split.num_models):
         for role in (TRAIN, DEV, AUDIT):
             assert set(LABELS[split.records(k, role)]) == {0, 1, 2, 3}
 
@@ -127,7 +127,7 @@ def test_the_seed_alone_decides(build):
 def test_members_of_an_ensemble_draw_differently():
     for split in (victim_and_shadows(LABELS, 3, seed=0), subset_split(), halves()):
         rows = {row.tobytes() for row in split.roles}
-        assert len(rows) == split.members
+        assert len(rows) == split.num_models
 
 
 def test_two_parties_draw_different_subsets_of_the_same_pool():
@@ -137,7 +137,7 @@ def test_two_parties_draw_different_subsets_of_the_same_pool():
 def test_subset_models_train_and_are_judged_on_the_pool_only():
     pool = np.arange(20, N)
     split = subset_split(pool=pool, size=90, dev=15)
-    for k in range(split.members):
+    for k in range(split.num_models):
         assert [len(split.records(k, role)) for role in (TRAIN, DEV, AUDIT)] == [90, 15, len(pool) - 105]
         assert np.isin(split.audited(k), pool).all()
     assert split.population.tolist() == list(range(20))
@@ -173,7 +173,7 @@ def test_subset_models_may_share_dev_records_outside_the_pool():
     dev = np.arange(0, N, 10)
     pool = np.setdiff1d(np.arange(N), dev)
     split = subset_split(pool=pool, dev=dev)
-    assert all(split.records(k, DEV).tolist() == dev.tolist() for k in range(split.members))
+    assert all(split.records(k, DEV).tolist() == dev.tolist() for k in range(split.num_models))
     with pytest.raises(InputError, match=r"dev records outside the pool, got 2 record\(s\) in both, first 3"):
         subset_split(pool=pool, dev=np.array([0, 3, 5]))
 
@@ -214,7 +214,7 @@ def test_reference_records_outside_must_be_outside():
 
 def test_a_given_victim_keeps_its_members_and_lent_ones_are_not_audited():
     members = np.arange(0, N, 2)
-    split = given_victim(LABELS, members, 2, seed=0, lend=0.2)
+    split = given_victim(LABELS, members, 2, seed=0, adversary_share=0.2)
     assert len(split.records(0, TRAIN)) == 80
     assert np.isin(split.records(0, TRAIN), members).all()
     assert not np.isin(split.records(0, AUDIT), members).any()
@@ -275,5 +275,5 @@ def test_what_cannot_be_split_is_refused_in_one_line(build, message):
 
 def test_reference_models_of_a_victim_that_trains_on_less_than_half_train_on_as_little():
     split = halves(train_size=20)
-    assert {len(split.records(k, Role.TRAIN)) for k in range(split.members)} == {20}
-    assert len({split.roles[k].tobytes() for k in range(split.members)}) == split.members
+    assert {len(split.records(k, Role.TRAIN)) for k in range(split.num_models)} == {20}
+    assert len({split.roles[k].tobytes() for k in range(split.num_models)}) == split.num_models

@@ -187,8 +187,8 @@ def test_any_change_of_code_that_computes_changes_the_fingerprint(tmp_path):
             path.with_suffix(".py").write_text(text)
         return code_fingerprint(tmp_path / name)
 
-    first = fingerprint("first", signals="x = 1", data__split="y = 2", render__html="z", cli="z")
-    assert fingerprint("shown", signals="x = 1", data__split="y = 2", render__html="other", cli="other") == first
+    first = fingerprint("first", signals="x = 1", data__split="y = 2", report__html="z", cli="z")
+    assert fingerprint("shown", signals="x = 1", data__split="y = 2", report__html="other", cli="other") == first
     assert fingerprint("edited", signals="x = 1", data__split="y = 3") != first
     assert fingerprint("moved", signals="x = 1", data__parts="y = 2") != first
     assert fingerprint("more", signals="x = 1", data__split="y = 2", data__more="") != first

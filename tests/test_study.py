@@ -99,7 +99,7 @@ def test_balanced_accuracy_is_that_of_the_best_shadow_thresholds(told, outcomes)
         seen = outcome.signals["disjoint"]
         z = seen.logits.astype(np.float64)
         confidence = np.take_along_axis(z, seen.labels[None, :, None], 2)[..., 0] - np.log(np.exp(z).sum(-1))
-        threshold = outcome.report["confidence"].verdict.threshold
+        threshold = outcome.report["confidence"].output.threshold
         rows = seen.audited(0)
         for label in range(seen.classes):
             (chosen,) = np.unique(threshold[seen.labels[rows] == label])

@@ -24,7 +24,7 @@ SGD = Recipe(epochs=2, optimizer="sgd", learning_rate=0.05, batch_size=16)
 
 
 def drawn_for(data, split, views):
-    train = [split.records(k, Role.TRAIN) for k in range(split.members)]
+    train = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
     return views.draw(train, len(data), data.input_shape)
 
 
@@ -64,48 +64,60 @@ def test_a_member_s_views_do_not_depend_on_who_else_there_is():
     assert torch.equal(together, alone)
 
 
-def taught_at(data, members, showings):
+def taught_at(data, members, passes_per_epoch):
     rng = np.random.default_rng(0)
-    return np.log(rng.dirichlet(np.ones(data.classes), (members, showings * len(data)))).astype(np.float32)
+    return np.log(rng.dirichlet(np.ones(data.classes), (members, passes_per_epoch * len(data)))).astype(np.float32)
 
 
 def test_an_epoch_shows_every_record_and_every_view_once():
     data = blobs()
     defense = OutOfSampleDistillation(views=2)
     fitted = fit(
-        ensemble_of(data), data, split_of(data), SGD, seeds=[0, 1, 2], defense=defense, taught=taught_at(data, 3, 3)
+        ensemble_of(data),
+        data,
+        split_of(data),
+        SGD,
+        seeds=[0, 1, 2],
+        defense=defense,
+        teacher_log_probs=taught_at(data, 3, 3),
     )
     assert [h.records_seen for h in fitted.history] == [2 * 3 * 50] * 3
-    assert defense.showings == 3
-    assert make_defense("oosd+rsw", {"views": 2}).showings == 3
+    assert defense.passes_per_epoch == 3
+    assert make_defense("oosd+rsw", {"views": 2}).passes_per_epoch == 3
 
 
 def test_what_is_learned_of_a_view_is_what_was_said_of_the_view():
     """With other words about the views alone, another model; with the views' share near 0, they are the records."""
     data = blobs()
-    split, taught = split_of(data), taught_at(data, 3, 2)
+    split, teacher_log_probs = split_of(data), taught_at(data, 3, 2)
     start, n = ensemble_of(data, dropout=0.0), len(data)
-    other = taught.copy()
+    other = teacher_log_probs.copy()
     other[:, n:] = np.log(1 / data.classes)
 
     def after(said, **settings):
         recipe = Recipe(epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=100)
         defense = OutOfSampleDistillation(views=1, **settings)
-        return fit(start, data, split, recipe, seeds=[0, 1, 2], defense=defense, taught=said).ensemble
+        return fit(start, data, split, recipe, seeds=[0, 1, 2], defense=defense, teacher_log_probs=said).ensemble
 
-    assert largest_difference(after(taught), after(other)) > 1e-4
+    assert largest_difference(after(teacher_log_probs), after(other)) > 1e-4
     # in one batch of all, records that are shown twice with one target are records shown once
-    twice = np.concatenate([taught[:, :n], taught[:, :n]], axis=1)
+    twice = np.concatenate([teacher_log_probs[:, :n], teacher_log_probs[:, :n]], axis=1)
     recipe = Recipe(epochs=1, optimizer="sgd", learning_rate=0.05, batch_size=50)
     once = fit(
-        start, data, split, recipe, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=0), taught=taught[:, :n]
+        start,
+        data,
+        split,
+        recipe,
+        seeds=[0, 1, 2],
+        defense=OutOfSampleDistillation(views=0),
+        teacher_log_probs=teacher_log_probs[:, :n],
     )
     assert largest_difference(after(twice, swap=1e-9), once.ensemble) < 1e-5
 
 
 def test_learning_at_views_is_learning_them_as_records_of_a_larger_data_set():
     data = blobs()
-    split, taught, n = split_of(data, members=1), taught_at(data, 1, 3), len(data)
+    split, teacher_log_probs, n = split_of(data, members=1), taught_at(data, 1, 3), len(data)
     views = Views(2, 0.4)
     shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, views))
     every = shown.numbered([0], torch.arange(3 * n)[None])[0].numpy()
@@ -115,24 +127,31 @@ def test_learning_at_views_is_learning_them_as_records_of_a_larger_data_set():
     start = ensemble_of(data, members=1, dropout=0.0)
     recipe = Recipe(epochs=3, optimizer="sgd", learning_rate=0.05, batch_size=150, keep="last")
     one, other = (
-        fit(start, records, own, recipe, seeds=[0], defense=defense, taught=taught).ensemble
+        fit(start, records, own, recipe, seeds=[0], defense=defense, teacher_log_probs=teacher_log_probs).ensemble
         for records, own, defense in (
             (data, split, OutOfSampleDistillation(views=2, swap=0.4)), (larger, both, OutOfSampleDistillation(views=0)),
         )
     )  # fmt: skip
     assert largest_difference(one, other) < 1e-5
     plain = fit(
-        start, data, split, recipe, seeds=[0], defense=OutOfSampleDistillation(views=0), taught=taught[:, :n]
+        start,
+        data,
+        split,
+        recipe,
+        seeds=[0],
+        defense=OutOfSampleDistillation(views=0),
+        teacher_log_probs=teacher_log_probs[:, :n],
     ).ensemble
     assert largest_difference(one, plain) > 1e-3
 
 
 def test_both_backends_see_the_same_views():
     data = blobs()
-    split, taught = split_of(data), taught_at(data, 3, 4)
+    split, teacher_log_probs = split_of(data), taught_at(data, 3, 4)
     one, other = (
         fit(
-            ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(), taught=taught,
+            ensemble_of(data), data, split, SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(),
+            teacher_log_probs=teacher_log_probs,
             backend=backend,
         ).ensemble
         for backend in ("vmapped", "sequential")
@@ -146,10 +165,10 @@ def test_teachers_are_asked_about_the_very_views_that_are_learned(tmp_path):
     split, seeds = split_of(data, members=2, train=120, dev=40), [5, 6]
     defense = OutOfSampleDistillation(4, 2, clusters=3, views=2, swap=0.3)
     stages = Stages(study, data, Store(tmp_path / "store"), Silent())
-    taught = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
-    assert taught is not None
-    assert taught.log_probabilities.shape == (2, 3 * len(data), data.classes)
-    parts, k = held_out(split, defense.taught_by, seeds, data.features), 1
+    teacher_log_probs = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
+    assert teacher_log_probs is not None
+    assert teacher_log_probs.log_probabilities.shape == (2, 3 * len(data), data.classes)
+    parts, k = held_out(split, defense.teacher_source, seeds, data.features), 1
     number = 2 * len(data) + int(split.records(k, Role.TRAIN)[7])
     views = Views(2, 0.3)
     shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, views))
@@ -164,7 +183,7 @@ def test_teachers_are_asked_about_the_very_views_that_are_learned(tmp_path):
             logits = alone.logits(x)[0, 0].astype(np.float64)
             predicted.append(np.exp(logits) / np.exp(logits).sum())
     assert len(predicted) == 2
-    np.testing.assert_allclose(np.exp(taught.log_probabilities[k, number]), np.mean(predicted, 0), atol=1e-3)
+    np.testing.assert_allclose(np.exp(teacher_log_probs.log_probabilities[k, number]), np.mean(predicted, 0), atol=1e-3)
 
 
 def test_what_was_said_of_records_alone_is_not_enough_for_views():
@@ -172,5 +191,5 @@ def test_what_was_said_of_records_alone_is_not_enough_for_views():
     with pytest.raises(InputError, match=r"all records and views, \(3, 360, 3\), got \(3, 90, 3\)"):
         fit(
             ensemble_of(data), data, split_of(data), SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation(),
-            taught=taught_at(data, 3, 1),
+            teacher_log_probs=taught_at(data, 3, 1),
         )  # fmt: skip

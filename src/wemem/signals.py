@@ -94,7 +94,7 @@ class Signals:
                 )
 
     @property
-    def members(self) -> int:
+    def num_models(self) -> int:
         """K, the number of models."""
         return len(self.logits)
 
@@ -156,8 +156,8 @@ class Signals:
         return chosen
 
     def without(self, member: int) -> "Signals":
-        """The world as the adversary knows it when ``member`` is attacked: every member but that one."""
-        return self.select([m for m in range(self.members) if m != member])
+        """The signals as the adversary knows them when ``member`` is attacked: every member but that one."""
+        return self.select([m for m in range(self.num_models) if m != member])
 
 
 def logit_confidence(
@@ -208,7 +208,7 @@ class Queried(Protocol):
         ...
 
 
-class Released:
+class Postprocessed:
     """Models whose answers pass through a defense before they leave; every query draws anew."""
 
     def __init__(self, models: Queried, defense: Defense, *, seed: int) -> None:
@@ -222,7 +222,7 @@ class Released:
         self.queries += 1
         return np.stack(
             [
-                self.defense.release(logits, generator(self.seed, "release", self.queries, k))
+                self.defense.postprocess_logits(logits, generator(self.seed, "release", self.queries, k))
                 for k, logits in enumerate(self.models.logits(features))
             ]
         )
@@ -232,27 +232,28 @@ def query_models(
     ensemble: Queried,
     features: Float32[np.ndarray, "N ..."],
     labels: Int64[np.ndarray, " N"],
-    needs: frozenset[str],
+    required_signals: frozenset[str],
     *,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """What an adversary gets by querying every member: ``logits`` and those of ``needs`` that queries can give.
+    """What an adversary gets by querying every member: ``logits`` and those signals that queries can give.
 
     Args:
         ensemble: K models.
         features: N records.
         labels: their labels.
-        needs: names of :data:`EXTRAS`; ``trajectory`` and ``dense`` need other models and are not collected here.
+        required_signals: names of :data:`EXTRAS`; ``trajectory`` and ``dense`` need other models and are not
+            collected here.
             ``queries`` are the record and its mirror image, and need images ``(N, C, H, W)``.
         seed: for the random queries.
     """
     found: dict[str, np.ndarray] = {"logits": ensemble.logits(features)}
-    if "sensitivity" in needs:
+    if "sensitivity" in required_signals:
         found["sensitivity"] = sensitivity(ensemble, features, softmax(found["logits"], axis=-1), seed=seed)
-    if "queries" in needs:
+    if "queries" in required_signals:
         mirrored = ensemble.logits(np.ascontiguousarray(features[..., ::-1]))
         found["queries"] = np.stack([found["logits"], mirrored], axis=2)
-    if "robustness" in needs:
+    if "robustness" in required_signals:
         found["robustness"] = robustness(ensemble, features, labels, seed=seed)
     return found
 

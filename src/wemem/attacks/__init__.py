@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from wemem.attacks.base import Attack, Verdict
+from wemem.attacks.base import Attack, AttackOutput
 from wemem.attacks.dense_and_pruned import DenseAndPruned
 from wemem.attacks.label_noise import LabelNoise
 from wemem.attacks.lira import Lira, LiraOffline
@@ -16,7 +16,7 @@ from wemem.attacks.trajectory import PruningTrajectory
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean, resolve
 
-__all__ = ["ATTACKS", "PRESETS", "QUICK", "TEN", "THRESHOLD", "Attack", "Verdict", "make_attacks"]
+__all__ = ["ATTACKS", "PRESETS", "QUICK", "TEN", "THRESHOLD", "Attack", "AttackOutput", "make_attacks"]
 
 #: The attacks that a study can name; ``package.module:Class`` is a user's own.
 ATTACKS: dict[str, type[Attack]] = {

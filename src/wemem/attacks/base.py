@@ -24,7 +24,7 @@ CALIBRATION_MEMBERS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class AttackOutput:
     """What an attack says of the rows ``signals.audited(target)``, in that order.
 
     Args:
@@ -47,15 +47,15 @@ class Attack(ABC):
         layout: ``disjoint`` if it learns from shadows' records, which then must not be the target's; ``shared`` if it
             compares models trained with and without the very record that is judged. A mismatch is refused.
         needs: names of :data:`~wemem.signals.EXTRAS` it reads.
-        welcomes: names of those it reads where they are collected, and does without otherwise.
+        optional_signals: names of those it reads where they are collected, and does without otherwise.
         thresholds: how its decisions are made: one threshold, one per class, both chosen on the other members to
             maximize balanced accuracy there, or the fixed 0.5 of a score that is itself a probability of membership.
     """
 
     name: ClassVar[str]
     layout: ClassVar[SignalLayout]
-    needs: ClassVar[frozenset[str]] = frozenset()
-    welcomes: ClassVar[frozenset[str]] = frozenset()
+    required_signals: ClassVar[frozenset[str]] = frozenset()
+    optional_signals: ClassVar[frozenset[str]] = frozenset()
     thresholds: ClassVar[Literal["global", "class", "half"]] = "global"
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Attack(ABC):
             seed: for attacks that train something; the others ignore it.
         """
 
-    def judge(self, signals: Signals, target: int = 0, *, seed: int = 0) -> Verdict:
+    def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
         """Score the target's audited rows and decide on them by thresholds chosen on the other members.
 
         Raises:
@@ -77,7 +77,7 @@ class Attack(ABC):
         self.check(signals, target)
         score = self.score(signals, target, seed=seed)
         if self.thresholds == "half":
-            return Verdict(score, np.full_like(score, 0.5), score)
+            return AttackOutput(score, np.full_like(score, 0.5), score)
         others, member, labels = self._score_others(signals, target, seed)
         threshold = np.full_like(score, best_threshold(others[member], others[~member]))
         if self.thresholds == "class":
@@ -86,18 +86,18 @@ class Attack(ABC):
                 here = labels == label
                 if (here & member).any() and (here & ~member).any():
                     threshold[target_labels == label] = best_threshold(others[here & member], others[here & ~member])
-        return Verdict(score, threshold, _calibrate(others, member, score))
+        return AttackOutput(score, threshold, _calibrate(others, member, score))
 
     def _score_others(
         self, signals: Signals, target: int, seed: int
     ) -> tuple[Scores, Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-        """Attack the other members in the target's place, in a world without the target: scores, truth, labels."""
-        world = signals.without(target)
-        targets = range(min(world.members, CALIBRATION_MEMBERS))
+        """Attack the other members in the target's place, with models other than the target: scores, truth, labels."""
+        parties = signals.without(target)
+        targets = range(min(parties.num_models, CALIBRATION_MEMBERS))
         return (
-            np.concatenate([self.score(world, k, seed=seed) for k in targets]),
-            np.concatenate([world.is_member(k) for k in targets]),
-            np.concatenate([world.labels[world.audited(k)] for k in targets]),
+            np.concatenate([self.score(parties, k, seed=seed) for k in targets]),
+            np.concatenate([parties.is_member(k) for k in targets]),
+            np.concatenate([parties.labels[parties.audited(k)] for k in targets]),
         )
 
     def check(self, signals: Signals, target: int) -> None:
@@ -112,12 +112,12 @@ class Attack(ABC):
                 + ("it learns from the shadows' records and must not be scored on them" if self.layout == "disjoint"
                    else "it needs reference models trained with and without the audited records")
             )  # fmt: skip
-        missing = sorted(self.needs - set(signals.extras))
+        missing = sorted(self.required_signals - set(signals.extras))
         if missing:
             raise InputError(
                 f"attack {self.name!r} needs the signal {missing[0]!r}; collect it or leave the attack out"
             )
-        if signals.members < 2:
+        if signals.num_models < 2:
             raise InputError(f"attack {self.name!r} needs at least one model besides the target, got none")
         if self.layout == "disjoint" and target != 0:
             raise InputError(

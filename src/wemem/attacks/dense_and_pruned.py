@@ -19,7 +19,7 @@ class DenseAndPruned(LearnedAttack):
     """
 
     name = "dense_and_pruned"
-    needs = frozenset({"dense"})
+    required_signals = frozenset({"dense"})
 
     def features(self, signals: Signals, member: int, rows: Rows) -> Float[np.ndarray, "n 3"]:
         dense = logit_confidence(signals.extras["dense"][member, rows], signals.labels[rows])

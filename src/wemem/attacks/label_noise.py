@@ -18,7 +18,7 @@ class LabelNoise(Attack):
 
     name = "label_noise"
     layout = "disjoint"
-    needs = frozenset({"robustness"})
+    required_signals = frozenset({"robustness"})
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         return np.asarray(signals.extras["robustness"][target, signals.audited(target)], dtype=np.float64)

@@ -24,7 +24,7 @@ def shadow_rows(signals: Signals, target: int) -> Iterator[tuple[int, Rows, Bool
         InputError: a shadow's row is among those the target is judged on.
     """
     judged = signals.audited(target)
-    for member in range(signals.members):
+    for member in range(signals.num_models):
         if member == target:
             continue
         rows = signals.audited(member)

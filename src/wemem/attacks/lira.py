@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from wemem.attacks.base import Attack, Scores, Verdict
+from wemem.attacks.base import Attack, AttackOutput, Scores
 from wemem.attacks.reference import Trained, references, require_models
 from wemem.signals import Signals
 
@@ -166,13 +166,13 @@ class ReferenceLikelihood(Attack):
     augmented: bool = True
 
     layout = "shared"
-    welcomes = frozenset({"queries"})
+    optional_signals = frozenset({"queries"})
 
-    def judge(self, signals: Signals, target: int = 0, *, seed: int = 0) -> Verdict:
+    def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
         if self.variance != "auto":
-            return super().judge(signals, target, seed=seed)
+            return super().predict(signals, target, seed=seed)
         self.check(signals, target)
-        return replace(self, variance=self._choose(signals, target)).judge(signals, target, seed=seed)
+        return replace(self, variance=self._choose(signals, target)).predict(signals, target, seed=seed)
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         rows = signals.audited(target)
@@ -188,7 +188,7 @@ class ReferenceLikelihood(Attack):
     def _choose(self, signals: Signals, target: int) -> Variance:
         _, trained = references(signals, target, signals.audited(target))
         fewest = self.fewest(trained.sum(axis=0), (~trained).sum(axis=0))
-        return "record" if signals.members >= PER_RECORD_MODELS and fewest >= PER_RECORD_SIDE else "global"
+        return "record" if signals.num_models >= PER_RECORD_MODELS and fewest >= PER_RECORD_SIDE else "global"
 
     @abstractmethod
     def compare(self, references: Statistic, trained: Trained, target: PerRecord, variance: Variance) -> PerRecord:

@@ -24,7 +24,7 @@ def references(
     Raises:
         InputError: no reference model.
     """
-    others = np.delete(np.arange(signals.members), target)
+    others = np.delete(np.arange(signals.num_models), target)
     trained = signals.roles[np.ix_(others, rows)] == Role.TRAIN
     keep = whole_pairs(trained)
     if not keep.any():

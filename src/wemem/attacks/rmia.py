@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from scipy.special import expit
 
-from wemem.attacks.base import CALIBRATION_MEMBERS, Attack, Scores, Verdict
+from wemem.attacks.base import CALIBRATION_MEMBERS, Attack, AttackOutput, Scores
 from wemem.attacks.reference import Trained, references, require_models
 from wemem.errors import InputError
 from wemem.metrics.rates import auc
@@ -128,11 +128,11 @@ class PopulationRatio(Attack):
         if self.gamma is not None and not self.gamma > 0:
             raise InputError(f"attack {self.name!r} expected gamma above 0, got {self.gamma}; the paper has 1 to 2")
 
-    def judge(self, signals: Signals, target: int = 0, *, seed: int = 0) -> Verdict:
+    def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
         if self.tuned:
-            return super().judge(signals, target, seed=seed)
+            return super().predict(signals, target, seed=seed)
         self.check(signals, target)
-        return self.tune(signals, target).judge(signals, target, seed=seed)
+        return self.tune(signals, target).predict(signals, target, seed=seed)
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         attack = self if self.tuned else self.tune(signals, target)
@@ -166,12 +166,12 @@ class PopulationRatio(Attack):
         Raises:
             InputError: too few reference models to attack one of them with the others.
         """
-        world = signals.without(target)
+        parties = signals.without(target)
         trials = []
-        for k in range(min(world.members, CALIBRATION_MEMBERS)):
-            rows = world.audited(k)
+        for k in range(min(parties.num_models, CALIBRATION_MEMBERS)):
+            rows = parties.audited(k)
             some = slice(None, None, -(-len(rows) // TUNING_ROWS))
-            trials.append((self.collect(world, k, rows[some]), world.is_member(k)[some]))
+            trials.append((self.collect(parties, k, rows[some]), parties.is_member(k)[some]))
         attack = self.tune_prior(trials)
         if attack.gamma is not None:
             return attack

@@ -49,7 +49,7 @@ class Samia(ClassifierAttack):
     feedforward: int = 128
 
     name = "samia"
-    needs = frozenset({"sensitivity"})
+    required_signals = frozenset({"sensitivity"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

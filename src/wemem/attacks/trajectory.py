@@ -19,7 +19,7 @@ class PruningTrajectory(LearnedAttack):
     """
 
     name = "pruning_trajectory"
-    needs = frozenset({"trajectory"})
+    required_signals = frozenset({"trajectory"})
 
     def features(self, signals: Signals, member: int, rows: Rows) -> Float[np.ndarray, "n R"]:
         rounds = np.moveaxis(signals.extras["trajectory"][member, rows], 1, 0)

@@ -1,0 +1,1 @@
+"""Attacks applied to signals, and the audit report they give."""

@@ -62,13 +62,15 @@ def leave_one_out(signals: Signals, attacks: Sequence[Attack], *, seed: int) -> 
         InputError: another layout, or members that judge different rows.
     """
     rows = signals.audited(0)
-    if signals.layout != "shared" or any(not np.array_equal(rows, signals.audited(k)) for k in range(signals.members)):
+    if signals.layout != "shared" or any(
+        not np.array_equal(rows, signals.audited(k)) for k in range(signals.num_models)
+    ):
         raise InputError("expected shared signals in which all members judge the same rows, got others")
-    membership = np.stack([signals.is_member(k) for k in range(signals.members)])
+    membership = np.stack([signals.is_member(k) for k in range(signals.num_models)])
     return {
         attack.name: TargetsResult(
             attack.name,
-            np.stack([attack.score(signals, k, seed=seed) for k in range(signals.members)]),
+            np.stack([attack.score(signals, k, seed=seed) for k in range(signals.num_models)]),
             membership,
             seed,
         )

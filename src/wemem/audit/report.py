@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from wemem.attacks.base import Attack, Verdict
+from wemem.attacks.base import Attack, AttackOutput
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate, auc_interval, balanced_accuracy, corrected_level, tpr_at_fpr
 from wemem.metrics.rates import smallest_fpr
@@ -24,7 +24,7 @@ class AttackResult:
         name: of the attack.
         adaptive: every model the adversary used was made exactly as the target.
         reference_models: how many other models it used.
-        verdict: its scores, thresholds and probabilities, one per audited row.
+        output: its scores, thresholds and probabilities, one per audited row.
         member: bool, shape ``(n,)``: the truth of those rows.
         records: int64, shape ``(n,)``: their indices in the data set.
     """
@@ -32,23 +32,23 @@ class AttackResult:
     name: str
     adaptive: bool
     reference_models: int
-    verdict: Verdict
+    output: AttackOutput
     member: Bool[np.ndarray, " n"]
     records: np.ndarray
 
     @property
     def members(self) -> Float[np.ndarray, " m"]:
         """Scores of the members."""
-        return np.asarray(self.verdict.score[self.member])
+        return np.asarray(self.output.score[self.member])
 
     @property
     def nonmembers(self) -> Float[np.ndarray, " n"]:
         """Scores of the non-members."""
-        return np.asarray(self.verdict.score[~self.member])
+        return np.asarray(self.output.score[~self.member])
 
     def balanced_accuracy(self, level: float = 0.95) -> Estimate:
         """Balanced accuracy at the thresholds that were chosen without the target."""
-        calls = self.verdict.score >= self.verdict.threshold
+        calls = self.output.score >= self.output.threshold
         return balanced_accuracy(calls[self.member], calls[~self.member], level)
 
     def auc(self, level: float = 0.95) -> Estimate:
@@ -110,23 +110,23 @@ def _run(signals: Mapping[SignalLayout, Signals], attack: Attack, target: int, s
     if attack.layout not in signals:
         raise InputError(f"attack {attack.name!r} needs {attack.layout} signals, got {sorted(signals)}; see its docs")
     seen = signals[attack.layout]
-    return attack_result(attack, seen, target, attack.judge(seen, target, seed=seed))
+    return attack_result(attack, seen, target, attack.predict(seen, target, seed=seed))
 
 
-def attack_result(attack: Attack, signals: Signals, target: int, verdict: Verdict) -> AttackResult:
-    """A verdict beside the truth.
+def attack_result(attack: Attack, signals: Signals, target: int, output: AttackOutput) -> AttackResult:
+    """A output beside the truth.
 
     Raises:
         InputError: scores of another number than the audited rows, or NaN.
     """
     rows = signals.audited(target)
-    if verdict.score.shape != rows.shape or np.isnan(verdict.score).any():
+    if output.score.shape != rows.shape or np.isnan(output.score).any():
         raise InputError(
-            f"expected {len(rows)} scores without NaN from attack {attack.name!r}, got shape {verdict.score.shape} "
-            f"with {int(np.isnan(verdict.score).sum())} NaN; mend the attack"
+            f"expected {len(rows)} scores without NaN from attack {attack.name!r}, got shape {output.score.shape} "
+            f"with {int(np.isnan(output.score).sum())} NaN; mend the attack"
         )
     return AttackResult(
-        attack.name, signals.adaptive, signals.members - 1, verdict, signals.is_member(target), signals.records[rows]
+        attack.name, signals.adaptive, signals.num_models - 1, output, signals.is_member(target), signals.records[rows]
     )
 
 

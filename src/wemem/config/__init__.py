@@ -1,0 +1,1 @@
+"""The study file: TOML to frozen settings and back."""

@@ -87,17 +87,18 @@ class VictimSettings:
         weights: its ``.safetensors`` file.
         members: a ``.csv`` or ``.parquet`` file with a column ``record``, or an ``.npz`` with an array ``members``: the
             indices of the records it was trained on.
-        lend: share of the members that the adversary gets as data of its own; they are then not audited. For victims
+        adversary_share: share of the members that the adversary gets as data of its own; they are then not audited. For
+            victims
             that were trained on most of the records there are.
     """
 
     weights: str
     members: str
-    lend: float = 0.0
+    adversary_share: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lend < 1:
-            raise InputError(f"lend must be in [0, 1), got {self.lend}")
+        if not 0 <= self.adversary_share < 1:
+            raise InputError(f"adversary_share must be in [0, 1), got {self.adversary_share}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Data sets, who trains on which record, batches, views and teacher splits."""

@@ -2,7 +2,7 @@
 
 Three layouts are the same object:
 
-* ``disjoint``: one half of the records is the victim's world, the other the adversary's, from which every shadow
+* ``disjoint``: one half of the records is the victim's parties, the other the adversary's, from which every shadow
   draws its own train, dev and audit records. Nothing the adversary learns from is ever scored.
 * ``shared``: random halves of one pool that holds the audited records (Carlini et al. 2022), as LiRA and RMIA need.
 * ``subsets``: random subsets of one party's own records, for memorization scores (Feldman & Zhang 2020).
@@ -79,7 +79,7 @@ class Split:
                 )
 
     @property
-    def members(self) -> int:
+    def num_models(self) -> int:
         """K, the number of models."""
         return len(self.roles)
 
@@ -190,7 +190,7 @@ def require_shares(shadows: int, train: float, dev: float) -> None:
 
 def given_victim(
     labels: Int64[np.ndarray, " N"], members: Indices, shadows: int, *, seed: int, train: float = 0.6, dev: float = 0.1,
-    lend: float = 0.0,
+    adversary_share: float = 0.0,
 ) -> Split:  # fmt: skip
     """The ``disjoint`` layout around a victim that exists already.
 
@@ -204,7 +204,7 @@ def given_victim(
         seed: the study's seed.
         train: share of its records that a shadow trains on.
         dev: share of its records for early stopping.
-        lend: share of the members that the adversary gets as data of the same distribution; they are not audited.
+        adversary_share: share of the members that the adversary gets as data of its own; they are not audited.
 
     Raises:
         InputError: unknown records, or too few that the victim was not trained on.
@@ -214,13 +214,13 @@ def given_victim(
     if len(members) == 0 or members[0] < 0 or members[-1] >= len(labels):
         raise InputError(f"expected members among records 0..{len(labels) - 1}, got {members[:1]}..{members[-1:]}")
     others = np.setdiff1d(np.arange(len(labels)), members)
-    n_lent = round(lend * len(members))
+    n_lent = round(adversary_share * len(members))
     lent, audited = stratified_draw(labels, members, [n_lent, len(members) - n_lent], generator(seed, "split/lend"))
     n_dev, n_audit = round(dev / train * len(audited)), round((1 - train - dev) / train * len(audited))
     if n_dev + n_audit >= len(others):
         raise InputError(
             f"expected more than {n_dev + n_audit} records that the victim was not trained on, got {len(others)}; "
-            "bring more of them, or lend the adversary some of the members"
+            "bring more of them, or give the adversary a share of them (adversary_share)"
         )
     own_dev, own_audit, rest = stratified_draw(
         labels, others, [n_dev, n_audit, len(others) - n_dev - n_audit], generator(seed, "split/halves")

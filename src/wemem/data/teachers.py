@@ -43,7 +43,7 @@ class Teachers:
             )
 
     @property
-    def showings(self) -> int:
+    def passes_per_epoch(self) -> int:
         """How often an epoch shows a record: as itself, and as each of its views."""
         return 1 if self.views is None else 1 + self.views.count
 
@@ -74,7 +74,7 @@ def held_out(
         InputError: a class with too few train records for every model to see one.
     """
     count, times = teachers.count, teachers.held_out
-    roles = np.zeros((split.members, count, len(split.labels)), np.int8)
+    roles = np.zeros((split.num_models, count, len(split.labels)), np.int8)
     for k, seed in enumerate(seeds):
         rng = generator(seed, "split/held out", count, times)
         roles[k][:, split.records(k, Role.DEV)] = Role.DEV

@@ -11,8 +11,8 @@ from wemem.defenses.auto import Auto
 from wemem.defenses.base import (
     Batch,
     Defense,
+    InferenceAdversary,
     Observation,
-    Opponent,
     OwnDenseModel,
     TrainingRecords,
     Undefended,
@@ -35,10 +35,32 @@ from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
 __all__ = [
-    "DEFENSES", "DPSGD", "HAMP", "PPB", "RADD", "AdvReg", "Auto", "Batch", "Chain", "Clipping", "Defense",
-    "EarlyStopping", "LabelSmoothing", "MemoryRegularizer", "Observation", "OnlineController", "Opponent",
-    "OutOfSampleDistillation", "OwnDenseModel", "RelaxLoss",
-    "SlidingWindow", "Teachers", "TrainingRecords", "Undefended", "chain", "make_defense",
+    "DEFENSES",
+    "DPSGD",
+    "HAMP",
+    "PPB",
+    "RADD",
+    "AdvReg",
+    "Auto",
+    "Batch",
+    "Chain",
+    "Clipping",
+    "Defense",
+    "EarlyStopping",
+    "InferenceAdversary",
+    "LabelSmoothing",
+    "MemoryRegularizer",
+    "Observation",
+    "OnlineController",
+    "OutOfSampleDistillation",
+    "OwnDenseModel",
+    "RelaxLoss",
+    "SlidingWindow",
+    "Teachers",
+    "TrainingRecords",
+    "Undefended",
+    "chain",
+    "make_defense",
 ]  # fmt: skip
 
 #: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.

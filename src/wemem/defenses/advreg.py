@@ -29,7 +29,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
-from wemem.defenses.base import Batch, Defense, Opponent
+from wemem.defenses.base import Batch, Defense, InferenceAdversary
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 
@@ -51,7 +51,9 @@ class AdvReg(Defense):
     Raises:
         InputError: a negative or infinite weight.
 
-    >>> batch = Batch(torch.zeros(1, 1, 2), torch.tensor([[0]]), torch.ones(1, 1), 0, suspicion=torch.tensor([[-0.5]]))
+    >>> surely = torch.tensor([[-0.5]])
+    >>> one = torch.zeros(1, 1, 2), torch.tensor([[0]]), torch.ones(1, 1)
+    >>> batch = Batch(*one, 0, membership_log_probability=surely)
     >>> AdvReg().loss(batch)  # log 2 - 0.5
     tensor([0.1931])
     """
@@ -66,7 +68,7 @@ class AdvReg(Defense):
     def name(self) -> str:
         return "advreg"
 
-    def opponent(self, classes: int, seeds: Sequence[int]) -> "InferenceNetwork | None":
+    def inference_adversary(self, classes: int, seeds: Sequence[int]) -> "InferenceNetwork | None":
         """Inference networks that have seen nothing yet, one for each member."""
         return InferenceNetwork(classes, seeds) if self.theta > 0 else None
 
@@ -75,11 +77,11 @@ class AdvReg(Defense):
         plain = batch.mean(batch.cross_entropy())
         if self.theta == 0:
             return plain
-        assert batch.suspicion is not None  # the trainer asks the opponent
-        return plain + self.theta * batch.mean(batch.suspicion)
+        assert batch.membership_log_probability is not None  # the trainer asks the inference_adversary
+        return plain + self.theta * batch.mean(batch.membership_log_probability)
 
 
-class InferenceNetwork(Opponent):
+class InferenceNetwork(InferenceAdversary):
     """The members' attackers, each a small network of its own that learns from its own member's outputs only.
 
     Args:
@@ -125,7 +127,7 @@ class InferenceNetwork(Opponent):
                 leaf.grad = gradient[row]
         self.optimizer.step()
 
-    def suspicion(
+    def membership_log_probability(
         self, rows: Sequence[int], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]
     ) -> Float[Tensor, "S B"]:
         """The log-probability that each record is a member, ``log h``."""

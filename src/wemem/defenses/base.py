@@ -5,7 +5,7 @@ The training loop asks it a few things, each with a default that changes nothing
     for epoch in range(defense.epochs(recipe.epochs)):
         groups = defense.plan(epoch, groups, records)        # which records, batched with whom, at which decay
         for batch in groups:
-            opponent.learn(outputs, reference outputs)       # of a defense that has an opponent
+            inference_adversary.learn(outputs, reference outputs)       # of a defense that has an inference_adversary
             loss = defense.loss(batch)                       # what is minimized
             # or, with defense.clipping, each record's cross-entropy, its gradient clipped and the sum made noisy
 
@@ -97,19 +97,19 @@ class Batch:
         labels: int64, shape ``(S, B)``.
         weights: float32, shape ``(S, B)``; 0 marks padding.
         epoch: epoch within the round.
-        taught: shape ``(S, B, C)``, log-probabilities of each record's, or view's, teachers, for a defense that asks
-            for them.
+        teacher_log_probs: shape ``(S, B, C)``, log-probabilities by each record's or view's teachers, for a defense
+            that learns from them.
         risk: shape ``(S, B)``, what :meth:`Defense.risk` says of each record, for a defense that says it.
-        suspicion: shape ``(S, B)``, what the defense's :class:`Opponent` says of each record, with gradient.
+        membership_log_probability: shape ``(S, B)``, by the defense's :class:`InferenceAdversary`, with gradient.
     """
 
     logits: Float[Tensor, "S B C"]
     labels: Int64[Tensor, "S B"]
     weights: Float[Tensor, "S B"]
     epoch: int
-    taught: Float[Tensor, "S B C"] | None = None
+    teacher_log_probs: Float[Tensor, "S B C"] | None = None
     risk: Float[Tensor, "S B"] | None = None
-    suspicion: Float[Tensor, "S B"] | None = None
+    membership_log_probability: Float[Tensor, "S B"] | None = None
 
     def mean(self, values: Float[Tensor, "S B"]) -> Float[Tensor, " S"]:
         """Mean over each member's records, padding left out."""
@@ -131,7 +131,7 @@ class OwnDenseModel:
         return 0
 
 
-class Opponent(ABC):
+class InferenceAdversary(ABC):
     """Who plays against the members that train together. It has state, and every call of ``fit`` makes one anew.
 
     Args:
@@ -161,7 +161,7 @@ class Opponent(ABC):
         """
 
     @abstractmethod
-    def suspicion(
+    def membership_log_probability(
         self, rows: Sequence[int], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]
     ) -> Float[Tensor, "S B"]:
         """What it makes of the outputs of a step, with gradient with respect to them."""
@@ -182,24 +182,24 @@ class Defense(ABC):
         return False
 
     @property
-    def taught_by(self) -> Teachers | OwnDenseModel | None:
-        """Whose predictions of a member's train records :attr:`Batch.taught` are; by default nobody's.
+    def teacher_source(self) -> Teachers | OwnDenseModel | None:
+        """Whose predictions of a member's train records :attr:`Batch.teacher_log_probs` are; by default nobody's.
 
         :class:`Teachers` are trained beforehand on parts of the member's own records.
         """
         return None
 
     @property
-    def shown_as(self) -> Views | None:
+    def augmentation_views(self) -> Views | None:
         """Views of the train records that are trained on beside them, by what the teachers predict of each."""
-        by = self.taught_by
+        by = self.teacher_source
         return by.views if isinstance(by, Teachers) else None
 
     @property
-    def showings(self) -> int:
+    def passes_per_epoch(self) -> int:
         """How often an epoch shows a record that it shows."""
-        by = self.taught_by
-        return by.showings if isinstance(by, Teachers) else 1
+        by = self.teacher_source
+        return by.passes_per_epoch if isinstance(by, Teachers) else 1
 
     @property
     def starts_fresh(self) -> bool:
@@ -210,8 +210,8 @@ class Defense(ABC):
         """What the loss is to know of each record of the data set, as :attr:`Batch.risk`. By default: nothing."""
         return None
 
-    def opponent(self, classes: int, seeds: Sequence[int]) -> Opponent | None:
-        """A new opponent of the members that train together, one seed each. By default: none."""
+    def inference_adversary(self, classes: int, seeds: Sequence[int]) -> InferenceAdversary | None:
+        """A new inference adversary of the members that train together, one seed each. By default: none."""
         return None
 
     @property
@@ -237,7 +237,9 @@ class Defense(ABC):
         """The loss of each member that takes part in a step. By default: mean cross-entropy."""
         return batch.mean(batch.cross_entropy())
 
-    def release(self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
+    def postprocess_logits(
+        self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator
+    ) -> Float32[np.ndarray, "N C"]:
         """What a query of the model is answered with. By default: its logits. Who holds the weights is not bound by it.
 
         Args:
@@ -247,16 +249,16 @@ class Defense(ABC):
         return logits
 
     @property
-    def alters_answers(self) -> bool:
+    def alters_outputs(self) -> bool:
         """True if queries are answered with something else than the model's logits."""
-        return type(self).release is not Defense.release
+        return type(self).postprocess_logits is not Defense.postprocess_logits
 
     @property
     def clipping(self) -> Clipping | None:
         """A bound on what each record does to a step, which then takes the loss's place; by default none."""
         return None
 
-    def refusal(self, model: nn.Module) -> str | None:
+    def incompatibility_reason(self, model: nn.Module) -> str | None:
         """Why a model cannot be trained this way, and what to do about it; None if it can. By default: None."""
         return None
 

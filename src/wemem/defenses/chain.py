@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wemem.data.batches import Group
 from wemem.data.teachers import Teachers
-from wemem.defenses.base import Batch, Defense, Opponent, OwnDenseModel, TrainingRecords, Undefended
+from wemem.defenses.base import Batch, Defense, InferenceAdversary, OwnDenseModel, TrainingRecords, Undefended
 from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
@@ -58,9 +58,9 @@ class Chain(Defense):
         return any(part.observes for part in self.parts)
 
     @property
-    def alters_answers(self) -> bool:
+    def alters_outputs(self) -> bool:
         """True if a part does."""
-        return any(part.alters_answers for part in self.parts)
+        return any(part.alters_outputs for part in self.parts)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,17 +68,17 @@ class Chain(Defense):
         return {key: value for part in self.parts for key, value in part.settings.items()}
 
     @property
-    def taught_by(self) -> Teachers | OwnDenseModel | None:
+    def teacher_source(self) -> Teachers | OwnDenseModel | None:
         """Those of the part that has the loss which learns from them."""
-        return next((part.taught_by for part in self.parts if part.taught_by is not None), None)
+        return next((part.teacher_source for part in self.parts if part.teacher_source is not None), None)
 
     def risk(self, records: TrainingRecords) -> Float64[np.ndarray, " N"] | None:
         """What the part that has the loss says."""
         return self._with_loss.risk(records)
 
-    def opponent(self, classes: int, seeds: Sequence[int]) -> Opponent | None:
+    def inference_adversary(self, classes: int, seeds: Sequence[int]) -> InferenceAdversary | None:
         """That of the part that has the loss."""
-        return self._with_loss.opponent(classes, seeds)
+        return self._with_loss.inference_adversary(classes, seeds)
 
     @property
     def starts_fresh(self) -> bool:
@@ -103,10 +103,12 @@ class Chain(Defense):
     def _with_loss(self) -> Defense:
         return next((part for part in self.parts if part.replaces_loss), Undefended())
 
-    def release(self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
+    def postprocess_logits(
+        self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator
+    ) -> Float32[np.ndarray, "N C"]:
         """One part after the other."""
         for part in self.parts:
-            logits = part.release(logits, rng)
+            logits = part.postprocess_logits(logits, rng)
         return logits
 
     @property
@@ -114,9 +116,9 @@ class Chain(Defense):
         """That of the part that has one."""
         return next((part.clipping for part in self.parts if part.clipping is not None), None)
 
-    def refusal(self, model: nn.Module) -> str | None:
+    def incompatibility_reason(self, model: nn.Module) -> str | None:
         """That of the first part that refuses."""
-        return next((reason for part in self.parts if (reason := part.refusal(model)) is not None), None)
+        return next((reason for part in self.parts if (reason := part.incompatibility_reason(model)) is not None), None)
 
 
 def chain(*parts: Defense) -> Defense:

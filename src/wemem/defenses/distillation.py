@@ -66,7 +66,7 @@ class OutOfSampleDistillation(Defense):
         InputError: a value out of range.
 
     >>> uniform = torch.full((1, 1, 2), 0.5).log()
-    >>> batch = Batch(uniform, torch.tensor([[0]]), torch.ones(1, 1), 0, taught=torch.tensor([[[0.9, 0.1]]]).log())
+    >>> batch = Batch(uniform, torch.tensor([[0]]), torch.ones(1, 1), 0, torch.tensor([[[0.9, 0.1]]]).log())
     >>> OutOfSampleDistillation().loss(batch)  # whatever the target, a uniform prediction costs log 2
     tensor([0.6931])
     """
@@ -96,7 +96,7 @@ class OutOfSampleDistillation(Defense):
         return "oosd"
 
     @property
-    def taught_by(self) -> Teachers:
+    def teacher_source(self) -> Teachers:
         """Trained before the first round, on parts of the member's own training records."""
         views = Views(self.views, self.swap) if self.views else None
         return Teachers(self.teachers, self.held_out, self.clusters, views)
@@ -107,7 +107,7 @@ class OutOfSampleDistillation(Defense):
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """Mean cross-entropy against the targets."""
-        assert batch.taught is not None  # the trainer refuses a run without them
-        soft = torch.softmax(batch.taught / self.temperature, -1)
+        assert batch.teacher_log_probs is not None  # the trainer refuses a run without them
+        soft = torch.softmax(batch.teacher_log_probs / self.temperature, -1)
         target = (1 - self.hard) * soft + self.hard * one_hot(batch.labels, soft.shape[-1])
         return batch.mean(-(target * torch.log_softmax(batch.logits, -1)).sum(-1))

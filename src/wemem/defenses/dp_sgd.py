@@ -67,7 +67,7 @@ class DPSGD(Defense):
     def clipping(self) -> Clipping:
         return Clipping(self.clip, self.noise)
 
-    def refusal(self, model: nn.Module) -> str | None:
+    def incompatibility_reason(self, model: nn.Module) -> str | None:
         """The first BatchNorm layer, if there is one."""
         for name, module in model.named_modules():
             if isinstance(module, _BatchNorm):

@@ -61,7 +61,9 @@ class HAMP(Defense):
         soft = (top - other) * batch.cross_entropy() - other * log_p.sum(-1)
         return batch.mean(soft - self.alpha * entropy)
 
-    def release(self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
+    def postprocess_logits(
+        self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator
+    ) -> Float32[np.ndarray, "N C"]:
         """Logits of random scores in the order of the given ones.
 
         Args:
@@ -71,7 +73,7 @@ class HAMP(Defense):
         Returns:
             For each record a vector of different numbers, the scores' logits, that sorts as the given one does.
 
-        >>> HAMP().release(np.array([[3, -1, 9]], np.float32), np.random.default_rng(0)).argsort().tolist()
+        >>> HAMP().postprocess_logits(np.array([[3, -1, 9]], np.float32), np.random.default_rng(0)).argsort().tolist()
         [[1, 0, 2]]
         """
         # draws lie on a grid of 2^-24, on which two can be equal; the ramp keeps them apart after rounding as well

@@ -49,7 +49,7 @@ class RADD(Defense):
         InputError: a value out of range, or both ``top`` and ``threshold``.
 
     >>> same = torch.tensor([[[0.8, 0.2]]]).log()
-    >>> batch = Batch(same, torch.tensor([[1]]), torch.ones(1, 1), 0, taught=same, risk=torch.tensor([[0.5]]))
+    >>> batch = Batch(same, torch.tensor([[1]]), torch.ones(1, 1), 0, same, torch.tensor([[0.5]]))
     >>> RADD(entropy=0.0).loss(batch)  # says what the dense model says, whatever the label
     tensor([0.])
     """
@@ -82,7 +82,7 @@ class RADD(Defense):
         return True
 
     @property
-    def taught_by(self) -> OwnDenseModel:
+    def teacher_source(self) -> OwnDenseModel:
         """The dense model has learned every label; what protects is that its soft labels tell less of it."""
         return OwnDenseModel()
 
@@ -125,18 +125,20 @@ class RADD(Defense):
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """Mean over all records, high-risk or not."""
-        assert batch.taught is not None  # the trainer refuses a run without
+        assert batch.teacher_log_probs is not None  # the trainer refuses a run without
         assert batch.risk is not None
         plain = batch.cross_entropy()
-        distilled = batch.risk * self.temperature**2 * _divergence(batch.taught, batch.logits, self.temperature)
+        distilled = (
+            batch.risk * self.temperature**2 * _divergence(batch.teacher_log_probs, batch.logits, self.temperature)
+        )
         log_p = torch.log_softmax(batch.logits, -1)
         entropy = -(log_p.exp() * log_p).sum(-1)
         return batch.mean(torch.where(batch.risk > 0, distilled, plain) - self.entropy * entropy)
 
 
 def _divergence(
-    taught: Float[Tensor, "S B C"], logits: Float[Tensor, "S B C"], temperature: float
+    teacher_log_probs: Float[Tensor, "S B C"], logits: Float[Tensor, "S B C"], temperature: float
 ) -> Float[Tensor, "S B"]:
-    """KL of each record's prediction from what it is taught, both at a temperature, in nats."""
-    log_q = torch.log_softmax(taught / temperature, -1)
+    """KL of each record's prediction from its soft targets, both at a temperature, in nats."""
+    log_q = torch.log_softmax(teacher_log_probs / temperature, -1)
     return (log_q.exp() * (log_q - torch.log_softmax(logits / temperature, -1))).sum(-1)

@@ -1,0 +1,1 @@
+"""The controlled experiment that explains why a pruned model leaks."""

@@ -22,7 +22,7 @@ from wemem.diagnosis.scenario import Scenario
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
 from wemem.pipeline.artifacts import Scores, Stage
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
 from wemem.pipeline.stages import CHUNK, USUAL_EPOCHS, Stages
 from wemem.pruning import Pruning, Schedule
@@ -139,68 +139,69 @@ def diagnose(
         )
     data = config.data.load() if data is None else data
     stages = Stages(config, data, store, progress)
-    world = World.of(config, data, stages, config.seeds[0])
+    parties = Parties.of(config, data, stages, config.seeds[0])
     pruning = config.pruning.to(max(config.pruning.sparsities), config.finetune)
     exposures = draw_exposures(
-        data.labels, world.split.audited(0), world.split.records(0, Role.DEV), len(world.split.records(0, Role.TRAIN)),
-        pruning.schedule.rounds, settings.models, seed=world.seed,
+        data.labels, parties.split.audited(0), parties.split.records(0, Role.DEV),
+        len(parties.split.records(0, Role.TRAIN)),
+        pruning.schedule.rounds, settings.models, seed=parties.seed,
     )  # fmt: skip
     progress.plan(expected_work(config, exposures))
-    scores = pool_scores(world, exposures)
+    scores = pool_scores(parties, exposures)
     # ordinary runs show every model most of the records, so that few models tell enough
     few = exposures.select(range(min(CHUNK, settings.models)))
-    dense, base = _dense(world, few, "all"), _dense(world, exposures, "fresh")
-    traces = {"as_run": _trace(world, few, Way("as_run", "all", pruning), dense)}
+    dense, base = _dense(parties, few, "all"), _dense(parties, exposures, "fresh")
+    traces = {"as_run": _trace(parties, few, Way("as_run", "all", pruning), dense)}
     epochs = max(1, round(float(np.mean(traces["as_run"].kept_epochs))))
     found = Findings(exposures, groups(scores.memorization.score[exposures.pool], settings.top))
     found.add("as_run", traces["as_run"], pruning.schedule.sparsities)
     for way in ways(pruning, epochs):
         started = (few, dense) if way.shows == "all" else (exposures, base)
-        traces[way.name] = _trace(world, started[0], way, started[1])
+        traces[way.name] = _trace(parties, started[0], way, started[1])
         found.add(way.name, traces[way.name], way.pruning.schedule.sparsities)
     seconds = [stage.seconds for stage in (*dense, *base)] + [trace.seconds for trace in traces.values()]
     return Diagnosis(
-        settings, world.seed, exposures, epochs, pruning.schedule.sparsity, scores, found.scenario(settings.relevant),
+        settings, parties.seed, exposures, epochs, pruning.schedule.sparsity, scores, found.scenario(settings.relevant),
         tuple(found.measured), found.comparisons(), found.controls(traces["reused"]), found.accuracy,
         scores.seconds + sum(seconds),
     )  # fmt: skip
 
 
-def pool_scores(world: World, exposures: Exposures) -> Scores:
+def pool_scores(parties: Parties, exposures: Exposures) -> Scores:
     """Scores of the pool's records, by models of their own; from a file if the study has one."""
-    settings = world.config.scores
+    settings = parties.config.scores
     if settings.file is not None:
-        return world.defender_scores
+        return parties.defender_scores
     size = round(settings.fraction * int((exposures.part[0] >= BASE).sum()))
     split = subsets(
-        world.data.labels, exposures.pool, size, settings.models, seed=world.seed, purpose="diagnosis/scores",
+        parties.data.labels, exposures.pool, size, settings.models, seed=parties.seed, purpose="diagnosis/scores",
         dev=exposures.dev,
     )  # fmt: skip
-    models = world.stages.train_in_chunks("scoring models", split, world.seeds("diagnosis/scores", settings.models))
-    return world.stages.score("memorization scores", split, models)
+    models = parties.stages.train_in_chunks("scoring models", split, parties.seeds("diagnosis/scores", settings.models))
+    return parties.stages.score("memorization scores", split, models)
 
 
 def _chunks(models: int) -> list[range]:
     return [range(start, min(start + CHUNK, models)) for start in range(0, models, CHUNK)]
 
 
-def _dense(world: World, exposures: Exposures, shows: Arm) -> list[Stage]:
+def _dense(parties: Parties, exposures: Exposures, shows: Arm) -> list[Stage]:
     """The models that an arm starts from: dense on all records, or on those that no round will show."""
     split = exposures.everything if shows == "all" else exposures.base
     name = "dense models" if shows == "all" else "dense models that hold records back"
-    return world.stages.train_in_chunks(name, split, world.seeds("diagnosis", split.members))
+    return parties.stages.train_in_chunks(name, split, parties.seeds("diagnosis", split.num_models))
 
 
-def _trace(world: World, exposures: Exposures, way: Way, dense: Sequence[Stage]) -> Trace:
+def _trace(parties: Parties, exposures: Exposures, way: Way, dense: Sequence[Stage]) -> Trace:
     """One arm, some models after the others."""
     models, parts = len(exposures.part), []
-    seeds = world.seeds("diagnosis", models)
+    seeds = parties.seeds("diagnosis", models)
     for chunk, stage in zip(_chunks(models), dense, strict=True):
         own = exposures.select(chunk)
         splits = tuple(own.split(way.shows, index) for index in range(exposures.rounds))
         title = f"{way.name}, models {chunk.start + 1}-{chunk.stop} of {models}"
         course = Course(title, stage, splits, way.pruning, tuple(seeds[k] for k in chunk), own.pool)
-        parts.append(follow(world.stages, course))
+        parts.append(follow(parties.stages, course))
     return Trace.join(parts)
 
 

@@ -98,7 +98,7 @@ def diagnosis_schema() -> dict[str, Any]:
     >>> diagnosis_schema()["properties"]["schema"]
     {'const': 'wemem.diagnosis/1'}
     """
-    schema: dict[str, Any] = json.loads(files("wemem.study").joinpath("diagnosis.schema.json").read_text("utf-8"))
+    schema: dict[str, Any] = json.loads(files("wemem.diagnosis").joinpath("diagnosis.schema.json").read_text("utf-8"))
     return schema
 
 

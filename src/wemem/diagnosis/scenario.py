@@ -24,7 +24,7 @@ from wemem.metrics.intervals import Estimate
 
 ScenarioName = Literal["reuse", "memorability", "both", "neither"]
 EffectName = Literal["reuse", "memorability", "together"]
-Verdict = Literal["counts", "excluded", "open"]
+AttackOutput = Literal["counts", "excluded", "open"]
 
 DEFENSES: dict[ScenarioName, str | None] = {"reuse": "rsw", "memorability": "rmr", "both": "swmr", "neither": None}
 
@@ -38,7 +38,7 @@ class Effect:
     relevant: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> AttackOutput:
         """By the ends of its interval.
 
         >>> Effect("reuse", Estimate(0.1, 0.03, 0.17), relevant=0.02).verdict

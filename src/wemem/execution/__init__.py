@@ -1,0 +1,1 @@
+"""Executors that run the task graph of a study."""

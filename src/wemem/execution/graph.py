@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from wemem.config.study import StudyConfig
 from wemem.defenses import Auto, Defense, Undefended
-from wemem.pipeline.parties import World
-from wemem.pipeline.query import needs, uses
+from wemem.pipeline.parties import Parties
+from wemem.pipeline.query import required_signals, uses
 from wemem.study.grid_search import prune_alone, settings_to_try
 from wemem.study.run import attack_dense, defend_and_attack
 from wemem.tuning.search import find_defense, search_work
@@ -77,40 +77,40 @@ def study_tasks(config: StudyConfig) -> list[Task]:
     return tasks
 
 
-def perform(world: World, task: Task) -> None:
-    """Do a task in its seed's world: what it computes is in the store afterwards."""
-    config, sparsities = world.config, world.config.pruning.sparsities
+def perform(parties: Parties, task: Task) -> None:
+    """Do a task for the parties of its seed: what it computes is in the store afterwards."""
+    config, sparsities = parties.config, parties.config.pruning.sparsities
     match task.what:
         case "dense":
-            _ = world.dense
+            _ = parties.dense
         case "defender":
-            _ = world.defender_scores
+            _ = parties.defender_scores
         case "adversary":
-            _ = world.adversary_scores
+            _ = parties.adversary_scores
         case "references":
-            _ = world.dense_references
-            _ = world.reference_scores if world.needs_scores else None
+            _ = parties.dense_references
+            _ = parties.reference_scores if parties.needs_scores else None
         case "undefended":
-            keep = "trajectory" in needs(config.attacks, "disjoint")
+            keep = "trajectory" in required_signals(config.attacks, "disjoint")
             for pruning in (config.pruning.to(sparsity, config.finetune) for sparsity in sparsities):
-                world.pruned_members("prune shadows without a defense", Undefended(), pruning, keep_rounds=keep)
+                parties.pruned_members("prune shadows without a defense", Undefended(), pruning, keep_rounds=keep)
         case "alone":
-            prune_alone(world, *settings_to_try(config)[task.place])
+            prune_alone(parties, *settings_to_try(config)[task.place])
         case "search":
-            _search(world, task.place)
+            _search(parties, task.place)
         case "attack_dense":
-            attack_dense(world)
+            attack_dense(parties)
         case "arm":
             for sparsity in sparsities:
-                defend_and_attack(world, list(config.defenses)[task.place], sparsity)
+                defend_and_attack(parties, list(config.defenses)[task.place], sparsity)
 
 
-def _search(world: World, place: int) -> None:
-    config = world.config
+def _search(parties: Parties, place: int) -> None:
+    config = parties.config
     budget = list(config.defenses.values())[place]
     assert isinstance(budget, Auto)
     for sparsity in config.pruning.sparsities:
-        find_defense(world, budget, config.pruning.to(sparsity, config.finetune), world.dense)
+        find_defense(parties, budget, config.pruning.to(sparsity, config.finetune), parties.dense)
 
 
 def _preparations(config: StudyConfig, seed: int) -> Iterable[Task]:
@@ -153,12 +153,15 @@ def _models(config: StudyConfig, place: int) -> int:
 
 def _sharing(earlier: Sequence[Defense], defense: Defense) -> list[int]:
     """The place of the last one before that trains the same teachers, or is the same: it computes what both need."""
-    taught = defense.taught_by
-    alike = (other == defense or (taught is not None and other.taught_by == taught) for other in earlier)
+    teacher_log_probs = defense.teacher_source
+    alike = (
+        other == defense or (teacher_log_probs is not None and other.teacher_source == teacher_log_probs)
+        for other in earlier
+    )
     return [i for i, same in enumerate(alike) if same][-1:]
 
 
 def _work(config: StudyConfig, defense: Defense, models: int) -> float:
-    steps = config.pruning.rounds * config.finetune.epochs * len(config.pruning.sparsities) * defense.showings
-    teachers = defense.taught_by.trainings * config.training.epochs if defense.taught_by else 0
+    steps = config.pruning.rounds * config.finetune.epochs * len(config.pruning.sparsities) * defense.passes_per_epoch
+    teachers = defense.teacher_source.trainings * config.training.epochs if defense.teacher_source else 0
     return float(models * (steps * (1.0 if defense.clipping is None else PER_SAMPLE) + teachers))

@@ -24,7 +24,7 @@ from wemem.config.study import StudyConfig, parse_study
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.execution.graph import Task, perform, selection_tasks, study_tasks
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress, Silent
 from wemem.pipeline.stages import Stages
 from wemem.store.store import Store
@@ -262,12 +262,12 @@ def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None
         config = parse_study(message["study"])
         data = config.data.load() if data is None else data
         stages = Stages(config, data, Store(root, reporting.warn), reporting)
-        world: World | None = None
+        parties: Parties | None = None
         while "task" in (message := json.loads(connection.recv_bytes())):
             what, seed, place = message["task"]
-            if world is None or world.seed != seed:
-                world = World.of(config, data, stages, seed)
-            perform(world, Task(what, seed, place))
+            if parties is None or parties.seed != seed:
+                parties = Parties.of(config, data, stages, seed)
+            perform(parties, Task(what, seed, place))
             reporting.report("done")
 
 

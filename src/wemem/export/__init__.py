@@ -1,0 +1,1 @@
+"""Models as files: checkpoints, ONNX, compact sparse files, and the footprint. Knows no study."""

@@ -121,9 +121,16 @@ def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
         ) from error
 
 
-def certificate_of(weights: Path, made_as: str, told: Mapping[str, Any], schema: str = "wemem.pruning/1") -> str:
+def certificate_of(
+    weights: Path, recipe_fingerprint: str, told: Mapping[str, Any], schema: str = "wemem.pruning/1"
+) -> str:
     """The content of the :data:`CERTIFICATE` or :data:`EXPORTED` beside a file: how that very file was made."""
-    certificate = {"schema": schema, "made_as": made_as, "weights_sha256": file_sha256(weights), **told}
+    certificate = {
+        "schema": schema,
+        "recipe_fingerprint": recipe_fingerprint,
+        "weights_sha256": file_sha256(weights),
+        **told,
+    }
     return json.dumps(certificate, indent=1) + "\n"
 
 
@@ -135,6 +142,6 @@ def read_certificate(weights: Path) -> str:
             return UNKNOWN
         told = json.loads(path.read_bytes())
         certified = told["weights_sha256"] == file_sha256(weights)
-        return str(told["made_as"]) if certified else UNKNOWN
+        return str(told["recipe_fingerprint"]) if certified else UNKNOWN
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return UNKNOWN

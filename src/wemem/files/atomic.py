@@ -1,4 +1,4 @@
-"""TODO."""
+"""Write files whole or not at all."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""TODO."""
+"""SHA-256 of files and of plain values."""
 
 import hashlib
 import json

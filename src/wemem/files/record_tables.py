@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tables of record numbers from outside: member lists."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

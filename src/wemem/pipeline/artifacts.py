@@ -43,8 +43,8 @@ class Stage:
 
     @property
     def provenance(self) -> tuple[str, ...]:
-        """Recipe fingerprint of each model (:meth:`~wemem.pipeline.stages.Stages.made_as`), stored with it."""
-        made = self.meta["made_as"]
+        """Recipe fingerprint of each model, stored with it (:meth:`Stages.recipe_fingerprint`)."""
+        made = self.meta["recipe_fingerprint"]
         return (made,) * len(self.ensemble) if isinstance(made, str) else tuple(made)
 
     @property
@@ -70,7 +70,7 @@ class Scores:
 
 
 @dataclass(frozen=True, eq=False)
-class Taught:
+class SoftTargets:
     """What the teachers of a member predict of its train records: log-probabilities ``(K, N, C)``, and their cost."""
 
     key: Key

@@ -2,7 +2,7 @@
 
 Three parties' models, none of which sees what it must not:
 
-* the victim and its shadows, on disjoint halves of the records (:attr:`World.split`);
+* the victim and its shadows, on disjoint halves of the records (:attr:`Parties.split`);
 * reference models on random halves of the audited records, for attacks that compare with and without a record;
 * subset models for memorization scores: the defender's on the victim's training records only, the adversary's on
   the adversary's records only, and for the reference models their own unpruned versions.
@@ -33,7 +33,7 @@ from wemem.training import Ensemble
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class Parties:
     """The models and records of one seed; its properties are computed when first asked for, and stored."""
 
     config: StudyConfig
@@ -43,8 +43,8 @@ class World:
     split: Split
 
     @classmethod
-    def of(cls, config: StudyConfig, data: Dataset, stages: Stages, seed: int) -> "World":
-        """The world of one seed, with the victim and shadows that the study describes."""
+    def of(cls, config: StudyConfig, data: Dataset, stages: Stages, seed: int) -> "Parties":
+        """One seed with the victim and shadows that the study describes."""
         return cls(config, data, stages, seed, study_split(config, data, seed))
 
     @cached_property
@@ -61,7 +61,7 @@ class World:
         return np.setdiff1d(self.split.records(0, Role.AUDIT), self.tune)
 
     @cached_property
-    def judged(self) -> Split:
+    def evaluation_split(self) -> Split:
         """Who is judged by what: :attr:`split`, without what a search has looked at."""
         if not len(self.tune):
             return self.split
@@ -76,7 +76,7 @@ class World:
     @property
     def member_seeds(self) -> list[int]:
         """Seeds of the victim and its shadows."""
-        return self.seeds("member", self.split.members)
+        return self.seeds("member", self.split.num_models)
 
     @cached_property
     def dense(self) -> Stage:
@@ -88,14 +88,14 @@ class World:
     @cached_property
     def shadows(self) -> Stage:
         """The unpruned shadows alone, for a victim that exists already."""
-        members = range(1, self.split.members)
+        members = range(1, self.split.num_models)
         seeds = [self.member_seeds[k] for k in members]
         return self.stages.train(self.title("dense shadows"), self.split.select(members), seeds)
 
-    def behind_victim(self, shadows: Stage, made_as: str) -> Stage:
-        """The given victim, made as ``made_as`` says, with shadows behind it."""
+    def behind_victim(self, shadows: Stage, recipe_fingerprint: str) -> Stage:
+        """The given victim, made as ``recipe_fingerprint`` says, with shadows behind it."""
         kept = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest tells of a shadow
-        meta = {**kept, "made_as": [made_as, *shadows.provenance]}
+        meta = {**kept, "recipe_fingerprint": [recipe_fingerprint, *shadows.provenance]}
         if is_onnx(self.config):
             shipped = victim_file(self.config)
             own = key("victim", shadows=shadows.key, onnx=shipped.sha256, runtime=shipped.runtime)
@@ -119,10 +119,10 @@ class World:
 
     def member_scores(self) -> list[Scores | None]:
         """What each of the victim and its shadows is defended by."""
-        return [self.defender_scores, *[self.adversary_scores] * (self.split.members - 1)]
+        return [self.defender_scores, *[self.adversary_scores] * (self.split.num_models - 1)]
 
     @cached_property
-    def halves(self) -> Split:
+    def reference_split(self) -> Split:
         """Reference models on random halves of the audited records; enough of them for scores too."""
         audited = self.split.audited(0)
         used = np.concatenate([audited, self.split.records(0, Role.DEV)])
@@ -136,7 +136,7 @@ class World:
     @cached_property
     def population(self) -> Int64[np.ndarray, " p"]:
         """Records of the adversary that no model it compares with was trained on (RMIA)."""
-        used = np.concatenate([self.split.records(0, Role.DEV), *np.nonzero(self.halves.roles)[1:]])
+        used = np.concatenate([self.split.records(0, Role.DEV), *np.nonzero(self.reference_split.roles)[1:]])
         return np.setdiff1d(np.arange(len(self.data)), used)
 
     @property
@@ -160,24 +160,26 @@ class World:
     @cached_property
     def dense_references(self) -> list[Stage]:
         """Unpruned reference models, in chunks; the first of them get pruned, as many as an arm is attacked with."""
-        seeds = self.seeds("reference", self.halves.members)
-        return self.stages.train_in_chunks(self.title("dense references"), self.halves, seeds)
+        seeds = self.seeds("reference", self.reference_split.num_models)
+        return self.stages.train_in_chunks(self.title("dense references"), self.reference_split, seeds)
 
     @cached_property
     def reference_scores(self) -> Scores:
         """The adversary's scores of the audited pool: random halves are subset models already."""
-        split = self.halves.select(range(self._scored_references))
-        return self.stages.score(self.title("reference scores"), split, self.dense_references[: split.members // CHUNK])
+        split = self.reference_split.select(range(self._scored_references))
+        return self.stages.score(
+            self.title("reference scores"), split, self.dense_references[: split.num_models // CHUNK]
+        )
 
     def reference_chunks(self, label: str) -> list[tuple[Split, list[int], Stage]]:
         """Split, seeds and dense models of every chunk of reference models that an arm is attacked with."""
-        count, seeds = self.config.references_of(label), self.seeds("reference", self.halves.members)
+        count, seeds = self.config.references_of(label), self.seeds("reference", self.reference_split.num_models)
         chunks = []
         for i, stage in enumerate(self.dense_references):
             members = range(i * CHUNK, min(i * CHUNK + CHUNK, count))
             if len(members):
                 kept = Stage(stage.key, stage.ensemble.select(range(len(members))), stage.meta)
-                chunks.append((self.halves.select(members), [seeds[k] for k in members], kept))
+                chunks.append((self.reference_split.select(members), [seeds[k] for k in members], kept))
         return chunks
 
     def dense_references_of(self, label: str) -> list[Stage]:
@@ -188,7 +190,7 @@ class World:
         self, title: str, defense: Defense, pruning: Pruning, *, keep_rounds: bool = False
     ) -> list[Stage]:
         """The victim and its shadows pruned under a defense, each by its own party's scores."""
-        scores = self.member_scores() if defense.needs_scores else [None] * self.split.members
+        scores = self.member_scores() if defense.needs_scores else [None] * self.split.num_models
         return self.stages.prune(
             self.title(title), self.dense, self.split, pruning, defense, seeds=self.member_seeds, scores=scores,
             keep_rounds=keep_rounds,
@@ -208,7 +210,7 @@ class World:
         """The victim of one stage with the shadows of another."""
         rest = shadows.ensemble.select(range(1, len(shadows.ensemble)))
         joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim.ensemble.select([0]), rest)])
-        meta = {**victim.meta, "made_as": [victim.provenance[0], *shadows.provenance[1:]]}
+        meta = {**victim.meta, "recipe_fingerprint": [victim.provenance[0], *shadows.provenance[1:]]}
         return Stage(key("swapped", victim=victim.key, shadows=shadows.key), joined, meta)
 
     def pruned_references(self, label: str, defense: Defense, pruning: Pruning) -> list[Stage]:
@@ -253,5 +255,5 @@ def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:
         )  # fmt: skip
     return given_victim(
         data.labels, read_members(config.victim.members, len(data)), settings.shadows, seed=seed,
-        train=settings.train, dev=settings.dev, lend=config.victim.lend,
+        train=settings.train, dev=settings.dev, adversary_share=config.victim.adversary_share,
     )  # fmt: skip

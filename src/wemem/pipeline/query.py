@@ -7,7 +7,7 @@ import numpy as np
 from wemem.attacks.base import Attack
 from wemem.defenses import Defense
 from wemem.pipeline.artifacts import Stage
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.randomness import derive_seed
 from wemem.signals import SignalLayout, Signals
 from wemem.store.keys import Key, key
@@ -18,66 +18,68 @@ def uses(attacks: Sequence[Attack], layout: SignalLayout) -> bool:
     return any(attack.layout == layout for attack in attacks)
 
 
-def needs(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
+def required_signals(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
     """The extra signals that the attacks of a layout read."""
-    return frozenset().union(*(attack.needs for attack in attacks if attack.layout == layout))
+    return frozenset().union(*(attack.required_signals for attack in attacks if attack.layout == layout))
 
 
-def mirrors(world: World) -> bool:
+def mirrors(parties: Parties) -> bool:
     """Whether the study's models were trained on mirrored images, so that asking about mirror images tells more."""
-    return len(world.data.input_shape) == 3 and world.config.finetune.augment != "none"
+    return len(parties.data.input_shape) == 3 and parties.config.finetune.augment != "none"
 
 
 def disjoint_signals(
-    world: World, label: str, rounds: Sequence[Stage], defense: Defense | None = None
+    parties: Parties, label: str, rounds: Sequence[Stage], defense: Defense | None = None
 ) -> tuple[Key, Signals]:
     """The victim and its shadows, queried on every record that one of them uses, with the key of it.
 
     Args:
-        world: the study's seed.
+        parties: the study's seed.
         label: of what is attacked, for the progress display.
         rounds: the models after each stored round, the last ones being attacked.
         defense: under which they answer.
     """
-    records = np.flatnonzero((world.judged.roles != 0).any(axis=0))
-    wanted = needs(world.config.attacks, "disjoint")
-    seed = derive_seed(world.seed, "queries")
-    own, found = world.stages.query(
-        world.title(f"query {label}"), rounds[-1], records, wanted, seed=seed, defense=defense
+    records = np.flatnonzero((parties.evaluation_split.roles != 0).any(axis=0))
+    wanted = required_signals(parties.config.attacks, "disjoint")
+    seed = derive_seed(parties.seed, "queries")
+    own, found = parties.stages.query(
+        parties.title(f"query {label}"), rounds[-1], records, wanted, seed=seed, defense=defense
     )
     keys, extras = [own], {name: np.array(array) for name, array in found.items() if name != "logits"}
     if "dense" in wanted:
-        dense_key, dense = world.stages.query(world.title("query dense"), world.dense, records, frozenset(), seed=seed)
+        dense_key, dense = parties.stages.query(
+            parties.title("query dense"), parties.dense, records, frozenset(), seed=seed
+        )
         keys.append(dense_key)
         extras["dense"] = dense["logits"]
     if "trajectory" in wanted:
-        title = world.title(f"query the rounds of {label}")
+        title = parties.title(f"query the rounds of {label}")
         # turn 0, the last round's, is what was answered above
         seen = [
-            world.stages.query(title, stage, records, frozenset(), seed=seed, defense=defense, turn=turn)
+            parties.stages.query(title, stage, records, frozenset(), seed=seed, defense=defense, turn=turn)
             for turn, stage in zip(reversed(range(len(rounds))), rounds, strict=True)
         ]
         keys += [round_key for round_key, _ in seen]
         extras["trajectory"] = np.stack([arrays["logits"] for _, arrays in seen], axis=2)
     signals = Signals(
-        found["logits"], world.data.labels[records], world.judged.roles[:, records], records, "disjoint",
+        found["logits"], parties.data.labels[records], parties.evaluation_split.roles[:, records], records, "disjoint",
         rounds[-1].provenance, extras,
     )  # fmt: skip
-    return key("disjoint_signals", parts=keys, split=world.judged.fingerprint), signals
+    return key("disjoint_signals", parts=keys, split=parties.evaluation_split.fingerprint), signals
 
 
 def shared_signals(
-    world: World, label: str, victim: Stage, references: Sequence[Stage], defense: Defense | None = None
+    parties: Parties, label: str, victim: Stage, references: Sequence[Stage], defense: Defense | None = None
 ) -> tuple[Key, Signals]:
     """The victim and the reference models, queried on the audited records and the population, with the key of it."""
-    audited, population = world.judged.audited(0), world.population
+    audited, population = parties.evaluation_split.audited(0), parties.population
     records = np.sort(np.concatenate([audited, population]))
-    wanted, seed = needs(world.config.attacks, "shared"), derive_seed(world.seed, "queries")
-    if mirrors(world) and any("queries" in attack.welcomes for attack in world.config.attacks):
+    wanted, seed = required_signals(parties.config.attacks, "shared"), derive_seed(parties.seed, "queries")
+    if mirrors(parties) and any("queries" in attack.optional_signals for attack in parties.config.attacks):
         wanted |= {"queries"}
-    title = world.title(f"query {label} and its references")
+    title = parties.title(f"query {label} and its references")
     parts = [
-        world.stages.query(title, stage, records, wanted, seed=seed, defense=defense, turn=turn)
+        parties.stages.query(title, stage, records, wanted, seed=seed, defense=defense, turn=turn)
         for turn, stage in enumerate((victim, *references))
     ]
     kept = [slice(0, 1), *[slice(None)] * len(references)]
@@ -85,11 +87,13 @@ def shared_signals(
         name: np.concatenate([found[name][part] for (_, found), part in zip(parts, kept, strict=True)])
         for name in parts[0][1]
     }
-    halves = world.halves.select(range(sum(len(stage.ensemble) for stage in references)))
-    roles = np.concatenate([world.judged.roles[:1, records], halves.roles[:, records]])
+    halves = parties.reference_split.select(range(sum(len(stage.ensemble) for stage in references)))
+    roles = np.concatenate([parties.evaluation_split.roles[:1, records], halves.roles[:, records]])
     provenance = (victim.provenance[0], *(made for stage in references for made in stage.provenance))
     signals = Signals(
-        arrays.pop("logits"), world.data.labels[records], roles, records, "shared", provenance, arrays
+        arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip
-    own = key("shared_signals", parts=[k for k, _ in parts], splits=[world.judged.fingerprint, halves.fingerprint])
+    own = key(
+        "shared_signals", parts=[k for k, _ in parts], splits=[parties.evaluation_split.fingerprint, halves.fingerprint]
+    )
     return own, signals

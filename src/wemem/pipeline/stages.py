@@ -23,14 +23,14 @@ from wemem.defenses import Defense, Observation, OwnDenseModel
 from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pipeline.answers import OnDevice
-from wemem.pipeline.artifacts import Scores, Stage, Taught
+from wemem.pipeline.artifacts import Scores, SoftTargets, Stage
 from wemem.pipeline.confidence import confidence_auc
 from wemem.pipeline.peak_memory import peak_mib, reset_peak
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.teaching import said_by_teachers
+from wemem.pipeline.teaching import teacher_log_probabilities
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
-from wemem.signals import Released, query_models
+from wemem.signals import Postprocessed, query_models
 from wemem.store.entry import Entry
 from wemem.store.fingerprint import identity, method_identity, pruning_identity, recipe_identity
 from wemem.store.keys import Key, key
@@ -56,7 +56,7 @@ class Stages:
         self.seconds = 0.0  # that what was remembered so far took when it was computed
         self.met: set[Key] = set()  # what progress was told of; a search asks for the same teachers again and again
 
-    def made_as(self, pruning: Pruning | None, defense: Defense | None, last_round: int = -1) -> str:
+    def recipe_fingerprint(self, pruning: Pruning | None, defense: Defense | None, last_round: int = -1) -> str:
         """Fingerprint of architecture, schedule, mask rule, fine-tuning, defense and its settings; not of the data.
 
         Two models with the same one were made in the same way, and attacking one with the other is adaptive.
@@ -67,15 +67,15 @@ class Stages:
             last_round: the round after which the model was taken.
         """
         scored = defense is not None and defense.needs_scores
-        taught_by = None if defense is None else defense.taught_by
-        teachers = "dense" if isinstance(taught_by, OwnDenseModel) else recipe_identity(self.config.training)
+        teacher_source = None if defense is None else defense.teacher_source
+        teachers = "dense" if isinstance(teacher_source, OwnDenseModel) else recipe_identity(self.config.training)
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
             "pruning": pruning_identity(pruning),
             "defense": identity(defense),
             "scores": identity(self.config.scores) if scored else None,
-            **({} if taught_by is None else {"teachers": teachers}),
+            **({} if teacher_source is None else {"teachers": teachers}),
             "last_round": last_round,
         }
         return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
@@ -98,7 +98,7 @@ class Stages:
             )  # fmt: skip
             return fitted.ensemble.arrays(), {
                 **_told(fitted.history, fitted.choice),
-                "made_as": self.made_as(None, None),
+                "recipe_fingerprint": self.recipe_fingerprint(None, None),
                 "seconds": time.perf_counter() - start,
             }
 
@@ -135,36 +135,36 @@ class Stages:
         entry = self.remember(title, own, compute)
         seconds = sum(stage.seconds for stage in subset) + float(entry.meta["seconds"])
         found = Memorization(**{name: np.array(array) for name, array in entry.arrays.items()})
-        return Scores(own, found, float(entry.meta["halves_correlation"]), split.members, seconds)
+        return Scores(own, found, float(entry.meta["halves_correlation"]), split.num_models, seconds)
 
     def teach(
         self, title: str, dense: Stage, split: Split, seeds: Sequence[int], defense: Defense
-    ) -> Taught | None:  # fmt: skip
+    ) -> SoftTargets | None:  # fmt: skip
         """Ask whoever a defense's records are to be learned from about each member's own train records.
 
         Kept are log-probabilities, 0 for records that are not the member's.
         """
-        asked = defense.taught_by
+        asked = defense.teacher_source
         if isinstance(asked, Teachers):
             return self._teach_by_others(title, split, seeds, asked)
         return None if asked is None else self._teach_by_dense(title, dense, split)
 
-    def _teach_by_dense(self, title: str, dense: Stage, split: Split) -> Taught:
+    def _teach_by_dense(self, title: str, dense: Stage, split: Split) -> SoftTargets:
         """By the dense models, each about the records that it was trained on."""
 
         def compute() -> Computed:
-            logs = np.zeros((split.members, len(self.data), self.data.classes), np.float32)
-            for k in range(split.members):
+            logs = np.zeros((split.num_models, len(self.data), self.data.classes), np.float32)
+            for k in range(split.num_models):
                 train = split.records(k, Role.TRAIN)
                 logits = self._answers(dense.ensemble, k, train)
                 logs[k, train] = log_softmax(logits.astype(np.float64), axis=-1)
-            return {"taught": logs}, {}
+            return {"teacher_log_probs": logs}, {}
 
-        own = key("taught", dense=dense.key, split=split.fingerprint, device=self.device.type)
+        own = key("teacher_log_probs", dense=dense.key, split=split.fingerprint, device=self.device.type)
         entry = self.remember(f"{title}: dense predictions", own, compute)
-        return Taught(own, np.array(entry.arrays["taught"]), float(entry.meta["seconds"]))
+        return SoftTargets(own, np.array(entry.arrays["teacher_log_probs"]), float(entry.meta["seconds"]))
 
-    def _teach_by_others(self, title: str, split: Split, seeds: Sequence[int], asked: Teachers) -> Taught:
+    def _teach_by_others(self, title: str, split: Split, seeds: Sequence[int], asked: Teachers) -> SoftTargets:
         """By models that did not train on a record: the mean of their probabilities.
 
         They are trained on parts of each member's own train records.
@@ -175,14 +175,16 @@ class Stages:
 
         def compute() -> Computed:
             start = time.perf_counter()
-            said = said_by_teachers([stage.ensemble for stage in stages], parts, split, self.data, asked, self.device)
-            return {"taught": said}, {"seconds": time.perf_counter() - start}
+            said = teacher_log_probabilities(
+                [stage.ensemble for stage in stages], parts, split, self.data, asked, self.device
+            )
+            return {"teacher_log_probs": said}, {"seconds": time.perf_counter() - start}
 
         views = None if asked.views is None else asdict(asked.views)
-        own = key("taught", teachers=[stage.key for stage in stages], split=split.fingerprint, views=views)
+        own = key("teacher_log_probs", teachers=[stage.key for stage in stages], split=split.fingerprint, views=views)
         entry = self.remember(f"{title}: teachers' predictions", own, compute)
         seconds = sum(stage.seconds for stage in stages) + float(entry.meta["seconds"])
-        return Taught(own, np.array(entry.arrays["taught"]), seconds)
+        return SoftTargets(own, np.array(entry.arrays["teacher_log_probs"]), seconds)
 
     def prune(
         self,
@@ -201,22 +203,24 @@ class Stages:
         Returns:
             All rounds if ``keep_rounds``, else the last alone. ``meta["rounds"]`` tells of every round so far.
         """
-        taught = self.teach(title, dense, split, seeds, defense)
+        teacher_log_probs = self.teach(title, dense, split, seeds, defense)
         start = self._untrained(seeds) if defense.starts_fresh else dense
-        keys = self._round_keys(start, split, pruning, defense, seeds, scores, taught)
+        keys = self._round_keys(start, split, pruning, defense, seeds, scores, teacher_log_probs)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
         missing = [r for r in wanted if self.store.get(keys[r]) is None]
-        self.progress.begin(title, training_work(split, pruning.recipe) * len(keys) * defense.showings)
+        self.progress.begin(title, training_work(split, pruning.recipe) * len(keys) * defense.passes_per_epoch)
         if missing:
             first = next((r + 1 for r in reversed(range(missing[0])) if self.store.get(keys[r]) is not None), 0)
             before = self._stored_round(keys[first - 1], seeds) if first else start
-            self._prune_rounds(keys, first, before, split, pruning, defense, seeds, scores, keep_rounds, taught)
+            self._prune_rounds(
+                keys, first, before, split, pruning, defense, seeds, scores, keep_rounds, teacher_log_probs
+            )
         self.progress.end(stored=not missing)
         return [self._stored_round(keys[r], seeds) for r in wanted]
 
     def _prune_rounds(
         self, keys: Sequence[Key], first: int, before: Stage, split: Split, pruning: Pruning, defense: Defense,
-        seeds: Sequence[int], scores: Sequence[Scores | None], keep_rounds: bool, taught: Taught | None,
+        seeds: Sequence[int], scores: Sequence[Scores | None], keep_rounds: bool, teacher_log_probs: SoftTargets | None,
     ) -> None:  # fmt: skip
         """Compute the rounds from ``first`` on and store each, so that a killed run loses one round at most."""
         told = list(before.meta["rounds"]) if first else []
@@ -225,7 +229,7 @@ class Stages:
         rounds = iterate(
             before.ensemble, self.data, split, pruning, defense, seeds=seeds, first_round=first,
             scores=[None if s is None else s.memorization.score for s in scores],
-            taught=None if taught is None else taught.log_probabilities,
+            teacher_log_probs=None if teacher_log_probs is None else teacher_log_probs.log_probabilities,
             initial=self.blank(seeds) if pruning.rewind == "initial" else None, backend=self.config.backend,
             device=self.device,
             observed=[tuple(Observation(**seen) for seen in own) for own in observed],
@@ -238,9 +242,9 @@ class Stages:
             meta = {
                 "rounds": told,
                 **_told(done.history, done.choice),
-                "made_as": self.made_as(pruning, defense, done.index),
+                "recipe_fingerprint": self.recipe_fingerprint(pruning, defense, done.index),
                 "seconds": sum(r["seconds"] for r in told),
-                "teachers_seconds": 0.0 if taught is None else taught.seconds,
+                "teachers_seconds": 0.0 if teacher_log_probs is None else teacher_log_probs.seconds,
                 **({"observed": [[asdict(seen) for seen in own] for own in done.observed]} if done.observed else {}),
             }
             self.store.put(keys[done.index], done.ensemble.arrays(), meta)
@@ -252,7 +256,7 @@ class Stages:
         """A round as results tell it, of the first member; its confidence is what the defense lets queries see."""
         victim, history = done.ensemble.select([0]), done.history
         train, dev, own = (split.records(0, role) for role in (Role.TRAIN, Role.DEV, Role.AUDIT))
-        answers = Released(OnDevice(victim, self.device), defense, seed=derive_seed(seed, "answers", done.index))
+        answers = Postprocessed(OnDevice(victim, self.device), defense, seed=derive_seed(seed, "answers", done.index))
         return {
             "round": done.index,
             "sparsity": done.sparsity,
@@ -271,8 +275,8 @@ class Stages:
         return np.asarray(ensemble.select([member]).logits(self.data.features[records], device=self.device)[0])
 
     def query(
-        self, title: str, stage: Stage, records: Int64[np.ndarray, " N"], needs: frozenset[str], *, seed: int,
-        defense: Defense | None = None, turn: int = 0,
+        self, title: str, stage: Stage, records: Int64[np.ndarray, " N"], required_signals: frozenset[str], *,
+        seed: int,        defense: Defense | None = None, turn: int = 0,
     ) -> tuple[Key, Arrays]:  # fmt: skip
         """What an adversary sees of a stage's models on some records, with the key of it.
 
@@ -280,21 +284,24 @@ class Stages:
             title: for the progress display.
             stage: the models.
             records: that they are queried on.
-            needs: names of :data:`~wemem.signals.EXTRAS`.
+            required_signals: names of :data:`~wemem.signals.EXTRAS`.
             seed: of the queries.
             defense: the one that the models answer under, if it alters answers.
             turn: tells stages that are queried with one seed apart, so that no two models draw their answers alike.
         """
-        altered = defense if defense is not None and defense.alters_answers else None
+        altered = defense if defense is not None and defense.alters_outputs else None
         drawn = derive_seed(seed, "answers", turn)
 
         def compute() -> Computed:
             models = stage.models(self.device)
-            answering = models if altered is None else Released(models, altered, seed=drawn)
-            return query_models(answering, self.data.features[records], self.data.labels[records], needs, seed=seed), {}
+            answering = models if altered is None else Postprocessed(models, altered, seed=drawn)
+            return query_models(
+                answering, self.data.features[records], self.data.labels[records], required_signals, seed=seed
+            ), {}
 
         own = key(
-            "signals", models=stage.key, data=self.data.fingerprint, records=records.tolist(), needs=sorted(needs),
+            "signals", models=stage.key, data=self.data.fingerprint, records=records.tolist(),
+            needs=sorted(required_signals),
             seed=seed, device=self.device.type,
             **({} if altered is None else {"answers": identity(altered), "turn": turn}),
         )  # fmt: skip
@@ -307,7 +314,7 @@ class Stages:
 
     def _round_keys(
         self, start: Stage, split: Split, pruning: Pruning, defense: Defense, seeds: Sequence[int],
-        scores: Sequence[Scores | None], taught: Taught | None,
+        scores: Sequence[Scores | None], teacher_log_probs: SoftTargets | None,
     ) -> list[Key]:  # fmt: skip
         """One key per round; a round's key holds its predecessor's, so that equal beginnings are shared."""
         keys: list[Key] = []
@@ -323,7 +330,7 @@ class Stages:
                     recipe=asdict(pruning.recipe),
                     defense=identity(defense),
                     scores=[None if s is None else s.key for s in scores],
-                    **({} if taught is None else {"taught": taught.key}),
+                    **({} if teacher_log_probs is None else {"teacher_log_probs": teacher_log_probs.key}),
                     **self._common(split, seeds),
                 )
             )

@@ -14,7 +14,7 @@ from wemem.training import Ensemble
 from wemem.training.views import ViewedRecords
 
 
-def said_by_teachers(
+def teacher_log_probabilities(
     chunks: Sequence[Ensemble], parts: Split, split: Split, data: Dataset, asked: Teachers, device: torch.device
 ) -> Float32[np.ndarray, "K M C"]:
     """Log of the mean probabilities of each member's teachers, record by record of those that they were left without.
@@ -31,14 +31,14 @@ def said_by_teachers(
         By member and number of a record or view; 0 where no teacher was asked.
     """
     teachers = [(ensemble, place) for ensemble in chunks for place in range(len(ensemble))]
-    train = [split.records(k, Role.TRAIN) for k in range(split.members)]
+    train = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
     drawn = None if asked.views is None else asked.views.draw(train, len(data), data.input_shape)
     shown = ViewedRecords(torch.from_numpy(data.features), drawn)
-    said = np.zeros((split.members, asked.showings * len(data), data.classes), np.float32)
-    for k in range(split.members):
+    said = np.zeros((split.num_models, asked.passes_per_epoch * len(data), data.classes), np.float32)
+    for k in range(split.num_models):
         total, models = np.zeros(said.shape[1:]), np.zeros(len(said[k]))
         for t in range(k * asked.count, (k + 1) * asked.count):
-            unseen = np.add.outer(len(data) * np.arange(asked.showings), parts.records(t, Role.AUDIT)).ravel()
+            unseen = np.add.outer(len(data) * np.arange(asked.passes_per_epoch), parts.records(t, Role.AUDIT)).ravel()
             x = shown.numbered([k], torch.from_numpy(unseen)[None])[0].numpy()
             ensemble, place = teachers[t]
             logits = ensemble.select([place]).logits(x, device=device)[0]

@@ -1,10 +1,11 @@
-"""TODO."""
+"""The model a user brings: its weights as an ensemble of one, or its ONNX file."""
 
 from pathlib import Path
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
+from wemem.export.checkpoint import load_pruned
 from wemem.export.onnx import OnnxModel, read_onnx
 from wemem.files.hashing import file_sha256
 from wemem.training import Ensemble

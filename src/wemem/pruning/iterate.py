@@ -84,7 +84,7 @@ def iterate(
     *,
     seeds: Sequence[int],
     scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
-    taught: Float32[np.ndarray, "K N C"] | None = None,
+    teacher_log_probs: Float32[np.ndarray, "K N C"] | None = None,
     initial: Ensemble | None = None,
     observed: Sequence[tuple[Observation, ...]] = (),
     backend: str = "auto",
@@ -102,7 +102,7 @@ def iterate(
         defense: changes fine-tuning.
         seeds: one per member.
         scores: per member, memorization scores (N,) of its training records, for a defense that needs them.
-        taught: as in :func:`~wemem.training.fit.fit`.
+        teacher_log_probs: as in :func:`~wemem.training.fit.fit`.
         initial: the untrained ensemble, for ``rewind = "initial"``.
         observed: what :attr:`Round.observed` of round ``first_round - 1`` says, to go on under a defense that observes.
         backend: as in :func:`~wemem.training.fit.fit`.
@@ -122,7 +122,8 @@ def iterate(
         pruned = _prune_to(ensemble, pruning, index, initial, torch.from_numpy(data.features[:2]))
         fitted = fit(
             pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
-            defense=defense, scores=scores, taught=taught, observed=seen or None, backend=backend, device=device,
+            defense=defense, scores=scores, teacher_log_probs=teacher_log_probs, observed=seen or None,
+            backend=backend, device=device,
             on_epoch=on_epoch,
         )  # fmt: skip
         ensemble = fitted.ensemble

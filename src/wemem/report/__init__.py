@@ -1,0 +1,1 @@
+"""Results shown to people: console tables, summary, figures, HTML."""

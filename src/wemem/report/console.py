@@ -132,8 +132,10 @@ def _notes(rows: Sequence[Arm]) -> list[str]:
 
 def _on_teachers(rows: Sequence[Arm]) -> str:
     """What teachers took, where an arm has some: they are trained beforehand, and are no part of fine-tuning."""
-    taught = [f"{seconds:.1f} for {printable(arm.label)}" for arm in rows if (seconds := arm.seconds("teachers"))]
-    return f", training of teachers included ({', '.join(taught)})" if taught else ""
+    teacher_log_probs = [
+        f"{seconds:.1f} for {printable(arm.label)}" for arm in rows if (seconds := arm.seconds("teachers"))
+    ]
+    return f", training of teachers included ({', '.join(teacher_log_probs)})" if teacher_log_probs else ""
 
 
 def _over(rows: Sequence[Arm]) -> str:

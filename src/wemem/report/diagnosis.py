@@ -201,7 +201,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _effects(diagnosis: Mapping[str, Any]) -> Table:
-    table = _table("Effects on leakage, points", "Effect", "Points", "Verdict")
+    table = _table("Effects on leakage, points", "Effect", "Points", "AttackOutput")
     for effect in diagnosis["scenario"]["effects"]:
         table.add_row(EFFECTS[effect["name"]], Text(points(estimate(effect))), VERDICTS[effect["verdict"]])
     return table

@@ -1,0 +1,1 @@
+"""The files a study leaves, and everything computed from them: comparison, curves, gate."""

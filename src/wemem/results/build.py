@@ -191,7 +191,7 @@ def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
         "adaptive": bool(all_signals) and all(signals.adaptive for signals in all_signals),
         "victim_made_as": all_signals[0].provenance[0] if all_signals else UNKNOWN,
         "adversary_made_as": sorted({made for signals in all_signals for made in signals.provenance[1:]}),
-        "models": sum(signals.members - 1 for signals in all_signals),
+        "models": sum(signals.num_models - 1 for signals in all_signals),
     }
 
 
@@ -252,11 +252,11 @@ def sample_rows(
     for result in report.results:
         if not np.array_equal(result.records, records):
             raise InputError(f"attack {result.name!r} judged other records than {report.results[0].name!r}")
-        columns[result.name] = result.verdict.score
-        columns[f"{result.name}_called"] = result.verdict.score >= result.verdict.threshold
-        if result.verdict.probability is not None:
-            columns[f"{result.name}_probability"] = result.verdict.probability
-        ranks.append(rankdata(result.verdict.score) / n)
+        columns[result.name] = result.output.score
+        columns[f"{result.name}_called"] = result.output.score >= result.output.threshold
+        if result.output.probability is not None:
+            columns[f"{result.name}_probability"] = result.output.probability
+        ranks.append(rankdata(result.output.score) / n)
     columns["risk_rank"] = rankdata(-np.mean(ranks, axis=0), method="min").astype(np.int64)
     return pa.table(columns)
 

@@ -14,5 +14,5 @@ def results_schema() -> dict[str, Any]:
     >>> results_schema()["properties"]["schema"]
     {'const': 'wemem.results/1'}
     """
-    schema: dict[str, Any] = json.loads(files("wemem.study").joinpath("results.schema.json").read_text("utf-8"))
+    schema: dict[str, Any] = json.loads(files("wemem.results").joinpath("results.schema.json").read_text("utf-8"))
     return schema

@@ -16,7 +16,7 @@ from wemem.errors import InputError
 
 PACKAGE = Path(__file__).parents[1]
 #: Parts of the package that show results and cannot change one.
-SHOWING = ("report", "cli.py")
+SHOWING = ("report", "results", "execution", "api.py", "cli.py")
 
 
 def plain(value: object, where: str) -> Any:

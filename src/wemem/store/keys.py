@@ -1,4 +1,4 @@
-"""TODO."""
+"""Keys: the fingerprint of everything that determines a stored result."""
 
 import re
 from collections.abc import Mapping

@@ -83,13 +83,15 @@ def audit_by_functions(
         InputError: the functions cannot be found or return something else.
     """
     data, seed = load_data(config, progress), config.seeds[0]
-    lend = config.victim.lend if config.victim else 0.0
+    adversary_share = config.victim.adversary_share if config.victim else 0.0
     split = given_victim(
         data.labels, read_members(str(members), len(data)), config.split.shadows, seed=seed, train=config.split.train,
-        dev=config.split.dev, lend=lend,
+        dev=config.split.dev, adversary_share=adversary_share,
     )  # fmt: skip
-    outputs = [_outputs(data, split, k, train if k else predict, seed, store, progress) for k in range(split.members)]
-    provenance = (UNKNOWN,) * split.members
+    outputs = [
+        _outputs(data, split, k, train if k else predict, seed, store, progress) for k in range(split.num_models)
+    ]
+    provenance = (UNKNOWN,) * split.num_models
     signals = Signals(np.stack(outputs), data.labels, split.roles, np.arange(len(data)), "disjoint", provenance)
     return _audit_what_fits(signals, config.attacks, seed)
 
@@ -102,7 +104,7 @@ def _outputs(
         "black_box", function=spec, source=source_fingerprint(resolve(spec)), data=data.fingerprint,
         split=split.fingerprint, member=member, seed=seed,
     )  # fmt: skip
-    progress.begin(f"shadow {member} of {split.members - 1}" if member else "the audited model", 1.0)
+    progress.begin(f"shadow {member} of {split.num_models - 1}" if member else "the audited model", 1.0)
     entry = store.get(own)
     stored = entry is not None
     if entry is None:
@@ -124,10 +126,10 @@ def _call(spec: str, function: object, *arguments: object) -> Any:
 
 
 def _audit_what_fits(signals: Signals, attacks: tuple[Attack, ...], seed: int) -> BlackBoxAudit:
-    fits = [a for a in attacks if a.layout == signals.layout and a.needs <= set(signals.extras)]
+    fits = [a for a in attacks if a.layout == signals.layout and a.required_signals <= set(signals.extras)]
     left_out = [
         f"{a.name} was not run: it needs {a.layout} signals"
-        + (f" with {', '.join(sorted(a.needs))}" if a.needs else "")
+        + (f" with {', '.join(sorted(a.required_signals))}" if a.required_signals else "")
         for a in attacks
         if a not in fits
     ]

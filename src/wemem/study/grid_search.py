@@ -22,7 +22,7 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import Defense, Undefended
 from wemem.pipeline.artifacts import Stage
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
 from wemem.pipeline.stages import USUAL_EPOCHS, Stages
 from wemem.store.store import Store
@@ -105,9 +105,9 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
     settings = settings_to_try(config)
     found: list[list[Stage]] = [[] for _ in settings]
     for seed in config.seeds:
-        world = World.of(config, data, stages, seed)
+        parties = Parties.of(config, data, stages, seed)
         for stored, (label, defense) in zip(found, settings, strict=True):
-            stored += prune_alone(world, label, defense)
+            stored += prune_alone(parties, label, defense)
     undefended, *tried = map(_mean, found)
     return _selection(config, undefended, tried)
 
@@ -120,17 +120,17 @@ def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
     ]
 
 
-def prune_alone(world: World, label: str, defense: Defense) -> list[Stage]:
+def prune_alone(parties: Parties, label: str, defense: Defense) -> list[Stage]:
     """The victim of one seed pruned by itself under one setting, to each of the study's sparsities."""
-    settings, sparsities = defense.settings, world.config.pruning.sparsities
+    settings, sparsities = defense.settings, parties.config.pruning.sparsities
     title = " ".join(
         [f"select {label}:" if settings else f"select {label}", *(f"{k}={v}" for k, v in settings.items())]
     )
     return [
-        world.pruned_alone(
+        parties.pruned_alone(
             title + (f" to {sparsity}" if len(sparsities) > 1 else ""),
             defense,
-            world.config.pruning.to(sparsity, world.config.finetune),
+            parties.config.pruning.to(sparsity, parties.config.finetune),
         )
         for sparsity in sparsities
     ]
@@ -164,8 +164,10 @@ def selection_work(config: StudyConfig, records: int) -> float:
     """Of the selection and of the study after it, in the measure of :func:`~wemem.study.run.expected_work`."""
     settings = [defense for _, defense in settings_to_try(config)]
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
-    pruned = config.pruning.rounds * sum(defense.showings for defense in settings) * len(config.pruning.sparsities)
-    teachers = sum(defense.taught_by.trainings for defense in settings if defense.taught_by)
+    pruned = (
+        config.pruning.rounds * sum(defense.passes_per_epoch for defense in settings) * len(config.pruning.sparsities)
+    )
+    teachers = sum(defense.teacher_source.trainings for defense in settings if defense.teacher_source)
     alone = config.split.train * (records // 2) * (teachers * epochs[0] + pruned * epochs[1])
     return expected_work(config, records, list(config.defenses)) + len(config.seeds) * alone
 

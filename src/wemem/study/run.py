@@ -1,6 +1,6 @@
 """A study from data to results, on one screen.
 
-For every seed: who has which records (:class:`~wemem.pipeline.parties.World`), dense models, then for every sparsity
+For every seed: who has which records (:class:`~wemem.pipeline.parties.Parties`), dense models, then for every sparsity
 and defense the pruned models, what an adversary sees of them, and what every attack makes of that.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from wemem.attacks.base import Attack, Verdict
+from wemem.attacks.base import Attack, AttackOutput
 from wemem.audit.leave_one_out import leave_one_out
 from wemem.audit.report import FPRS, AttackResult, AuditReport, attack_result
 from wemem.config.study import StudyConfig
@@ -25,9 +25,9 @@ from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Auto, Defense, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.pipeline.artifacts import Scores, Stage
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.query import disjoint_signals, needs, shared_signals, uses
+from wemem.pipeline.query import disjoint_signals, required_signals, shared_signals, uses
 from wemem.pipeline.stages import CHUNK, USUAL_EPOCHS, Stages
 from wemem.pipeline.victim import is_onnx
 from wemem.pruning import Pruning, prune_channels
@@ -105,11 +105,11 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     require_feasible_seeds(config, data, stages)
     progress.plan(expected_work(config, len(data), list(config.defenses)))
     for seed in config.seeds:
-        world = World.of(config, data, stages, seed)
-        yield attack_dense(world)
+        parties = Parties.of(config, data, stages, seed)
+        yield attack_dense(parties)
         for sparsity in config.pruning.sparsities:
             for label in config.defenses:
-                yield defend_and_attack(world, label, sparsity)
+                yield defend_and_attack(parties, label, sparsity)
 
 
 def require_known_start(config: StudyConfig) -> None:
@@ -129,82 +129,84 @@ def require_known_start(config: StudyConfig) -> None:
         )
 
 
-def audited_splits(world: World) -> list[Split]:
+def audited_splits(parties: Parties) -> list[Split]:
     """Of the victim and its shadows, and of the reference models where an attack uses them."""
-    return [world.split, *([world.halves] if uses(world.config.attacks, "shared") else [])]
+    return [parties.split, *([parties.reference_split] if uses(parties.config.attacks, "shared") else [])]
 
 
 def require_feasible_seeds(config: StudyConfig, data: Dataset, stages: Stages) -> None:
     """As :func:`require_feasible`, for every seed of a study."""
     for seed in config.seeds:
-        world = World.of(config, data, stages, seed)
-        require_feasible(world, audited_splits(world))
+        parties = Parties.of(config, data, stages, seed)
+        require_feasible(parties, audited_splits(parties))
 
 
-def require_feasible(world: World, splits: Sequence[Split]) -> None:
+def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
     """Refuse before any training what would fail after it: pruning or a defense that does not fit model or records.
 
     Raises:
-        InputError: as the model's channels, the defense's plan or refusal, the teachers' or the reference models' split
-            say; or a search without what proposes settings.
+        InputError: as the model's channels, the defense's plan or incompatibility reason, or the split of the teachers
+            or reference models say; or a search without what proposes settings.
     """
-    labels, blank = world.data.labels, world.stages.blank([0])
-    model, method = blank.template, world.config.pruning.method
+    labels, blank = parties.data.labels, parties.stages.blank([0])
+    model, method = blank.template, parties.config.pruning.method
     if method != "magnitude":
-        prune_channels(blank, max(world.config.pruning.sparsities), method, torch.from_numpy(world.data.features[:2]))
-    for given in world.config.every_defense:
+        prune_channels(
+            blank, max(parties.config.pruning.sparsities), method, torch.from_numpy(parties.data.features[:2])
+        )
+    for given in parties.config.every_defense:
         defense = given.controller() if isinstance(given, Auto) else given
         if isinstance(given, Auto) and given.searches:
             proposer()
-        if (reason := defense.refusal(model)) is not None:
+        if (reason := defense.incompatibility_reason(model)) is not None:
             raise InputError(reason)
         for split in splits:
-            for k in range(split.members):
+            for k in range(split.num_models):
                 train = split.records(k, Role.TRAIN)
                 defense.plan(0, (Group(train),), TrainingRecords(train, labels, np.zeros(len(labels)), seed=0))
-    taught = dict.fromkeys(defense.taught_by for defense in world.config.every_defense)
-    for teachers, split in product(taught, splits):
+    teacher_log_probs = dict.fromkeys(defense.teacher_source for defense in parties.config.every_defense)
+    for teachers, split in product(teacher_log_probs, splits):
         if isinstance(teachers, Teachers):
-            held_out(split, teachers, range(split.members), world.data.features)
+            held_out(split, teachers, range(split.num_models), parties.data.features)
 
 
-def attack_dense(world: World) -> Outcome:
+def attack_dense(parties: Parties) -> Outcome:
     """Attack the original models, by as many reference models as any arm is attacked by."""
-    references = world.dense_references_of("dense") if uses(world.config.attacks, "shared") else []
-    return attack_models(world, "dense", None, 0.0, [world.dense], references)
+    references = parties.dense_references_of("dense") if uses(parties.config.attacks, "shared") else []
+    return attack_models(parties, "dense", None, 0.0, [parties.dense], references)
 
 
-def defend_and_attack(world: World, label: str, sparsity: float) -> Outcome:
+def defend_and_attack(parties: Parties, label: str, sparsity: float) -> Outcome:
     """Prune the victim, its shadows and the reference models under one defense of the study, and attack."""
-    defense, pruning = world.config.defenses[label], world.config.pruning.to(sparsity, world.config.finetune)
+    defense, pruning = parties.config.defenses[label], parties.config.pruning.to(sparsity, parties.config.finetune)
     if not isinstance(defense, Auto):
-        return _prune_and_attack(world, label, defense, sparsity, pruning)
-    found = find_defense(world, defense, pruning, world.dense)
-    outcome = _prune_and_attack(world, label, found.defense, sparsity, pruning)
+        return _prune_and_attack(parties, label, defense, sparsity, pruning)
+    found = find_defense(parties, defense, pruning, parties.dense)
+    outcome = _prune_and_attack(parties, label, found.defense, sparsity, pruning)
     return replace(outcome, found=steered(found, outcome.victim))
 
 
-def _prune_and_attack(world: World, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
-    attacks = world.config.attacks
-    what = f"prune under {label}" + (f" to {sparsity}" if len(world.config.pruning.sparsities) > 1 else "")
-    keep = "trajectory" in needs(attacks, "disjoint")
-    rounds = world.pruned_members(what, defense, pruning, keep_rounds=keep)
-    references = world.pruned_references(label, defense, pruning) if uses(attacks, "shared") else []
+def _prune_and_attack(parties: Parties, label: str, defense: Defense, sparsity: float, pruning: Pruning) -> Outcome:
+    attacks = parties.config.attacks
+    what = f"prune under {label}" + (f" to {sparsity}" if len(parties.config.pruning.sparsities) > 1 else "")
+    keep = "trajectory" in required_signals(attacks, "disjoint")
+    rounds = parties.pruned_members(what, defense, pruning, keep_rounds=keep)
+    references = parties.pruned_references(label, defense, pruning) if uses(attacks, "shared") else []
     weaker: list[Stage] = []
-    if world.config.non_adaptive and defense != Undefended():
-        plain = world.pruned_members(f"{what}: shadows without it", Undefended(), pruning)
-        weaker = [world.swap_victim(rounds[-1], plain[-1])]
-    return attack_models(world, label, defense, sparsity, rounds, references, weaker)
+    if parties.config.non_adaptive and defense != Undefended():
+        plain = parties.pruned_members(f"{what}: shadows without it", Undefended(), pruning)
+        weaker = [parties.swap_victim(rounds[-1], plain[-1])]
+    return attack_models(parties, label, defense, sparsity, rounds, references, weaker)
 
 
 def attack_models(
-    world: World, label: str, defense: Defense | None, sparsity: float, rounds: Sequence[Stage],
+    parties: Parties, label: str, defense: Defense | None, sparsity: float, rounds: Sequence[Stage],
     references: Sequence[Stage], weaker: Sequence[Stage] = (),
 ) -> Outcome:  # fmt: skip
     """Query the models as the adversary would, and run every attack on what came back.
 
     Args:
-        world: the seed of the study.
+        parties: the seed of the study.
         label: of what is attacked.
         defense: under which it was pruned; None if it was not.
         sparsity: to which it was pruned.
@@ -212,64 +214,66 @@ def attack_models(
         references: the reference models, for attacks that use them.
         weaker: victim and shadows of the adversary who does not know the defense, for the gap to the adaptive one.
     """
-    attacks, before = world.config.attacks, world.stages.seconds
+    attacks, before = parties.config.attacks, parties.stages.seconds
     signals: dict[SignalLayout, tuple[Key, Signals]] = {}
     if uses(attacks, "disjoint"):
-        signals["disjoint"] = disjoint_signals(world, label, rounds, defense)
+        signals["disjoint"] = disjoint_signals(parties, label, rounds, defense)
     if references:
-        signals["shared"] = shared_signals(world, label, rounds[-1], references, defense)
-    report = AuditReport(tuple(_judge(world, attack, *signals[attack.layout], label) for attack in attacks))
-    seconds = world.stages.seconds - before
-    in_turn = world.config.leave_one_out and "shared" in signals
+        signals["shared"] = shared_signals(parties, label, rounds[-1], references, defense)
+    report = AuditReport(tuple(_predict(parties, attack, *signals[attack.layout], label) for attack in attacks))
+    seconds = parties.stages.seconds - before
+    in_turn = parties.config.leave_one_out and "shared" in signals
     plain: dict[SignalLayout, Signals] = {layout: found for layout, (_, found) in signals.items()}
     return Outcome(
-        label, defense, world.seed, sparsity, world.judged, rounds, plain, report,
-        world.defender_scores if world.needs_scores else None, seconds,
-        non_adaptive=_attack_unknowing(world, label, weaker, defense) if weaker else None,
-        in_turn=_attack_in_turn(world, label, *signals["shared"]) if in_turn else {},
+        label, defense, parties.seed, sparsity, parties.evaluation_split, rounds, plain, report,
+        parties.defender_scores if parties.needs_scores else None, seconds,
+        non_adaptive=_attack_unknowing(parties, label, weaker, defense) if weaker else None,
+        in_turn=_attack_in_turn(parties, label, *signals["shared"]) if in_turn else {},
     )  # fmt: skip
 
 
-def _attack_unknowing(world: World, label: str, weaker: Sequence[Stage], defense: Defense | None) -> AuditReport:
+def _attack_unknowing(parties: Parties, label: str, weaker: Sequence[Stage], defense: Defense | None) -> AuditReport:
     """The attacks that learn from shadows, with shadows pruned without the defense."""
     title = f"{label}, non-adaptive"
-    own, signals = disjoint_signals(world, title, weaker, defense)
+    own, signals = disjoint_signals(parties, title, weaker, defense)
     chosen = [
-        attack for attack in world.config.attacks if attack.layout == "disjoint" and "trajectory" not in attack.needs
+        attack
+        for attack in parties.config.attacks
+        if attack.layout == "disjoint" and "trajectory" not in attack.required_signals
     ]
-    return AuditReport(tuple(_judge(world, attack, own, signals, title) for attack in chosen))
+    return AuditReport(tuple(_predict(parties, attack, own, signals, title) for attack in chosen))
 
 
-def _attack_in_turn(world: World, label: str, signals_key: Key, signals: Signals) -> dict[str, Mapping[str, Any]]:
+def _attack_in_turn(parties: Parties, label: str, signals_key: Key, signals: Signals) -> dict[str, Mapping[str, Any]]:
     """Every member attacked in turn by each attack that compares models, with the intervals that take the time."""
 
     def attacked(attack: Attack) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        targets = leave_one_out(signals, [attack], seed=world.seed)[attack.name]
+        targets = leave_one_out(signals, [attack], seed=parties.seed)[attack.name]
         measures = {"auc": targets.auc(), **{f"tpr_at_{fpr}": targets.tpr_at_fpr(fpr) for fpr in FPRS}}
         told = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
         return {"score": targets.scores}, {"targets": len(targets.scores), "records": targets.scores.shape[1], **told}
 
     found: dict[str, Mapping[str, Any]] = {}
-    for attack in (attack for attack in world.config.attacks if attack.layout == "shared"):
-        own = key("in_turn", signals=signals_key, attack=identity(attack), seed=world.seed)
-        title = world.title(f"{attack.name} on {label}, all models in turn")
-        meta = world.stages.remember(title, own, partial(attacked, attack)).meta
+    for attack in (attack for attack in parties.config.attacks if attack.layout == "shared"):
+        own = key("in_turn", signals=signals_key, attack=identity(attack), seed=parties.seed)
+        title = parties.title(f"{attack.name} on {label}, all models in turn")
+        meta = parties.stages.remember(title, own, partial(attacked, attack)).meta
         found[attack.name] = {name: value for name, value in meta.items() if name != "seconds"}
     return found
 
 
-def _judge(world: World, attack: Attack, signals_key: Key, signals: Signals, label: str) -> AttackResult:
+def _predict(parties: Parties, attack: Attack, signals_key: Key, signals: Signals, label: str) -> AttackResult:
     """One attack on the victim, from the store if it was run on these very signals before."""
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        verdict = attack.judge(signals, 0, seed=world.seed)
-        arrays = {"score": verdict.score, "threshold": verdict.threshold}
-        return arrays if verdict.probability is None else {**arrays, "probability": verdict.probability}, {}
+        output = attack.predict(signals, 0, seed=parties.seed)
+        arrays = {"score": output.score, "threshold": output.threshold}
+        return arrays if output.probability is None else {**arrays, "probability": output.probability}, {}
 
-    own = key("attack", signals=signals_key, attack=identity(attack), seed=world.seed)
-    arrays = world.stages.remember(world.title(f"{attack.name} on {label}"), own, compute).arrays
-    verdict = Verdict(arrays["score"], arrays["threshold"], arrays.get("probability"))
-    return attack_result(attack, signals, 0, verdict)
+    own = key("attack", signals=signals_key, attack=identity(attack), seed=parties.seed)
+    arrays = parties.stages.remember(parties.title(f"{attack.name} on {label}"), own, compute).arrays
+    output = AttackOutput(arrays["score"], arrays["threshold"], arrays.get("probability"))
+    return attack_result(attack, signals, 0, output)
 
 
 def expected_work(config: StudyConfig, records: int, labels: Sequence[str]) -> float:
@@ -287,10 +291,10 @@ def expected_work(config: StudyConfig, records: int, labels: Sequence[str]) -> f
     whole_chunks = CHUNK * -(-config.scores.models // CHUNK)
     dense = models + subset + (max(most, whole_chunks) if most and scored else most)
     arms = {label: models + (config.references_of(label) if shared else 0) for label in labels}
-    shows = sum(arms[label] * config.defenses[label].showings for label in labels)
+    shows = sum(arms[label] * config.defenses[label].passes_per_epoch for label in labels)
     pruned = config.pruning.rounds * shows * len(config.pruning.sparsities)
-    taught = {label: config.defenses[label].taught_by for label in labels}
-    dense += sum(arms[label] * teachers.trainings for label, teachers in taught.items() if teachers)
+    teacher_log_probs = {label: config.defenses[label].teacher_source for label in labels}
+    dense += sum(arms[label] * teachers.trainings for label, teachers in teacher_log_probs.items() if teachers)
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
     trained = shown * (dense * epochs[0] + pruned * epochs[1])
     return len(config.seeds) * (trained + search_work(config, shown, labels))

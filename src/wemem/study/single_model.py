@@ -15,7 +15,7 @@ from wemem.export.checkpoint import read_certificate
 from wemem.files.record_tables import read_members
 from wemem.pipeline.artifacts import Stage
 from wemem.pipeline.loading import load_data
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
 from wemem.pipeline.query import uses
 from wemem.pipeline.stages import Stages, training_work
@@ -66,25 +66,25 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     config, data = _for_one_model(config, label), load_data(config, progress)
     split, taken = _split_for_pruning(config, data)
     stages, seed = Stages(config, data, store, progress), config.seeds[0]
-    world, defense = World(config, data, stages, seed, split), config.defenses[label]
-    require_feasible(world, [split])
+    parties, defense = Parties(config, data, stages, seed, split), config.defenses[label]
+    require_feasible(parties, [split])
     victim, fingerprint = victim_ensemble(config, data)
-    dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "made_as": UNKNOWN})
+    dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN})
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
     found = None
     if isinstance(defense, Auto):
         progress.plan(search_work(config, len(split.records(0, Role.TRAIN)), [label]))
-        found = find_defense(world, defense, pruning, dense)
+        found = find_defense(parties, defense, pruning, dense)
         defense = found.defense
     subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
-    teachers = defense.taught_by.trainings if defense.taught_by else 0
+    teachers = defense.teacher_source.trainings if defense.teacher_source else 0
     progress.plan(
         (subsets + teachers) * training_work(split, config.training)
-        + pruning.schedule.rounds * training_work(split, pruning.recipe) * defense.showings
+        + pruning.schedule.rounds * training_work(split, pruning.recipe) * defense.passes_per_epoch
     )
-    scores = [world.defender_scores if defense.needs_scores else None]
+    scores = [parties.defender_scores if defense.needs_scores else None]
     rounds = stages.prune(
-        f"prune under {label}", dense, split, pruning, defense, seeds=world.member_seeds, scores=scores
+        f"prune under {label}", dense, split, pruning, defense, seeds=parties.member_seeds, scores=scores
     )
     return Pruned(dense, rounds[-1], split, data.input_shape, taken, found and steered(found, rounds[-1]))
 
@@ -161,15 +161,15 @@ def audit_model(
     weights = Path(config.victim.weights)
     config = _with_settings(_for_one_model(config, label))
     data = config.data.load() if data is None else data
-    world = World.of(config, data, Stages(config, data, store, progress), config.seeds[0])
-    require_feasible(world, audited_splits(world))
-    _require_size(world, config.pruning if label is not None else None)
+    parties = Parties.of(config, data, Stages(config, data, store, progress), config.seeds[0])
+    require_feasible(parties, audited_splits(parties))
+    _require_size(parties, config.pruning if label is not None else None)
     progress.plan(expected_work(config, len(data), [] if label is None else [label]))
     if label is None:
-        references = world.dense_references_of("dense") if uses(config.attacks, "shared") else []
-        return attack_models(world, "audited model", None, 0.0, [world.dense], references)
+        references = parties.dense_references_of("dense") if uses(config.attacks, "shared") else []
+        return attack_models(parties, "audited model", None, 0.0, [parties.dense], references)
     for attack in config.attacks:
-        if attack.needs & {"dense", "trajectory"}:
+        if attack.required_signals & {"dense", "trajectory"}:
             raise InputError(
                 f"attack {attack.name!r} needs the model before its last round of pruning, got the pruned one alone; "
                 "leave the attack out"
@@ -177,33 +177,33 @@ def audit_model(
     defense = config.defenses[label]
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
     certificate = read_certificate(weights)
-    victim = world.behind_victim(_pruned_shadows(world, label, defense, pruning), certificate)
+    victim = parties.behind_victim(_pruned_shadows(parties, label, defense, pruning), certificate)
     weaker: list[Stage] = []
     if config.non_adaptive and defense != Undefended():
-        plain = _pruned_shadows(world, f"{label}: without it", Undefended(), pruning)
-        weaker = [world.behind_victim(plain, certificate)]
-    references = world.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
-    return attack_models(world, "audited model", defense, pruning.schedule.sparsity, [victim], references, weaker)
+        plain = _pruned_shadows(parties, f"{label}: without it", Undefended(), pruning)
+        weaker = [parties.behind_victim(plain, certificate)]
+    references = parties.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
+    return attack_models(parties, "audited model", defense, pruning.schedule.sparsity, [victim], references, weaker)
 
 
-def _require_size(world: World, pruning: PruningSettings | None) -> None:
+def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
     """Refuse, before shadows are trained, a given model that lost other channels than they will, or of other data.
 
     Raises:
         InputError: its tensors have other shapes, or its answers.
     """
-    made = world.stages.blank([0])
+    made = parties.stages.blank([0])
     if pruning is not None and pruning.method != "magnitude":
-        example = torch.from_numpy(world.data.features[:2])
+        example = torch.from_numpy(parties.data.features[:2])
         made = prune_channels(made, pruning.sparsities[0], pruning.method, example)
-    if is_onnx(world.config):
-        answers, classes = victim_file(world.config).logits(world.data.features[:2]).shape[1], world.data.classes
+    if is_onnx(parties.config):
+        answers, classes = victim_file(parties.config).logits(parties.data.features[:2]).shape[1], parties.data.classes
         if answers != classes:
             raise InputError(
                 f"expected one logit for each of {classes} classes, got {answers}; give the data it is for"
             )
         return
-    victim = victim_ensemble(world.config, world.data)[0]
+    victim = victim_ensemble(parties.config, parties.data)[0]
     for name, tensor in made.parameters.items():
         wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])
         if wanted != got:
@@ -214,10 +214,10 @@ def _require_size(world: World, pruning: PruningSettings | None) -> None:
             )
 
 
-def _pruned_shadows(world: World, label: str, defense: Defense, pruning: Pruning) -> Stage:
-    members = list(range(1, world.split.members))
-    scores = [world.adversary_scores if defense.needs_scores else None] * len(members)
-    return world.stages.prune(
-        world.title(f"prune shadows under {label}"), world.shadows, world.split.select(members), pruning, defense,
-        seeds=[world.member_seeds[k] for k in members], scores=scores,
+def _pruned_shadows(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> Stage:
+    members = list(range(1, parties.split.num_models))
+    scores = [parties.adversary_scores if defense.needs_scores else None] * len(members)
+    return parties.stages.prune(
+        parties.title(f"prune shadows under {label}"), parties.shadows, parties.split.select(members), pruning, defense,
+        seeds=[parties.member_seeds[k] for k in members], scores=scores,
     )[-1]  # fmt: skip

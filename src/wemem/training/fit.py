@@ -20,6 +20,7 @@ from wemem.data.views import DrawnViews
 from wemem.defenses.base import Defense, Observation, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
+from wemem.training.adversary_turns import AdversaryTurns
 from wemem.training.backends import Choice, choose_backend
 from wemem.training.device import CPU, choose_device
 from wemem.training.ensemble import Ensemble
@@ -34,7 +35,6 @@ from wemem.training.memory import (
     share,
     size_of,
 )
-from wemem.training.opposition import Opposition
 from wemem.training.recipe import Recipe
 from wemem.training.run import ASKED, History, Plan, Run, Trained
 from wemem.training.side_by_side import OnEpoch, draws_globally, side_by_side
@@ -62,7 +62,7 @@ def fit(
     seeds: Sequence[int],
     defense: Defense | None = None,
     scores: Sequence[Float64[np.ndarray, " N"] | None] | None = None,
-    taught: Float32[np.ndarray, "K M C"] | None = None,
+    teacher_log_probs: Float32[np.ndarray, "K M C"] | None = None,
     observed: Sequence[tuple[Observation, ...]] | None = None,
     backend: str = "auto",
     device: torch.device | str = "cpu",
@@ -82,7 +82,7 @@ def fit(
             padded batches, where members have different numbers of records.
         defense: what to do differently; plain training if None.
         scores: per member, memorization scores (N,) for a defense that needs them.
-        taught: per member and record, log-probabilities of its teachers, for a defense that learns from them; M is N,
+        teacher_log_probs: per model and record, for a defense that learns from teachers; M is N,
             and as many more for each view of the records (:mod:`wemem.data.views`).
         observed: per member, what was observed before each round up to this one, for a defense that observes.
         backend: ``auto``, ``vmapped`` or ``sequential``.
@@ -96,7 +96,7 @@ def fit(
             or training that diverged.
     """
     where, defense = choose_device(device), defense or Undefended()
-    _require_fitting(ensemble, data, split, recipe, len(seeds), defense, taught)
+    _require_fitting(ensemble, data, split, recipe, len(seeds), defense, teacher_log_probs)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         choice = choose_backend(ensemble, torch.from_numpy(data.features[:2]), data.classes, backend, where)
         records = [
@@ -108,24 +108,28 @@ def fit(
         ]  # fmt: skip
         features, labels = _moved(data, where)
         plan = _planner(records, recipe, defense, len(data), choice.backend == "sequential")
-        task = _Task(ensemble, data, features, labels, split, recipe, defense, seeds, records, taught, choice, plan)
+        task = _Task(
+            ensemble, data, features, labels, split, recipe, defense, seeds, records, teacher_log_probs, choice, plan
+        )
         return task.fit(on_epoch)
 
 
 def _require_fitting(
     ensemble: Ensemble, data: Dataset, split: Split, recipe: Recipe, seeds: int, defense: Defense,
-    taught: Float32[np.ndarray, "K M C"] | None,
+    teacher_log_probs: Float32[np.ndarray, "K M C"] | None,
 ) -> None:  # fmt: skip
     members = len(ensemble)
-    if not (split.members == seeds == members):
-        raise InputError(f"expected a split and seeds for {members} members, got {split.members} and {seeds}")
+    if not (split.num_models == seeds == members):
+        raise InputError(f"expected a split and seeds for {members} members, got {split.num_models} and {seeds}")
     if len(split.labels) != len(data):
         raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
-    if defense.taught_by is not None and taught is None:
-        raise InputError(f"{defense.name} learns from teachers, got none; give their log-probabilities as taught")
-    asked = (members, defense.showings * len(data), data.classes)
-    if defense.taught_by is not None and taught is not None and taught.shape != asked:
-        raise InputError(f"expected what teachers say of all records and views, {asked}, got {taught.shape}")
+    if defense.teacher_source is not None and teacher_log_probs is None:
+        raise InputError(
+            f"{defense.name} learns from teachers, got none; give their log-probabilities as teacher_log_probs"
+        )
+    asked = (members, defense.passes_per_epoch * len(data), data.classes)
+    if defense.teacher_source is not None and teacher_log_probs is not None and teacher_log_probs.shape != asked:
+        raise InputError(f"expected what teachers say of all records and views, {asked}, got {teacher_log_probs.shape}")
     if recipe.augment != "none" and len(data.input_shape) != 3:
         raise InputError(
             f"augment = {recipe.augment!r} expected images (channels, height, width), got records of shape "
@@ -136,7 +140,7 @@ def _require_fitting(
             f"precision = {recipe.precision!r} expected a defense that clips no gradients, got {defense.name}: what it "
             "promises is not to rest on rounding; use fp32"
         )
-    if (reason := defense.refusal(ensemble.template)) is not None:
+    if (reason := defense.incompatibility_reason(ensemble.template)) is not None:
         raise InputError(reason)
 
 
@@ -159,7 +163,7 @@ class _Task:
     defense: Defense
     seeds: Sequence[int]
     records: Sequence[TrainingRecords]
-    taught: Float32[np.ndarray, "K M C"] | None
+    teacher_log_probs: Float32[np.ndarray, "K M C"] | None
     choice: Choice
     plan: Plan
 
@@ -170,7 +174,7 @@ class _Task:
     @cached_property
     def views(self) -> DrawnViews | None:
         """Of all members' train records."""
-        wanted, train = self.defense.shown_as, [own.train for own in self.records]
+        wanted, train = self.defense.augmentation_views, [own.train for own in self.records]
         return None if wanted is None else wanted.draw(train, len(self.data), self.data.input_shape)
 
     @property
@@ -219,12 +223,12 @@ class _Task:
         run = Run(
             self.ensemble.select(part).to(device), part, self.features, self.labels, self.split, self.recipe,
             self.defense, self.choice.backend, self.plan, [self.seeds[k] for k in part],
-            None if self.taught is None else torch.from_numpy(self.taught[part]).to(device),
+            None if self.teacher_log_probs is None else torch.from_numpy(self.teacher_log_probs[part]).to(device),
         )  # fmt: skip
         if self.views is not None:
             run.shown = ViewedRecords(self.features, replace(self.views, donors=self.views.donors[part]))
         run.risk = _risk(self.defense, [self.records[k] for k in part], device)
-        run.opposition = _opposition(run, self.records, self.split, self.data.classes)
+        run.adversary_turns = _opposition(run, self.records, self.split, self.data.classes)
         return run
 
     @property
@@ -241,7 +245,11 @@ class _Task:
         """How many members fit at a time, no more than asked for."""
         state, device = size_of({**self.ensemble.parameters, **self.ensemble.buffers}), self.features.device
         # the members as they were given, as they end, and joined
-        held = 3 * state + self.data.features.nbytes + (0 if self.taught is None else 2 * self.taught.nbytes)
+        held = (
+            3 * state
+            + self.data.features.nbytes
+            + (0 if self.teacher_log_probs is None else 2 * self.teacher_log_probs.nbytes)
+        )
         limit = memory_for_training(device, held)
         high = bound(self.ensemble.module(0), self.example, self.recipe.batch_size, ASKED)
         if GRANTED + most.members * high <= limit:
@@ -279,7 +287,9 @@ def _planner(
 
     def shown(group: Group) -> Group:
         """With the views of its records, by their numbers in a data set of so many records."""
-        return replace(group, records=np.concatenate([group.records + v * count for v in range(defense.showings)]))
+        return replace(
+            group, records=np.concatenate([group.records + v * count for v in range(defense.passes_per_epoch)])
+        )
 
     # members one after another ask for the same epochs again; all together need none twice
     @lru_cache(maxsize=None if reuse else 1)
@@ -298,15 +308,15 @@ def _risk(
     return torch.tensor(np.stack(known), dtype=torch.float32, device=device) if known else None
 
 
-def _opposition(run: "Run", records: Sequence[TrainingRecords], split: Split, classes: int) -> Opposition | None:
+def _opposition(run: "Run", records: Sequence[TrainingRecords], split: Split, classes: int) -> AdversaryTurns | None:
     own = [records[k] for k in run.ids]
-    opponent = run.defense.opponent(classes, [r.seed for r in own])
-    if opponent is None:
+    inference_adversary = run.defense.inference_adversary(classes, [r.seed for r in own])
+    if inference_adversary is None:
         return None
-    opponent.to(run.device)
+    inference_adversary.to(run.device)
     dev = [split.records(k, Role.DEV) for k in run.ids]
-    return Opposition(
-        opponent, run.ensemble.template, run.forward, run.features, run.labels, [r.train for r in own], dev,
+    return AdversaryTurns(
+        inference_adversary, run.ensemble.template, run.forward, run.features, run.labels, [r.train for r in own], dev,
         [r.seed for r in own], run.recipe.batch_size,
     )  # fmt: skip
 

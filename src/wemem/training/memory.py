@@ -36,7 +36,7 @@ CUDA_RESERVE = 1 / 10
 #: Bytes of a tensor above which glibc asks the system for new pages each time one is made, and PyTorch makes them each
 #: step: 256 fully connected models took 1.4 to 1.6 times as long together as in parts of 64.
 LARGEST = 2**25
-#: What a bound grants to everything that does not grow with the members: an opponent, gradients record by record.
+#: What a bound grants to everything that does not grow with the members: an adversary, gradients by record.
 GRANTED = 2**28
 
 

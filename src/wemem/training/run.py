@@ -4,7 +4,7 @@ The loop, for all members at once::
 
     for epoch:
         for step in plan_steps(defense.plan(epoch, ...)):    # (K, B) records and weights
-            opposition.play(parameters, buffers)             # under a defense that has an opponent
+            adversary_turns.play(parameters, buffers)             # under a defense that has an inference_adversary
             logits = forward(parameters, buffers, x)         # (S, B, C), the S members that take part
             defense.loss(batch).sum() -> gradients           # members are independent: the sum's gradient is each one's
             # under a defense that clips they come from each record's own instead: PerSample
@@ -22,15 +22,15 @@ from torch import Tensor
 
 from wemem.data.batches import Step
 from wemem.data.split import Role, Split
-from wemem.defenses.base import Batch, Defense
+from wemem.defenses.base import Batch, Defense, InferenceAdversary
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
+from wemem.training.adversary_turns import AdversaryTurns
 from wemem.training.augment import augment
 from wemem.training.backends import Backend, forward_of, in_precision
 from wemem.training.dropout import MemberDropout
 from wemem.training.ensemble import Ensemble
 from wemem.training.layout import choose_layout
-from wemem.training.opposition import Opposition
 from wemem.training.optimizer import MemberOptimizer
 from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
@@ -69,7 +69,7 @@ class Run:
 
     def __init__(
         self, ensemble: Ensemble, ids: list[int], features: Tensor, labels: Tensor, split: Split, recipe: Recipe,
-        defense: Defense, backend: Backend, plan: Plan, seeds: list[int], taught: Tensor | None,
+        defense: Defense, backend: Backend, plan: Plan, seeds: list[int], teacher_log_probs: Tensor | None,
     ) -> None:  # fmt: skip
         self.ensemble, self.ids, self.features, self.labels = ensemble, ids, features, labels
         self.recipe, self.defense, self.plan, self.seeds = recipe, defense, plan, seeds
@@ -88,9 +88,9 @@ class Run:
         )
         self.shown = ViewedRecords(features, None)
         self.risk: Tensor | None = None
-        self.opposition: Opposition | None = None
+        self.adversary_turns: AdversaryTurns | None = None
         self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
-        self.dropout_seeds, self.taught = [derive_seed(seed, "dropout") for seed in seeds], taught
+        self.dropout_seeds, self.teacher_log_probs = [derive_seed(seed, "dropout") for seed in seeds], teacher_log_probs
         self.steps_taken = [0] * len(ids)
         self.records_seen = [0] * len(ids)
         self.dev = [tensor.to(self.device) for tensor in _padded([split.records(k, Role.DEV) for k in ids])]
@@ -153,8 +153,8 @@ class Run:
         buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
         self.ensemble.template.train()
         steps = [self.steps_taken[k] for k in taking]
-        if self.opposition is not None:
-            self.opposition.play(parameters, buffers, taking, steps)
+        if self.adversary_turns is not None:
+            self.adversary_turns.play(parameters, buffers, taking, steps)
         keys = [derive_seed(self.seeds[k], "view", taken) for k, taken in zip(taking, steps, strict=True)]
         x = augment(self.shown.numbered(taking, records), self.recipe.augment, keys)
         labels = self.labels[self.shown.of(records)]
@@ -184,10 +184,16 @@ class Run:
         who = torch.tensor(taking, device=self.device)[:, None]
         return Batch(
             logits, labels, weights, epoch,
-            taught=None if self.taught is None else self.taught[who, records],
+            teacher_log_probs=None if self.teacher_log_probs is None else self.teacher_log_probs[who, records],
             risk=None if self.risk is None else self.risk[who, self.shown.of(records)],
-            suspicion=None if self.opposition is None else self.opposition.opponent.suspicion(taking, logits, labels),
+            membership_log_probability=self._membership(taking, logits, labels),
         )  # fmt: skip
+
+    def _membership(self, taking: list[int], logits: Tensor, labels: Tensor) -> Tensor | None:
+        if self.adversary_turns is None:
+            return None
+        adversary: InferenceAdversary = self.adversary_turns.inference_adversary
+        return adversary.membership_log_probability(taking, logits, labels)
 
     def _update(self, step: Step, taking: list[int], gradients: tuple[Tensor | None, ...]) -> None:
         straight = [None if g is None else self.layout.straight(self.layout.lay_out(g)) for g in gradients]

@@ -1,0 +1,1 @@
+"""The search for a defense and its settings from a stated budget."""

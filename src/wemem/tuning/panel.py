@@ -20,7 +20,7 @@ from wemem.data.split import Role, Split, subsets
 from wemem.defenses import Defense
 from wemem.metrics.rates import auc, true_positive_rate
 from wemem.pipeline.artifacts import Scores, Stage
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.stages import CHUNK, Stages
 from wemem.pruning import Pruning
 from wemem.signals import UNKNOWN, Signals
@@ -58,44 +58,44 @@ class Panel:
     seconds: float
 
     def __len__(self) -> int:
-        return self.split.members
+        return self.split.num_models
 
 
-def panel_of(world: World, dense: Stage, held: Int64[np.ndarray, " h"], purpose: str, count: int) -> Panel:
+def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purpose: str, count: int) -> Panel:
     """A panel on the victim's train records and some of its held-out ones.
 
     Args:
-        world: the seed of a study; the victim is member 0 of its split.
+        parties: the seed of a study; the victim is member 0 of its split.
         dense: the unpruned victim, first of its ensemble.
         held: records the victim was not trained on; without any it is not in the panel.
         purpose: what the panel is for; another purpose has other models.
         count: of models beside the victim.
     """
-    stages, train, dev = world.stages, world.split.records(0, Role.TRAIN), world.split.records(0, Role.DEV)
-    pool, settings = np.union1d(train, held), world.config.scores
+    stages, train, dev = parties.stages, parties.split.records(0, Role.TRAIN), parties.split.records(0, Role.DEV)
+    pool, settings = np.union1d(train, held), parties.config.scores
     models = max(count, settings.models)
     split = subsets(
-        world.data.labels, pool, round(settings.fraction * len(pool)), models, seed=world.seed,
+        parties.data.labels, pool, round(settings.fraction * len(pool)), models, seed=parties.seed,
         purpose=f"auto/{purpose}", dev=dev,
     )  # fmt: skip
-    seeds = world.seeds(f"auto/{purpose}", models)
-    trained = stages.train_in_chunks(world.title(f"models to {purpose} with"), split, seeds)
-    scores = stages.score(world.title(f"scores to {purpose} with"), split, trained)
+    seeds = parties.seeds(f"auto/{purpose}", models)
+    trained = stages.train_in_chunks(parties.title(f"models to {purpose} with"), split, seeds)
+    scores = stages.score(parties.title(f"scores to {purpose} with"), split, trained)
     first = trained[: -(-count // CHUNK)]
     others = Ensemble.concatenate([stage.ensemble for stage in first]).select(range(count))
     own = key("panel", victim=dense.key if len(held) else None, models=[s.key for s in first], scores=scores.key)
     if not len(held):
         joined = Stage(own, others, {})
         return Panel(own, split.select(range(count)), joined, seeds[:count], [scores] * count, scores.seconds)
-    victim = np.zeros(len(world.data), np.int8)
+    victim = np.zeros(len(parties.data), np.int8)
     for role, records in ((Role.AUDIT, held), (Role.TRAIN, train), (Role.DEV, dev)):
         victim[records] = role
     roles = np.concatenate([victim[None], split.roles[:count]])
     victim_alone = replace(dense.ensemble.select([0]), masks={}, channels={})
     joined = Stage(own, Ensemble.concatenate([victim_alone, others]), {})
     return Panel(
-        own, Split(roles, world.data.labels, "subsets"), joined, [world.member_seeds[0], *seeds[:count]],
-        [world.defender_scores, *[scores] * count], scores.seconds,
+        own, Split(roles, parties.data.labels, "subsets"), joined, [parties.member_seeds[0], *seeds[:count]],
+        [parties.defender_scores, *[scores] * count], scores.seconds,
     )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def _figures(
     data, rows = stages.data, split.audited(0)
     signals = Signals(
         ensemble.logits(data.features[rows], device=stages.device), data.labels[rows], split.roles[:, rows], rows,
-        "shared", (UNKNOWN,) * split.members,
+        "shared", (UNKNOWN,) * split.num_models,
     )  # fmt: skip
     member = signals.roles == Role.TRAIN
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {

@@ -22,7 +22,7 @@ from wemem.defenses import Auto, Defense, Observation, OnlineController, Undefen
 from wemem.defenses.online import at_strength
 from wemem.errors import InputError
 from wemem.pipeline.artifacts import Stage
-from wemem.pipeline.parties import World
+from wemem.pipeline.parties import Parties
 from wemem.pipeline.stages import USUAL_EPOCHS
 from wemem.pruning import Pruning
 from wemem.store.fingerprint import method_identity, pruning_identity
@@ -114,11 +114,11 @@ def _audited_in_words(told: Mapping[str, Any]) -> list[str]:
 STOPPED = {"trials": "", "minutes": " (the time was up)", "user": " (stopped by the user; the best so far)"}
 
 
-def find_defense(world: World, auto: Auto, pruning: Pruning, dense: Stage) -> Found:
+def find_defense(parties: Parties, auto: Auto, pruning: Pruning, dense: Stage) -> Found:
     """The defense for a budget.
 
     Args:
-        world: the seed of a study, or one model with its records.
+        parties: the seed of a study, or one model with its records.
         auto: the budget.
         pruning: to the target sparsity.
         dense: the unpruned victim, first of its ensemble.
@@ -127,7 +127,7 @@ def find_defense(world: World, auto: Auto, pruning: Pruning, dense: Stage) -> Fo
         InputError: records or classes too few for any of the defenses that may be chosen.
     """
     if auto.searches:
-        return Search(world, auto, pruning, dense).run()
+        return Search(parties, auto, pruning, dense).run()
     controller = auto.controller()
     words = "window, risky share and decay follow the gap between train and dev confidence"
     return Found(controller, auto, {**_asked(auto), "settings": controller.settings, "settings_in_words": words})
@@ -141,10 +141,10 @@ def _asked(auto: Auto) -> dict[str, Any]:
 class Search:
     """One search. All that it learns is in the store; the object holds what it has heard of that."""
 
-    def __init__(self, world: World, auto: Auto, pruning: Pruning, dense: Stage) -> None:
-        self.world, self.auto, self.pruning, self.dense = world, auto, pruning, dense
+    def __init__(self, parties: Parties, auto: Auto, pruning: Pruning, dense: Stage) -> None:
+        self.parties, self.auto, self.pruning, self.dense = parties, auto, pruning, dense
         self.propose = proposer()
-        self.panel = panel_of(world, dense, world.tune, "search", auto.models)
+        self.panel = panel_of(parties, dense, parties.tune, "search", auto.models)
         self.points: dict[str, dict[int, Point]] = {"try": {}, "audit": {}}  # by what was done, and number
         self.seconds: dict[tuple[str, int], float] = {}
         self.problems: list[str] = []
@@ -158,7 +158,7 @@ class Search:
             if not self.points["try"]:
                 raise
             stopped = "user"
-            self.world.stages.progress.tell(
+            self.parties.stages.progress.tell(
                 "search stopped: going on with the best so far; interrupt again to end here"
             )
         known = list((self.points["audit"] or self.points["try"]).values())
@@ -177,7 +177,7 @@ class Search:
             if self.seconds and self._spent > EXPLORE * 60 * self.auto.minutes:
                 return "minutes"
             tried = [Tried(p.kind, p.settings, p.accuracy_drop, p.leakage) for p in self.points["try"].values()]
-            kind, settings = self.propose(tried, self.auto.families, number, self.world.seed)
+            kind, settings = self.propose(tried, self.auto.families, number, self.parties.seed)
             title = f"try {number + 1} of {self.auto.trials}: {kind}"
             self._do(work, number, kind, settings, plain, rounds, models, (), title)
             self._hear("try", work)
@@ -204,7 +204,7 @@ class Search:
 
     def _confirm(self, best: Point, seen: Sequence[Point], stopped: Stopped) -> Found:
         """The chosen setting again, on records and models that the search never used."""
-        fresh = panel_of(self.world, self.dense, self.world.confirm, "confirm", self.auto.models)
+        fresh = panel_of(self.parties, self.dense, self.parties.confirm, "confirm", self.auto.models)
         defense = make_defense(best.kind, best.settings)
         plain, found = (
             self._measure(own, self.pruning, len(fresh), IN_TURN, f"confirm {own.name}", fresh)
@@ -231,9 +231,9 @@ class Search:
     def _work(self, what: str, count: int, *, pruning: Pruning, **more: Any) -> SharedWork:
         own = key(
             "auto_search", what=what, panel=self.panel.key, pruning=pruning_identity(pruning),
-            **method_identity(pruning), at_fpr=self.auto.at_fpr, seed=self.world.seed, **more,
+            **method_identity(pruning), at_fpr=self.auto.at_fpr, seed=self.parties.seed, **more,
         )  # fmt: skip
-        return SharedWork(self.world.stages.store, own, count)
+        return SharedWork(self.parties.stages.store, own, count)
 
     def _do(
         self, work: SharedWork, number: int, kind: str, settings: Mapping[str, Any], plain: Figures, pruning: Pruning,
@@ -247,15 +247,15 @@ class Search:
         except InputError as error:
             problem = str(error)
         told = {"point": point, "problem": problem, "seconds": time.perf_counter() - start}
-        self.world.stages.store.put(work.key(number), {}, told)
+        self.parties.stages.store.put(work.key(number), {}, told)
 
     def _measure(
         self, defense: Defense, pruning: Pruning, models: int, attacks: Sequence[Attack], title: str,
         panel: Panel | None = None,
     ) -> Figures:  # fmt: skip
         return measure(
-            self.world.stages, panel or self.panel, defense, pruning, title=self.world.title(title), models=models,
-            attacks=attacks, fpr=self.auto.at_fpr, seed=self.world.seed,
+            self.parties.stages, panel or self.panel, defense, pruning, title=self.parties.title(title), models=models,
+            attacks=attacks, fpr=self.auto.at_fpr, seed=self.parties.seed,
         )  # fmt: skip
 
     def _hear(self, what: str, work: SharedWork) -> None:
@@ -278,7 +278,7 @@ class Search:
         now = front(list(self.points["try"].values()))
         if now != self.shown:
             self.shown = now
-            self.world.stages.progress.tell(
+            self.parties.stages.progress.tell(
                 f"front after {len(self.points['try'])} settings, accuracy against undefended and AUC: "
                 + "; ".join(f"{p.kind} {-100 * p.accuracy_drop:+.1f} {100 * p.leakage:.1f} %" for p in now)
             )
@@ -323,13 +323,15 @@ def search_work(config: StudyConfig, shown: float, labels: Sequence[str]) -> flo
     for auto in (config.defenses[label] for label in labels):
         if isinstance(auto, Auto) and auto.searches:
             usual = [make_defense(kind, STARTS[kind]) for kind in auto.families]
-            shows, full = fmean(defense.showings for defense in usual), 1 + auto.models
+            shows, full = fmean(defense.passes_per_epoch for defense in usual), 1 + auto.models
             pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
             tries = (1 + auto.trials * shows) * QUICK_MODELS * quick(pruning).schedule.rounds
             audits = (2 + (auto.finalists + 1) * shows) * full * pruning.schedule.rounds
             # of the models that look quickly, of all, and of those that confirm
-            taught = sum(d.taught_by.trainings for d in usual if d.taught_by) * (QUICK_MODELS + 2 * full)
+            teacher_log_probs = sum(d.teacher_source.trainings for d in usual if d.teacher_source) * (
+                QUICK_MODELS + 2 * full
+            )
             dense = 2 * max(config.scores.models, auto.models) * config.scores.fraction
-            work += shown * (dense + taught) * epochs[0]
+            work += shown * (dense + teacher_log_probs) * epochs[0]
             work += shown * (tries + audits) * epochs[1] * len(config.pruning.sparsities)
     return work

@@ -1,4 +1,4 @@
-"""Turns of an opponent: what it is shown of the members while they train."""
+"""Turns of an inference adversary: what it is shown of the members while they train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from wemem.defenses.base import Opponent
+from wemem.defenses.base import InferenceAdversary
 from wemem.randomness import generator
 from wemem.training.backends import Forward, State
 
 
 @dataclass(frozen=True, eq=False)
-class Opposition:
-    """An opponent of the members that train together, and the records on which it sees them.
+class AdversaryTurns:
+    """An inference adversary of the members that train together, and the records on which it sees them.
 
     Args:
-        opponent: with a state of its own.
+        inference_adversary: with a state of its own.
         template: the members' architecture.
         forward: computes them.
         features: of the whole data set.
@@ -29,7 +29,7 @@ class Opposition:
         batch_size: records of either kind in a turn, drawn with replacement: who has few is shown as many.
     """
 
-    opponent: Opponent
+    inference_adversary: InferenceAdversary
     template: nn.Module
     forward: Forward
     features: Float[Tensor, "N ..."]
@@ -49,10 +49,10 @@ class Opposition:
             steps: how many steps each has taken before.
         """
         first = [row for row, step in enumerate(steps) if step == 0]
-        for turn in range(self.opponent.warm_up if first else 0):
+        for turn in range(self.inference_adversary.warm_up if first else 0):
             own = {n: t[first] for n, t in parameters.items()}, {n: t[first] for n, t in buffers.items()}
             self._turn(*own, [taking[row] for row in first], ["warm-up"] * len(first), turn)
-        for turn in range(self.opponent.turns):
+        for turn in range(self.inference_adversary.turns):
             self._turn(parameters, buffers, taking, steps, turn)
 
     def _turn(
@@ -71,4 +71,4 @@ class Opposition:
             logits = self.forward(parameters, buffers, self.features[records])
         self.template.train()
         labels, half = self.labels[records], self.batch_size
-        self.opponent.learn(taking, logits[:, :half], labels[:, :half], logits[:, half:], labels[:, half:])
+        self.inference_adversary.learn(taking, logits[:, :half], labels[:, :half], logits[:, half:], labels[:, half:])
