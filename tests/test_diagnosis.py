@@ -297,6 +297,18 @@ def test_a_killed_diagnosis_goes_on_and_finds_the_same(tmp_path):
     assert not list((tmp_path / "killed" / "exposed_round").rglob("data.safetensors"))
 
 
+def test_another_pruning_method_never_gets_the_stored_results_of_the_first(tmp_path):
+    """On the store of a magnitude run, a diagnosis of filter pruning finds what it finds on an empty store."""
+    small = {"scores": {"models": 6}, "pruning": {"rounds": 2}}
+    file, settings = write_data(tmp_path), DiagnosisSettings(models=6)
+    by_norm = parse_study(table(file, **{**small, "pruning": {"rounds": 2, "method": "l1_filter"}}))
+    by_weight = diagnose(parse_study(table(file, **small)), settings, Store(tmp_path / "used"), Silent())
+    on_used = diagnose(by_norm, settings, Store(tmp_path / "used"), Silent())
+    on_empty = diagnose(by_norm, settings, Store(tmp_path / "empty"), Silent())
+    assert on_used.measured == on_empty.measured
+    assert on_used.measured != by_weight.measured
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

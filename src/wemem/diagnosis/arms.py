@@ -19,7 +19,7 @@ from wemem.pipeline.artifacts import Stage
 from wemem.pipeline.stages import USUAL_EPOCHS, Arrays, Stages
 from wemem.pruning import Pruning, iterate
 from wemem.signals import logit_confidence
-from wemem.store.fingerprint import identity
+from wemem.store.fingerprint import identity, method_identity
 from wemem.store.keys import Key, key
 from wemem.training import Ensemble, Recipe
 
@@ -158,7 +158,8 @@ def _round_keys(stages: Stages, course: Course) -> list[Key]:
         keys.append(
             key(
                 "exposed_round", before=before, split=split.fingerprint, sparsity=sparsity, round=len(keys),
-                scope=course.pruning.scope, recipe=asdict(course.pruning.recipe), data=stages.data.fingerprint,
+                scope=course.pruning.scope, **method_identity(course.pruning),
+                recipe=asdict(course.pruning.recipe), data=stages.data.fingerprint,
                 model=identity(stages.config.model), seeds=course.seeds, backend=stages.config.backend,
                 device=stages.device.type,
             )
