@@ -12,7 +12,7 @@ from test_training import ConvNet, modules
 from toy import CLASSES, blobs, ensemble_of, largest_difference, same_bytes, split_of, uneven_split
 from wemem.config.study import parse_study
 from wemem.data.split import Role
-from wemem.defenses import AdvReg, Batch, Undefended, chain, make_defense
+from wemem.defenses import AdversarialTraining, AdvReg, Batch, Undefended, chain, make_defense
 from wemem.defenses.advreg import InferenceNetwork
 from wemem.errors import InputError
 from wemem.memorization import truth_values
@@ -41,9 +41,14 @@ def quick(monkeypatch):
 class Watched(AdvReg):
     """AdvReg whose inference networks can be asked afterwards."""
 
-    def inference_adversary(self, classes, seeds):
-        MADE.append(InferenceNetwork(classes, seeds))
-        return MADE[-1]
+    @property
+    def capabilities(self):
+        return (AdversarialTraining(watched),)
+
+
+def watched(classes, seeds):
+    MADE.append(InferenceNetwork(classes, seeds))
+    return MADE[-1]
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def test_an_attacker_without_weight_leaves_the_undefended_models_to_the_byte(def
 
 
 def test_without_weight_there_is_no_attacker():
-    assert AdvReg(theta=0.0).inference_adversary(3, [0]) is None
+    assert AdvReg(theta=0.0).capability(AdversarialTraining) is None
     assert trained(AdvReg(theta=0.0)).history == trained(Undefended()).history
 
 
@@ -226,7 +231,7 @@ def test_the_same_seeds_give_the_same_bytes_whatever_the_global_generator(backen
 def test_it_chains_with_the_window_and_not_with_another_loss():
     both = make_defense("advreg+rsw", {"theta": 2.0, "width": 0.5, "stride": 0.0})
     assert (both.name, both.needs_scores) == ("advreg+rsw", True)
-    assert isinstance(both.inference_adversary(3, [0]), InferenceNetwork)
+    assert both.capability(AdversarialTraining) == AdversarialTraining(InferenceNetwork)
     split = split_of(DATA)
     windowed = trained(both, scores=SCORES, backend="vmapped")
     assert max(h.records_seen for h in windowed.history) < trained(AdvReg()).history[0].records_seen

@@ -13,7 +13,16 @@ from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
 from wemem.config.study import parse_study
 from wemem.data.split import Role
 from wemem.data.teachers import held_out
-from wemem.defenses import Batch, EarlyStopping, OutOfSampleDistillation, Teachers, Undefended, make_defense
+from wemem.defenses import (
+    Batch,
+    Distillation,
+    EarlyStopping,
+    FreshStart,
+    OutOfSampleDistillation,
+    Teachers,
+    Undefended,
+    make_defense,
+)
 from wemem.errors import InputError
 from wemem.pipeline.progress import Silent
 from wemem.pipeline.stages import Stages
@@ -273,8 +282,8 @@ def with_batch_norm(input_shape, classes):
 
 def test_a_chain_with_the_window_keeps_teachers_and_the_fewest_epochs():
     both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "views": 0, "stop_after": 2})
-    assert both.teacher_source == Teachers(4, 3, 5)
-    assert both.starts_fresh
+    assert both.capability(Distillation) == Distillation(Teachers(4, 3, 5))
+    assert both.capability(FreshStart) is not None
     assert (both.epochs(21), Undefended().epochs(21)) == (2, 21)
 
 

@@ -36,8 +36,8 @@ class OnlyClips(Defense):
         return "only_clips"
 
     @property
-    def clipping(self):
-        return Clipping(1.0, 0.0)
+    def capabilities(self):
+        return (Clipping(1.0, 0.0),)
 
 
 @pytest.fixture(params=["closed form", "each record"])
@@ -188,14 +188,14 @@ def test_a_model_that_cannot_be_vmapped_is_trained_too():
 
 def test_clipping_bounds_one_record_s_part_by_the_norm_over_all_parameters():
     gradients = {"a": torch.tensor([[3.0], [0.3], [0.0]]), "b": torch.tensor([[[4.0]], [[0.4]], [[0.0]]])}
-    scaled = clipped(gradients, DPSGD(clip=1.0).clipping)
+    scaled = clipped(gradients, Clipping(1.0, 1.0))
     torch.testing.assert_close(scaled["a"], torch.tensor([[0.6], [0.3], [0.0]]))
     torch.testing.assert_close(scaled["b"], torch.tensor([[[0.8]], [[0.4]], [[0.0]]]))
 
 
 def test_noise_has_standard_deviation_noise_times_clip_over_the_number_of_records():
     zeros = {"w": torch.zeros(20000), "b": torch.zeros(())}
-    drawn = DPSGD(clip=2.0, noise=0.5).clipping.noisy_mean(zeros, 8, seed=1)
+    drawn = Clipping(norm=2.0, noise=0.5).noisy_mean(zeros, 8, seed=1)
     assert drawn["w"].std().item() == pytest.approx(2.0 * 0.5 / 8, rel=0.03)  # 6 standard errors
     assert abs(drawn["w"].mean().item()) < 6 * 0.125 / 20000**0.5
     assert drawn["b"].shape == ()
@@ -214,7 +214,7 @@ def test_a_step_s_noise_follows_from_the_member_s_seed_and_the_step():
 
 
 def test_no_two_steps_draw_the_same_noise():
-    zeros, noisy_mean = {"w": torch.zeros(100)}, DPSGD().clipping.noisy_mean
+    zeros, noisy_mean = {"w": torch.zeros(100)}, Clipping(1.0, 1.0).noisy_mean
     draws = [noisy_mean(zeros, 1, derive_seed(s, "dp noise", step))["w"] for s in SEEDS for step in range(4)]
     assert len({tuple(d.tolist()) for d in draws}) == 12
 
@@ -263,9 +263,9 @@ def test_wrong_settings_are_refused(settings, message):
 def test_a_study_names_it_and_a_chain_keeps_its_settings():
     assert make_defense("dpsgd", {"noise": 0.1}) == DPSGD(clip=1.0, noise=0.1)
     both = make_defense("dpsgd+rsw", {"noise": 0.1, "width": 0.5})
-    assert both.clipping == Clipping(norm=1.0, noise=0.1)
+    assert both.capability(Clipping) == Clipping(norm=1.0, noise=0.1)
     assert both.settings["noise"] == 0.1
-    assert make_defense("swmr").clipping is None
+    assert make_defense("swmr").capability(Clipping) is None
 
 
 def test_a_chain_takes_no_second_maker_of_the_gradient():

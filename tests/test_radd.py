@@ -15,7 +15,16 @@ from test_defenses import known, shown
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
 from wemem.config.study import parse_study
 from wemem.data.split import Role
-from wemem.defenses import RADD, Batch, OwnDenseModel, SlidingWindow, Undefended, make_defense
+from wemem.defenses import (
+    RADD,
+    Batch,
+    Distillation,
+    OwnDenseModel,
+    RecordRisk,
+    SlidingWindow,
+    Undefended,
+    make_defense,
+)
 from wemem.errors import InputError
 from wemem.export.checkpoint import write_weights
 from wemem.memorization import Memorization
@@ -184,11 +193,11 @@ def test_both_backends_learn_the_same():
 
 def test_in_a_chain_it_keeps_its_teacher_and_its_risk():
     both = make_defense("radd+early_stopping", {"stop_after": 2})
-    assert both.teacher_source == OwnDenseModel()
+    assert both.capability(Distillation) == Distillation(OwnDenseModel())
     records = known([0, 1] * 5, np.linspace(0.1, 0.9, 10))
-    risk = both.risk(records)
+    risk = both.capability(RecordRisk)
     assert risk is not None
-    assert np.array_equal(risk, RADD().risk(records))
+    assert np.array_equal(risk.of(records), RADD().risk(records))
     assert both.needs_scores
     for other in ("oosd", "ppb", "relaxloss"):
         with pytest.raises(InputError, match=f"radd and {other} both replace the loss"):

@@ -8,9 +8,9 @@ import numpy as np
 import small_study
 from toy import blobs, ensemble_of
 from wemem.config.study import parse_study
-from wemem.defenses import Chain, Defense, EarlyStopping, Undefended
+from wemem.defenses import Chain, Defense, EarlyStopping, OutputPostprocessing, Undefended
 from wemem.pipeline.progress import Silent
-from wemem.signals import Postprocessed, query_models
+from wemem.signals import postprocessed, query_models
 from wemem.store.store import Store
 from wemem.study.run import run_study
 
@@ -25,14 +25,18 @@ class Noisy(Defense):
     def name(self):
         return "noisy"
 
-    def postprocess_logits(self, logits, rng):
+    @property
+    def capabilities(self):
+        return (OutputPostprocessing((self.noisy,)),)
+
+    def noisy(self, logits, rng):
         return (logits + self.size * rng.standard_normal(logits.shape)).astype(np.float32)
 
 
 def answers(defense, seed=0):
     data = blobs()
     needs = frozenset({"sensitivity", "robustness"})
-    return query_models(Postprocessed(ensemble_of(data), defense, seed=seed), data.features, data.labels, needs, seed=1)
+    return query_models(postprocessed(ensemble_of(data), defense, seed=seed), data.features, data.labels, needs, seed=1)
 
 
 def test_answers_left_as_they_are_are_the_models_own():
@@ -54,9 +58,34 @@ def test_a_query_draws_by_seed_member_and_turn():
 def test_a_chain_answers_as_its_part_does():
     both, rng = Chain((EarlyStopping(), Noisy())), np.random.default_rng
     logits = np.zeros((3, 2), np.float32)
-    assert both.alters_outputs
-    assert not Chain((EarlyStopping(), Other())).alters_outputs
-    assert np.array_equal(both.postprocess_logits(logits, rng(0)), Noisy().postprocess_logits(logits, rng(0)))
+    altered = both.capability(OutputPostprocessing)
+    assert altered is not None
+    assert Chain((EarlyStopping(), Other())).capability(OutputPostprocessing) is None
+    assert np.array_equal(altered(logits, rng(0)), Noisy().noisy(logits, rng(0)))
+
+
+def test_two_parts_of_a_chain_alter_answers_one_after_the_other():
+    logits, rng = np.ones((3, 2), np.float32), np.random.default_rng
+    altered = Chain((Noisy(), Negated())).capability(OutputPostprocessing)
+    assert altered is not None
+    assert np.array_equal(altered(logits, rng(0)), -Noisy().noisy(logits, rng(0)))
+
+
+@dataclass(frozen=True)
+class Negated(Defense):
+    """Answers with their sign changed."""
+
+    @property
+    def name(self):
+        return "negated"
+
+    @property
+    def settings(self):
+        return {}
+
+    @property
+    def capabilities(self):
+        return (OutputPostprocessing((lambda logits, rng: -logits,)),)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from toy import blobs, ensemble_of, largest_difference, split_of
 from wemem.config.study import parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
-from wemem.data.teachers import held_out
+from wemem.data.teachers import Teachers, held_out
 from wemem.data.views import Views
 from wemem.defenses import OutOfSampleDistillation, make_defense
 from wemem.errors import InputError
@@ -168,7 +168,7 @@ def test_teachers_are_asked_about_the_very_views_that_are_learned(tmp_path):
     teacher_log_probs = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
     assert teacher_log_probs is not None
     assert teacher_log_probs.log_probabilities.shape == (2, 3 * len(data), data.classes)
-    parts, k = held_out(split, defense.teacher_source, seeds, data.features), 1
+    parts, k = held_out(split, Teachers(4, 2, 3, Views(2, 0.3)), seeds, data.features), 1
     number = 2 * len(data) + int(split.records(k, Role.TRAIN)[7])
     views = Views(2, 0.3)
     shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, views))

@@ -11,6 +11,7 @@ from wemem.attacks import make_attacks
 from wemem.config.defense_entries import file_name
 from wemem.config.study import StudyConfig, override_key, parse_study, read_table
 from wemem.data.dataset import Dataset
+from wemem.defenses import FreshStart
 from wemem.errors import InputError
 from wemem.execution.processes import compute_side_by_side, threads_of
 from wemem.export.checkpoint import (
@@ -207,7 +208,7 @@ def prune_into(
     if rounds[-1]["test_accuracy"] is not None:
         accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
     lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
-    if config.defenses[label].starts_fresh:
+    if config.defenses[label].capability(FreshStart) is not None:
         lines.append("It starts from new weights: of the given model only the architecture was used.")
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int8, Int64
 from scipy.special import log_softmax, softmax
 
 from wemem.data.split import Role
-from wemem.defenses.base import Defense
+from wemem.defenses import Defense, OutputPostprocessing
 from wemem.errors import InputError
 from wemem.randomness import generator
 
@@ -209,23 +209,35 @@ class Queried(Protocol):
 
 
 class Postprocessed:
-    """Models whose answers pass through a defense before they leave; every query draws anew."""
+    """Models whose answers are altered before an adversary sees them; every query draws anew."""
 
-    def __init__(self, models: Queried, defense: Defense, *, seed: int) -> None:
-        self.models, self.defense, self.seed, self.queries = models, defense, seed, 0
+    def __init__(self, models: Queried, postprocessing: OutputPostprocessing, *, seed: int) -> None:
+        self.models, self.postprocessing, self.seed, self.queries = models, postprocessing, seed, 0
 
     def __len__(self) -> int:
         return len(self.models)
 
     def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
-        """What the defense makes of the models' logits."""
+        """Altered logits of every model on the same records."""
         self.queries += 1
         return np.stack(
             [
-                self.defense.postprocess_logits(logits, generator(self.seed, "release", self.queries, k))
+                self.postprocessing(logits, generator(self.seed, "release", self.queries, k))
                 for k, logits in enumerate(self.models.logits(features))
             ]
         )
+
+
+def postprocessed(models: Queried, defense: Defense, *, seed: int) -> Queried:
+    """Models that answer as a defense has them answer; the models themselves if it alters no output.
+
+    Args:
+        models: the models that compute the logits.
+        defense: the defense under which they are released.
+        seed: seed of answers that are drawn.
+    """
+    postprocessing = defense.capability(OutputPostprocessing)
+    return models if postprocessing is None else Postprocessed(models, postprocessing, seed=seed)
 
 
 def query_models(

@@ -8,14 +8,17 @@ from typing import Any
 from wemem.data.teachers import Teachers
 from wemem.defenses.advreg import AdvReg
 from wemem.defenses.auto import Auto
-from wemem.defenses.base import (
-    Batch,
-    Defense,
-    InferenceAdversary,
-    Observation,
+from wemem.defenses.base import Defense, Undefended
+from wemem.defenses.batch import Batch
+from wemem.defenses.capabilities import (
+    AdversarialTraining,
+    Capability,
+    Distillation,
+    FreshStart,
+    OutputPostprocessing,
     OwnDenseModel,
-    TrainingRecords,
-    Undefended,
+    RecordRisk,
+    RoundObservation,
 )
 from wemem.defenses.chain import Chain, chain
 from wemem.defenses.clipping import Clipping
@@ -23,6 +26,7 @@ from wemem.defenses.distillation import OutOfSampleDistillation
 from wemem.defenses.dp_sgd import DPSGD
 from wemem.defenses.early_stopping import EarlyStopping
 from wemem.defenses.hamp import HAMP
+from wemem.defenses.inference_adversary import InferenceAdversary
 from wemem.defenses.label_smoothing import LabelSmoothing
 from wemem.defenses.memory_regularizer import MemoryRegularizer
 from wemem.defenses.online import OnlineController
@@ -30,6 +34,7 @@ from wemem.defenses.ppb import PPB
 from wemem.defenses.radd import RADD
 from wemem.defenses.relaxloss import RelaxLoss
 from wemem.defenses.sliding_window import SlidingWindow
+from wemem.defenses.training_records import Observation, TrainingRecords
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
@@ -41,20 +46,27 @@ __all__ = [
     "PPB",
     "RADD",
     "AdvReg",
+    "AdversarialTraining",
     "Auto",
     "Batch",
+    "Capability",
     "Chain",
     "Clipping",
     "Defense",
+    "Distillation",
     "EarlyStopping",
+    "FreshStart",
     "InferenceAdversary",
     "LabelSmoothing",
     "MemoryRegularizer",
     "Observation",
     "OnlineController",
     "OutOfSampleDistillation",
+    "OutputPostprocessing",
     "OwnDenseModel",
+    "RecordRisk",
     "RelaxLoss",
+    "RoundObservation",
     "SlidingWindow",
     "Teachers",
     "TrainingRecords",

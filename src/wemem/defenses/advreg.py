@@ -29,7 +29,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
-from wemem.defenses.base import Batch, Defense, InferenceAdversary
+from wemem.defenses.base import Defense
+from wemem.defenses.batch import Batch
+from wemem.defenses.capabilities import AdversarialTraining, Capability
+from wemem.defenses.inference_adversary import InferenceAdversary
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 
@@ -68,16 +71,17 @@ class AdvReg(Defense):
     def name(self) -> str:
         return "advreg"
 
-    def inference_adversary(self, classes: int, seeds: Sequence[int]) -> "InferenceNetwork | None":
-        """Inference networks that have seen nothing yet, one for each member."""
-        return InferenceNetwork(classes, seeds) if self.theta > 0 else None
+    @property
+    def capabilities(self) -> tuple[Capability, ...]:
+        """Untrained inference networks, one for each model; none with weight 0."""
+        return (AdversarialTraining(InferenceNetwork),) if self.theta > 0 else ()
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """Mean cross-entropy plus ``theta`` times the mean log-probability of membership."""
         plain = batch.mean(batch.cross_entropy())
         if self.theta == 0:
             return plain
-        assert batch.membership_log_probability is not None  # the trainer asks the inference_adversary
+        assert batch.membership_log_probability is not None  # computed by the trainer
         return plain + self.theta * batch.mean(batch.membership_log_probability)
 
 

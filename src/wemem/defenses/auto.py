@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wemem.data.batches import Group
-from wemem.defenses.base import Defense, TrainingRecords
+from wemem.defenses.base import Defense
 from wemem.defenses.online import OnlineController
+from wemem.defenses.training_records import TrainingRecords
 from wemem.errors import InputError
 
 Mode = Literal["search", "online"]

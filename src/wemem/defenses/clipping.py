@@ -1,15 +1,18 @@
-"""What one record may do to a step: its gradient is clipped, and Gaussian noise hides what is left of it."""
+"""Bound on the influence of one record on a step: its gradient is clipped, and Gaussian noise is added to the sum."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wemem.defenses.capabilities import Capability
+
 
 @dataclass(frozen=True)
-class Clipping:
+class Clipping(Capability):
     """A bound on every record's gradient. The trainer sums the clipped gradients, in whichever way is cheap.
 
     Args:
@@ -17,11 +20,13 @@ class Clipping:
         noise: standard deviation of the noise on the sum, in units of ``norm``.
     """
 
+    replaces_loss: ClassVar[bool] = True
+
     norm: float
     noise: float
 
     def scale(self, squares: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        """What to multiply each record's gradient by, from its squared norm.
+        """Factor for each record's gradient, from its squared norm.
 
         >>> Clipping(norm=1.0, noise=0.0).scale(torch.tensor([25.0, 0.25, 0.0]))
         tensor([0.2000, 1.0000, 1.0000])
@@ -29,12 +34,12 @@ class Clipping:
         return (self.norm / squares.sqrt()).clamp(max=1.0)
 
     def noisy_mean(self, total: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
-        """A step's gradient from the sum of the clipped ones.
+        """Gradient of a step from the sum of the clipped gradients.
 
         Args:
             total: the sum, by parameter.
-            count: records that it is over.
-            seed: of the noise, the member's and the step's own; it is drawn on the CPU.
+            count: number of records in the sum.
+            seed: seed of the noise, specific to the model and the step; the noise is drawn on the CPU.
         """
         draw = torch.Generator().manual_seed(seed)
         std = self.noise * self.norm

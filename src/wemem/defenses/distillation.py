@@ -41,7 +41,9 @@ from torch.nn.functional import one_hot
 
 from wemem.data.teachers import Teachers
 from wemem.data.views import Views
-from wemem.defenses.base import Batch, Defense
+from wemem.defenses.base import Defense
+from wemem.defenses.batch import Batch
+from wemem.defenses.capabilities import Capability, Distillation, FreshStart
 from wemem.errors import InputError
 
 Start = Literal["fresh", "dense"]
@@ -96,14 +98,11 @@ class OutOfSampleDistillation(Defense):
         return "oosd"
 
     @property
-    def teacher_source(self) -> Teachers:
-        """Trained before the first round, on parts of the member's own training records."""
+    def capabilities(self) -> tuple[Capability, ...]:
+        """Teachers, trained before the first round on parts of the model's own training records."""
         views = Views(self.views, self.swap) if self.views else None
-        return Teachers(self.teachers, self.held_out, self.clusters, views)
-
-    @property
-    def starts_fresh(self) -> bool:
-        return self.start == "fresh"
+        distillation = Distillation(Teachers(self.teachers, self.held_out, self.clusters, views))
+        return (distillation, FreshStart()) if self.start == "fresh" else (distillation,)
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """Mean cross-entropy against the targets."""

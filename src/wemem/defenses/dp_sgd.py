@@ -31,6 +31,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wemem.defenses.base import Defense
+from wemem.defenses.capabilities import Capability
 from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
@@ -46,8 +47,8 @@ class DPSGD(Defense):
     Raises:
         InputError: a clip that is not positive, or a negative noise.
 
-    >>> DPSGD(clip=2.0, noise=0.5).clipping
-    Clipping(norm=2.0, noise=0.5)
+    >>> DPSGD(clip=2.0, noise=0.5).capabilities
+    (Clipping(norm=2.0, noise=0.5),)
     """
 
     clip: float = 1.0
@@ -64,8 +65,8 @@ class DPSGD(Defense):
             raise InputError(f"noise must be 0 or more and finite, got {self.noise}; for no noise give 0")
 
     @property
-    def clipping(self) -> Clipping:
-        return Clipping(self.clip, self.noise)
+    def capabilities(self) -> tuple[Capability, ...]:
+        return (Clipping(self.clip, self.noise),)
 
     def incompatibility_reason(self, model: nn.Module) -> str | None:
         """The first BatchNorm layer, if there is one."""

@@ -18,7 +18,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from wemem.defenses.base import Batch, Defense
+from wemem.defenses.base import Defense
+from wemem.defenses.batch import Batch
+from wemem.defenses.capabilities import Capability, OutputPostprocessing
 from wemem.errors import InputError
 
 
@@ -61,27 +63,32 @@ class HAMP(Defense):
         soft = (top - other) * batch.cross_entropy() - other * log_p.sum(-1)
         return batch.mean(soft - self.alpha * entropy)
 
-    def postprocess_logits(
-        self, logits: Float32[np.ndarray, "N C"], rng: np.random.Generator
-    ) -> Float32[np.ndarray, "N C"]:
-        """Logits of random scores in the order of the given ones.
+    @property
+    def capabilities(self) -> tuple[Capability, ...]:
+        return (OutputPostprocessing((random_scores_in_order,)),)
 
-        Args:
-            logits: the model's; equal ones in a row are ranked as they stand.
-            rng: draws the scores.
 
-        Returns:
-            For each record a vector of different numbers, the scores' logits, that sorts as the given one does.
+def random_scores_in_order(
+    logits: Float32[np.ndarray, "N C"], rng: np.random.Generator
+) -> Float32[np.ndarray, "N C"]:  # fmt: skip
+    """Random numbers that sort as the given logits do, record by record.
 
-        >>> HAMP().postprocess_logits(np.array([[3, -1, 9]], np.float32), np.random.default_rng(0)).argsort().tolist()
-        [[1, 0, 2]]
-        """
-        # draws lie on a grid of 2^-24, on which two can be equal; the ramp keeps them apart after rounding as well
-        ramp = np.arange(logits.shape[1], dtype=np.float32) * np.float32(2.0**-22)
-        drawn = np.sort(rng.random(logits.shape, dtype=np.float32), axis=1) + ramp
-        released = np.empty_like(drawn)
-        np.put_along_axis(released, np.argsort(logits, axis=1, kind="stable"), drawn, axis=1)
-        return released
+    Args:
+        logits: logits of the model; equal ones in a row are ranked in the order of the classes.
+        rng: generator of the numbers.
+
+    Returns:
+        For each record as many different numbers as there are classes, to be read as logits.
+
+    >>> random_scores_in_order(np.array([[3, -1, 9]], np.float32), np.random.default_rng(0)).argsort().tolist()
+    [[1, 0, 2]]
+    """
+    # draws lie on a grid of 2^-24, on which two can be equal; the ramp keeps them apart after rounding as well
+    ramp = np.arange(logits.shape[1], dtype=np.float32) * np.float32(2.0**-22)
+    drawn = np.sort(rng.random(logits.shape, dtype=np.float32), axis=1) + ramp
+    scores = np.empty_like(drawn)
+    np.put_along_axis(scores, np.argsort(logits, axis=1, kind="stable"), drawn, axis=1)
+    return scores
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from wemem.data.batches import Group
-from wemem.defenses.base import Defense, TrainingRecords
+from wemem.defenses.base import Defense
+from wemem.defenses.training_records import TrainingRecords
 from wemem.errors import InputError
 
 

@@ -24,9 +24,11 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from wemem.data.batches import Group
-from wemem.defenses.base import Defense, Observation, TrainingRecords
+from wemem.defenses.base import Defense
+from wemem.defenses.capabilities import Capability, RoundObservation
 from wemem.defenses.memory_regularizer import MemoryRegularizer
 from wemem.defenses.sliding_window import SlidingWindow
+from wemem.defenses.training_records import Observation, TrainingRecords
 from wemem.errors import InputError
 
 #: The strength moves in steps of one over this.
@@ -70,8 +72,8 @@ class OnlineController(Defense):
         return True
 
     @property
-    def observes(self) -> bool:
-        return True
+    def capabilities(self) -> tuple[Capability, ...]:
+        return (RoundObservation(),)
 
     def strength(self, rounds: tuple[Observation, ...]) -> float:
         """The strength in the last of these rounds, in [0, 1]; of no round, 0."""

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wemem.defenses.base import Batch, Defense
+from wemem.defenses.base import Defense
+from wemem.defenses.batch import Batch
 from wemem.errors import InputError
 
 

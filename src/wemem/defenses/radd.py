@@ -26,9 +26,12 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from wemem.data.batches import Group
-from wemem.defenses.base import Batch, Defense, OwnDenseModel, TrainingRecords
+from wemem.defenses.base import Defense
+from wemem.defenses.batch import Batch
+from wemem.defenses.capabilities import Capability, Distillation, OwnDenseModel, RecordRisk
 from wemem.defenses.memory_regularizer import MemoryRegularizer
 from wemem.defenses.sliding_window import SlidingWindow
+from wemem.defenses.training_records import TrainingRecords
 from wemem.errors import InputError
 
 
@@ -82,9 +85,9 @@ class RADD(Defense):
         return True
 
     @property
-    def teacher_source(self) -> OwnDenseModel:
-        """The dense model has learned every label; what protects is that its soft labels tell less of it."""
-        return OwnDenseModel()
+    def capabilities(self) -> tuple[Capability, ...]:
+        """Soft labels of the dense model, which has learned every label but reveals less of it, and scores."""
+        return Distillation(OwnDenseModel()), RecordRisk(self.risk)
 
     def high_risk(self, records: TrainingRecords) -> Bool[np.ndarray, " n"]:
         """Which of ``records.train`` are."""

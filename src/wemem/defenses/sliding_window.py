@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from wemem.data.batches import Group
-from wemem.defenses.base import Defense, TrainingRecords
+from wemem.defenses.base import Defense
+from wemem.defenses.training_records import TrainingRecords
 from wemem.errors import InputError
 from wemem.randomness import generator
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wemem.config.study import StudyConfig
-from wemem.defenses import Auto, Defense, Undefended
+from wemem.defenses import Auto, Clipping, Defense, Distillation, Undefended
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.query import required_signals, uses
 from wemem.study.grid_search import prune_alone, settings_to_try
@@ -153,15 +153,12 @@ def _models(config: StudyConfig, place: int) -> int:
 
 def _sharing(earlier: Sequence[Defense], defense: Defense) -> list[int]:
     """The place of the last one before that trains the same teachers, or is the same: it computes what both need."""
-    teacher_log_probs = defense.teacher_source
-    alike = (
-        other == defense or (teacher_log_probs is not None and other.teacher_source == teacher_log_probs)
-        for other in earlier
-    )
+    taught = defense.capability(Distillation)
+    alike = (other == defense or (taught is not None and other.capability(Distillation) == taught) for other in earlier)
     return [i for i, same in enumerate(alike) if same][-1:]
 
 
 def _work(config: StudyConfig, defense: Defense, models: int) -> float:
     steps = config.pruning.rounds * config.finetune.epochs * len(config.pruning.sparsities) * defense.passes_per_epoch
-    teachers = defense.teacher_source.trainings * config.training.epochs if defense.teacher_source else 0
-    return float(models * (steps * (1.0 if defense.clipping is None else PER_SAMPLE) + teachers))
+    teachers = defense.teacher_trainings * config.training.epochs
+    return float(models * (steps * (1.0 if defense.capability(Clipping) is None else PER_SAMPLE) + teachers))

@@ -19,7 +19,7 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out
-from wemem.defenses import Defense, Observation, OwnDenseModel
+from wemem.defenses import Defense, Distillation, FreshStart, Observation, OutputPostprocessing, OwnDenseModel
 from wemem.errors import InputError
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pipeline.answers import OnDevice
@@ -30,7 +30,7 @@ from wemem.pipeline.progress import Progress
 from wemem.pipeline.teaching import teacher_log_probabilities
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
-from wemem.signals import Postprocessed, query_models
+from wemem.signals import postprocessed, query_models
 from wemem.store.entry import Entry
 from wemem.store.fingerprint import identity, method_identity, pruning_identity, recipe_identity
 from wemem.store.keys import Key, key
@@ -67,15 +67,16 @@ class Stages:
             last_round: the round after which the model was taken.
         """
         scored = defense is not None and defense.needs_scores
-        teacher_source = None if defense is None else defense.teacher_source
-        teachers = "dense" if isinstance(teacher_source, OwnDenseModel) else recipe_identity(self.config.training)
+        distillation = None if defense is None else defense.capability(Distillation)
+        own = distillation is not None and isinstance(distillation.source, OwnDenseModel)
+        teachers = "dense" if own else recipe_identity(self.config.training)
         how = {
             "model": identity(self.config.model),
             "shape": [*self.data.input_shape, self.data.classes],
             "pruning": pruning_identity(pruning),
             "defense": identity(defense),
             "scores": identity(self.config.scores) if scored else None,
-            **({} if teacher_source is None else {"teachers": teachers}),
+            **({} if distillation is None else {"teachers": teachers}),
             "last_round": last_round,
         }
         return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
@@ -144,10 +145,12 @@ class Stages:
 
         Kept are log-probabilities, 0 for records that are not the member's.
         """
-        asked = defense.teacher_source
-        if isinstance(asked, Teachers):
-            return self._teach_by_others(title, split, seeds, asked)
-        return None if asked is None else self._teach_by_dense(title, dense, split)
+        distillation = defense.capability(Distillation)
+        if distillation is None:
+            return None
+        if isinstance(distillation.source, Teachers):
+            return self._teach_by_others(title, split, seeds, distillation.source)
+        return self._teach_by_dense(title, dense, split)
 
     def _teach_by_dense(self, title: str, dense: Stage, split: Split) -> SoftTargets:
         """By the dense models, each about the records that it was trained on."""
@@ -204,7 +207,7 @@ class Stages:
             All rounds if ``keep_rounds``, else the last alone. ``meta["rounds"]`` tells of every round so far.
         """
         teacher_log_probs = self.teach(title, dense, split, seeds, defense)
-        start = self._untrained(seeds) if defense.starts_fresh else dense
+        start = dense if defense.capability(FreshStart) is None else self._untrained(seeds)
         keys = self._round_keys(start, split, pruning, defense, seeds, scores, teacher_log_probs)
         wanted = range(len(keys)) if keep_rounds else range(len(keys) - 1, len(keys))
         missing = [r for r in wanted if self.store.get(keys[r]) is None]
@@ -256,7 +259,8 @@ class Stages:
         """A round as results tell it, of the first member; its confidence is what the defense lets queries see."""
         victim, history = done.ensemble.select([0]), done.history
         train, dev, own = (split.records(0, role) for role in (Role.TRAIN, Role.DEV, Role.AUDIT))
-        answers = Postprocessed(OnDevice(victim, self.device), defense, seed=derive_seed(seed, "answers", done.index))
+        seed = derive_seed(seed, "answers", done.index)
+        answers = postprocessed(OnDevice(victim, self.device), defense, seed=seed)
         return {
             "round": done.index,
             "sparsity": done.sparsity,
@@ -289,12 +293,12 @@ class Stages:
             defense: the one that the models answer under, if it alters answers.
             turn: tells stages that are queried with one seed apart, so that no two models draw their answers alike.
         """
-        altered = defense if defense is not None and defense.alters_outputs else None
+        altered = defense if defense is not None and defense.capability(OutputPostprocessing) is not None else None
         drawn = derive_seed(seed, "answers", turn)
 
         def compute() -> Computed:
             models = stage.models(self.device)
-            answering = models if altered is None else Postprocessed(models, altered, seed=drawn)
+            answering = models if altered is None else postprocessed(models, altered, seed=drawn)
             return query_models(
                 answering, self.data.features[records], self.data.labels[records], required_signals, seed=seed
             ), {}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
-from wemem.defenses.base import Defense, Observation
+from wemem.defenses import Defense, Observation, RoundObservation
 from wemem.errors import InputError
 from wemem.pruning.channels import Norm, prune_channels, restrict_channels
 from wemem.pruning.importance import Scope, prune, sparsity_of
@@ -116,7 +116,7 @@ def iterate(
     """
     seen = tuple(observed)
     for index in range(first_round, pruning.schedule.rounds):
-        if defense.observes:
+        if defense.capability(RoundObservation) is not None:
             now = [observe(ensemble, k, data, split, device) for k in range(len(ensemble))]
             seen = tuple((*before, own) for before, own in zip(seen or ((),) * len(now), now, strict=True))
         pruned = _prune_to(ensemble, pruning, index, initial, torch.from_numpy(data.features[:2]))

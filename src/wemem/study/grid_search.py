@@ -167,7 +167,7 @@ def selection_work(config: StudyConfig, records: int) -> float:
     pruned = (
         config.pruning.rounds * sum(defense.passes_per_epoch for defense in settings) * len(config.pruning.sparsities)
     )
-    teachers = sum(defense.teacher_source.trainings for defense in settings if defense.teacher_source)
+    teachers = sum(defense.teacher_trainings for defense in settings)
     alone = config.split.train * (records // 2) * (teachers * epochs[0] + pruned * epochs[1])
     return expected_work(config, records, list(config.defenses)) + len(config.seeds) * alone
 

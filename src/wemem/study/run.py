@@ -22,7 +22,7 @@ from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out
-from wemem.defenses import Auto, Defense, TrainingRecords, Undefended
+from wemem.defenses import Auto, Defense, Distillation, TrainingRecords, Undefended
 from wemem.errors import InputError
 from wemem.pipeline.artifacts import Scores, Stage
 from wemem.pipeline.parties import Parties
@@ -164,10 +164,10 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
             for k in range(split.num_models):
                 train = split.records(k, Role.TRAIN)
                 defense.plan(0, (Group(train),), TrainingRecords(train, labels, np.zeros(len(labels)), seed=0))
-    teacher_log_probs = dict.fromkeys(defense.teacher_source for defense in parties.config.every_defense)
-    for teachers, split in product(teacher_log_probs, splits):
-        if isinstance(teachers, Teachers):
-            held_out(split, teachers, range(split.num_models), parties.data.features)
+    distillations = dict.fromkeys(defense.capability(Distillation) for defense in parties.config.every_defense)
+    for distillation, split in product(distillations, splits):
+        if distillation is not None and isinstance(distillation.source, Teachers):
+            held_out(split, distillation.source, range(split.num_models), parties.data.features)
 
 
 def attack_dense(parties: Parties) -> Outcome:
@@ -293,8 +293,7 @@ def expected_work(config: StudyConfig, records: int, labels: Sequence[str]) -> f
     arms = {label: models + (config.references_of(label) if shared else 0) for label in labels}
     shows = sum(arms[label] * config.defenses[label].passes_per_epoch for label in labels)
     pruned = config.pruning.rounds * shows * len(config.pruning.sparsities)
-    teacher_log_probs = {label: config.defenses[label].teacher_source for label in labels}
-    dense += sum(arms[label] * teachers.trainings for label, teachers in teacher_log_probs.items() if teachers)
+    dense += sum(arms[label] * config.defenses[label].teacher_trainings for label in labels)
     epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
     trained = shown * (dense * epochs[0] + pruned * epochs[1])
     return len(config.seeds) * (trained + search_work(config, shown, labels))

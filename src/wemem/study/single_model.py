@@ -77,9 +77,8 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
         found = find_defense(parties, defense, pruning, dense)
         defense = found.defense
     subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
-    teachers = defense.teacher_source.trainings if defense.teacher_source else 0
     progress.plan(
-        (subsets + teachers) * training_work(split, config.training)
+        (subsets + defense.teacher_trainings) * training_work(split, config.training)
         + pruning.schedule.rounds * training_work(split, pruning.recipe) * defense.passes_per_epoch
     )
     scores = [parties.defender_scores if defense.needs_scores else None]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from wemem.defenses.base import InferenceAdversary
+from wemem.defenses import InferenceAdversary
 from wemem.randomness import generator
 from wemem.training.backends import Forward, State
 

@@ -17,7 +17,16 @@ from wemem.data.batches import Group, Step, plan_steps
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.views import DrawnViews
-from wemem.defenses.base import Defense, Observation, TrainingRecords, Undefended
+from wemem.defenses import (
+    AdversarialTraining,
+    Clipping,
+    Defense,
+    Distillation,
+    Observation,
+    RecordRisk,
+    TrainingRecords,
+    Undefended,
+)
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.training.adversary_turns import AdversaryTurns
@@ -123,19 +132,20 @@ def _require_fitting(
         raise InputError(f"expected a split and seeds for {members} members, got {split.num_models} and {seeds}")
     if len(split.labels) != len(data):
         raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
-    if defense.teacher_source is not None and teacher_log_probs is None:
+    learns = defense.capability(Distillation) is not None
+    if learns and teacher_log_probs is None:
         raise InputError(
             f"{defense.name} learns from teachers, got none; give their log-probabilities as teacher_log_probs"
         )
     asked = (members, defense.passes_per_epoch * len(data), data.classes)
-    if defense.teacher_source is not None and teacher_log_probs is not None and teacher_log_probs.shape != asked:
+    if learns and teacher_log_probs is not None and teacher_log_probs.shape != asked:
         raise InputError(f"expected what teachers say of all records and views, {asked}, got {teacher_log_probs.shape}")
     if recipe.augment != "none" and len(data.input_shape) != 3:
         raise InputError(
             f"augment = {recipe.augment!r} expected images (channels, height, width), got records of shape "
             f"{data.input_shape}; leave it out"
         )
-    if recipe.precision != "fp32" and defense.clipping is not None:
+    if recipe.precision != "fp32" and defense.capability(Clipping) is not None:
         raise InputError(
             f"precision = {recipe.precision!r} expected a defense that clips no gradients, got {defense.name}: what it "
             "promises is not to rest on rounding; use fp32"
@@ -174,8 +184,10 @@ class _Task:
     @cached_property
     def views(self) -> DrawnViews | None:
         """Of all members' train records."""
-        wanted, train = self.defense.augmentation_views, [own.train for own in self.records]
-        return None if wanted is None else wanted.draw(train, len(self.data), self.data.input_shape)
+        distillation = self.defense.capability(Distillation)
+        if distillation is None or distillation.views is None:
+            return None
+        return distillation.views.draw([own.train for own in self.records], len(self.data), self.data.input_shape)
 
     @property
     def example(self) -> Float[Tensor, "2 ..."]:
@@ -303,16 +315,19 @@ def _planner(
 def _risk(
     defense: Defense, records: Sequence[TrainingRecords], device: torch.device
 ) -> Float[Tensor, "S N"] | None:  # fmt: skip
-    """What the defense's loss is to know of each member's records; all members or none have something to say."""
-    known = [risk for own in records if (risk := defense.risk(own)) is not None]
-    return torch.tensor(np.stack(known), dtype=torch.float32, device=device) if known else None
+    """Numbers for each model's records that the defense's loss reads, if it does."""
+    risk = defense.capability(RecordRisk)
+    if risk is None:
+        return None
+    return torch.tensor(np.stack([risk.of(own) for own in records]), dtype=torch.float32, device=device)
 
 
 def _opposition(run: "Run", records: Sequence[TrainingRecords], split: Split, classes: int) -> AdversaryTurns | None:
-    own = [records[k] for k in run.ids]
-    inference_adversary = run.defense.inference_adversary(classes, [r.seed for r in own])
-    if inference_adversary is None:
+    adversarial = run.defense.capability(AdversarialTraining)
+    if adversarial is None:
         return None
+    own = [records[k] for k in run.ids]
+    inference_adversary = adversarial.start(classes, [r.seed for r in own])
     inference_adversary.to(run.device)
     dev = [split.records(k, Role.DEV) for k in run.ids]
     return AdversaryTurns(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wemem.data.batches import Step
 from wemem.data.split import Role, Split
-from wemem.defenses.base import Batch, Defense, InferenceAdversary
+from wemem.defenses import Batch, Clipping, Defense, InferenceAdversary
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.training.adversary_turns import AdversaryTurns
@@ -80,7 +80,7 @@ class Run:
         self.buffers = dict(ensemble.buffers)
         self.pruned = {n: self.layout.lay_out(~mask) for n, mask in ensemble.masks.items()}
         self.optimizers: dict[str, MemberOptimizer] = {}
-        clipping = defense.clipping
+        clipping = defense.capability(Clipping)
         self.per_sample = (
             None
             if clipping is None

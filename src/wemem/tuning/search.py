@@ -328,10 +328,8 @@ def search_work(config: StudyConfig, shown: float, labels: Sequence[str]) -> flo
             tries = (1 + auto.trials * shows) * QUICK_MODELS * quick(pruning).schedule.rounds
             audits = (2 + (auto.finalists + 1) * shows) * full * pruning.schedule.rounds
             # of the models that look quickly, of all, and of those that confirm
-            teacher_log_probs = sum(d.teacher_source.trainings for d in usual if d.teacher_source) * (
-                QUICK_MODELS + 2 * full
-            )
+            teachers = sum(defense.teacher_trainings for defense in usual) * (QUICK_MODELS + 2 * full)
             dense = 2 * max(config.scores.models, auto.models) * config.scores.fraction
-            work += shown * (dense + teacher_log_probs) * epochs[0]
+            work += shown * (dense + teachers) * epochs[0]
             work += shown * (tries + audits) * epochs[1] * len(config.pruning.sparsities)
     return work
