@@ -10,7 +10,8 @@ from rich.console import Console
 from scipy.stats import t
 
 from results_example import ATTACKS, make_results, make_run
-from wemem.report.console import METRICS, STRONGEST, results_table
+from wemem.metrics.registry import metrics_for
+from wemem.report.console import results_table
 from wemem.report.summary import plain_summary
 from wemem.results.arms import arms, over_seeds
 from wemem.results.wording import duration, interval
@@ -184,9 +185,12 @@ def test_tables_keep_to_the_width_and_lose_no_digit(width: int, seeds: tuple[int
     assert "…" not in text
     assert all(f"  {attack} " in text for attack in ATTACKS)
     expected = [
-        interval(arm.measure(attack, metric)) for arm in arms(results) for attack in ATTACKS for metric in METRICS
+        interval(arm.measure(attack, metric.name))
+        for arm in arms(results)
+        for attack in ATTACKS
+        for metric in metrics_for("table")
     ]
-    expected += [interval(arm.strongest(metric)[1]) for arm in arms(results) for metric in STRONGEST]
+    expected += [interval(arm.strongest(metric.name)[1]) for arm in arms(results) for metric in metrics_for("headline")]
     expected += [interval(arm.accuracy()) for arm in arms(results)]
     found = re.findall(r"\[[0-9.]+-[0-9.]+\]", text)
     assert sorted(found) == sorted(shown.split()[1] for shown in expected)

@@ -12,9 +12,10 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 import planted
 from wemem.attacks import make_attacks
 from wemem.attacks.base import Attack, AttackOutput
-from wemem.audit.report import FPRS, WORST_METRICS, AttackResult, AuditReport, as_json, audit
+from wemem.audit.report import AttackResult, AuditReport, as_json, audit
 from wemem.errors import InputError
 from wemem.metrics.intervals import corrected_level
+from wemem.metrics.registry import METRICS, fprs, tpr_metric
 from wemem.signals import SignalLayout, Signals
 
 NAMES = ("confidence", "entropy", "top_confidence", "lira", "rmia")
@@ -51,16 +52,16 @@ def result(members: list[float], others: list[float], threshold: float = 0.5) ->
 
 def test_perfect_attack_has_one_everywhere_and_its_mirror_zero():
     best, worst = result([0.9] * 50, [0.1] * 50), result([0.1] * 50, [0.9] * 50)
-    for metric in WORST_METRICS:
+    for metric in METRICS.values():
         assert best.measure(metric).value == 1
         assert worst.measure(metric).value == 0
 
 
 def test_constant_score_is_chance():
     told = result([1.0] * 20, [1.0] * 30)
-    assert told.auc().value == 0.5
-    assert told.balanced_accuracy().value == 0.5
-    assert told.tpr_at_fpr(0.01).value == 0
+    assert told.measure(METRICS["auc"]).value == 0.5
+    assert told.measure(METRICS["balanced_accuracy"]).value == 0.5
+    assert told.measure(tpr_metric(0.01)).value == 0
 
 
 def test_every_number_is_that_of_an_oracle(report, signals):
@@ -71,7 +72,7 @@ def test_every_number_is_that_of_an_oracle(report, signals):
         assert own["auc"] == pytest.approx(roc_auc_score(member, score), abs=1e-12)
         calls = score >= r.output.threshold
         assert own["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(member, calls), abs=1e-12)
-        for fpr in FPRS:
+        for fpr in fprs():
             reached = [
                 (score[member] >= t).mean() for t in [*score, np.inf] if (score[~member] >= t).mean() <= fpr + 1e-12
             ]
@@ -105,12 +106,12 @@ def test_threshold_of_a_verdict_does_not_depend_on_the_targets_truth(signals):
 def test_worst_is_the_strongest_with_an_interval_for_having_been_chosen(report):
     told = as_json(report)["worst"]
     assert isinstance(told, dict)
-    assert set(told) == set(WORST_METRICS)
-    for metric in WORST_METRICS:
+    assert set(told) == set(METRICS)
+    for metric in METRICS.values():
         strongest = max(report.results, key=lambda r: r.measure(metric).value)
         wide = strongest.measure(metric, corrected_level(0.95, len(NAMES)))
         narrow = strongest.measure(metric)
-        assert told[metric] == {"attack": strongest.name, "value": narrow.value, "ci": [wide.low, wide.high]}
+        assert told[metric.name] == {"attack": strongest.name, "value": narrow.value, "ci": [wide.low, wide.high]}
         assert wide.high - wide.low >= narrow.high - narrow.low
 
 

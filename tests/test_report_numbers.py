@@ -286,8 +286,7 @@ def test_runs_that_differ_much_do_not_hide_that_each_shows_a_leak_of_the_dense_m
 def test_the_summary_names_what_protects_best_by_each_headline_and_what_it_costs():
     told = report_summary(make_results())
     assert [line.split(",")[0] for line in told["protects"]] == [
-        "By attack accuracy", "By training records found while accusing at most 1 % of the others",
-        "By training records found while accusing at most 0.1 % of the others",
+        "By balanced accuracy", "By TPR at 1 % FPR", "By TPR at 0.1 % FPR",
     ]  # fmt: skip
     assert all("rsw leaks least" in line for line in told["protects"])
     assert "rsw 62.5 % (2.6 points above undefended" in told["costs"][0]

@@ -43,12 +43,12 @@ def test_difference_of_three_seeds_is_that_of_students_t():
 def test_sentence_turns_the_interval_to_its_direction():
     (told,) = sentences(differing(), ["swmr"])
     assert told == (
-        "swmr leaks 12.0 points less than rsw by attack accuracy (95 % interval 9.5 to 14.5), 24.0 points less by "
-        "training records found at 1 % FPR (19.0 to 29.0), 6.0 points less at 0.1 % FPR (4.8 to 7.2), no difference "
+        "swmr leaks 12.0 points less than rsw by balanced accuracy (95 % interval 9.5 to 14.5), 24.0 points less by "
+        "TPR at 1 % FPR (19.0 to 29.0), 6.0 points less by TPR at 0.1 % FPR (4.8 to 7.2), no difference "
         "shown in test accuracy (+0.0 points, -2.5 to 2.5), 60 % sparsity, 3 seeds."
     )
     (back,) = sentences(differing(), ["rsw"])
-    assert back.startswith("rsw leaks 12.0 points more than swmr by attack accuracy (95 % interval 9.5 to 14.5)")
+    assert back.startswith("rsw leaks 12.0 points more than swmr by balanced accuracy (95 % interval 9.5 to 14.5)")
 
 
 def test_pairs_are_antisymmetric():
@@ -68,7 +68,7 @@ def test_intervals_with_zero_are_no_difference_shown():
         run["attacks"]["lira"]["balanced_accuracy"] = 0.7 + wave
         run["attacks"]["lira"]["tpr_at_fpr"] |= {"0.01": 0.3 + wave, "0.001": 0.2 + wave}
     (told,) = sentences(results, ["swmr"])
-    assert told.startswith("swmr against rsw: no difference shown by attack accuracy (")
+    assert told.startswith("swmr against rsw: no difference shown by balanced accuracy (")
     assert told.count("no difference shown") == 4
     assert "leaks" not in told
 
@@ -77,7 +77,7 @@ def test_one_shared_seed_has_no_interval():
     results = make_results((0,))
     *pairs, warning = sentences(results, ["swmr"])
     (told,) = (s for s in pairs if "than rmr" in s)
-    assert "leaks 4.5 points less than rmr by attack accuracy, 8.4 points less" in told
+    assert "leaks 4.5 points less than rmr by balanced accuracy, 8.4 points less" in told
     assert told.endswith(", one shared seed.")
     assert (
         warning == "Of one shared seed there is no interval over seeds: another seed may show otherwise, so run more."

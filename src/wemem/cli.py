@@ -242,7 +242,7 @@ def diagnose(
 def gate(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
     max_tpr: Annotated[float | None, typer.Option(help="Largest TPR at the FPR below, as a fraction.")] = None,
-    at_fpr: Annotated[float, typer.Option(help="The FPR of --max-tpr: 0.1, 0.01 or 0.001.")] = 0.01,
+    at_fpr: Annotated[float, typer.Option(help="The FPR of --max-tpr; one that results report.")] = 0.01,
     min_accuracy: Annotated[float | None, typer.Option(help="Smallest test accuracy.")] = None,
     max_auc: Annotated[float | None, typer.Option(help="Largest AUC.")] = None,
     max_balanced_accuracy: Annotated[float | None, typer.Option(help="Largest balanced accuracy.")] = None,

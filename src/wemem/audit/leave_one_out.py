@@ -4,7 +4,7 @@ Many targets for the price of one ensemble, and with them an interval that cover
 other records.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from wemem.attacks.base import Attack
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate, pigeonhole_bootstrap
-from wemem.metrics.rates import auc, true_positive_rate
+from wemem.metrics.registry import Metric, ScoredRecords
 from wemem.randomness import generator
 from wemem.signals import Signals
 
@@ -34,17 +34,12 @@ class TargetsResult:
     membership: Bool[np.ndarray, "T N"]
     seed: int
 
-    def auc(self, level: float = 0.95) -> Estimate:
-        """Mean over targets of the AUC."""
-        return self._bootstrap(auc, level)
+    def measure(self, metric: Metric, level: float = 0.95) -> Estimate:
+        """Mean over targets of a metric that needs no threshold, each target by its own scores."""
 
-    def tpr_at_fpr(self, fpr: float, level: float = 0.95) -> Estimate:
-        """Mean over targets of the TPR at a FPR, each target by a threshold of its own."""
-        return self._bootstrap(lambda members, others: true_positive_rate(members, others, fpr), level)
-
-    def _bootstrap(self, measure: Callable[[np.ndarray, np.ndarray], float], level: float) -> Estimate:
         def mean(scores: Float[np.ndarray, "T N"], membership: Bool[np.ndarray, "T N"]) -> float:
-            return float(np.mean([measure(s[m], s[~m]) for s, m in zip(scores, membership, strict=True)]))
+            rows = zip(scores, membership, strict=True)
+            return float(np.mean([metric.value(ScoredRecords(score, member)) for score, member in rows]))
 
         rng = generator(self.seed, "bootstrap", self.name)
         return pigeonhole_bootstrap(mean, self.scores, self.membership, rng, level=level)

@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.errors import InputError
-from wemem.metrics.intervals import Estimate, auc_interval, balanced_accuracy, corrected_level, tpr_at_fpr
+from wemem.metrics.intervals import Estimate, corrected_level
 from wemem.metrics.rates import smallest_fpr
+from wemem.metrics.registry import METRICS, Metric, ScoredRecords
 from wemem.signals import SignalLayout, Signals
-
-#: False positive rates at which the true positive rate is reported.
-FPRS = (0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,37 +35,13 @@ class AttackResult:
     records: np.ndarray
 
     @property
-    def members(self) -> Float[np.ndarray, " m"]:
-        """Scores of the members."""
-        return np.asarray(self.output.score[self.member])
+    def scored(self) -> ScoredRecords:
+        """Scores, calls at the thresholds that were chosen without the target, and the truth."""
+        return ScoredRecords(self.output.score, self.member, self.output.score >= self.output.threshold)
 
-    @property
-    def nonmembers(self) -> Float[np.ndarray, " n"]:
-        """Scores of the non-members."""
-        return np.asarray(self.output.score[~self.member])
-
-    def balanced_accuracy(self, level: float = 0.95) -> Estimate:
-        """Balanced accuracy at the thresholds that were chosen without the target."""
-        calls = self.output.score >= self.output.threshold
-        return balanced_accuracy(calls[self.member], calls[~self.member], level)
-
-    def auc(self, level: float = 0.95) -> Estimate:
-        """Area under the ROC curve."""
-        return auc_interval(self.members, self.nonmembers, level)
-
-    def tpr_at_fpr(self, fpr: float, level: float = 0.95) -> Estimate:
-        """True positive rate at a false positive rate."""
-        return tpr_at_fpr(self.members, self.nonmembers, fpr, level)
-
-    def measure(self, metric: str, level: float = 0.95) -> Estimate:
-        """A metric by its name in results: ``balanced_accuracy``, ``auc``, ``tpr_at_0.01``, ..."""
-        if metric.startswith("tpr_at_"):
-            return self.tpr_at_fpr(float(metric.removeprefix("tpr_at_")), level)
-        return self.balanced_accuracy(level) if metric == "balanced_accuracy" else self.auc(level)
-
-
-#: The metrics for which the worst attack is named.
-WORST_METRICS = ("balanced_accuracy", "auc", *(f"tpr_at_{fpr}" for fpr in FPRS))
+    def measure(self, metric: Metric, level: float = 0.95) -> Estimate:
+        """A metric with its interval."""
+        return metric.interval(self.scored, level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +53,7 @@ class AuditReport:
     def __getitem__(self, name: str) -> AttackResult:
         return next(r for r in self.results if r.name == name)
 
-    def worst(self, metric: str) -> tuple[AttackResult, Estimate]:
+    def worst(self, metric: Metric) -> tuple[AttackResult, Estimate]:
         """The strongest attack by a metric, its interval widened for having been chosen among all (Bonferroni)."""
         level = corrected_level(0.95, len(self.results))
         strongest = max(self.results, key=lambda r: r.measure(metric).value)
@@ -134,23 +108,19 @@ def as_json(report: AuditReport) -> dict[str, object]:
     """The ``attacks`` and ``worst`` objects of ``results.json``."""
     attacks = {}
     for r in report.results:
-        accuracy, area = r.balanced_accuracy(), r.auc()
-        rates = {str(fpr): r.tpr_at_fpr(fpr) for fpr in FPRS}
+        audit: dict[str, object] = {"adaptive": r.adaptive}
+        for metric in METRICS.values():
+            metric.write(audit, r.measure(metric))
+        members = int(r.member.sum())
         attacks[r.name] = {
-            "adaptive": r.adaptive,
-            "balanced_accuracy": accuracy.value,
-            "balanced_accuracy_ci": [accuracy.low, accuracy.high],
-            "auc": area.value,
-            "auc_ci": [area.low, area.high],
-            "tpr_at_fpr": {fpr: e.value for fpr, e in rates.items()},
-            "tpr_at_fpr_ci": {fpr: [e.low, e.high] for fpr, e in rates.items()},
-            "smallest_fpr": smallest_fpr(len(r.nonmembers)),
-            "members": len(r.members),
-            "nonmembers": len(r.nonmembers),
+            **audit,
+            "smallest_fpr": smallest_fpr(len(r.member) - members),
+            "members": members,
+            "nonmembers": len(r.member) - members,
             "reference_models": r.reference_models,
         }
     worst = {}
-    for metric in WORST_METRICS if report.results else ():
+    for metric in METRICS.values() if report.results else ():
         strongest, estimate = report.worst(metric)
-        worst[metric] = {"attack": strongest.name, "value": estimate.value, "ci": [estimate.low, estimate.high]}
+        worst[metric.name] = {"attack": strongest.name, "value": estimate.value, "ci": [estimate.low, estimate.high]}
     return {"attacks": attacks, "worst": worst}

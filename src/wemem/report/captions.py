@@ -6,16 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wemem.metrics.registry import METRICS, fprs
 from wemem.report.content import Value
 from wemem.results.curves import FEW, at_rate
 from wemem.results.wording import per_cent, printable
-
-#: The measures of leakage in the words of the page.
-WORDS = {
-    "balanced_accuracy": "Attack accuracy",
-    "tpr_at_0.01": "Found at 1 % FPR",
-    "tpr_at_0.001": "Found at 0.1 % FPR",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +47,7 @@ def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
     several = len({panel["sparsity"] for panel in content["plane"]}) > 1
     tested = _least(content["headline"], "test_records")
     for panel in content["plane"]:
-        words = WORDS[panel["measure"]]
+        words = METRICS[panel["measure"]].label
         pruned = [point for point in panel["points"] if point["defense"] != "dense"]
         least = min(pruned, key=lambda point: point["leakage"]["value"])
         ends = sorted((p for p in pruned if p["front"]), key=lambda p: p["accuracy"]["value"])
@@ -64,7 +58,7 @@ def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
             data=panel,
             title=f"{words} against test accuracy" + (f", {per_cent(panel['sparsity'])} sparsity" if several else ""),
             caption=(
-                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words[0].lower()}{words[1:]} by the "
+                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words} by the "
                 f"strongest attack ({_records(content['headline'])}) against accuracy on {tested} test records. "
                 "Filled: on the front of all defenses (grey stairs); thin lines: a defense's own front; both of the "
                 f"means. Dotted: chance, {per_cent(panel['chance'])}. Intervals may leave the picture; the table has "
@@ -82,7 +76,7 @@ def _curves(content: Mapping[str, Any]) -> Iterator[Plate]:
     if not shown:
         return
     fewest = min(curve["nonmembers"] for curve in shown)
-    beyond = [per_cent(fpr) for fpr in (0.01, 0.001) if fewest * fpr < 1]
+    beyond = [per_cent(fpr) for fpr in fprs() if fewest * fpr < 1]
     lines = "; thin lines: single seeds" if any(curve["seeds"] > 1 for curve in shown) else ""
     yield Plate(
         name="roc",

@@ -9,18 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wemem.results.arms import Arm, arms
+from wemem.metrics.registry import Metric, metrics_for
+from wemem.results.arms import Arm, arms, audits_of
 from wemem.results.wording import interval, per_cent, printable
-
-#: Metrics of an attack: the heading, and what guessing reaches.
-METRICS = {
-    "balanced_accuracy": ("Balanced accuracy", 0.5),
-    "auc": ("AUC", 0.5),
-    "tpr_at_0.01": ("TPR at 1 % FPR", 0.01),
-    "tpr_at_0.001": ("TPR at 0.1 % FPR", 0.001),
-}
-#: Those for which the strongest attack stands beside the accuracy; the first is how the paper judges.
-STRONGEST = ("balanced_accuracy", "tpr_at_0.01", "tpr_at_0.001")
 
 
 def results_table(results: Mapping[str, Any]) -> Group:
@@ -45,35 +36,36 @@ def _attack_table(rows: Sequence[Arm]) -> Table:
     names = [f"  {_marked(arm, attack)}" for arm in rows for attack in arm.attacks]
     titles = [f"{printable(arm.label)}, {per_cent(arm.sparsity)}" for arm in rows]
     table.add_column("\n".join(heading), overflow="fold", width=_room([*heading, *names, *titles], 22))
-    for name, _ in METRICS.values():
-        table.add_column(name, overflow="fold")
+    metrics = metrics_for("table", audits_of(rows))
+    for metric in metrics:
+        table.add_column(metric.label, overflow="fold")
     for arm, title in zip(rows, titles, strict=True):
         if arm.attacks:
             table.add_row(Text(title, "bold"))
         for attack in arm.attacks:
-            values = [Text(interval(arm.measure(attack, metric))) for metric in METRICS]
+            values = [Text(interval(arm.measure(attack, metric.name))) for metric in metrics]
             table.add_row(Text(f"  {_marked(arm, attack)}"), *values)
         table.add_section()
-    table.add_row("chance", *_chance(METRICS), style="dim")
+    table.add_row("chance", *_chance(metrics), style="dim")
     return table
 
 
 def _accuracy_table(rows: Sequence[Arm]) -> Table:
     """One row an arm: what it does to accuracy, the strongest attack by each measure, and its time."""
-    shown = STRONGEST if any(arm.attacks for arm in rows) else ()
-    table = _table("Accuracy and the strongest attack" if shown else "Accuracy")
+    metrics = metrics_for("headline", audits_of(rows)) if any(arm.attacks for arm in rows) else []
+    table = _table("Accuracy and the strongest attack" if metrics else "Accuracy")
     names = [line for arm in rows for line in _title(arm).plain.splitlines()]
     table.add_column("Defense", overflow="fold", width=_room(names, 15))
     table.add_column("Test accuracy", overflow="fold")
-    for metric in shown:
-        table.add_column(METRICS[metric][0], overflow="fold")
+    for metric in metrics:
+        table.add_column(metric.label, overflow="fold")
     table.add_column("Seconds", justify="right", overflow="fold")
     for arm in rows:
-        strongest = [_strongest(arm, metric) for metric in shown]
+        strongest = [_strongest(arm, metric.name) for metric in metrics]
         table.add_row(_title(arm), Text(interval(arm.accuracy())), *strongest, _seconds(arm))
-    if shown:
+    if metrics:
         table.add_section()
-        table.add_row("chance", "", *_chance(shown), style="dim")
+        table.add_row("chance", "", *_chance(metrics), style="dim")
     return table
 
 
@@ -112,8 +104,8 @@ def _seconds(arm: Arm) -> Text:
     return Text.assemble("-" if seconds is None else f"{seconds:.1f}", (below, "dim"))
 
 
-def _chance(metrics: Iterable[str]) -> list[str]:
-    return [f"{100 * METRICS[metric][1]:.1f}" for metric in metrics]
+def _chance(metrics: Iterable[Metric]) -> list[str]:
+    return [f"{100 * metric.chance:.1f}" for metric in metrics]
 
 
 def _notes(rows: Sequence[Arm]) -> list[str]:
@@ -124,7 +116,7 @@ def _notes(rows: Sequence[Arm]) -> list[str]:
         f"Test accuracy is that on {records} records a run. Seconds are those of fine-tuning a run; below them, how "
         f"many more (+) or fewer (-) than without a defense{_on_teachers(rows)}.",
     ]
-    audits = [audit for arm in rows for run in arm.runs for audit in run["attacks"].values()]
+    audits = audits_of(rows)
     if not audits:
         return [*notes, "No attack was run: nothing here tells what leaks."]
     return [*notes, _on_choice(rows), _on_support(audits), _on_adversary(rows, audits)]
@@ -155,7 +147,7 @@ def _on_choice(rows: Sequence[Arm]) -> str:
 def _on_support(audits: Sequence[Mapping[str, Any]]) -> str:
     members, nonmembers = _span(a["members"] for a in audits), _span(a["nonmembers"] for a in audits)
     smallest = max(a["smallest_fpr"] for a in audits)
-    below = [per_cent(fpr) for fpr in (0.01, 0.001) if smallest > fpr]
+    below = [per_cent(m.fpr) for m in metrics_for("table", audits) if m.fpr is not None and smallest > m.fpr]
     beyond = f": {' and '.join(below)} is below that and stands for no false positive at all" if below else ""
     return (
         f"An attack judges {members} members and {nonmembers} non-members a run. "

@@ -7,18 +7,14 @@ from typing import Any
 import numpy as np
 
 from wemem.metrics.intervals import Estimate, proportion
-from wemem.report.console import METRICS
+from wemem.metrics.registry import LOW_FPR, metrics_for
 from wemem.report.summary import least_leaking
-from wemem.results.arms import Arm, Run, over_seeds
+from wemem.results.arms import Arm, Run, audits_of, over_seeds
 from wemem.results.combine import Combined
 from wemem.results.comparison import Gap, against_rivals, leaders, sentences
 from wemem.results.curves import by_class, by_decile, front, roc_points
 
 Value = dict[str, Any]
-#: The measures of leakage by which the plane is drawn: the paper's and the strongest attack's.
-PLANES = ("balanced_accuracy", "tpr_at_0.01", "tpr_at_0.001")
-#: The strongest attack by this one is followed into the curves and the groups.
-FOLLOWED = "tpr_at_0.01"
 #: Arms that are drawn one beside another; more, and each kind is shown by the setting that leaks least.
 PANELS = 12
 
@@ -31,9 +27,10 @@ def named(arm: Arm) -> Value:
 def headline(rows: Sequence[Arm]) -> list[Value]:
     """Per arm its accuracy, the strongest attack by each measure, and what all targets in turn say where they do."""
     found = []
+    metrics = metrics_for("table", audits_of(rows))
     for arm in rows:
-        audits = [audit for run in arm.runs for audit in run["attacks"].values()]
-        strongest = {metric: _strongest(arm, metric) for metric in METRICS} if audits else {}
+        audits = audits_of([arm])
+        strongest = {metric.name: _strongest(arm, metric.name) for metric in metrics} if audits else {}
         counts = {name: min(audit[name] for audit in audits) for name in ("members", "nonmembers")} if audits else {}
         tested = min(run["accuracy"]["test_records"] for run in arm.runs)
         row = {**named(arm), "accuracy": asdict(arm.accuracy()), "test_records": tested, **strongest, **counts}
@@ -50,21 +47,21 @@ def plane(rows: Sequence[Arm]) -> list[Value]:
     panels = []
     for sparsity in dict.fromkeys(arm.sparsity for arm in rows if arm.defense != "dense" and arm.attacks):
         pruned = [arm for arm in rows if arm.defense != "dense" and arm.attacks and arm.sparsity == sparsity]
-        for metric in PLANES:
-            overall = _front(pruned, metric)
+        for metric in metrics_for("headline", audits_of([*dense, *pruned])):
+            overall = _front(pruned, metric.name)
             own = [
                 arm
                 for kind in {a.defense for a in pruned}
-                for arm in _front([a for a in pruned if a.defense == kind], metric)
+                for arm in _front([a for a in pruned if a.defense == kind], metric.name)
             ]
             points = [
                 {
-                    **named(arm), "accuracy": asdict(arm.accuracy()), "leakage": _strongest(arm, metric),
+                    **named(arm), "accuracy": asdict(arm.accuracy()), "leakage": _strongest(arm, metric.name),
                     "front": arm in overall, "front_of_kind": arm in own,
                 }
                 for arm in [*dense, *pruned]
             ]  # fmt: skip
-            panels.append({"measure": metric, "sparsity": sparsity, "chance": METRICS[metric][1], "points": points})
+            panels.append({"measure": metric.name, "sparsity": sparsity, "chance": metric.chance, "points": points})
     return panels
 
 
@@ -187,7 +184,7 @@ def featured(rows: Sequence[Arm]) -> list[Arm]:
     shown = [arm for arm in rows if arm.attacks and (arm.defense == "dense" or arm.sparsity == highest)]
     if len(shown) > PANELS:
         kinds = dict.fromkeys(arm.defense for arm in shown)
-        shown = [least_leaking([arm for arm in shown if arm.defense == kind], FOLLOWED) for kind in kinds]
+        shown = [least_leaking([arm for arm in shown if arm.defense == kind], LOW_FPR) for kind in kinds]
     order = {"undefended": 0, "dense": 2}
     return sorted(shown, key=lambda arm: order.get(arm.defense, 1))
 
@@ -199,7 +196,7 @@ def _strongest(arm: Arm, metric: str) -> Value:
 
 def _in_turn(arm: Arm) -> Value:
     """The strongest attack on all members of the reference ensemble in turn, a mean over seeds."""
-    told = {metric: arm.in_turn(metric) for metric in ("auc", "tpr_at_0.01", "tpr_at_0.001")}
+    told = {m.name: arm.in_turn(m.name) for m in metrics_for("table") if not m.needs_threshold}
     return {
         metric: {**asdict(one[1]), "attack": one[0], "targets": one[2]}
         for metric, one in told.items()
@@ -216,7 +213,7 @@ def _followed(combined: Combined, rows: Sequence[Arm]) -> Iterator[tuple[Arm, st
     """Each attacked arm whose scores are stored, with its strongest attack and the scores by it."""
     for arm in rows:
         if arm.attacks:
-            attack = arm.strongest(FOLLOWED)[0]
+            attack = arm.strongest(LOW_FPR)[0]
             if runs := combined.of(arm, attack):
                 yield arm, attack, runs
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wemem.audit.report import FPRS
 from wemem.files.atomic import write_atomically
+from wemem.metrics.registry import metrics_for
 
 Cell = str | int | float | None
 #: With these a spreadsheet takes a text for a formula.
@@ -72,12 +72,10 @@ def _rows(run: Mapping[str, Any]) -> Iterator[dict[str, Cell]]:
 
 
 def _attack_cells(name: str, audit: Mapping[str, Any]) -> dict[str, Cell]:
-    rates, ends = audit["tpr_at_fpr"], audit["tpr_at_fpr_ci"]
     cells: dict[str, Cell] = {"attack": name, "adaptive": "true" if audit["adaptive"] else "false"}
-    for metric in ("balanced_accuracy", "auc"):
-        cells |= _with_ends(metric, audit[metric], audit[f"{metric}_ci"])
-    for fpr in map(str, FPRS):
-        cells |= _with_ends(f"tpr_at_{fpr}", rates[fpr], ends[fpr])
+    for metric in metrics_for("file", [audit]):
+        if (found := metric.read(audit)) is not None:
+            cells |= _with_ends(metric.name, found.value, (found.low, found.high))
     return {**cells, **{count: audit[count] for count in ("smallest_fpr", "members", "nonmembers", "reference_models")}}
 
 

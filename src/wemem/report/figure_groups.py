@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from wemem.metrics.registry import LOW_FPR, METRICS, metrics_for
 from wemem.report.figure_style import GREY, INK, Mark, blank, grid, place_labels, short
 from wemem.results.curves import FEW
 
@@ -20,13 +21,6 @@ PARTS = {
     "finetune_seconds": ("fine-tuning", ""),
     "scores_seconds": ("memorization scores", "//"),
     "teachers_seconds": ("teachers", "xx"),
-}
-#: The measures of a pair and how they are named over a column.
-GAPS = {
-    "balanced_accuracy": "Attack accuracy",
-    "tpr_at_0.01": "Found at 1 % FPR",
-    "tpr_at_0.001": "Found at 0.1 % FPR",
-    "accuracy": "Test accuracy",
 }
 
 
@@ -51,7 +45,7 @@ def draw_deciles(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         axes.set(xticks=[1, 4, 7, 10], xlim=(-0.6, 11.6))
         axes.yaxis.set_major_locator(MaxNLocator(4))
     figure.supxlabel("Tenth of the training records by memorization (1 least, 10 most)", fontsize=8.5)
-    figure.supylabel("Found at 1 % FPR (%)", fontsize=8.5)
+    figure.supylabel(f"{METRICS[LOW_FPR].label} (%)", fontsize=8.5)
     return figure
 
 
@@ -75,7 +69,11 @@ def draw_classes(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
                 )  # fmt: skip
     axes.axhline(1, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set_xticks(range(len(order)), [str(name) for name in order], fontsize=7)
-    axes.set(xlabel="Class, by how much of it is found", ylabel="Found at 1 % FPR (%)", xlim=(-0.8, len(order) - 0.2))
+    axes.set(
+        xlabel="Class, by how much of it is found",
+        ylabel=f"{METRICS[LOW_FPR].label} (%)",
+        xlim=(-0.8, len(order) - 0.2),
+    )
     axes.grid(visible=False, axis="x")
     handles = [
         Line2D([], [], color=kinds[a["defense"]].colour, marker=kinds[a["defense"]].marker, markersize=5) for a in arms
@@ -164,7 +162,8 @@ def draw_pairs(pairs: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
     """One leader less each rival, with paired intervals; an interval that excludes 0 is drawn strong."""
     figure = blank(WIDE, 0.9 + 0.25 * len(pairs))
     told = [{**pair["leakage"], "accuracy": pair["accuracy"]} for pair in pairs]
-    measures = {measure: words for measure, words in GAPS.items() if any(measure in one for one in told)}
+    labels = {**{metric.name: metric.label for metric in metrics_for("headline")}, "accuracy": "Test accuracy"}
+    measures = {measure: label for measure, label in labels.items() if any(measure in one for one in told)}
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for column, (measure, words) in zip(axes, measures.items(), strict=True):
         column.axvline(0, color=GREY, linewidth=0.9)

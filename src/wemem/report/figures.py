@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from wemem.report.captions import WORDS, Plate
+from wemem.metrics.registry import METRICS
+from wemem.report.captions import Plate
 from wemem.report.figure_groups import draw_classes, draw_deciles, draw_pairs, draw_selection, draw_times
 from wemem.report.figure_style import (
     FAINT,
@@ -57,7 +58,7 @@ def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
     """Accuracy against leakage: settings with both intervals, fronts as stairs, chance as a line."""
     figure = blank(NARROW, 4.1)
     axes = figure.add_subplot()
-    axes.set(xlabel="Test accuracy (%)", ylabel=f"{WORDS[panel['measure']]} by the strongest attack (%)")
+    axes.set(xlabel="Test accuracy (%)", ylabel=f"{METRICS[panel['measure']].label} by the strongest attack (%)")
     axes.set_title("better: right and down", loc="right", color=GREY, fontsize=8)
     axes.axhline(100 * panel["chance"], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     pruned = [point for point in panel["points"] if point["defense"] != "dense"]

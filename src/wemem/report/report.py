@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wemem.files.atomic import require_folder, write_atomically
+from wemem.metrics.registry import metrics_for
 from wemem.report.captions import plates
-from wemem.report.console import METRICS
 from wemem.report.content import (
     classes,
     comparisons,
@@ -29,7 +29,7 @@ from wemem.report.content import (
 from wemem.report.csv_tables import write_csv, write_runs_csv
 from wemem.report.summary import adaptivity_gaps, dense_warning, report_summary
 from wemem.report.tables import sheets
-from wemem.results.arms import arms
+from wemem.results.arms import arms, audits_of
 from wemem.results.combine import Combined, read_sources
 from wemem.results.wording import per_cent
 
@@ -74,6 +74,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
         combined: of at least one folder.
     """
     results, rows = combined.results, arms(combined.results)
+    metrics = metrics_for("table", audits_of(rows))
     names = dict.fromkeys(str(source.results["study"].get("name") or source.name) for source in combined.sources)
     content: dict[str, Any] = {
         "schema": "wemem.report/1",
@@ -82,7 +83,11 @@ def report_content(combined: Combined) -> dict[str, Any]:
         "summary": report_summary(results),
         "warning": dense_warning(results),
         "adaptivity": adaptivity_gaps(results),
-        "chance": {metric: chance for metric, (_, chance) in METRICS.items()},
+        "chance": {metric.name: metric.chance for metric in metrics},
+        "metrics": [
+            {name: getattr(metric, name) for name in ("name", "label", "chance", "place", "needs_threshold")}
+            for metric in metrics
+        ],
         "headline": headline(rows),
         "featured": [named(arm) for arm in featured(rows)],
         "plane": plane(rows),
@@ -123,7 +128,7 @@ def _not_measured(content: Mapping[str, Any]) -> list[str]:
     lines += [
         f"{per_cent(fpr)} FPR stands for no false positive at all: {fewest:,} non-members show no rate below "
         f"{per_cent(1 / fewest)}."
-        for fpr in (0.01, 0.001)
+        for fpr in (m.fpr for m in metrics_for("table") if m.fpr is not None)
         if fewest is not None and fewest * fpr < 1
     ]
     return lines

@@ -10,18 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from wemem.metrics.intervals import Estimate, corrected_level
-from wemem.results.arms import Arm, arms, by_seed
+from wemem.metrics.registry import LOW_FPR, METRICS, PAPER, metrics_for
+from wemem.results.arms import Arm, arms, audits_of, by_seed
 from wemem.results.wording import duration, per_cent, printable
 
-#: The two measures of leakage that a summary tells of, and their words.
-HEADLINE, LOW_FPR = "balanced_accuracy", "tpr_at_0.01"
-MEASURES = {
-    HEADLINE: "By attack accuracy, the paper's measure,",
-    LOW_FPR: "By training records found while accusing at most 1 % of the others,",
-}
-#: Beside those in a report: the strictest rate that results have.
-STRICTEST = "tpr_at_0.001"
-WORDS = {**MEASURES, STRICTEST: "By training records found while accusing at most 0.1 % of the others,"}
+#: The two metrics that a summary on the console reports.
+SUMMARY = (PAPER, LOW_FPR)
 #: Names in a row; more are counted.
 NAMES = 4
 #: Test accuracy that a protection may cost before a cheaper one is named beside it.
@@ -62,7 +56,7 @@ def plain_summary(results: Mapping[str, Any]) -> list[str]:
     """
     cast = _cast(results)
     told, chosen = [_on_pruning(cast.rows, cast.dense, cast.plain)], []
-    for metric in MEASURES if len(cast.attacked) > 1 else ():
+    for metric in SUMMARY if len(cast.attacked) > 1 else ():
         best = least_leaking(cast.attacked, metric)
         told.append(_on_least(cast.attacked, cast.plain, metric))
         chosen.append(best)
@@ -79,9 +73,9 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
     """
     cast = _cast(results)
     protects, chosen = [], []
-    for metric in WORDS if len(cast.attacked) > 1 else ():
-        best = least_leaking(cast.attacked, metric)
-        protects.append(_on_least(cast.attacked, cast.plain, metric))
+    for metric in metrics_for("headline", audits_of(cast.attacked)) if len(cast.attacked) > 1 else ():
+        best = least_leaking(cast.attacked, metric.name)
+        protects.append(_on_least(cast.attacked, cast.plain, metric.name))
         chosen.append(best)
     protects += _on_turns(cast)
     shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned[:NAMES]) and arm is not cast.plain]
@@ -104,12 +98,12 @@ def dense_warning(results: Mapping[str, Any]) -> str | None:
     dense = _cast(results).dense
     if dense is None or not dense.attacks:
         return None
-    chance = {HEADLINE: 0.5, LOW_FPR: 0.01}
+    chance = {name: METRICS[name].chance for name in SUMMARY}
     if not any(all(run["worst"][metric]["ci"][0] > least for run in dense.runs) for metric, least in chance.items()):
         return None
     return (
         "The dense model leaks too, and no defense in this report protects it: the best guess whether a record was "
-        f"trained on is right {_leak(dense, HEADLINE)} of the time, and the strongest attack finds "
+        f"trained on is right {_leak(dense, PAPER)} of the time, and the strongest attack finds "
         f"{_leak(dense, LOW_FPR)} of its training records while accusing at most 1 % of the others. The defenses act "
         "while the model is pruned; whoever can query the dense model attacks it as it is. Keep it to yourself, or "
         "release an unpruned one that is distilled too (wemem prune --defense oosd --set pruning.sparsity=0)."
@@ -128,7 +122,7 @@ def adaptivity_gaps(results: Mapping[str, Any]) -> list[str]:
         weaker = run.get("non_adaptive")
         if not weaker:
             continue
-        metric = "balanced_accuracy"
+        metric = PAPER
         unknowing = max(weaker, key=lambda name: weaker[name][metric])
         knowing = max(weaker, key=lambda name: run["attacks"][name][metric])
         before, after = weaker[unknowing][metric], run["attacks"][knowing][metric]
@@ -182,21 +176,22 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
     if plain is None or not plain.attacks:
         return "Pruning without a defense was not attacked, so nothing here tells what pruning alone adds to the leak."
     words = {1: "leaks more than", -1: "leaks less than", 0: "leaks neither distinguishably more nor less than"}
-    accuracy, found = (words[leakage_difference(plain, dense, metric).sign] for metric in MEASURES)
+    accuracy, found = (words[leakage_difference(plain, dense, metric).sign] for metric in SUMMARY)
     verdict = f"{accuracy} the dense one" + (
         "" if accuracy == found else f" by attack accuracy, and {found} it by training records found"
     )
     return (
         f"Pruned to {per_cent(plain.sparsity)} sparsity without a defense, the model {verdict}: the best guess "
-        f"whether a record was trained on is right {_leak(plain, HEADLINE)} of the time (dense "
-        f"{_leak(dense, HEADLINE)}, by chance 50 %), and the strongest attack finds {_leak(plain, LOW_FPR)} of the "
+        f"whether a record was trained on is right {_leak(plain, PAPER)} of the time (dense "
+        f"{_leak(dense, PAPER)}, by chance 50 %), and the strongest attack finds {_leak(plain, LOW_FPR)} of the "
         f"training records (dense {_leak(dense, LOW_FPR)}) while accusing at most 1 % of the others."
     )
 
 
 def _on_least(attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:
     told = {arm: arm.strongest(metric)[1] for arm in attacked}
-    return _least(WORDS[metric], told, plain, lambda arm, best, rivals: leakage_difference(arm, best, metric, rivals))
+    begin = f"By {METRICS[metric].phrase},"
+    return _least(begin, told, plain, lambda arm, best, rivals: leakage_difference(arm, best, metric, rivals))
 
 
 def _on_turns(cast: _Cast) -> list[str]:
@@ -275,7 +270,7 @@ def _on_only(cast: _Cast) -> list[str]:
         return []
     arm = cast.attacked[0]
     return [
-        f"Of {_name(arm)} the best guess whether a record was trained on is right {_leak(arm, HEADLINE)} of the time "
+        f"Of {_name(arm)} the best guess whether a record was trained on is right {_leak(arm, PAPER)} of the time "
         f"(by chance 50 %), and the strongest attack finds {_leak(arm, LOW_FPR)} of the training records while "
         "accusing at most 1 % of the others."
     ]
@@ -298,12 +293,12 @@ def _on_cheaper(cast: _Cast, chosen: Sequence[Arm]) -> list[str]:
         return []
     floor = plain.accuracy().value - CHEAP
     cheap = [arm for arm in cast.attacked if arm.accuracy().value >= floor]
-    for metric, best in zip(MEASURES, chosen, strict=False):
+    for metric, best in zip(SUMMARY, chosen, strict=False):
         if best.accuracy().value < floor and cheap:
             other = least_leaking(cheap, metric)
             lines.append(
-                f"{WORDS[metric]} {_name(other)} leaks least ({_leak(other, metric)}) of the settings that cost at "
-                f"most {100 * CHEAP:.0f} points of test accuracy; {_name(best)} costs more."
+                f"By {METRICS[metric].phrase}, {_name(other)} leaks least ({_leak(other, metric)}) of the settings "
+                f"that cost at most {100 * CHEAP:.0f} points of test accuracy; {_name(best)} costs more."
             )
     return lines
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wemem.report.console import METRICS
+from wemem.metrics.registry import LOW_FPR, METRICS, metrics_for
 from wemem.report.csv_tables import Cell
 
 #: Of a share the page shows value and interval in per cent, of a gap points; times are seconds.
@@ -66,8 +66,10 @@ ARM = (
 
 def sheets(content: Mapping[str, Any]) -> list[Sheet]:
     """Every table that a report's content has rows for."""
+    arms = [_headline(row) for row in content["headline"]]
+    pairs = [_pair(one) for one in content["comparisons"]["pairs"]]
     found = [
-        Sheet("headline", "headline", "Every arm", HEADLINE, [_headline(row) for row in content["headline"]]),
+        Sheet("headline", "headline", "Every arm", _headline_columns(), arms),
         Sheet("plane", "plane", "Points and fronts", PLANE, _points(content["plane"])),
         Sheet("roc", "roc", "Points of the curves", ROC, _flat(content["roc"], "points")),
         Sheet("rounds", "rounds", "Round by round", ROUNDS, _flat(content["rounds"], "rounds")),
@@ -75,7 +77,7 @@ def sheets(content: Mapping[str, Any]) -> list[Sheet]:
         Sheet("classes", "groups", "By class", GROUPS, _flat(content["classes"], "groups")),
         Sheet("time", "time", "Cost of a run", TIME, content["time"]),
         Sheet("selection", "selection", "Candidates", SELECTION, _candidates(content["selection"])),
-        Sheet("pairs", "pairs", "Differences", PAIRS, [_pair(one) for one in content["comparisons"]["pairs"]]),
+        Sheet("pairs", "pairs", "Differences", _pair_columns(), pairs),
     ]
     return [sheet for sheet in found if sheet.rows]
 
@@ -107,36 +109,46 @@ SELECTION = (
     Column("dev_auc", "Dev AUC (%)", "share"), Column("qualified", "Keeps the accuracy", "text"),
     Column("chosen", "Chosen", "text"),
 )  # fmt: skip
-PAIRS = (
-    Column("label", "Defense", "name"), Column("rival", "Less", "name"), Column("sparsity", "Sparsity (%)", "share"),
-    Column("seeds", "Seeds", "count"), Column("balanced_accuracy", "Attack accuracy (points)", "gap"),
-    Column("tpr_at_0.01", "TPR at 1 % FPR (points)", "gap"),
-    Column("tpr_at_0.001", "TPR at 0.1 % FPR (points)", "gap"), Column("accuracy", "Test accuracy (points)", "gap"),
-)  # fmt: skip
-
-
 GROUPS = (
     *ARM, Column("attack", "Attack", "name"), Column("group", "Group", "plain"), Column("members", "Members", "count"),
-    Column("nonmembers", "Non-members", "count"), Column("tpr", "Found at 1 % FPR (%)", "share"),
+    Column("nonmembers", "Non-members", "count"), Column("tpr", f"{METRICS[LOW_FPR].label} (%)", "share"),
     Column("auc", "AUC (%)", "share"),
 )  # fmt: skip
-HEADLINE = (
-    *ARM,
-    Column("accuracy", "Test accuracy (%)", "share"),
-    *(
-        column
-        for metric, (words, _) in METRICS.items()
-        for column in (Column(metric, f"{words} (%)", "share"), Column(f"{metric}_attack", "by", "name"))
-    ),
-    *(
-        Column(f"in_turn_{metric}", f"{METRICS[metric][0]}, all targets in turn (%)", "share")
-        for metric in ("auc", "tpr_at_0.01", "tpr_at_0.001")
-    ),
-    Column("test_records", "Test records", "count"),
-    Column("members", "Members", "count"),
-    Column("nonmembers", "Non-members", "count"),
-    Column("targets", "Targets in turn", "count"),
-)
+
+
+def _pair_columns() -> tuple[Column, ...]:
+    """The differences of every compared metric, then of accuracy."""
+    return (
+        Column("label", "Defense", "name"), Column("rival", "Less", "name"),
+        Column("sparsity", "Sparsity (%)", "share"), Column("seeds", "Seeds", "count"),
+        *(Column(metric.name, f"{metric.label} (points)", "gap") for metric in metrics_for("headline")),
+        Column("accuracy", "Test accuracy (points)", "gap"),
+    )  # fmt: skip
+
+
+def _headline_columns() -> tuple[Column, ...]:
+    """Accuracy, and for every metric the strongest attack on the victim and on all targets."""
+    metrics = metrics_for("table")
+    return (
+        *ARM,
+        Column("accuracy", "Test accuracy (%)", "share"),
+        *(
+            column
+            for metric in metrics
+            for column in (
+                Column(metric.name, f"{metric.label} (%)", "share"), Column(f"{metric.name}_attack", "by", "name"),
+            )
+        ),
+        *(
+            Column(f"in_turn_{metric.name}", f"{metric.label}, all targets in turn (%)", "share")
+            for metric in metrics
+            if not metric.needs_threshold
+        ),
+        Column("test_records", "Test records", "count"),
+        Column("members", "Members", "count"),
+        Column("nonmembers", "Non-members", "count"),
+        Column("targets", "Targets in turn", "count"),
+    )  # fmt: skip
 
 
 def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +164,7 @@ def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
 def _points(panels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
-            **point, "measure": METRICS[panel["measure"]][0], "attack": point["leakage"]["attack"],
+            **point, "measure": METRICS[panel["measure"]].label, "attack": point["leakage"]["attack"],
             "front": _yes(point["front"]), "front_of_kind": _yes(point["front_of_kind"]),
         }
         for panel in panels for point in panel["points"]

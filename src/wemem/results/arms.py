@@ -9,6 +9,7 @@ import numpy as np
 
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate, corrected_level, mean_interval, paired_difference
+from wemem.metrics.registry import METRICS
 from wemem.resolve import did_you_mean
 
 Run = Mapping[str, Any]
@@ -41,7 +42,7 @@ class Arm:
         return over_seeds([_estimate(run["accuracy"]["test"], run["accuracy"]["test_ci"]) for run in self.runs])
 
     def measure(self, attack: str, metric: str, level: float = 0.95) -> Estimate:
-        """A metric of one attack: ``balanced_accuracy``, ``auc``, ``tpr_at_0.1``, ``tpr_at_0.01``, ``tpr_at_0.001``."""
+        """A metric of one attack, by its name in the registry."""
         audits = [run["attacks"][attack] for run in self.runs if attack in run["attacks"]]
         return over_seeds([_measured(audit, metric) for audit in audits], level)
 
@@ -50,7 +51,7 @@ class Arm:
 
         Where all seeds agree, the interval comes from the runs' own, and so does the widening.
         """
-        if len(self.runs) == 1:
+        if len(self.runs) == 1 and metric in self.runs[0]["worst"]:
             worst = self.runs[0]["worst"][metric]
             return worst["attack"], _estimate(worst["value"], worst["ci"])
         name = max(self.attacks, key=lambda attack: self.measure(attack, metric).value)
@@ -94,6 +95,11 @@ class Arm:
         """Mean over the runs that have it."""
         known = [run["seconds"][of] for run in self.runs if run["seconds"].get(of) is not None]
         return float(np.mean(known)) if known else None
+
+
+def audits_of(rows: Sequence[Arm]) -> list[Mapping[str, Any]]:
+    """The object of every attack on every run."""
+    return [audit for arm in rows for run in arm.runs for audit in run["attacks"].values()]
 
 
 def arms(results: Mapping[str, Any]) -> list[Arm]:
@@ -144,11 +150,15 @@ def over_seeds(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:
 
 
 def _measured(audit: Mapping[str, Any], metric: str) -> Estimate:
-    """A metric of one attack on one run, by its name in ``worst``."""
-    if metric.startswith("tpr_at_"):
-        fpr = metric.removeprefix("tpr_at_")
-        return _estimate(audit["tpr_at_fpr"][fpr], audit["tpr_at_fpr_ci"][fpr])
-    return _estimate(audit[metric], audit[f"{metric}_ci"])
+    """A metric of one attack on one run.
+
+    Raises:
+        InputError: the results do not have it.
+    """
+    found = METRICS[metric].read(audit)
+    if found is None:
+        raise InputError(f"expected results with {METRICS[metric].label}, got some without; run the study again")
+    return found
 
 
 def _widened(run: Run, attack: str, metric: str) -> Estimate:

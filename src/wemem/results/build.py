@@ -26,6 +26,7 @@ from wemem.errors import InputError
 from wemem.export.footprint import footprint
 from wemem.files.atomic import write_atomically
 from wemem.metrics.intervals import proportion
+from wemem.metrics.registry import tpr_metric
 from wemem.pipeline.artifacts import Stage
 from wemem.results.privacy import account
 from wemem.signals import UNKNOWN, Signals
@@ -159,7 +160,7 @@ def _audited(
     if outcome.found is None or not outcome.report.results:
         return {}
     budget = outcome.found.budget
-    attack, tpr = outcome.report.worst(f"tpr_at_{budget.at_fpr}")
+    attack, tpr = outcome.report.worst(tpr_metric(budget.at_fpr))
     both = [_accuracies(one, config, data)["test"] for one in (plain, outcome) if one is not None]
     drop = None if plain is None else both[0] - both[1]
     lost = budget.max_accuracy_drop is not None and drop is not None and drop > budget.max_accuracy_drop

@@ -11,13 +11,9 @@ from typing import Any
 import numpy as np
 
 from wemem.metrics.intervals import Estimate
-from wemem.results.arms import Arm, arms, by_seed, require_labels
+from wemem.metrics.registry import LOW_FPR, METRICS, PAPER, metrics_for
+from wemem.results.arms import Arm, arms, audits_of, by_seed, require_labels
 from wemem.results.wording import per_cent, printable
-
-#: The paper's headline, and that of the strongest attack on the single record; they can disagree.
-HEADLINES = {"balanced_accuracy": "by attack accuracy", "tpr_at_0.01": "by training records found at 1 % FPR"}
-#: The measures of leakage that are compared, and their words.
-MEASURES = {**HEADLINES, "tpr_at_0.001": "at 0.1 % FPR"}
 
 #: Said once, below all pairs.
 ONE_SEED = "Of one shared seed there is no interval over seeds: another seed may show otherwise, so run more."
@@ -105,21 +101,22 @@ def against_rivals(results: Mapping[str, Any], of: Sequence[str]) -> list[Compar
 
 
 def leaders(results: Mapping[str, Any]) -> list[str]:
-    """The labels that leak least by each of :data:`HEADLINES`, on average over their runs; the dense model is none.
+    """The labels that leak least by the paper's metric and by TPR at a low FPR, on average over their runs.
 
-    They were chosen by the very figures that :func:`sentences` compares, which flatters them a little.
+    The dense model is none of them. They were chosen by the very figures that :func:`sentences` compares, which
+    flatters them a little.
     """
     pruned = [arm for arm in arms(results) if arm.defense != "dense" and arm.attacks]
-    least = [min(pruned, key=lambda arm: arm.strongest(metric)[1].value).label for metric in HEADLINES if pruned]
+    least = [min(pruned, key=lambda arm: arm.strongest(metric)[1].value).label for metric in (PAPER, LOW_FPR) if pruned]
     return list(dict.fromkeys(least))
 
 
 def _compare(ours: Arm, theirs: Arm) -> Comparison:
     common = [attack for attack in ours.attacks if attack in theirs.attacks]
     first, second = ({run["seed"]: run["accuracy"]["test"] for run in arm.runs} for arm in (ours, theirs))
+    headlines = metrics_for("headline", audits_of((ours, theirs))) if common else []
     leaks = {
-        metric: tuple(arm.strongest_by_seed(metric, common) for arm in (ours, theirs))
-        for metric in (MEASURES if common else ())
+        metric.name: tuple(arm.strongest_by_seed(metric.name, common) for arm in (ours, theirs)) for metric in headlines
     }
     seeds = first.keys() & second.keys()
     for one, other in leaks.values():
@@ -145,7 +142,7 @@ def _sentence(one: Comparison) -> str:
         else:
             told = "no difference shown"
             told = told if parts else f"{defense} against {rival}: {told}"
-        parts.append(f"{told} {MEASURES[metric]}{_ends(gap, first=not parts)}")
+        parts.append(f"{told} by {METRICS[metric].phrase}{_ends(gap, first=not parts)}")
     if not parts:
         parts.append(f"{defense} against {rival}: no attack was run on both")
     plain = one.accuracy.shown or one.accuracy.interval is None

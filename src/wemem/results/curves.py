@@ -12,17 +12,14 @@ from jaxtyping import Bool
 
 from wemem.metrics.intervals import Estimate, auc_interval, corrected_level, proportion, tpr_at_fpr
 from wemem.metrics.rates import true_positive_rate
+from wemem.metrics.registry import LOW_RATE, fprs
 from wemem.results.arms import over_seeds
 from wemem.results.per_record import RunScores
 
-#: Where the curve has a point beside those of :data:`POINTS`: the headline figures lie on it.
-MARKED = (0.001, 0.01, 0.1)
 #: Points of a curve, at most; spaced evenly in the logarithm of the number of false positives.
 POINTS = 40
 #: With fewer members than this, over all seeds, a group's share says little: at 30, its interval spans up to 37 points.
 FEW = 30
-#: The false positive rate at which groups are compared.
-GROUP_FPR = 0.01
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def _false_positives(n: int) -> list[int]:
     if n < 2:
         return []
     spaced = np.rint(np.geomspace(1, n - 1, POINTS)).astype(int)
-    marked = [int(np.floor(fpr * n + 1e-9)) for fpr in MARKED]
+    marked = [int(np.floor(fpr * n + 1e-9)) for fpr in fprs()]
     return sorted({*spaced.tolist(), *(k for k in marked if k >= 1)})
 
 
@@ -151,7 +148,7 @@ def _group(
     found, areas = 0, []
     for run, mine, other in zip(runs, chosen, against, strict=True):
         members, nonmembers = run.members(attack)[mine], run.nonmembers(attack)
-        found += round(true_positive_rate(members, nonmembers, GROUP_FPR) * len(members))
+        found += round(true_positive_rate(members, nonmembers, LOW_RATE) * len(members))
         if min(len(members), int(other.sum())) >= 2:
             areas.append(auc_interval(members, nonmembers[other]))
     m, k = (int(sum(part.sum() for part in parts)) for parts in (chosen, against))

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from wemem.audit.report import FPRS
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
+from wemem.metrics.registry import METRICS, fprs, tpr_metric
 from wemem.results.arms import Arm, arms, require_labels
 from wemem.results.wording import interval, per_cent, printable
 
@@ -21,7 +21,7 @@ class Limits:
 
     Args:
         max_tpr: share of the members that the strongest attack may find at ``at_fpr``.
-        at_fpr: 0.1, 0.01 or 0.001, as results have them.
+        at_fpr: a false positive rate that results have, see :data:`wemem.metrics.registry.RATES`.
         min_accuracy: on test records.
         max_auc: of the strongest attack.
         max_balanced_accuracy: of the strongest attack.
@@ -37,8 +37,8 @@ class Limits:
     max_balanced_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        if self.at_fpr not in FPRS:
-            raise InputError(f"expected at-fpr {', '.join(map(str, FPRS))}, got {self.at_fpr}; results have no other")
+        if self.at_fpr not in fprs():
+            raise InputError(f"expected at-fpr {', '.join(map(str, fprs()))}, got {self.at_fpr}; results have no other")
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "at_fpr"}
         for name, limit in given.items():
             if limit is not None and not 0 <= limit <= 1:
@@ -50,11 +50,11 @@ class Limits:
     def of_leaks(self) -> Iterator[tuple[str, str, float]]:
         """The metric, its words and the limit, of each that was given."""
         found = (
-            (f"tpr_at_{self.at_fpr}", f"TPR at {per_cent(self.at_fpr)} FPR", self.max_tpr),
-            ("auc", "AUC", self.max_auc),
-            ("balanced_accuracy", "balanced accuracy", self.max_balanced_accuracy),
+            (tpr_metric(self.at_fpr).name, self.max_tpr),
+            ("auc", self.max_auc),
+            ("balanced_accuracy", self.max_balanced_accuracy),
         )
-        yield from ((metric, words, limit) for metric, words, limit in found if limit is not None)
+        yield from ((name, METRICS[name].phrase, limit) for name, limit in found if limit is not None)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def check(results: Mapping[str, Any], limits: Limits, labels: Sequence[str] = ()
 def _checks(arm: Arm, limits: Limits) -> Iterator[Check]:
     for metric, words, limit in limits.of_leaks():
         attack, estimate, caveats = _strongest(arm, metric)
-        if metric.startswith("tpr_at_"):
+        if METRICS[metric].fpr is not None:
             caveats += _on_support(arm, limits.at_fpr)
         yield Check(
             arm.label, arm.sparsity, len(arm.runs), words, estimate, limit, estimate.high <= limit, attack, caveats

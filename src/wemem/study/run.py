@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.audit.leave_one_out import leave_one_out
-from wemem.audit.report import FPRS, AttackResult, AuditReport, attack_result
+from wemem.audit.report import AttackResult, AuditReport, attack_result
 from wemem.config.study import StudyConfig
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
@@ -24,6 +24,7 @@ from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Auto, Defense, Distillation, TrainingRecords, Undefended
 from wemem.errors import InputError
+from wemem.metrics.registry import METRICS
 from wemem.pipeline.artifacts import Scores, Stage
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
@@ -246,16 +247,20 @@ def _attack_unknowing(parties: Parties, label: str, weaker: Sequence[Stage], def
 
 def _attack_in_turn(parties: Parties, label: str, signals_key: Key, signals: Signals) -> dict[str, Mapping[str, Any]]:
     """Every member attacked in turn by each attack that compares models, with the intervals that take the time."""
+    metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
 
     def attacked(attack: Attack) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         targets = leave_one_out(signals, [attack], seed=parties.seed)[attack.name]
-        measures = {"auc": targets.auc(), **{f"tpr_at_{fpr}": targets.tpr_at_fpr(fpr) for fpr in FPRS}}
+        measures = {metric.name: targets.measure(metric) for metric in metrics}
         told = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
         return {"score": targets.scores}, {"targets": len(targets.scores), "records": targets.scores.shape[1], **told}
 
     found: dict[str, Mapping[str, Any]] = {}
     for attack in (attack for attack in parties.config.attacks if attack.layout == "shared"):
-        own = key("in_turn", signals=signals_key, attack=identity(attack), seed=parties.seed)
+        own = key(
+            "in_turn", signals=signals_key, attack=identity(attack), seed=parties.seed,
+            metrics=[metric.name for metric in metrics],
+        )  # fmt: skip
         title = parties.title(f"{attack.name} on {label}, all models in turn")
         meta = parties.stages.remember(title, own, partial(attacked, attack)).meta
         found[attack.name] = {name: value for name, value in meta.items() if name != "seconds"}
