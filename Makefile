@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run test lint types format bench clean
+.PHONY: run test test-fast lint types format bench dist clean
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -13,6 +13,10 @@ run: .venv/.installed
 # A file's tests stay on one worker, so that it trains what they share only once.
 test: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+
+# What to run while writing: everything but the tests that train or start processes.
+test-fast: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
@@ -28,6 +32,17 @@ format: .venv/.installed-dev
 
 bench: .venv/.installed
 	set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+
+# The release as users get it: built, checked, and tried in an environment that has nothing else.
+dist: .venv/.installed-dev
+	$(PIP) '.[release]'
+	rm -rf dist build/smoke
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m venv build/smoke
+	build/smoke/bin/python -m pip install --constraint constraints.txt dist/*.whl
+	build/smoke/bin/wemem --version
+	build/smoke/bin/wemem run studies/smoke.toml --out build/smoke/run
 
 clean:
 	rm -rf .venv build dist runs/quickstart .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

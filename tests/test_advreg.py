@@ -22,6 +22,8 @@ from wemem.store.store import Store
 from wemem.study.run import run_study
 from wemem.training import Ensemble, Recipe, fit
 
+pytestmark = pytest.mark.slow
+
 DATA = blobs()
 SEEDS = [11, 12, 13]
 SGD = Recipe(epochs=3, patience=None, batch_size=16, learning_rate=0.05, optimizer="sgd")

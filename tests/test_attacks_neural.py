@@ -19,6 +19,8 @@ from wemem.errors import InputError
 from wemem.metrics.rates import auc
 from wemem.signals import logit_confidence
 
+pytestmark = pytest.mark.slow
+
 #: Small enough for a test, large enough to learn.
 QUICK = (
     NeuralNet(steps=40, batch=64),

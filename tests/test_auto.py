@@ -35,6 +35,8 @@ from wemem.tuning.sampler import propose
 from wemem.tuning.search import find_defense, quick
 from wemem.tuning.space import SPACE, STARTS, Tried
 
+pytestmark = pytest.mark.slow
+
 SEARCH = {"kind": "auto", "families": ["rsw", "rmr"], "trials": 5, "finalists": 2, "models": 3}
 
 

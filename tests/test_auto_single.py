@@ -15,6 +15,8 @@ from wemem.errors import InputError
 from wemem.export.checkpoint import write_weights
 from wemem.models import FullyConnected
 
+pytestmark = pytest.mark.slow
+
 SEARCH = {"kind": "auto", "families": ["rsw", "rmr"], "trials": 2, "finalists": 1, "models": 3}
 ONLINE = {"kind": "auto", "mode": "online"}
 

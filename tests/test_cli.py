@@ -17,6 +17,8 @@ from small_study import as_toml, table, without_times, write_data
 from wemem import cli
 from wemem.models import FullyConnected
 
+pytestmark = pytest.mark.slow
+
 WEMEM = [sys.executable, "-m", "wemem"]
 
 

@@ -22,6 +22,8 @@ from wemem.results.schema import results_schema
 from wemem.store.store import Store
 from wemem.study.run import Outcome, run_study
 
+pytestmark = pytest.mark.slow
+
 
 class Begun(Silent):
     """Stages that were computed."""

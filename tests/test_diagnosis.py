@@ -25,6 +25,8 @@ from wemem.report.diagnosis import diagnosis_sentences
 from wemem.report.diagnosis_figures import write_figures
 from wemem.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 STUDY = study(rounds=2, scores=10)
 
 

@@ -33,6 +33,8 @@ from wemem.store.store import Store
 from wemem.study.run import run_study
 from wemem.training import Recipe, fit
 
+pytestmark = pytest.mark.slow
+
 SGD = Recipe(epochs=3, optimizer="sgd", learning_rate=0.05, batch_size=16)
 
 

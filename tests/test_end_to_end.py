@@ -30,6 +30,8 @@ from wemem.store.store import Store
 from wemem.study.run import run_study
 from wemem.study.single_model import audit_model, prune_model
 
+pytestmark = pytest.mark.slow
+
 
 class Recorder(Silent):
     """Remembers what a study said it did."""

@@ -21,6 +21,8 @@ from wemem.training import Ensemble, Recipe, fit
 from wemem.training.layout import CHANNELS_LAST, channels_last_pays
 from wemem.training.side_by_side import draws_globally, side_by_side
 
+pytestmark = pytest.mark.slow
+
 IMAGE_MODELS = [kind for kind in MODELS if kind != "fc"]
 TINY = 0.05
 IMAGES = blobs(48, shape=(3, 32, 32))

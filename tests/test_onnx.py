@@ -30,6 +30,8 @@ for extra in ("onnx", "onnxruntime", "onnxscript", "torch_pruning"):
 import onnx  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 DATA = images(180)
 
 

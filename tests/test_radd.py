@@ -38,6 +38,8 @@ from wemem.study.run import run_study
 from wemem.study.single_model import prune_model
 from wemem.training import Recipe, fit
 
+pytestmark = pytest.mark.slow
+
 DATA = blobs()
 SEEDS = [11, 12, 13]
 SGD = Recipe(epochs=4, patience=None, batch_size=16, learning_rate=0.05, optimizer="sgd")

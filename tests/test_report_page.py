@@ -18,6 +18,8 @@ from report_example import make_folder, write
 from wemem import cli
 from wemem.report.report import write_report
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'
 FORMULA = "=cmd|' /c calc'!A1"

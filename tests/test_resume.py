@@ -13,6 +13,8 @@ from wemem.config.study import StudyConfig, parse_study
 from wemem.pipeline.progress import Silent
 from wemem.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 class KilledError(BaseException):
     """Nobody catches it."""

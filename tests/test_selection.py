@@ -20,6 +20,8 @@ from wemem.store.store import Store
 from wemem.study.grid_search import Tried, choose, select_settings
 from wemem.study.run import run_study
 
+pytestmark = pytest.mark.slow
+
 #: The share of the hard label: 1 learns it and memorizes, 0 learns what others predict.
 GRID = {"kind": "oosd", "teachers": 2, "held_out": 1, "views": 0, "grid": {"hard": [1.0, 0.0]}}
 

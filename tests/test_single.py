@@ -31,6 +31,8 @@ from wemem.pipeline.progress import Silent
 from wemem.store.store import Store
 from wemem.study.single_model import audit_model, prune_model
 
+pytestmark = pytest.mark.slow
+
 MODEL = FullyConnected((24, 12), 0.0)
 MEMBERS = np.arange(0, RECORDS, 3)
 STILL = {"epochs": 1, "learning_rate": 0.0, "weight_decay": 0.0}

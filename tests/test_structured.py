@@ -18,6 +18,8 @@ from wemem.pruning.channels import coupled_channels, restrict_channels
 from wemem.training import Ensemble, Recipe
 from wemem.training.resize import resized
 
+pytestmark = pytest.mark.slow
+
 if importlib.util.find_spec("torch_pruning") is None:
     pytest.skip("needs the extra structured", allow_module_level=True)
 

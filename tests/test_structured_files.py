@@ -21,6 +21,8 @@ from wemem.pipeline.progress import Silent
 from wemem.store.store import Store
 from wemem.study.single_model import prune_model
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch_pruning", reason="needs the extra structured")
 
 DATA = images(180)

@@ -29,6 +29,8 @@ from wemem.signals import SignalLayout, Signals
 from wemem.store.store import Store
 from wemem.study.run import Outcome, run_study
 
+pytestmark = pytest.mark.slow
+
 
 class Heard(Silent):
     """The stages that were begun, with their work, and the plan."""

@@ -21,6 +21,8 @@ from wemem.training.fit import ONE
 from wemem.training.memory import CPU_RESERVE, Share, bound, halving, memory_for_training, peak, share
 from wemem.training.run import ASKED
 
+pytestmark = pytest.mark.slow
+
 DATA = blobs()
 SEEDS = [11, 12, 13]
 SGD = Recipe(epochs=3, patience=None, batch_size=16, learning_rate=0.05, optimizer="sgd")

@@ -22,6 +22,8 @@ from wemem.execution.processes import compute_side_by_side
 from wemem.pipeline.progress import Silent
 from wemem.tuning.space import STARTS
 
+pytestmark = pytest.mark.slow
+
 OWN = """
 import os, signal
 from dataclasses import dataclass
