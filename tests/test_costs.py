@@ -20,7 +20,8 @@ from wemem.pipeline.progress import Silent
 from wemem.results.privacy import account, epsilon
 from wemem.results.schema import results_schema
 from wemem.store.store import Store
-from wemem.study.run import Outcome, run_study
+from wemem.study.outcome import Outcome
+from wemem.study.run import run_study
 
 pytestmark = pytest.mark.slow
 

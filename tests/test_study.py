@@ -27,7 +27,8 @@ from wemem.results.build import study_results
 from wemem.results.schema import results_schema
 from wemem.signals import SignalLayout, Signals
 from wemem.store.store import Store
-from wemem.study.run import Outcome, run_study
+from wemem.study.outcome import Outcome
+from wemem.study.run import run_study
 
 pytestmark = pytest.mark.slow
 

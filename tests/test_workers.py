@@ -19,6 +19,7 @@ from wemem.defenses import Undefended
 from wemem.errors import InputError
 from wemem.execution.graph import Task, selection_tasks, study_tasks
 from wemem.execution.processes import compute_side_by_side
+from wemem.pipeline.cost import CostModel
 from wemem.pipeline.progress import Silent
 from wemem.tuning.space import STARTS
 
@@ -187,7 +188,7 @@ def test_what_several_tasks_need_is_done_before_them_all():
         "data": {"source": "digits"}, "seeds": [0, 1], "attacks": ["lira"],
         "defenses": ["undefended", "swmr", oosd, *({**oosd, "label": str(hard), "hard": hard} for hard in (0.2, 0.4))],
     }  # fmt: skip
-    tasks = study_tasks(parse_study(study))
+    tasks = study_tasks(CostModel(parse_study(study), 100))
     assert len(set(tasks)) == len(tasks)
     arms = {task.place: task for task in tasks if task.what == "arm" and task.seed == 1}
     shared = {task.what: task for task in tasks if task.seed == 1 and not task.after}
@@ -205,7 +206,7 @@ def test_searches_wait_for_one_another_and_what_they_find_for_all_other_arms():
     online = {"kind": "auto", "mode": "online", "label": "c"}
     defenses = [*budgets, "undefended", online, {**online, "label": "d"}]
     study = {"data": {"source": "digits"}, "attacks": ["confidence"], "defenses": defenses}
-    tasks = study_tasks(parse_study(study))
+    tasks = study_tasks(CostModel(parse_study(study), 100))
     searches = [task for task in tasks if task.what == "search"]
     arms = {task.place: task for task in tasks if task.what == "arm"}
     assert [[other.what for other in task.after] for task in searches] == [
@@ -223,7 +224,8 @@ def test_settings_of_a_grid_that_share_teachers_are_tried_one_after_another():
         {"kind": "oosd", "grid": {"held_out": [1, 3], "hard": [0.0, 0.2]}},
         {"kind": "ppb", "grid": {"alpha": [1, 2]}},
     ]
-    tasks = selection_tasks(parse_study({"data": {"source": "digits"}, "attacks": ["confidence"], "defenses": grids}))
+    study = parse_study({"data": {"source": "digits"}, "attacks": ["confidence"], "defenses": grids})
+    tasks = selection_tasks(CostModel(study, 100))
     assert [task.what for task in tasks] == ["dense", *["alone"] * 7]
     alone = tasks[1:]
     assert [[other.place for other in task.after if other.what == "alone"] for task in alone] == [

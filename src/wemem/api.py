@@ -42,7 +42,8 @@ from wemem.results.build import (
 from wemem.store.store import Store
 from wemem.study.black_box import BlackBoxAudit, audit_by_functions, audit_signals
 from wemem.study.grid_search import select_settings
-from wemem.study.run import Outcome, run_study
+from wemem.study.outcome import Outcome
+from wemem.study.run import run_study
 from wemem.study.single_model import audit_model, prune_model
 from wemem.training import Ensemble, choose_device
 from wemem.tuning.search import found_in_words

@@ -22,6 +22,7 @@ from wemem.pruning.iterate import Method, Rewind
 from wemem.pruning.schedule import ScheduleKind
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
+from wemem.signals import SignalLayout
 from wemem.store.fingerprint import identity
 from wemem.training import DENSE, FINETUNE, Recipe, choose_device
 
@@ -213,6 +214,15 @@ class StudyConfig:
     def every_defense(self) -> tuple[Defense, ...]:
         """All that the study may train under: those that stand, and all settings of the grids."""
         return (*self.defenses.values(), *(defense for grid in self.grids.values() for defense in grid))
+
+    @property
+    def needs_scores(self) -> bool:
+        """True if a defense of the study reads memorization scores."""
+        return any(defense.needs_scores for defense in self.every_defense)
+
+    def uses(self, layout: SignalLayout) -> bool:
+        """True if an attack of the study works on signals of a layout."""
+        return any(attack.layout == layout for attack in self.attacks)
 
     def references_of(self, label: str) -> int:
         """How many reference models an arm is attacked with; the dense model with as many as any arm."""

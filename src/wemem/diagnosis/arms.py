@@ -13,15 +13,16 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy.special import expit
 
-from wemem.data.split import Role, Split
+from wemem.data.split import Split
 from wemem.defenses import Undefended
 from wemem.pipeline.artifacts import Stage
-from wemem.pipeline.stages import USUAL_EPOCHS, Arrays, Stages
+from wemem.pipeline.cost import training_work
+from wemem.pipeline.stages import Arrays, Stages
 from wemem.pruning import Pruning, iterate
 from wemem.signals import logit_confidence
 from wemem.store.fingerprint import identity, method_identity
 from wemem.store.keys import Key, key
-from wemem.training import Ensemble, Recipe
+from wemem.training import Ensemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +80,8 @@ class Course:
 
     @property
     def work(self) -> float:
-        """Records times models times epochs."""
-        return course_work(self.splits, self.pruning.recipe)
-
-
-def course_work(splits: Sequence[Split], recipe: Recipe) -> float:
-    """Records times models times the epochs that usually run."""
-    shown = sum(int((split.roles == Role.TRAIN).sum()) for split in splits)
-    return float(shown * min(recipe.epochs, recipe.epochs if recipe.patience is None else USUAL_EPOCHS))
+        """Work of all rounds, in records times models times expected epochs."""
+        return sum(training_work(split, self.pruning.recipe) for split in self.splits)
 
 
 def follow(stages: Stages, course: Course) -> Trace:

@@ -15,6 +15,7 @@ import numpy as np
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, subsets
+from wemem.defenses import Undefended
 from wemem.diagnosis.arms import Course, Trace, follow
 from wemem.diagnosis.design import BASE, Arm, Exposures, draw_exposures
 from wemem.diagnosis.effects import Findings, Measured, groups
@@ -22,9 +23,10 @@ from wemem.diagnosis.scenario import Scenario
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
 from wemem.pipeline.artifacts import Scores, Stage
+from wemem.pipeline.cost import CHUNK, CostModel
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.stages import CHUNK, USUAL_EPOCHS, Stages
+from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.store.store import Store
 
@@ -206,10 +208,11 @@ def _trace(parties: Parties, exposures: Exposures, way: Way, dense: Sequence[Sta
 
 
 def expected_work(config: StudyConfig, exposures: Exposures) -> float:
-    """Records times models times epochs of everything, if training runs as long as it usually does."""
+    """Work of everything that a diagnosis trains."""
     models, rounds = len(exposures.part), exposures.rounds
-    few, size = min(CHUNK, models), float((exposures.part[0] >= BASE).sum())
-    dense = few + models / 2 + config.scores.models * config.scores.fraction
-    shown = 4 * few * rounds + models * (2 + rounds / 2) / 2
-    epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
-    return size * (dense * epochs[0] + shown * epochs[1])
+    few, cost = min(CHUNK, models), CostModel(config, float((exposures.part[0] >= BASE).sum()))
+    scoring = 0.0 if config.scores.file is not None else config.scores.models * config.scores.fraction
+    # four ordinary arms on all records; fresh and reused show 1 / 2R of them a round, dosed (R + 1) / 4R on average
+    shown = 4 * few * rounds + models * (2 + (rounds + 1) / 2) / 2
+    one_round = replace(config.pruning, rounds=1).to(0.0, config.finetune)
+    return cost.dense(few + models / 2 + scoring) + cost.fine_tuning(shown, Undefended(), one_round)

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +29,9 @@ from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress, Silent
 from wemem.pipeline.stages import Stages
 from wemem.store.store import Store
-from wemem.study.grid_search import select_settings, selection_work
-from wemem.study.run import expected_work, require_feasible_seeds, require_known_start
+from wemem.study.feasibility import require_feasible_study
+from wemem.study.grid_search import select_settings
+from wemem.study.plan import cost_of, planned_work
 
 #: What tells libraries of linear algebra how many threads to use, before they are loaded.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -58,15 +60,14 @@ def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progres
     if not config.table or parse_study(config.table) != config:
         raise InputError("expected a study that a table gives, for several jobs, got another; use parse_study()")
     kept = Store(root, progress.warn)
-    require_known_start(config)
-    require_feasible_seeds(config, data, Stages(config, data, kept, Silent()))
-    work = selection_work if config.grids else lambda c, n: expected_work(c, n, list(c.defenses))
-    progress.plan(work(config, len(data)))
+    require_feasible_study(config, data, Stages(config, data, kept, Silent()))
+    cost = cost_of(config, data)
+    progress.plan(planned_work(cost))
     with Workers(jobs, root, progress) as workers:
         if config.grids:
-            workers.do(config, selection_tasks(config))
+            workers.do(config, selection_tasks(cost))
             config = select_settings(config, kept, Silent(), data).config
-        workers.do(config, study_tasks(config))
+        workers.do(config, study_tasks(replace(cost, config=config)))
 
 
 @contextmanager
@@ -119,7 +120,7 @@ class Workers:
             worker.send({"study": config.table})
         while len(done) < len(tasks):
             ready = [task for task in waiting if done.issuperset(task.after)]
-            for task in sorted(ready, key=lambda task: -task.work):
+            for task in sorted(ready, key=lambda task: -task.expected_time):
                 if (idle := self._idle(config)) is None:
                     break
                 waiting.remove(task)

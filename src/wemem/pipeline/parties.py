@@ -23,7 +23,8 @@ from wemem.errors import InputError
 from wemem.files.record_tables import read_members
 from wemem.memorization import Memorization, read_scores
 from wemem.pipeline.artifacts import Scores, Stage
-from wemem.pipeline.stages import CHUNK, Stages
+from wemem.pipeline.cost import CHUNK, whole_chunks
+from wemem.pipeline.stages import Stages
 from wemem.pipeline.victim import is_onnx, victim_ensemble, victim_file
 from wemem.pruning import Pruning
 from wemem.randomness import derive_seed, generator
@@ -145,17 +146,12 @@ class Parties:
         for wanted in counts:
             if wanted < 2 or wanted % 2:
                 raise InputError(f"references must be an even number, at least 2, got {wanted}; halves come in pairs")
-        return max(*counts, self._scored_references) if self.needs_scores else max(counts)
-
-    @property
-    def needs_scores(self) -> bool:
-        """Whether a defense of the study reads memorization scores."""
-        return any(defense.needs_scores for defense in self.config.every_defense)
+        return max(*counts, self._scored_references) if self.config.needs_scores else max(counts)
 
     @property
     def _scored_references(self) -> int:
         """Whole chunks, and as many whatever the number that is attacked with: more of those later change no score."""
-        return CHUNK * -(-self.config.scores.models // CHUNK)
+        return whole_chunks(self.config.scores.models)
 
     @cached_property
     def dense_references(self) -> list[Stage]:

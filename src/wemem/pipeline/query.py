@@ -13,11 +13,6 @@ from wemem.signals import SignalLayout, Signals
 from wemem.store.keys import Key, key
 
 
-def uses(attacks: Sequence[Attack], layout: SignalLayout) -> bool:
-    """Whether an attack works on signals of a layout."""
-    return any(attack.layout == layout for attack in attacks)
-
-
 def required_signals(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
     """The extra signals that the attacks of a layout read."""
     return frozenset().union(*(attack.required_signals for attack in attacks if attack.layout == layout))

@@ -25,6 +25,7 @@ from wemem.memorization import Memorization, estimate_memorization, halves_corre
 from wemem.pipeline.answers import OnDevice
 from wemem.pipeline.artifacts import Scores, SoftTargets, Stage
 from wemem.pipeline.confidence import confidence_auc
+from wemem.pipeline.cost import CHUNK, training_work
 from wemem.pipeline.peak_memory import peak_mib, reset_peak
 from wemem.pipeline.progress import Progress
 from wemem.pipeline.teaching import teacher_log_probabilities
@@ -36,12 +37,6 @@ from wemem.store.fingerprint import identity, method_identity, pruning_identity,
 from wemem.store.keys import Key, key
 from wemem.store.store import Store
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, choose_device, fit
-
-#: Members that are trained together and stored as one entry.
-CHUNK = 16
-
-#: Epochs that usually run before early stopping, for the time that is left.
-USUAL_EPOCHS = 21
 
 Arrays = Mapping[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]
@@ -384,8 +379,3 @@ def _told(history: tuple[History, ...], choice: Choice) -> dict[str, Any]:
         "epochs": [len(h.dev_accuracy) for h in history],
         "records_seen": sum(h.records_seen for h in history),
     }
-
-
-def training_work(split: Split, recipe: Recipe) -> float:
-    """Records times models times epochs that are likely to run before early stopping."""
-    return float((split.roles == Role.TRAIN).sum()) * min(recipe.epochs, USUAL_EPOCHS)

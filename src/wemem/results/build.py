@@ -31,7 +31,7 @@ from wemem.pipeline.artifacts import Stage
 from wemem.results.privacy import account
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.black_box import BlackBoxAudit
-from wemem.study.run import Outcome
+from wemem.study.outcome import Outcome
 from wemem.training import accuracy, choose_device, device_name
 from wemem.training.device import CPU
 
@@ -148,7 +148,7 @@ def _run(
         **_what_it_is(stage, data),
         **as_json(outcome.report),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
-        **({"leave_one_out": dict(outcome.in_turn)} if outcome.in_turn else {}),
+        **({"leave_one_out": dict(outcome.leave_one_out)} if outcome.leave_one_out else {}),
         **({"auto": {**outcome.found.told, **_audited(outcome, config, data, plain)}} if outcome.found else {}),
     }
 

@@ -1,13 +1,13 @@
-"""One setting of every grid, selected on dev records by one rule for all kinds of defenses, and without any attack.
+"""Selection of one setting of every grid on dev records, by one rule for all kinds of defenses and without any attack.
 
-For each setting the victim is pruned by itself, once a seed and sparsity; no shadow is pruned, and no audited record
-looked at. Two figures come out, as means:
+For each setting the victim alone is pruned, once for each seed and sparsity. No shadow is pruned and no audited record
+is used. The rule reads two means:
 
 * dev accuracy, and
-* ``dev_auc``: how well the victim's confidence in the true class tells its training records from its dev records.
+* ``dev_auc``, the AUC of the victim's confidence in the true class, its training records against its dev records.
 
-That is what a defender sees who has no shadow models. The dev records also chose the checkpoint of every round, so that
-both figures flatter a little, every setting alike.
+A defender without shadow models can measure both. The dev records also chose the checkpoint of every round, so that
+both figures are slightly optimistic, for every setting alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,14 @@ import numpy as np
 from wemem.config.defense_entries import OWN_KEYS
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.defenses import Defense, Undefended
+from wemem.defenses import Defense
 from wemem.pipeline.artifacts import Stage
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.stages import USUAL_EPOCHS, Stages
+from wemem.pipeline.stages import Stages
 from wemem.store.store import Store
-from wemem.study.run import expected_work, require_feasible_seeds, require_known_start
+from wemem.study.feasibility import require_feasible_study
+from wemem.study.plan import cost_of, planned_work, settings_to_try
 
 #: Two accuracies closer than this are one: a drop of one point is no more than 0.01, whatever the rounding.
 SAME = 1e-9
@@ -34,7 +35,13 @@ SAME = 1e-9
 
 @dataclass(frozen=True)
 class Tried:
-    """What one setting did to the victim: means over seeds and sparsities; the time is that of one pruning."""
+    """The effect of one setting on the victim.
+
+    Args:
+        dev_accuracy: the accuracy on dev records, as a mean over seeds and sparsities.
+        dev_auc: the AUC of confidence, training records against dev records, as the same mean.
+        seconds: the mean time of one pruning.
+    """
 
     dev_accuracy: float
     dev_auc: float
@@ -43,7 +50,15 @@ class Tried:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting of a grid, how it did, whether it kept the accuracy, and whether it was chosen."""
+    """A setting of a grid.
+
+    Args:
+        label: the label of the grid.
+        defense: the defense with this setting.
+        tried: the effect on the victim.
+        qualified: True if it kept the accuracy that the rule asks for.
+        chosen: True if it was selected.
+    """
 
     label: str
     defense: Defense
@@ -54,12 +69,12 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What was selected.
+    """The result of a selection.
 
     Args:
         config: the study with the chosen settings in place of its grids.
-        max_accuracy_drop: of the rule.
-        undefended: what no defense does to the victim.
+        max_accuracy_drop: the dev accuracy that a setting may cost by the rule, as a fraction.
+        undefended: the effect of pruning without a defense.
         candidates: every setting of every grid.
     """
 
@@ -98,30 +113,21 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
     Raises:
         InputError: anything in the study or the data that cannot be used, before anything is trained.
     """
-    require_known_start(config)
     stages = Stages(config, data, store, progress)
-    require_feasible_seeds(config, data, stages)
-    progress.plan(selection_work(config, len(data)))
+    require_feasible_study(config, data, stages)
+    progress.plan(planned_work(cost_of(config, data)))
     settings = settings_to_try(config)
-    found: list[list[Stage]] = [[] for _ in settings]
+    pruned: list[list[Stage]] = [[] for _ in settings]
     for seed in config.seeds:
         parties = Parties.of(config, data, stages, seed)
-        for stored, (label, defense) in zip(found, settings, strict=True):
+        for stored, (label, defense) in zip(pruned, settings, strict=True):
             stored += prune_alone(parties, label, defense)
-    undefended, *tried = map(_mean, found)
+    undefended, *tried = map(_mean, pruned)
     return _selection(config, undefended, tried)
 
 
-def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
-    """No defense, by which the others are judged, and every setting of every grid, with the grid's label."""
-    return [
-        ("undefended", Undefended()),
-        *((label, defense) for label, grid in config.grids.items() for defense in grid),
-    ]
-
-
 def prune_alone(parties: Parties, label: str, defense: Defense) -> list[Stage]:
-    """The victim of one seed pruned by itself under one setting, to each of the study's sparsities."""
+    """Prune the victim of one seed alone under one setting, to each sparsity of the study."""
     settings, sparsities = defense.settings, parties.config.pruning.sparsities
     title = " ".join(
         [f"select {label}:" if settings else f"select {label}", *(f"{k}={v}" for k, v in settings.items())]
@@ -137,15 +143,15 @@ def prune_alone(parties: Parties, label: str, defense: Defense) -> list[Stage]:
 
 
 def choose(tried: Sequence[Tried], least_accuracy: float) -> tuple[int, list[bool]]:
-    """The rule: of the settings that keep the accuracy that of lowest ``dev_auc``; if none does, the most accurate one.
+    """Apply the rule: of the settings that keep the accuracy that of lowest ``dev_auc``, else the most accurate one.
 
     Args:
-        tried: how each setting did, at least one.
-        least_accuracy: dev accuracy that a setting must keep.
+        tried: the effect of each setting, at least one.
+        least_accuracy: the dev accuracy that a setting must keep.
 
     Returns:
-        The place of the chosen one, and which ones kept the accuracy. Of equals in the one figure the other decides,
-        of equals in both the first.
+        The index of the chosen setting, and for each setting whether it kept the accuracy. If two settings are equal
+        in one figure, the other figure decides; if they are equal in both, the first setting is chosen.
 
     >>> leaky, private, broken = Tried(0.60, 0.9, 1.0), Tried(0.59, 0.7, 1.0), Tried(0.30, 0.5, 1.0)
     >>> choose([leaky, private, broken], least_accuracy=0.59)
@@ -160,23 +166,11 @@ def choose(tried: Sequence[Tried], least_accuracy: float) -> tuple[int, list[boo
     return min(range(len(tried)), key=lambda i: (-tried[i].dev_accuracy, tried[i].dev_auc)), qualified
 
 
-def selection_work(config: StudyConfig, records: int) -> float:
-    """Of the selection and of the study after it, in the measure of :func:`~wemem.study.run.expected_work`."""
-    settings = [defense for _, defense in settings_to_try(config)]
-    epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
-    pruned = (
-        config.pruning.rounds * sum(defense.passes_per_epoch for defense in settings) * len(config.pruning.sparsities)
-    )
-    teachers = sum(defense.teacher_trainings for defense in settings)
-    alone = config.split.train * (records // 2) * (teachers * epochs[0] + pruned * epochs[1])
-    return expected_work(config, records, list(config.defenses)) + len(config.seeds) * alone
-
-
 def _mean(stored: Sequence[Stage]) -> Tried:
     last = [stage.meta["rounds"][-1] for stage in stored]
     return Tried(
-        float(np.mean([told["dev_accuracy"] for told in last])),
-        float(np.mean([told["dev_auc"] for told in last])),
+        float(np.mean([one["dev_accuracy"] for one in last])),
+        float(np.mean([one["dev_auc"] for one in last])),
         float(np.mean([stage.seconds + stage.teachers_seconds for stage in stored])),
     )
 

@@ -14,11 +14,11 @@ from wemem.errors import InputError
 from wemem.export.checkpoint import read_certificate
 from wemem.files.record_tables import read_members
 from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.cost import CostModel
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.query import uses
-from wemem.pipeline.stages import Stages, training_work
+from wemem.pipeline.stages import Stages
 from wemem.pipeline.victim import is_onnx, victim_ensemble, victim_file
 from wemem.pruning import Pruning, prune_channels
 from wemem.randomness import generator
@@ -26,7 +26,10 @@ from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
 from wemem.store.keys import key
 from wemem.store.store import Store
-from wemem.study.run import Outcome, attack_models, audited_splits, expected_work, require_feasible, require_known_start
+from wemem.study.attacking import Attacked, attack_models
+from wemem.study.feasibility import audited_splits, require_feasible, require_known_start
+from wemem.study.outcome import Outcome
+from wemem.study.plan import cost_of
 from wemem.tuning.search import Found, find_defense, search_work, steered
 
 
@@ -72,15 +75,12 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN})
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
     found = None
+    cost = CostModel(config, len(split.records(0, Role.TRAIN)))
     if isinstance(defense, Auto):
-        progress.plan(search_work(config, len(split.records(0, Role.TRAIN)), [label]))
+        progress.plan(search_work(cost, defense) if defense.searches else 0.0)
         found = find_defense(parties, defense, pruning, dense)
         defense = found.defense
-    subsets = config.scores.models * config.scores.fraction if defense.needs_scores else 0
-    progress.plan(
-        (subsets + defense.teacher_trainings) * training_work(split, config.training)
-        + pruning.schedule.rounds * training_work(split, pruning.recipe) * defense.passes_per_epoch
-    )
+    progress.plan((cost.defender_scores() if defense.needs_scores else 0.0) + cost.pruning(1, defense))
     scores = [parties.defender_scores if defense.needs_scores else None]
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=parties.member_seeds, scores=scores
@@ -163,10 +163,13 @@ def audit_model(
     parties = Parties.of(config, data, Stages(config, data, store, progress), config.seeds[0])
     require_feasible(parties, audited_splits(parties))
     _require_size(parties, config.pruning if label is not None else None)
-    progress.plan(expected_work(config, len(data), [] if label is None else [label]))
+    cost = cost_of(config, data)
+    # the given victim itself is not pruned
+    pruning_work = 0.0 if label is None else cost.arm(label) - cost.pruning(1, config.defenses[label])
+    progress.plan(cost.preparation() + pruning_work)
     if label is None:
-        references = parties.dense_references_of("dense") if uses(config.attacks, "shared") else []
-        return attack_models(parties, "audited model", None, 0.0, [parties.dense], references)
+        references = parties.dense_references_of("dense") if config.uses("shared") else []
+        return attack_models(parties, Attacked("audited model", None, 0.0, [parties.dense], references))
     for attack in config.attacks:
         if attack.required_signals & {"dense", "trajectory"}:
             raise InputError(
@@ -177,12 +180,14 @@ def audit_model(
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
     certificate = read_certificate(weights)
     victim = parties.behind_victim(_pruned_shadows(parties, label, defense, pruning), certificate)
-    weaker: list[Stage] = []
+    unaware = None
     if config.non_adaptive and defense != Undefended():
         plain = _pruned_shadows(parties, f"{label}: without it", Undefended(), pruning)
-        weaker = [parties.behind_victim(plain, certificate)]
-    references = parties.pruned_references(label, defense, pruning) if uses(config.attacks, "shared") else []
-    return attack_models(parties, "audited model", defense, pruning.schedule.sparsity, [victim], references, weaker)
+        unaware = parties.behind_victim(plain, certificate)
+    references = parties.pruned_references(label, defense, pruning) if config.uses("shared") else []
+    return attack_models(
+        parties, Attacked("audited model", defense, pruning.schedule.sparsity, [victim], references, unaware)
+    )
 
 
 def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:

@@ -20,8 +20,9 @@ from wemem.data.split import Role, Split, subsets
 from wemem.defenses import Defense
 from wemem.metrics.rates import auc, true_positive_rate
 from wemem.pipeline.artifacts import Scores, Stage
+from wemem.pipeline.cost import CHUNK, whole_chunks
 from wemem.pipeline.parties import Parties
-from wemem.pipeline.stages import CHUNK, Stages
+from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning
 from wemem.signals import UNKNOWN, Signals
 from wemem.store.fingerprint import identity, method_identity, pruning_identity
@@ -81,7 +82,7 @@ def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purp
     seeds = parties.seeds(f"auto/{purpose}", models)
     trained = stages.train_in_chunks(parties.title(f"models to {purpose} with"), split, seeds)
     scores = stages.score(parties.title(f"scores to {purpose} with"), split, trained)
-    first = trained[: -(-count // CHUNK)]
+    first = trained[: whole_chunks(count) // CHUNK]
     others = Ensemble.concatenate([stage.ensemble for stage in first]).select(range(count))
     own = key("panel", victim=dense.key if len(held) else None, models=[s.key for s in first], scores=scores.key)
     if not len(held):

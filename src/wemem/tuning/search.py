@@ -17,13 +17,12 @@ from statistics import fmean
 from typing import Any, Literal
 
 from wemem.attacks.base import Attack
-from wemem.config.study import StudyConfig
 from wemem.defenses import Auto, Defense, Observation, OnlineController, Undefended, chain, make_defense
 from wemem.defenses.online import at_strength
 from wemem.errors import InputError
 from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.cost import CostModel
 from wemem.pipeline.parties import Parties
-from wemem.pipeline.stages import USUAL_EPOCHS
 from wemem.pruning import Pruning
 from wemem.store.fingerprint import method_identity, pruning_identity
 from wemem.store.keys import key
@@ -308,28 +307,23 @@ def _told(point: Point) -> dict[str, Any]:
     return {**point.as_json(), "words": f"{settings_in_words(point.kind, setting)}: {figures_in_words(point)}"}
 
 
-def search_work(config: StudyConfig, shown: float, labels: Sequence[str]) -> float:
-    """Records times models times epochs of a study's searches, for one seed.
+def search_work(cost: CostModel, auto: Auto) -> float:
+    """Work of one search for one seed, in the measure of :class:`~wemem.pipeline.cost.CostModel`.
 
     Each defense that may be tried is taken to be tried as often as the others, at its usual settings.
-
-    Args:
-        config: the study.
-        shown: training records of a model.
-        labels: of the defenses that are pruned under.
     """
-    work = 0.0
-    epochs = [min(recipe.epochs, USUAL_EPOCHS) for recipe in (config.training, config.finetune)]
-    for auto in (config.defenses[label] for label in labels):
-        if isinstance(auto, Auto) and auto.searches:
-            usual = [make_defense(kind, STARTS[kind]) for kind in auto.families]
-            shows, full = fmean(defense.passes_per_epoch for defense in usual), 1 + auto.models
-            pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
-            tries = (1 + auto.trials * shows) * QUICK_MODELS * quick(pruning).schedule.rounds
-            audits = (2 + (auto.finalists + 1) * shows) * full * pruning.schedule.rounds
-            # of the models that look quickly, of all, and of those that confirm
-            teachers = sum(defense.teacher_trainings for defense in usual) * (QUICK_MODELS + 2 * full)
-            dense = 2 * max(config.scores.models, auto.models) * config.scores.fraction
-            work += shown * (dense + teachers) * epochs[0]
-            work += shown * (tries + audits) * epochs[1] * len(config.pruning.sparsities)
-    return work
+    config = cost.config
+    usual = [make_defense(kind, STARTS[kind]) for kind in auto.families]
+
+    def fine_tuning(models: int, undefended: int, defended: int, pruning: Pruning) -> float:
+        alone = cost.fine_tuning(models, Undefended(), pruning)
+        return undefended * alone + defended * fmean(cost.fine_tuning(models, own, pruning) for own in usual)
+
+    everyone = 1 + auto.models
+    pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
+    tries = fine_tuning(QUICK_MODELS, 1, auto.trials, quick(pruning))
+    audits = fine_tuning(everyone, 2, auto.finalists + 1, pruning)
+    # the models that look quickly, those that audit and those that confirm have teachers of their own
+    teachers = sum(cost.teaching(QUICK_MODELS + 2 * everyone, own) for own in usual)
+    dense = cost.dense(2 * max(config.scores.models, auto.models) * config.scores.fraction)
+    return dense + teachers + (tries + audits) * len(config.pruning.sparsities)

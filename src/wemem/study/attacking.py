@@ -1,0 +1,113 @@
+"""Attacks on the models of one arm: query them as the adversary would, and run every attack on the answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from wemem.attacks.base import Attack, AttackOutput
+from wemem.audit.leave_one_out import leave_one_out
+from wemem.audit.report import AttackResult, AuditReport, attack_result
+from wemem.defenses import Defense
+from wemem.metrics.registry import METRICS
+from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.parties import Parties
+from wemem.pipeline.query import disjoint_signals, shared_signals
+from wemem.signals import SignalLayout, Signals
+from wemem.store.fingerprint import identity
+from wemem.store.keys import Key, key
+from wemem.study.outcome import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """The models of one arm that are attacked.
+
+    Args:
+        label: the label of the arm.
+        defense: the defense under which the models were pruned; None if they were not.
+        sparsity: the sparsity to which they were pruned.
+        rounds: the victim and its shadows after each stored round; those of the last round are attacked.
+        references: the reference models, for attacks that use them.
+        unaware: the victim and shadows of the adversary who does not know the defense, if that one is asked for.
+    """
+
+    label: str
+    defense: Defense | None
+    sparsity: float
+    rounds: Sequence[Stage]
+    references: Sequence[Stage]
+    unaware: Stage | None = None
+
+
+def attack_models(parties: Parties, models: Attacked) -> Outcome:
+    """Query the models as the adversary would, and run every attack on the answers."""
+    before = parties.stages.seconds
+    signals: dict[SignalLayout, tuple[Key, Signals]] = {}
+    if parties.config.uses("disjoint"):
+        signals["disjoint"] = disjoint_signals(parties, models.label, models.rounds, models.defense)
+    if models.references:
+        victim = models.rounds[-1]
+        signals["shared"] = shared_signals(parties, models.label, victim, models.references, models.defense)
+    results = [_predict(parties, attack, *signals[attack.layout], models.label) for attack in parties.config.attacks]
+    seconds = parties.stages.seconds - before
+    return Outcome(
+        models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split, models.rounds,
+        {layout: own for layout, (_, own) in signals.items()}, AuditReport(tuple(results)),
+        parties.defender_scores if parties.config.needs_scores else None, seconds,
+        non_adaptive=None if models.unaware is None else _attack_unaware(parties, models, models.unaware),
+        leave_one_out=_attack_references(parties, models.label, *signals["shared"])
+        if parties.config.leave_one_out and "shared" in signals
+        else {},
+    )  # fmt: skip
+
+
+def _attack_unaware(parties: Parties, models: Attacked, unaware: Stage) -> AuditReport:
+    """Run the attacks that learn from shadows, with shadows pruned without the defense."""
+    title = f"{models.label}, non-adaptive"
+    own, signals = disjoint_signals(parties, title, [unaware], models.defense)
+    chosen = [
+        attack
+        for attack in parties.config.attacks
+        if attack.layout == "disjoint" and "trajectory" not in attack.required_signals
+    ]
+    return AuditReport(tuple(_predict(parties, attack, own, signals, title) for attack in chosen))
+
+
+def _attack_references(parties: Parties, label: str, signals_key: Key, signals: Signals) -> dict[str, dict[str, Any]]:
+    """Attack every model of the reference ensemble in turn, by each attack that compares models."""
+    metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
+
+    def attacked(attack: Attack) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        targets = leave_one_out(signals, [attack], seed=parties.seed)[attack.name]
+        measures = {metric.name: targets.measure(metric) for metric in metrics}
+        summary = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
+        counts = {"targets": len(targets.scores), "records": targets.scores.shape[1]}
+        return {"score": targets.scores}, {**counts, **summary}
+
+    results: dict[str, dict[str, Any]] = {}
+    for attack in (attack for attack in parties.config.attacks if attack.layout == "shared"):
+        own = key(
+            "in_turn", signals=signals_key, attack=identity(attack), seed=parties.seed,
+            metrics=[metric.name for metric in metrics],
+        )  # fmt: skip
+        title = parties.title(f"{attack.name} on {label}, all models in turn")
+        meta = parties.stages.remember(title, own, partial(attacked, attack)).meta
+        results[attack.name] = {name: value for name, value in meta.items() if name != "seconds"}
+    return results
+
+
+def _predict(parties: Parties, attack: Attack, signals_key: Key, signals: Signals, label: str) -> AttackResult:
+    """Run one attack on the victim, or look it up if it was run on these very signals before."""
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        output = attack.predict(signals, 0, seed=parties.seed)
+        arrays = {"score": output.score, "threshold": output.threshold}
+        return arrays if output.probability is None else {**arrays, "probability": output.probability}, {}
+
+    own = key("attack", signals=signals_key, attack=identity(attack), seed=parties.seed)
+    arrays = parties.stages.remember(parties.title(f"{attack.name} on {label}"), own, compute).arrays
+    output = AttackOutput(arrays["score"], arrays["threshold"], arrays.get("probability"))
+    return attack_result(attack, signals, 0, output)

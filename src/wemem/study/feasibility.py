@@ -1,0 +1,91 @@
+"""Refusals before the first training of what would fail after it."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import torch
+
+from wemem.config.study import StudyConfig
+from wemem.data.batches import Group
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split
+from wemem.data.teachers import Teachers, held_out
+from wemem.defenses import Auto, Defense, Distillation, TrainingRecords
+from wemem.errors import InputError
+from wemem.pipeline.parties import Parties
+from wemem.pipeline.stages import Stages
+from wemem.pipeline.victim import is_onnx
+from wemem.pruning import prune_channels
+from wemem.tuning.search import proposer
+
+
+def require_feasible_study(config: StudyConfig, data: Dataset, stages: Stages) -> None:
+    """Refuse a study that would fail after training, for one of its seeds.
+
+    Raises:
+        InputError: settings that do not go together, as :func:`require_known_start` and :func:`require_feasible` say.
+    """
+    require_known_start(config)
+    for seed in config.seeds:
+        parties = Parties.of(config, data, stages, seed)
+        require_feasible(parties, audited_splits(parties))
+
+
+def require_known_start(config: StudyConfig) -> None:
+    """Refuse to prune a model that is known by its answers alone, or to rewind a given one.
+
+    Raises:
+        InputError: the victim is an ONNX file, or its weights before any training are not known.
+    """
+    if is_onnx(config):
+        raise InputError(
+            "expected a model's weights (.safetensors) to prune, got an ONNX file; wemem audit --onnx attacks one"
+        )
+    if config.victim is not None and config.pruning.rewind == "initial":
+        raise InputError(
+            "expected a model trained by the study for pruning.rewind = 'initial', got a given one, whose initial "
+            "weights are not known; set pruning.rewind = 'none'"
+        )
+
+
+def audited_splits(parties: Parties) -> list[Split]:
+    """The split of the victim and its shadows, and that of the reference models if an attack uses them."""
+    return [parties.split, *([parties.reference_split] if parties.config.uses("shared") else [])]
+
+
+def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
+    """Refuse before any training what would fail after it: pruning or a defense that does not fit model or records.
+
+    Raises:
+        InputError: the model has no channels to prune, a defense fits neither the model nor its records, there are too
+            few records for teachers or reference models, or a search lacks the library that proposes settings.
+    """
+    _require_prunable(parties)
+    for defense in parties.config.every_defense:
+        if isinstance(defense, Auto) and defense.searches:
+            proposer()
+        _require_fitting(parties, defense.controller() if isinstance(defense, Auto) else defense, splits)
+    distillations = dict.fromkeys(defense.capability(Distillation) for defense in parties.config.every_defense)
+    for distillation, split in product(distillations, splits):
+        if distillation is not None and isinstance(distillation.source, Teachers):
+            held_out(split, distillation.source, range(split.num_models), parties.data.features)
+
+
+def _require_prunable(parties: Parties) -> None:
+    """Refuse a method that removes channels where the model has none to remove."""
+    pruning = parties.config.pruning
+    if pruning.method != "magnitude":
+        example = torch.from_numpy(parties.data.features[:2])
+        prune_channels(parties.stages.blank([0]), max(pruning.sparsities), pruning.method, example)
+
+
+def _require_fitting(parties: Parties, defense: Defense, splits: Sequence[Split]) -> None:
+    """Refuse a defense that cannot train the model, or cannot plan an epoch of one of the models' records."""
+    if (reason := defense.incompatibility_reason(parties.stages.blank([0]).template)) is not None:
+        raise InputError(reason)
+    labels = parties.data.labels
+    for split in splits:
+        for k in range(split.num_models):
+            train = split.records(k, Role.TRAIN)
+            defense.plan(0, (Group(train),), TrainingRecords(train, labels, np.zeros(len(labels)), seed=0))

@@ -1,0 +1,32 @@
+"""The plan of a run: the settings that a selection tries and the work of everything, before anything is trained."""
+
+from wemem.config.study import StudyConfig
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role
+from wemem.defenses import Auto, Defense, Undefended
+from wemem.pipeline.cost import CostModel
+from wemem.pipeline.parties import study_split
+from wemem.tuning.search import search_work
+
+
+def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
+    """No defense, to compare with, and every setting of every grid, each with the label of its arm."""
+    return [
+        ("undefended", Undefended()),
+        *((label, defense) for label, grid in config.grids.items() for defense in grid),
+    ]
+
+
+def planned_work(cost: CostModel) -> float:
+    """Work of all seeds of a study: preparation, selection from grids, searches and arms."""
+    config = cost.config
+    selection = sum(cost.pruning(1, defense) for _, defense in settings_to_try(config)) if config.grids else 0.0
+    budgets = [defense for defense in config.defenses.values() if isinstance(defense, Auto) and defense.searches]
+    searches = sum(search_work(cost, budget) for budget in budgets)
+    arms = sum(cost.arm(label) for label in config.defenses)
+    return len(config.seeds) * (cost.preparation() + selection + searches + arms)
+
+
+def cost_of(config: StudyConfig, data: Dataset) -> CostModel:
+    """The cost model of a study, by the number of records that its victim trains on."""
+    return CostModel(config, len(study_split(config, data, config.seeds[0]).records(0, Role.TRAIN)))

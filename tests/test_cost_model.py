@@ -1,0 +1,125 @@
+"""The cost model against what is trained: every record shown is planned, and every planned record is shown."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small_study import table, write_data
+from wemem.api import run_into
+from wemem.config.study import StudyConfig, parse_study
+from wemem.defenses import DPSGD, Undefended, make_defense
+from wemem.execution.graph import selection_tasks, study_tasks
+from wemem.pipeline.cost import CostModel, expected_epochs, step_time, whole_chunks
+from wemem.pipeline.progress import Silent
+from wemem.store.entry import Entry
+from wemem.store.keys import Key
+from wemem.store.store import Store
+from wemem.study.grid_search import select_settings
+from wemem.study.plan import planned_work
+from wemem.study.run import run_study
+from wemem.training import Recipe
+
+#: Few epochs, so that nothing stops early, and everything that trains models of its own.
+STUDY: dict[str, Any] = {
+    "training": {"epochs": 2, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
+    "pruning": {"rounds": 2, "sparsity": [0.4, 0.6]}, "split": {"shadows": 1, "references": 4},
+    "scores": {"models": 6}, "attacks": ["confidence", "lira"], "seeds": [0, 1],
+    "defenses": ["undefended", "rmr", {"kind": "oosd", "teachers": 2, "held_out": 1, "references": 6}],
+}  # fmt: skip
+
+
+class Counting(Store):
+    """A store that counts the records shown in all the trainings that are put into it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.shown = 0
+
+    def put(self, key: Key, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> Entry:
+        self.shown += meta.get("records_seen", 0)
+        return super().put(key, arrays, meta)
+
+
+class Announced(Silent):
+    """The planned work, and the work of every stage by name."""
+
+    def __init__(self) -> None:
+        self.planned: list[float] = []
+        self.begun: dict[str, float] = {}
+
+    def plan(self, work: float) -> None:
+        self.planned.append(work)
+
+    def begin(self, stage: str, work: float) -> None:
+        self.begun[stage] = work
+
+
+def small(folder: Path, **changed: Any) -> StudyConfig:
+    return parse_study(table(write_data(folder), **{**STUDY, **changed}))
+
+
+def test_planned_work_is_the_number_of_records_shown(tmp_path):
+    progress, store = Announced(), Counting(tmp_path / "store")
+    list(run_study(small(tmp_path), store, progress))
+    # subset models train on 0.7 of 180 records, and two thirds of 6 teachers' records are whole
+    assert progress.planned == [pytest.approx(store.shown, rel=0.01)]
+    assert progress.planned == [pytest.approx(sum(progress.begun.values()), rel=0.01)]
+
+
+def test_selection_plans_the_victims_that_it_prunes_and_the_study_after_it(tmp_path):
+    grid = {"kind": "ppb", "grid": {"alpha": [1.0, 2.0]}}
+    config = small(tmp_path, defenses=["undefended", grid], attacks=["confidence"], seeds=[0])
+    progress, store = Announced(), Counting(tmp_path / "store")
+    data = config.data.load()
+    chosen = select_settings(config, store, progress, data).config
+    list(run_study(chosen, store, progress, data))
+    # the unpruned models are planned again after the selection, and found in the store
+    assert progress.planned[0] == store.shown
+    assert progress.planned[0] - progress.planned[1] == CostModel(config, 180).pruning(1, Undefended()) * 3
+
+
+def test_tasks_of_processes_add_up_to_the_plan(tmp_path):
+    cost = CostModel(small(tmp_path, non_adaptive=True), 180)
+    repeated = 2 * (cost.unaware_shadows())  # of two defenses; the task computes it once, arms look it up
+    assert sum(task.work for task in study_tasks(cost)) == pytest.approx(
+        planned_work(cost) - 2 * repeated + 2 * cost.unaware_shadows()
+    )
+    grids = CostModel(small(tmp_path, defenses=[{"kind": "ppb", "grid": {"alpha": [1.0, 2.0]}}]), 180)
+    alone = [task for task in selection_tasks(grids) if task.what == "alone"]
+    both = sum(task.work for task in [*alone, *study_tasks(grids)])
+    assert both == pytest.approx(planned_work(grids))
+
+
+def test_early_stopping_shortens_the_plan_and_fixed_lengths_do_not():
+    assert expected_epochs(Recipe(epochs=7)) == 7
+    assert expected_epochs(Recipe(epochs=100)) < expected_epochs(Recipe(epochs=100, patience=None)) == 100
+
+
+def test_work_grows_in_proportion_to_records_and_models(tmp_path):
+    config = small(tmp_path)
+    one, two = CostModel(config, 50), CostModel(config, 100)
+    assert two.preparation() == pytest.approx(2 * one.preparation())
+    assert one.dense(6) == 6 * one.dense(1)
+    assert whole_chunks(1) == whole_chunks(16) == 16
+
+
+def test_scores_from_a_file_cost_the_defender_nothing(tmp_path):
+    config = small(tmp_path, scores={"models": 6, "file": "scores.csv"})
+    assert CostModel(config, 100).defender_scores() == 0 < CostModel(config, 100).adversary_scores()
+
+
+def test_a_step_with_every_records_own_gradient_takes_longer_and_is_no_more_work(tmp_path):
+    cost, pruning = CostModel(small(tmp_path), 100), small(tmp_path).pruning.to(0.5, Recipe(epochs=1))
+    assert step_time(DPSGD()) > step_time(Undefended()) == 1
+    assert cost.fine_tuning(1, DPSGD(), pruning) == cost.fine_tuning(1, Undefended(), pruning)
+    assert cost.teaching(1, make_defense("oosd", {"teachers": 2, "held_out": 1})) == cost.dense(1)
+
+
+def test_a_run_in_one_process_plans_once(tmp_path):
+    progress = Announced()
+    run_into(
+        small(tmp_path, seeds=[0], defenses=["undefended"], attacks=["confidence"]), tmp_path / "out", None, progress
+    )
+    assert len(progress.planned) == 1
