@@ -24,7 +24,7 @@ from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.results.build import study_results
 from wemem.results.schema import results_schema
-from wemem.store.keys import key
+from wemem.store.key import Key
 from wemem.store.shared_work import SharedWork
 from wemem.store.store import Store
 from wemem.study.run import run_study
@@ -316,11 +316,11 @@ def test_killed_after_any_piece_the_end_is_the_same(folder, undisturbed, tmp_pat
 
 
 def test_a_piece_is_done_by_one_process_and_taken_over_when_that_is_gone(tmp_path):
-    job = key("job", of="the test")
+    job = Key.of("job", {"of": "the test"})
     script = (
-        "import sys; from pathlib import Path; from wemem.store.store import Store; from wemem.store.keys import key\n"
+        "import sys; from pathlib import Path; from wemem.store.store import Store; from wemem.store.key import Key\n"
         "from wemem.store.shared_work import SharedWork\n"
-        "work = SharedWork(Store(Path(sys.argv[1])), key('job', of='the test'), 2)\n"
+        "work = SharedWork(Store(Path(sys.argv[1])), Key.of('job', {'of': 'the test'}), 2)\n"
         "for number in work.claims(): print(number, flush=True); sys.stdin.read()\n"
     )
     other = subprocess.Popen(

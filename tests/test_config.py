@@ -13,7 +13,8 @@ from wemem.data.sources import DataSource
 from wemem.defenses import MemoryRegularizer, SlidingWindow, Undefended
 from wemem.errors import InputError
 from wemem.models import FullyConnected
-from wemem.store.fingerprint import identity, source_fingerprint
+from wemem.store.fingerprint import spelled
+from wemem.store.sources import source_fingerprint
 from wemem.training import Recipe
 
 OWN = """
@@ -265,7 +266,7 @@ def test_edited_file_of_the_user_is_another_defense_attack_and_model(own: Path):
         made = study(
             model={"kind": "own_parts:model"}, defenses=[{"kind": "own_parts:Half"}], attacks=["own_parts:Coin"]
         )
-        return [identity(part) for part in (made.model, *made.defenses.values(), *made.attacks)]
+        return [spelled(part) for part in (made.model, *made.defenses.values(), *made.attacks)]
 
     first = identities()
     assert identities() == first
@@ -277,4 +278,4 @@ def test_file_that_is_edited_while_the_study_runs_does_not_speak_for_what_was_im
     made = study(defenses=[{"kind": "own_parts:Half"}])
     before = source_fingerprint(type(made.defenses["own_parts:Half"]))
     own.write_text(OWN + "# edited\n")
-    assert identity(made.defenses["own_parts:Half"])["source"] == before
+    assert spelled(made.defenses["own_parts:Half"])["source"] == before

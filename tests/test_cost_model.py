@@ -14,7 +14,7 @@ from wemem.execution.graph import selection_tasks, study_tasks
 from wemem.pipeline.cost import CostModel, expected_epochs, step_time, whole_chunks
 from wemem.pipeline.progress import Silent
 from wemem.store.entry import Entry
-from wemem.store.keys import Key
+from wemem.store.key import Key
 from wemem.store.store import Store
 from wemem.study.grid_search import select_settings
 from wemem.study.plan import planned_work

@@ -27,7 +27,7 @@ from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.pruning.importance import prune
 from wemem.results.build import environment
-from wemem.store.keys import key
+from wemem.store.keys import DenseKey
 from wemem.store.store import Store
 from wemem.training import Ensemble, Recipe, choose_backend, choose_device, fit
 from wemem.training.backends import Backend, Choice
@@ -100,7 +100,7 @@ def test_results_name_the_device_and_its_kind_tells_stages_apart(gpus, tmp_path)
     assert [stages.device.type for stages in on.values()] == ["cpu", "cuda"]
     given, pruning = on["cpu"]._untrained(SEEDS), Pruning(Schedule(0.5, rounds=1))
     split = split_of(DATA)
-    assert len({key("dense", **stages._common(split, SEEDS)) for stages in on.values()}) == 2
+    assert len({DenseKey(stages.ensemble_inputs(split, SEEDS), Recipe()).key() for stages in on.values()}) == 2
     rounds = [stages._round_keys(given, split, pruning, Undefended(), SEEDS, [None], None) for stages in on.values()]
     assert rounds[0] != rounds[1]
     told = environment(on["cuda"].device)

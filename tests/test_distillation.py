@@ -28,7 +28,7 @@ from wemem.pipeline.progress import Silent
 from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.randomness import derive_seed
-from wemem.store.keys import key
+from wemem.store.key import Key
 from wemem.store.store import Store
 from wemem.study.run import run_study
 from wemem.training import Recipe, fit
@@ -225,7 +225,7 @@ def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path):
     split = split_of(data, members=1, train=120, dev=40)
     stages = Stages(study, data, Store(tmp_path / "store"), Silent())
     dense = stages.train("dense", split, [0])
-    other = replace(dense, key=key("dense", other=True), ensemble=stages.blank([9]))
+    other = replace(dense, key=Key.of("dense", {"other": True}), ensemble=stages.blank([9]))
     made = {
         start: [
             stages.prune(

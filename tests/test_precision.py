@@ -13,8 +13,6 @@ from wemem.data.split import Role
 from wemem.defenses import Defense, make_defense
 from wemem.errors import InputError
 from wemem.models import FullyConnected
-from wemem.pruning import Pruning
-from wemem.store.fingerprint import pruning_identity
 from wemem.training import Ensemble, Recipe, accuracy, fit
 
 DATA = blobs()
@@ -94,8 +92,3 @@ def test_an_unknown_precision_is_refused():
     unknown: dict[str, str] = {"precision": "fp16"}
     with pytest.raises(InputError, match="precision must be fp32 or bf16, got 'fp16'; fp16 would need loss scaling"):
         Recipe(**unknown)  # type: ignore[arg-type]
-
-
-def test_certificates_made_before_there_was_a_choice_still_hold():
-    assert "precision" not in pruning_identity(Pruning())["recipe"]
-    assert pruning_identity(Pruning(recipe=Recipe(precision="bf16")))["recipe"]["precision"] == "bf16"

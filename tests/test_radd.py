@@ -32,7 +32,7 @@ from wemem.pipeline.artifacts import Scores
 from wemem.pipeline.progress import Silent
 from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
-from wemem.store.keys import key
+from wemem.store.key import Key
 from wemem.store.store import Store
 from wemem.study.run import run_study
 from wemem.study.single_model import prune_model
@@ -231,7 +231,7 @@ def test_a_round_is_kept_under_what_taught_it(tmp_path):
     data = config.data.load()
     split = split_of(data, members=1, train=120, dev=40)
     scores = Memorization(np.random.default_rng(0).random(len(data)), *[np.zeros(len(data))] * 3)
-    scored = Scores(key("scores"), scores, 1.0, 1, 0.0)
+    scored = Scores(Key.of("scores", {}), scores, 1.0, 1, 0.0)
     pruning = Pruning(Schedule(0.6, 2), recipe=config.finetune)
     keys = set()
     stages = Stages(config, data, Store(tmp_path / "store"), Silent())

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -24,10 +25,10 @@ from safetensors.numpy import save_file
 
 from wemem.errors import InputError
 from wemem.files.hashing import sha256_of
-from wemem.store import canonical
-from wemem.store.canonical import code_fingerprint
 from wemem.store.entry import META_LIMIT, DamagedError, read_entry
-from wemem.store.keys import key
+from wemem.store.fingerprint import COMPUTING, PACKAGE, code_fingerprint
+from wemem.store.key import Key
+from wemem.store.sources import source_fingerprint
 from wemem.store.store import Store
 
 ARRAYS = {
@@ -48,6 +49,10 @@ class Window:
 class Door:
     width: float = 0.5
     order: str = "random"
+
+
+def key(stage, /, **determinants):
+    return Key.of(stage, determinants)
 
 
 class Role(IntEnum):
@@ -144,7 +149,7 @@ def test_stage_names_and_keys_of_other_stages_count():
 @pytest.mark.parametrize(
     ("what", "other"),
     [
-        ("wemem.store.canonical.code_fingerprint", lambda: "another program"),
+        ("wemem.store.fingerprint.code_fingerprint", lambda: "another program"),
         ("numpy.__version__", "another version"),
         ("scipy.__version__", "another version"),
         ("sklearn.__version__", "another version"),
@@ -182,22 +187,43 @@ def test_stage_that_is_no_folder_name_is_refused(stage):
 def test_any_change_of_code_that_computes_changes_the_fingerprint(tmp_path):
     def fingerprint(name, **files):
         for file, text in files.items():
-            path = tmp_path / name / file.replace("__", "/")
-            path.with_suffix(".py").parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".py").write_text(text)
-        return code_fingerprint(tmp_path / name)
+            path = (tmp_path / name / file.replace("__", "/")).with_suffix(".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return code_fingerprint(tmp_path / name, ("signals.py", "data"))
 
     first = fingerprint("first", signals="x = 1", data__split="y = 2", report__html="z", cli="z")
     assert fingerprint("shown", signals="x = 1", data__split="y = 2", report__html="other", cli="other") == first
     assert fingerprint("edited", signals="x = 1", data__split="y = 3") != first
     assert fingerprint("moved", signals="x = 1", data__parts="y = 2") != first
-    assert fingerprint("more", signals="x = 1", data__split="y = 2", data__more="") != first
+    assert fingerprint("more", signals="x = 1", data__split="y = 2", data__more="x = 1") != first
+    documented = '"""Text."""\nx = 1  # why'
+    assert fingerprint("documented", signals=documented, data__split='"""Text."""\ny = 2') == first
+    assert fingerprint("text", signals='x = """Text."""', data__split="y = 2") != first
 
 
-def test_every_part_that_computes_is_in_the_fingerprint():
-    parts = {path.relative_to(canonical.PACKAGE).parts[0] for path in canonical.PACKAGE.rglob("*.py")}
-    assert {"data", "models", "defenses", "training", "pruning", "attacks", "audit", "study"} <= parts
-    assert not {"data", "models", "defenses", "training", "pruning", "attacks", "audit", "study"} & {*canonical.SHOWING}
+def computing_files():
+    return {
+        path for path in PACKAGE.rglob("*.py")
+        if any(path == PACKAGE / name or path.is_relative_to(PACKAGE / name) for name in COMPUTING)
+    }  # fmt: skip
+
+
+def test_every_file_that_writes_to_the_store_is_in_the_fingerprint():
+    writes = re.compile(r"\.(put|remember)\(")
+    writing = {path for path in PACKAGE.rglob("*.py") if writes.search(path.read_text("utf-8"))}
+    assert len(writing) > 3
+    assert writing <= computing_files()
+
+
+def test_no_part_of_the_package_is_neither_computing_nor_known_not_to():
+    others = {
+        "__init__.py", "__main__.py", "api.py", "cli.py", "config", "diagnosis", "errors.py", "execution", "export",
+        "report", "resolve.py", "results", "store", "study", "testing",
+    }  # fmt: skip
+    known = others | {name.partition("/")[0] for name in COMPUTING}
+    assert {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")} <= known
+    assert all((PACKAGE / name).exists() for name in COMPUTING)
 
 
 # What was put
@@ -301,7 +327,8 @@ def test_meta_tells_a_reader_what_determined_the_entry(store):
     store.put(own, ARRAYS, META)
     told = json.loads((folder_of(store, own) / "meta.json").read_text("utf-8"))
     assert told["origin"]["stage"] == "dense"
-    assert told["origin"]["determinants"] == {"recipe": {"class": "test_store.Window", "width": 0.5, "order": "random"}}
+    spelled = {"kind": "test_store:Window", "source": source_fingerprint(Window), "width": 0.5, "order": "random"}
+    assert told["origin"]["determinants"] == {"recipe": spelled}
     assert told["origin"]["environment"]["code"] == code_fingerprint()
     assert sha256_of(told["origin"]) == own
 

@@ -23,7 +23,7 @@ from wemem.pruning.schedule import ScheduleKind
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
 from wemem.signals import SignalLayout
-from wemem.store.fingerprint import identity
+from wemem.store.fingerprint import spelled
 from wemem.training import DENSE, FINETUNE, Recipe, choose_device
 
 
@@ -208,7 +208,7 @@ class StudyConfig:
             raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
         choose_device(self.device)
         # the sources of a user's own parts are read now that they were imported, not when they may have been edited
-        identity([self.model, *self.every_defense, *self.attacks])
+        spelled([self.model, *self.every_defense, *self.attacks])
 
     @property
     def every_defense(self) -> tuple[Defense, ...]:

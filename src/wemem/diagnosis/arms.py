@@ -6,7 +6,7 @@ a killed run loses one round at most.
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ from wemem.pipeline.cost import training_work
 from wemem.pipeline.stages import Arrays, Stages
 from wemem.pruning import Pruning, iterate
 from wemem.signals import logit_confidence
-from wemem.store.fingerprint import identity, method_identity
-from wemem.store.keys import Key, key
+from wemem.store.key import Key
+from wemem.store.keys import ExposedAnswersKey, ExposedRoundKey, rules_of
 from wemem.training import Ensemble
 
 
@@ -87,7 +87,8 @@ class Course:
 def follow(stages: Stages, course: Course) -> Trace:
     """Run an arm, or what the store has not of it."""
     keys = _round_keys(stages, course)
-    answers = [key("exposed_answers", models=own, pool=course.pool.tolist()) for own in (course.dense.key, *keys)]
+    data, pool, device = stages.data.fingerprint, tuple(course.pool.tolist()), stages.device.type
+    answers = [ExposedAnswersKey(own, data, pool, device).key() for own in (course.dense.key, *keys)]
     stages.progress.begin(course.title, course.work)
     missing = [r for r, own in enumerate(answers) if stages.store.get(own) is None]
     if missing:
@@ -149,14 +150,9 @@ def _round_keys(stages: Stages, course: Course) -> list[Key]:
     """One key per round, with all that determines it; it holds its predecessor's."""
     keys: list[Key] = []
     for split, sparsity in zip(course.splits, course.pruning.schedule.sparsities, strict=True):
-        before = keys[-1] if keys else course.dense.key
-        keys.append(
-            key(
-                "exposed_round", before=before, split=split.fingerprint, sparsity=sparsity, round=len(keys),
-                scope=course.pruning.scope, **method_identity(course.pruning),
-                recipe=asdict(course.pruning.recipe), data=stages.data.fingerprint,
-                model=identity(stages.config.model), seeds=course.seeds, backend=stages.config.backend,
-                device=stages.device.type,
-            )
+        own = ExposedRoundKey(
+            keys[-1] if keys else course.dense.key, len(keys), sparsity, rules_of(course.pruning),
+            stages.ensemble_inputs(split, course.seeds),
         )  # fmt: skip
+        keys.append(own.key())
     return keys

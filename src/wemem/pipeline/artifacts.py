@@ -12,7 +12,7 @@ from wemem.export.onnx import OnnxModel
 from wemem.memorization import Memorization
 from wemem.pipeline.answers import OnDevice, ShippedFirst
 from wemem.signals import Queried
-from wemem.store.keys import Key
+from wemem.store.key import Key
 from wemem.training import Ensemble
 
 

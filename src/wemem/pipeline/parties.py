@@ -29,7 +29,7 @@ from wemem.pipeline.victim import is_onnx, victim_ensemble, victim_file
 from wemem.pruning import Pruning
 from wemem.randomness import derive_seed, generator
 from wemem.signals import UNKNOWN
-from wemem.store.keys import key
+from wemem.store.keys import ScoreFileKey, ShippedVictimKey, SwappedKey, VictimKey
 from wemem.training import Ensemble
 
 
@@ -99,11 +99,11 @@ class Parties:
         meta = {**kept, "recipe_fingerprint": [recipe_fingerprint, *shadows.provenance]}
         if is_onnx(self.config):
             shipped = victim_file(self.config)
-            own = key("victim", shadows=shadows.key, onnx=shipped.sha256, runtime=shipped.runtime)
+            own = ShippedVictimKey(shipped.sha256, shipped.runtime, shadows.key).key()
             return Stage(own, replace(shadows.ensemble, masks={}, channels={}), meta, shipped)
         victim, fingerprint = victim_ensemble(self.config, self.data)
         joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim, shadows.ensemble)])
-        return Stage(key("victim", shadows=shadows.key, weights=fingerprint), joined, meta)
+        return Stage(VictimKey(self.stages.architecture, fingerprint, shadows.key).key(), joined, meta)
 
     @cached_property
     def defender_scores(self) -> Scores:
@@ -207,7 +207,7 @@ class Parties:
         rest = shadows.ensemble.select(range(1, len(shadows.ensemble)))
         joined = Ensemble.concatenate([replace(e, masks={}, channels={}) for e in (victim.ensemble.select([0]), rest)])
         meta = {**victim.meta, "recipe_fingerprint": [victim.provenance[0], *shadows.provenance[1:]]}
-        return Stage(key("swapped", victim=victim.key, shadows=shadows.key), joined, meta)
+        return Stage(SwappedKey(victim.key, shadows.key).key(), joined, meta)
 
     def pruned_references(self, label: str, defense: Defense, pruning: Pruning) -> list[Stage]:
         """The reference models pruned under a defense, chunk by chunk."""
@@ -234,7 +234,7 @@ class Parties:
         score = read_scores(Path(path), len(self.data))
         unknown = np.full(len(score), np.nan)
         none = np.zeros(len(score), np.int64)
-        own = key("score_file", scores=[None if np.isnan(s) else float(s) for s in score])
+        own = ScoreFileKey(tuple(None if np.isnan(s) else float(s) for s in score)).key()
         return Scores(own, Memorization(score, unknown, none, none), float("nan"), 0, 0.0)
 
     def title(self, what: str) -> str:

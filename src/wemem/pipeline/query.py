@@ -10,7 +10,8 @@ from wemem.pipeline.artifacts import Stage
 from wemem.pipeline.parties import Parties
 from wemem.randomness import derive_seed
 from wemem.signals import SignalLayout, Signals
-from wemem.store.keys import Key, key
+from wemem.store.key import Key
+from wemem.store.keys import DisjointSignalsKey, SharedSignalsKey
 
 
 def required_signals(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
@@ -60,7 +61,7 @@ def disjoint_signals(
         found["logits"], parties.data.labels[records], parties.evaluation_split.roles[:, records], records, "disjoint",
         rounds[-1].provenance, extras,
     )  # fmt: skip
-    return key("disjoint_signals", parts=keys, split=parties.evaluation_split.fingerprint), signals
+    return DisjointSignalsKey(tuple(keys), parties.evaluation_split.fingerprint).key(), signals
 
 
 def shared_signals(
@@ -88,7 +89,5 @@ def shared_signals(
     signals = Signals(
         arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip
-    own = key(
-        "shared_signals", parts=[k for k, _ in parts], splits=[parties.evaluation_split.fingerprint, halves.fingerprint]
-    )
-    return own, signals
+    own = SharedSignalsKey(tuple(k for k, _ in parts), (parties.evaluation_split.fingerprint, halves.fingerprint))
+    return own.key(), signals

@@ -4,8 +4,6 @@ A stage's key is made of everything that determines it: the data, the split, the
 before it. Nothing else is a reason to reuse, and nothing else a reason to compute again.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +19,7 @@ from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Distillation, FreshStart, Observation, OutputPostprocessing, OwnDenseModel
 from wemem.errors import InputError
+from wemem.files.hashing import sha256_of
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pipeline.answers import OnDevice
 from wemem.pipeline.artifacts import Scores, SoftTargets, Stage
@@ -32,9 +31,22 @@ from wemem.pipeline.teaching import teacher_log_probabilities
 from wemem.pruning import Pruning, Round, iterate
 from wemem.randomness import derive_seed
 from wemem.signals import postprocessed, query_models
+from wemem.store.behavior import behavior_fingerprint
 from wemem.store.entry import Entry
-from wemem.store.fingerprint import identity, method_identity, pruning_identity, recipe_identity
-from wemem.store.keys import Key, key
+from wemem.store.fingerprint import spelled
+from wemem.store.key import Key
+from wemem.store.keys import (
+    Architecture,
+    DenseKey,
+    DenseTargetsKey,
+    EnsembleInputs,
+    RoundKey,
+    ScoresKey,
+    SignalsKey,
+    TeacherTargetsKey,
+    UntrainedKey,
+    rules_of,
+)
 from wemem.store.store import Store
 from wemem.training import Choice, Ensemble, History, Recipe, accuracy, choose_device, fit
 
@@ -48,6 +60,7 @@ class Stages:
     def __init__(self, config: StudyConfig, data: Dataset, store: Store, progress: Progress) -> None:
         self.config, self.data, self.store, self.progress = config, data, store, progress
         self.device = choose_device(config.device)
+        self.architecture = Architecture(config.model, behavior_fingerprint(config.model, data))
         self.seconds = 0.0  # that what was remembered so far took when it was computed
         self.met: set[Key] = set()  # what progress was told of; a search asks for the same teachers again and again
 
@@ -63,18 +76,17 @@ class Stages:
         """
         scored = defense is not None and defense.needs_scores
         distillation = None if defense is None else defense.capability(Distillation)
-        own = distillation is not None and isinstance(distillation.source, OwnDenseModel)
-        teachers = "dense" if own else recipe_identity(self.config.training)
+        taught = distillation is not None and isinstance(distillation.source, Teachers)
         how = {
-            "model": identity(self.config.model),
+            "architecture": self.architecture,
             "shape": [*self.data.input_shape, self.data.classes],
-            "pruning": pruning_identity(pruning),
-            "defense": identity(defense),
-            "scores": identity(self.config.scores) if scored else None,
-            **({} if distillation is None else {"teachers": teachers}),
+            "pruning": pruning,
+            "defense": defense,
+            "scores": self.config.scores if scored else None,
+            "teachers": self.config.training if taught else None,
             "last_round": last_round,
         }
-        return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
+        return sha256_of(spelled(how, "recipe"))
 
     def blank(self, seeds: Sequence[int]) -> Ensemble:
         """Untrained models, each initialized from its seed."""
@@ -98,7 +110,7 @@ class Stages:
                 "seconds": time.perf_counter() - start,
             }
 
-        own = key("dense", **self._common(split, seeds), recipe=asdict(recipe))
+        own = DenseKey(self.ensemble_inputs(split, seeds), recipe).key()
         entry = self.remember(title, own, compute, training_work(split, recipe))
         return Stage(own, self.blank(seeds).with_arrays(entry.arrays), entry.meta)
 
@@ -127,7 +139,7 @@ class Stages:
             trust = halves_correlation(values[:, pool], split.roles[:, pool], seed=0)
             return arrays, {"halves_correlation": trust, "seconds": time.perf_counter() - start}
 
-        own = key("scores", models=[stage.key for stage in subset], split=split.fingerprint, form=form)
+        own = ScoresKey(tuple(stage.key for stage in subset), split.fingerprint, form).key()
         entry = self.remember(title, own, compute)
         seconds = sum(stage.seconds for stage in subset) + float(entry.meta["seconds"])
         found = Memorization(**{name: np.array(array) for name, array in entry.arrays.items()})
@@ -158,7 +170,7 @@ class Stages:
                 logs[k, train] = log_softmax(logits.astype(np.float64), axis=-1)
             return {"teacher_log_probs": logs}, {}
 
-        own = key("teacher_log_probs", dense=dense.key, split=split.fingerprint, device=self.device.type)
+        own = DenseTargetsKey(dense.key, self.data.fingerprint, split.fingerprint, self.device.type).key()
         entry = self.remember(f"{title}: dense predictions", own, compute)
         return SoftTargets(own, np.array(entry.arrays["teacher_log_probs"]), float(entry.meta["seconds"]))
 
@@ -178,8 +190,8 @@ class Stages:
             )
             return {"teacher_log_probs": said}, {"seconds": time.perf_counter() - start}
 
-        views = None if asked.views is None else asdict(asked.views)
-        own = key("teacher_log_probs", teachers=[stage.key for stage in stages], split=split.fingerprint, views=views)
+        teachers = tuple(stage.key for stage in stages)
+        own = TeacherTargetsKey(teachers, self.data.fingerprint, split.fingerprint, asked).key()
         entry = self.remember(f"{title}: teachers' predictions", own, compute)
         seconds = sum(stage.seconds for stage in stages) + float(entry.meta["seconds"])
         return SoftTargets(own, np.array(entry.arrays["teacher_log_probs"]), seconds)
@@ -298,17 +310,15 @@ class Stages:
                 answering, self.data.features[records], self.data.labels[records], required_signals, seed=seed
             ), {}
 
-        own = key(
-            "signals", models=stage.key, data=self.data.fingerprint, records=records.tolist(),
-            needs=sorted(required_signals),
-            seed=seed, device=self.device.type,
-            **({} if altered is None else {"answers": identity(altered), "turn": turn}),
-        )  # fmt: skip
+        own = SignalsKey(
+            stage.key, self.data.fingerprint, tuple(records.tolist()), tuple(sorted(required_signals)), seed,
+            self.device.type, altered, None if altered is None else turn,
+        ).key()  # fmt: skip
         return own, self.remember(title, own, compute).arrays
 
     def _untrained(self, seeds: Sequence[int]) -> Stage:
         """The models before any training."""
-        own = key("untrained", model=identity(self.config.model), data=self.data.fingerprint, seeds=list(seeds))
+        own = UntrainedKey(self.architecture, self.data.fingerprint, tuple(seeds)).key()
         return Stage(own, self.blank(seeds), {})
 
     def _round_keys(
@@ -318,21 +328,12 @@ class Stages:
         """One key per round; a round's key holds its predecessor's, so that equal beginnings are shared."""
         keys: list[Key] = []
         for sparsity in pruning.schedule.sparsities:
-            keys.append(
-                key(
-                    "round",
-                    before=keys[-1] if keys else start.key,
-                    sparsity=sparsity,
-                    scope=pruning.scope,
-                    rewind=pruning.rewind,
-                    **method_identity(pruning),
-                    recipe=asdict(pruning.recipe),
-                    defense=identity(defense),
-                    scores=[None if s is None else s.key for s in scores],
-                    **({} if teacher_log_probs is None else {"teacher_log_probs": teacher_log_probs.key}),
-                    **self._common(split, seeds),
-                )
-            )
+            own = RoundKey(
+                keys[-1] if keys else start.key, sparsity, rules_of(pruning), defense,
+                tuple(None if s is None else s.key for s in scores),
+                None if teacher_log_probs is None else teacher_log_probs.key, self.ensemble_inputs(split, seeds),
+            )  # fmt: skip
+            keys.append(own.key())
         return keys
 
     def _stored_round(self, own: Key, seeds: Sequence[int]) -> Stage:
@@ -341,15 +342,12 @@ class Stages:
             raise InputError("expected a round of pruning in the store, got none; was it deleted while the study ran?")
         return Stage(own, self.blank(seeds).with_arrays(entry.arrays), entry.meta)
 
-    def _common(self, split: Split, seeds: Sequence[int]) -> dict[str, Any]:
-        return {
-            "data": self.data.fingerprint,
-            "split": split.fingerprint,
-            "model": identity(self.config.model),
-            "seeds": list(seeds),
-            "backend": self.config.backend,
-            "device": self.device.type,
-        }
+    def ensemble_inputs(self, split: Split, seeds: Sequence[int]) -> EnsembleInputs:
+        """Everything that training an ensemble reads, for keys."""
+        return EnsembleInputs(
+            self.architecture, self.data.fingerprint, split.fingerprint, tuple(seeds),
+            self.config.backend, self.device.type,
+        )  # fmt: skip
 
     def remember(self, title: str, own: Key, compute: Callable[[], Computed], work: float = 0) -> Entry:
         """What is stored under a key, computed and stored first if it is not there."""

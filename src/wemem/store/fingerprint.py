@@ -1,79 +1,148 @@
-"""What tells two models, defenses or attacks apart, as JSON-able values for keys and certificates."""
+"""Fingerprints: the plain spelling of a settings value, and the environment that computes with it.
 
+A class of this package is spelled by the name that a study gives it, so that moving its file changes no fingerprint.
+A class, function or factory of the user's is spelled with the hash of all of the user's own sources behind it
+(:mod:`wemem.store.sources`).
+"""
+
+import ast
 import hashlib
-import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import scipy
+import sklearn
+import torch
+
+from wemem.attacks import ATTACKS
+from wemem.attacks.base import Attack
+from wemem.defenses import DEFENSES
 from wemem.errors import InputError
-from wemem.models import CustomModel
-from wemem.pruning import Pruning
-from wemem.resolve import resolve
-from wemem.training import Recipe
+from wemem.models import MODELS, CustomModel
+from wemem.store.sources import source_fingerprint, spec_fingerprint
+
+PACKAGE = Path(__file__).parents[1]
+
+#: Packages and files whose code can change a stored result. All others arrange, show or export results.
+COMPUTING = (
+    "attacks", "audit", "data", "defenses", "diagnosis/arms.py", "export/checkpoint.py", "export/onnx.py", "files",
+    "memorization.py", "metrics", "models", "pipeline", "pruning", "randomness.py", "settings.py", "signals.py",
+    "study/attacking.py", "study/black_box.py", "training", "tuning",
+)  # fmt: skip
 
 
-def identity(value: object) -> Any:
-    """A value spelled out: a dataclass as its class and fields, a user's own class or factory with its source.
+def spelled(value: object, where: str = "a setting") -> Any:
+    """A value as JSON has it: tuples as lists, dataclasses as mappings that name their kind.
 
-    >>> from wemem.defenses import Undefended
-    >>> identity(Undefended())
-    {'class': 'wemem.defenses.base.Undefended'}
+    Args:
+        value: None, a boolean, a number, a string, or a sequence, mapping or dataclass of them.
+        where: the place of the value, for the message.
+
+    Raises:
+        InputError: anything else: NaN, an array, a path.
+
+    >>> spelled({"shape": (2, 0.5)})
+    {'shape': [2, 0.5]}
+    >>> from wemem.defenses import SlidingWindow
+    >>> spelled(SlidingWindow(width=15, stride=1))["kind"]
+    'rsw'
     """
-    if is_dataclass(value) and not isinstance(value, type):
-        cls = type(value)
-        spelled = {"class": f"{cls.__module__}.{cls.__qualname__}"}
-        if not cls.__module__.startswith("wemem."):
-            spelled["source"] = source_fingerprint(cls)
-        if isinstance(value, CustomModel):
-            spelled["source"] = source_fingerprint(resolve(value.factory))
-        return {**spelled, **{f.name: identity(getattr(value, f.name)) for f in fields(value)}}
-    if isinstance(value, Mapping):
-        return {str(name): identity(item) for name, item in value.items()}
-    return [identity(item) for item in value] if isinstance(value, tuple | list) else value
+    if value is None or (isinstance(value, bool | int | float | str) and value == value):
+        return value
+    if isinstance(value, type):
+        raise _unspelled(value, where)
+    if is_dataclass(value):
+        own = {field.name: spelled(getattr(value, field.name), f"{where}.{field.name}") for field in fields(value)}
+        return {**_kind(value), **own}
+    if isinstance(value, Attack):
+        return _kind(value)
+    if isinstance(value, list | tuple):
+        return [spelled(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return {name: spelled(item, f"{where}.{name}") for name, item in value.items()}
+    raise _unspelled(value, where)
 
 
-def pruning_identity(pruning: Pruning | None) -> Any:
-    """How it is pruned; the default method goes without saying, as it did before there was a choice."""
-    if pruning is None:
-        return None
-    plain = {**identity(pruning), "recipe": recipe_identity(pruning.recipe)}
-    if not method_identity(pruning):
-        del plain["method"]
-    return plain
+def _unspelled(value: object, where: str) -> InputError:
+    return InputError(
+        f"expected {where} to consist of numbers, strings, lists and mappings by name, got {value!r}; convert it, or "
+        "give a fingerprint of its content"
+    )
 
 
-def recipe_identity(recipe: Recipe) -> Any:
-    """How models are trained; the default precision goes without saying, as it did before there was a choice."""
-    plain = identity(recipe)
-    if recipe.precision == "fp32":
-        del plain["precision"]
-    return plain
-
-
-def method_identity(pruning: Pruning) -> dict[str, str]:
-    """What there is to say of a method that is not the default: which, and whose graph ties its channels together."""
-    if pruning.method == "magnitude":
-        return {}
-    return {"method": pruning.method, "torch_pruning": version("torch-pruning")}
+def _kind(value: Any) -> dict[str, str]:
+    """The name of a value's class, with the user's sources behind it where it is the user's."""
+    cls = type(value)
+    if isinstance(value, CustomModel):
+        return {"kind": "factory", "source": spec_fingerprint(value.factory)}
+    if cls.__module__.split(".")[0] == "wemem":
+        return {"kind": _registered().get(cls, cls.__qualname__)}
+    return {"kind": f"{cls.__module__}:{cls.__qualname__}", "source": source_fingerprint(cls)}
 
 
 @cache
-def source_fingerprint(thing: object) -> str:
-    """SHA-256 of the file that defines a class or function, so that an edited one never meets a stale result.
+def _registered() -> Mapping[type, str]:
+    """The name of every class that a study can name, by class."""
+    registries: Sequence[Mapping[str, type]] = (DEFENSES, ATTACKS, MODELS)
+    return {cls: name for registry in registries for name, cls in registry.items()}
 
-    It is read once for every class or function: a file that is edited while the study runs is not what runs.
 
-    Raises:
-        InputError: there is no such file, as for a builtin or an object that can be called.
+def environment(libraries: Sequence[str] = ()) -> dict[str, Any]:
+    """Code, processor, threads and library versions: whatever may change a result without being a setting.
+
+    Args:
+        libraries: optional distributions that take part in the computation, beside those that always do.
     """
+    return {
+        "code": code_fingerprint(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        **{library.__name__: str(library.__version__) for library in (np, scipy, sklearn, torch)},
+        **{name: _installed(name) for name in libraries},
+    }
+
+
+def _installed(distribution: str) -> str | None:
     try:
-        file = inspect.getsourcefile(inspect.unwrap(thing)) if callable(thing) else None
-    except TypeError:
-        file = None
-    if file is None:
-        raise InputError(f"expected a class or function that a Python file defines, got {thing!r}; wrap it in one")
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def code_fingerprint(package: Path = PACKAGE, computing: Sequence[str] = COMPUTING) -> str:
+    """SHA-256 of the code that computes, so that a changed program never meets a stale result.
+
+    Comments, docstrings and layout do not count.
+
+    Args:
+        package: the folder of the package; read once in the life of a process.
+        computing: names of the packages and files in it that count.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for name in computing for path in _python_files(package / name)):
+        code = ast.dump(_without_docstrings(ast.parse(path.read_bytes())))
+        digest.update(f"{path.relative_to(package).as_posix()}\0{len(code)}\0{code}".encode())
+    return digest.hexdigest()
+
+
+def _python_files(path: Path) -> Sequence[Path]:
+    return [path] if path.suffix == ".py" else list(path.rglob("*.py"))
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]
+    return tree

@@ -1,44 +1,400 @@
-"""Keys: the fingerprint of everything that determines a stored result."""
+"""Keys: for every stage whose result is stored, a frozen value with everything that the stage reads.
 
-import re
-from collections.abc import Mapping
-from typing import Any
+The key of a result is the SHA-256 of that value, of the code that computes, and of the versions of its libraries. A
+value carries the settings objects themselves, so that a new field of theirs counts by construction. Where a stage reads
+the result of another, the value carries that stage's key.
 
-from wemem.errors import InputError
-from wemem.files.hashing import sha256_of
-from wemem.store.canonical import environment, plain
+No key is made elsewhere.
+"""
 
-TMP = "tmp"
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from wemem.attacks.base import Attack
+from wemem.data.teachers import Teachers
+from wemem.defenses import Defense
+from wemem.memorization import Form
+from wemem.models import Model
+from wemem.pruning import Pruning
+from wemem.store.key import Key, StageKey
+from wemem.training import Recipe
 
 
-class Key(str):
-    """The SHA-256, in hexadecimal, of everything that determines a result; it remembers what that was."""
-
-    origin: Mapping[str, Any]
-
-    def __new__(cls, origin: Mapping[str, Any]) -> "Key":
-        made = super().__new__(cls, sha256_of(origin))
-        made.origin = origin
-        return made
-
-
-def key(stage: str, /, **determinants: object) -> Key:
-    """The key of what this program computes, with these versions of its libraries, on this kind of processor.
+@dataclass(frozen=True)
+class Architecture:
+    """A model and, for a user's own, what it does.
 
     Args:
-        stage: what is computed; lower-case letters, digits and ``_``.
-        determinants: settings, fingerprints, keys of other stages. 1, 1.0 and True differ, the order of a mapping does
-            not count, a tuple is as good as a list.
-
-    Raises:
-        InputError: what has no JSON: NaN, an array, a path (what is found there may change: give its fingerprint).
-
-    >>> key("dense", rate=0.1, seeds=(0, 1)) == key("dense", seeds=[0, 1], rate=0.1)
-    True
-    >>> key("dense", rate=1) == key("dense", rate=1.0)
-    False
+        model: as the study names it.
+        behavior: its tensors and outputs (:func:`~wemem.store.behavior.behavior_fingerprint`); None for a model of this
+            package.
     """
-    if not re.fullmatch("[a-z0-9_]+", stage) or stage == TMP:
-        raise InputError(f"expected a stage named by lower-case letters, digits and _, not {TMP!r}, got {stage!r}")
-    given = plain(determinants, stage)
-    return Key({"stage": stage, "determinants": given, "environment": environment()})
+
+    model: Model
+    behavior: str | None
+
+
+@dataclass(frozen=True)
+class EnsembleInputs:
+    """What every stage reads that trains an ensemble.
+
+    Args:
+        architecture: of the models.
+        data: fingerprint of the data set.
+        split: fingerprint of the roles of the records.
+        seeds: one per model.
+        backend: how models are trained together.
+        device: kind of the device.
+    """
+
+    architecture: Architecture
+    data: str
+    split: str
+    seeds: tuple[int, ...]
+    backend: str
+    device: str
+
+
+@dataclass(frozen=True)
+class DenseKey(StageKey):
+    """Training of unpruned models."""
+
+    stage = "dense"
+    ensemble: EnsembleInputs
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class UntrainedKey(StageKey):
+    """Initialization of models."""
+
+    stage = "untrained"
+    architecture: Architecture
+    data: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ScoresKey(StageKey):
+    """Memorization scores from subset models."""
+
+    stage = "scores"
+    subset_models: tuple[Key, ...]
+    split: str
+    form: Form
+
+
+@dataclass(frozen=True)
+class ScoreFileKey(StageKey):
+    """Memorization scores from a file: one per record, None where there is none."""
+
+    stage = "score_file"
+    scores: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class DenseTargetsKey(StageKey):
+    """Soft targets by the dense models, each for its own train records."""
+
+    stage = "teacher_log_probs"
+    dense: Key
+    data: str
+    split: str
+    device: str
+
+
+@dataclass(frozen=True)
+class TeacherTargetsKey(StageKey):
+    """Soft targets by teachers that did not train on a record."""
+
+    stage = "teacher_log_probs"
+    teachers: tuple[Key, ...]
+    data: str
+    split: str
+    source: Teachers
+
+
+@dataclass(frozen=True)
+class RoundKey(StageKey):
+    """One round of pruning and fine-tuning.
+
+    Args:
+        before: key of the round before, or of the models that the first round starts from, so that equal beginnings
+            are shared.
+        sparsity: of this round.
+        rules: every field of :class:`~wemem.pruning.Pruning` but the schedule, of which ``sparsity`` and ``before``
+            tell.
+        defense: changes the fine-tuning.
+        scores: keys of each model's memorization scores, None where it has none.
+        soft_targets: key of the teachers' predictions.
+        ensemble: the models.
+    """
+
+    stage = "round"
+    before: Key
+    sparsity: float
+    rules: Mapping[str, Any]
+    defense: Defense
+    scores: tuple[Key | None, ...]
+    soft_targets: Key | None
+    ensemble: EnsembleInputs
+
+    @property
+    def libraries(self) -> Sequence[str]:
+        return libraries_of(self.rules)
+
+
+@dataclass(frozen=True)
+class VictimKey(StageKey):
+    """A given model by its weights, alone or with shadows behind it."""
+
+    stage = "victim"
+    architecture: Architecture
+    weights: str
+    shadows: Key | None
+
+
+@dataclass(frozen=True)
+class ShippedVictimKey(StageKey):
+    """A given ONNX file with shadows behind it."""
+
+    stage = "victim"
+    onnx: str
+    runtime: str
+    shadows: Key
+
+
+@dataclass(frozen=True)
+class SwappedKey(StageKey):
+    """The victim of one stage with the shadows of another."""
+
+    stage = "swapped"
+    victim: Key
+    shadows: Key
+
+
+@dataclass(frozen=True)
+class SignalsKey(StageKey):
+    """Queries of a stage's models on some records.
+
+    Args:
+        models: key of the stage.
+        data: fingerprint of the data set.
+        records: numbers of the records.
+        required_signals: sorted names of the extra signals.
+        seed: of the queries.
+        device: kind of the device.
+        defense: the one that alters the answers; None if nothing does.
+        turn: number of the models among those that are queried with one seed, where answers are altered.
+    """
+
+    stage = "signals"
+    models: Key
+    data: str
+    records: tuple[int, ...]
+    required_signals: tuple[str, ...]
+    seed: int
+    device: str
+    defense: Defense | None
+    turn: int | None
+
+
+@dataclass(frozen=True)
+class DisjointSignalsKey(StageKey):
+    """Signals of a victim and its shadows."""
+
+    stage = "disjoint_signals"
+    parts: tuple[Key, ...]
+    split: str
+
+
+@dataclass(frozen=True)
+class SharedSignalsKey(StageKey):
+    """Signals of a victim and the reference models.
+
+    Args:
+        parts: keys of the queries, one per stage.
+        splits: fingerprints of the victim's roles and of the reference models'.
+    """
+
+    stage = "shared_signals"
+    parts: tuple[Key, ...]
+    splits: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class AttackKey(StageKey):
+    """One attack on the victim."""
+
+    stage = "attack"
+    signals: Key
+    attack: Attack
+    seed: int
+
+
+@dataclass(frozen=True)
+class LeaveOneOutKey(StageKey):
+    """One attack on every model of an ensemble in turn."""
+
+    stage = "leave_one_out"
+    signals: Key
+    attack: Attack
+    seed: int
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FunctionKey(StageKey):
+    """Outputs of a shadow that a user's own function trains.
+
+    Args:
+        function: ``module:function``.
+        source: fingerprint of the user's sources behind it.
+        data: fingerprint of the data set.
+        split: fingerprint of the roles of the records.
+        model: number of the shadow.
+        seed: of the audit.
+    """
+
+    stage = "black_box"
+    function: str
+    source: str
+    data: str
+    split: str
+    model: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class PanelKey(StageKey):
+    """The models of a search: the victim, where it takes part, and the defender's own."""
+
+    stage = "panel"
+    victim: Key | None
+    models: tuple[Key, ...]
+    scores: Key
+    count: int
+
+
+@dataclass(frozen=True)
+class PanelPartKey(StageKey):
+    """The first models of a panel."""
+
+    stage = "panel_part"
+    panel: Key
+    models: int
+
+
+@dataclass(frozen=True)
+class FiguresKey(StageKey):
+    """Accuracy and leakage of a panel's models, pruned under a setting.
+
+    Args:
+        panel: key of the models.
+        models: number of them that take part.
+        pruning: schedule and recipe.
+        defense: the setting.
+        training: recipe of the models that a defense trains beforehand.
+        ensemble: the models.
+        attacks: by reference models, beside the confidence.
+        fpr: of the true positive rates.
+        seed: of the attacks.
+    """
+
+    stage = "auto_figures"
+    panel: Key
+    models: int
+    pruning: Pruning
+    defense: Defense
+    training: Recipe
+    ensemble: EnsembleInputs
+    attacks: tuple[Attack, ...]
+    fpr: float
+    seed: int
+
+    @property
+    def libraries(self) -> Sequence[str]:
+        return libraries_of(vars(self.pruning))
+
+
+@dataclass(frozen=True)
+class SearchKey(StageKey):
+    """One step of a search for settings.
+
+    Args:
+        step: quick looks at many settings, or full audits of a few.
+        panel: key of the models.
+        models: number of them that take part.
+        pruning: schedule and recipe.
+        candidates: families of defenses that are looked at, or the settings that are audited.
+        at_fpr: of the true positive rates.
+        seed: of the search.
+    """
+
+    stage = "auto_search"
+    step: Literal["try", "audit"]
+    panel: Key
+    models: int
+    pruning: Pruning
+    candidates: Sequence[Any]
+    at_fpr: float
+    seed: int
+
+    @property
+    def libraries(self) -> Sequence[str]:
+        return ("optuna", *libraries_of(vars(self.pruning)))
+
+
+@dataclass(frozen=True)
+class PieceKey(StageKey):
+    """One numbered piece of a job (:class:`~wemem.store.shared_work.SharedWork`)."""
+
+    stage = "auto_piece"
+    job: Key
+    number: int
+
+
+@dataclass(frozen=True)
+class ExposedRoundKey(StageKey):
+    """One round of an arm of a diagnosis, on records of its own.
+
+    Args:
+        before: key of the round before, or of the dense models.
+        index: number of the round.
+        sparsity: of this round.
+        rules: every field of the pruning but its schedule.
+        ensemble: the models, on the records of this round.
+    """
+
+    stage = "exposed_round"
+    before: Key
+    index: int
+    sparsity: float
+    rules: Mapping[str, Any]
+    ensemble: EnsembleInputs
+
+    @property
+    def libraries(self) -> Sequence[str]:
+        return libraries_of(self.rules)
+
+
+@dataclass(frozen=True)
+class ExposedAnswersKey(StageKey):
+    """Answers of an arm's models on the records of the pool."""
+
+    stage = "exposed_answers"
+    models: Key
+    data: str
+    pool: tuple[int, ...]
+    device: str
+
+
+def rules_of(pruning: Pruning) -> dict[str, Any]:
+    """Every field of a pruning but its schedule, whose sparsities the keys of its rounds name one by one."""
+    return {field.name: getattr(pruning, field.name) for field in fields(pruning) if field.name != "schedule"}
+
+
+def libraries_of(rules: Mapping[str, Any]) -> Sequence[str]:
+    """Distributions that take part in pruning: the one whose graph ties channels together, where filters go."""
+    return () if rules["method"] == "magnitude" else ("torch-pruning",)

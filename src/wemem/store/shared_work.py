@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 from wemem.errors import InputError
 from wemem.store.entry import Entry
-from wemem.store.keys import Key, key
+from wemem.store.key import Key
+from wemem.store.keys import PieceKey
 from wemem.store.store import Store
 
 if sys.platform != "win32":
@@ -36,7 +37,7 @@ class SharedWork:
 
     def key(self, number: int) -> Key:
         """The key of a piece's result."""
-        return key("auto_piece", job=self.job, number=number)
+        return PieceKey(self.job, number).key()
 
     def done(self) -> dict[int, Entry]:
         """What is finished, by number, in that order."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wemem.errors import InputError
 from wemem.store.entry import DamagedError, Entry, read_entry, sync, writable, write_entry
-from wemem.store.keys import TMP, Key
+from wemem.store.key import TMP, Key
 
 if sys.platform != "win32":
     import fcntl

@@ -16,8 +16,8 @@ from wemem.pipeline.artifacts import Stage
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.query import disjoint_signals, shared_signals
 from wemem.signals import SignalLayout, Signals
-from wemem.store.fingerprint import identity
-from wemem.store.keys import Key, key
+from wemem.store.key import Key
+from wemem.store.keys import AttackKey, LeaveOneOutKey
 from wemem.study.outcome import Outcome
 
 
@@ -89,10 +89,7 @@ def _attack_references(parties: Parties, label: str, signals_key: Key, signals: 
 
     results: dict[str, dict[str, Any]] = {}
     for attack in (attack for attack in parties.config.attacks if attack.layout == "shared"):
-        own = key(
-            "in_turn", signals=signals_key, attack=identity(attack), seed=parties.seed,
-            metrics=[metric.name for metric in metrics],
-        )  # fmt: skip
+        own = LeaveOneOutKey(signals_key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
         title = parties.title(f"{attack.name} on {label}, all models in turn")
         meta = parties.stages.remember(title, own, partial(attacked, attack)).meta
         results[attack.name] = {name: value for name, value in meta.items() if name != "seconds"}
@@ -107,7 +104,7 @@ def _predict(parties: Parties, attack: Attack, signals_key: Key, signals: Signal
         arrays = {"score": output.score, "threshold": output.threshold}
         return arrays if output.probability is None else {**arrays, "probability": output.probability}, {}
 
-    own = key("attack", signals=signals_key, attack=identity(attack), seed=parties.seed)
+    own = AttackKey(signals_key, attack, parties.seed).key()
     arrays = parties.stages.remember(parties.title(f"{attack.name} on {label}"), own, compute).arrays
     output = AttackOutput(arrays["score"], arrays["threshold"], arrays.get("probability"))
     return attack_result(attack, signals, 0, output)

@@ -21,8 +21,8 @@ from wemem.pipeline.progress import Progress
 from wemem.randomness import derive_seed
 from wemem.resolve import resolve
 from wemem.signals import UNKNOWN, SignalLayout, Signals
-from wemem.store.fingerprint import source_fingerprint
-from wemem.store.keys import key
+from wemem.store.keys import FunctionKey
+from wemem.store.sources import spec_fingerprint
 from wemem.store.store import Store
 
 
@@ -88,35 +88,42 @@ def audit_by_functions(
         data.labels, read_members(str(members), len(data)), config.split.shadows, seed=seed, train=config.split.train,
         dev=config.split.dev, adversary_share=adversary_share,
     )  # fmt: skip
-    outputs = [
-        _outputs(data, split, k, train if k else predict, seed, store, progress) for k in range(split.num_models)
-    ]
+    progress.begin("the audited model", 1.0)
+    outputs = [_victim_outputs(data, predict)]
+    progress.end(stored=False)
+    outputs += [_shadow_outputs(data, split, k, train, seed, store, progress) for k in range(1, split.num_models)]
     provenance = (UNKNOWN,) * split.num_models
     signals = Signals(np.stack(outputs), data.labels, split.roles, np.arange(len(data)), "disjoint", provenance)
     return _audit_what_fits(signals, config.attacks, seed)
 
 
-def _outputs(
-    data: Dataset, split: Split, member: int, spec: str, seed: int, store: Store, progress: Progress
+def _victim_outputs(data: Dataset, predict: str) -> Float32[np.ndarray, "N C"]:
+    """Logits of the audited model on all records; it is asked every time, for it may have been trained anew."""
+    return _require_logits(data, predict, _call(predict, resolve(predict), data.features))
+
+
+def _shadow_outputs(
+    data: Dataset, split: Split, model: int, train: str, seed: int, store: Store, progress: Progress
 ) -> Float32[np.ndarray, "N C"]:
-    """Logits of the audited model, member 0, or of a shadow that is trained first, on all records."""
-    own = key(
-        "black_box", function=spec, source=source_fingerprint(resolve(spec)), data=data.fingerprint,
-        split=split.fingerprint, member=member, seed=seed,
-    )  # fmt: skip
-    progress.begin(f"shadow {member} of {split.num_models - 1}" if member else "the audited model", 1.0)
+    """Logits of a shadow on all records, trained first unless the store has them."""
+    own = FunctionKey(train, spec_fingerprint(train), data.fingerprint, split.fingerprint, model, seed).key()
+    progress.begin(f"shadow {model} of {split.num_models - 1}", 1.0)
     entry = store.get(own)
     stored = entry is not None
     if entry is None:
-        predict, rows = resolve(spec), split.records(member, Role.TRAIN)
-        if member:
-            predict = _call(spec, predict, data.features[rows], data.labels[rows], derive_seed(seed, spec, member))
-        logits = np.asarray(_call(spec, predict, data.features), np.float32)
-        if logits.shape != (len(data), data.classes):
-            raise InputError(f"expected logits {(len(data), data.classes)} from {spec!r}, got {logits.shape}")
-        entry = store.put(own, {"logits": logits}, {})
+        rows = split.records(model, Role.TRAIN)
+        shadow_seed = derive_seed(seed, train, model)
+        predict = _call(train, resolve(train), data.features[rows], data.labels[rows], shadow_seed)
+        entry = store.put(own, {"logits": _require_logits(data, train, _call(train, predict, data.features))}, {})
     progress.end(stored=stored)
     return entry.arrays["logits"]
+
+
+def _require_logits(data: Dataset, spec: str, outputs: object) -> Float32[np.ndarray, "N C"]:
+    logits = np.asarray(outputs, np.float32)
+    if logits.shape != (len(data), data.classes):
+        raise InputError(f"expected logits {(len(data), data.classes)} from {spec!r}, got {logits.shape}")
+    return logits
 
 
 def _call(spec: str, function: object, *arguments: object) -> Any:

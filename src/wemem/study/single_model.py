@@ -24,7 +24,7 @@ from wemem.pruning import Pruning, prune_channels
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
-from wemem.store.keys import key
+from wemem.store.keys import VictimKey
 from wemem.store.store import Store
 from wemem.study.attacking import Attacked, attack_models
 from wemem.study.feasibility import audited_splits, require_feasible, require_known_start
@@ -72,7 +72,9 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     parties, defense = Parties(config, data, stages, seed, split), config.defenses[label]
     require_feasible(parties, [split])
     victim, fingerprint = victim_ensemble(config, data)
-    dense = Stage(key("victim", weights=fingerprint), victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN})
+    dense = Stage(
+        VictimKey(stages.architecture, fingerprint, None).key(), victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN}
+    )
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
     found = None
     cost = CostModel(config, len(split.records(0, Role.TRAIN)))

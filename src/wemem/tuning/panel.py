@@ -7,7 +7,7 @@ and each is attacked in turn by the others. Nobody else's records and no model o
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int64
@@ -25,8 +25,8 @@ from wemem.pipeline.parties import Parties
 from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning
 from wemem.signals import UNKNOWN, Signals
-from wemem.store.fingerprint import identity, method_identity, pruning_identity
-from wemem.store.keys import Key, key
+from wemem.store.key import Key
+from wemem.store.keys import FiguresKey, PanelKey, PanelPartKey
 from wemem.store.shared_work import SharedWork
 from wemem.training import Ensemble, accuracy
 from wemem.tuning.objectives import Figures, PerModel
@@ -84,7 +84,7 @@ def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purp
     scores = stages.score(parties.title(f"scores to {purpose} with"), split, trained)
     first = trained[: whole_chunks(count) // CHUNK]
     others = Ensemble.concatenate([stage.ensemble for stage in first]).select(range(count))
-    own = key("panel", victim=dense.key if len(held) else None, models=[s.key for s in first], scores=scores.key)
+    own = PanelKey(dense.key if len(held) else None, tuple(s.key for s in first), scores.key, count).key()
     if not len(held):
         joined = Stage(own, others, {})
         return Panel(own, split.select(range(count)), joined, seeds[:count], [scores] * count, scores.seconds)
@@ -118,17 +118,15 @@ def measure(
         seed: for attacks.
     """
     split = panel.split.select(range(models))
-    own = key(
-        "auto_figures", panel=panel.key, models=models, split=split.fingerprint, pruning=pruning_identity(pruning),
-        **method_identity(pruning), defense=identity(defense), training=asdict(stages.config.training),
-        model=identity(stages.config.model), backend=stages.config.backend, device=stages.device.type,
-        attacks=[identity(attack) for attack in attacks], fpr=fpr, seed=seed,
-    )  # fmt: skip
+    own = FiguresKey(
+        panel.key, models, pruning, defense, stages.config.training,
+        stages.ensemble_inputs(split, panel.seeds[:models]), tuple(attacks), fpr, seed,
+    ).key()  # fmt: skip
     # held by one process at a time: the weights go once the figures are there, and no other may be waiting for them
     work = SharedWork(stages.store, own, 1)
     for number in work.claims():
         start = time.perf_counter()
-        part = Stage(key("panel_part", panel=panel.key, models=models), panel.dense.ensemble.select(range(models)), {})
+        part = Stage(PanelPartKey(panel.key, models).key(), panel.dense.ensemble.select(range(models)), {})
         scores = panel.scores[:models] if defense.needs_scores else [None] * models
         pruned = stages.prune(title, part, split, pruning, defense, seeds=panel.seeds[:models], scores=scores)[-1]
         arrays = _figures(pruned.ensemble, stages, split, attacks, fpr, seed)

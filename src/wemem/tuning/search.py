@@ -24,8 +24,7 @@ from wemem.pipeline.artifacts import Stage
 from wemem.pipeline.cost import CostModel
 from wemem.pipeline.parties import Parties
 from wemem.pruning import Pruning
-from wemem.store.fingerprint import method_identity, pruning_identity
-from wemem.store.keys import key
+from wemem.store.keys import SearchKey
 from wemem.store.shared_work import SharedWork
 from wemem.tuning.objectives import (
     Figures,
@@ -169,7 +168,7 @@ class Search:
         """Try settings until there are enough of them or the time is up; why it ended."""
         rounds, models = quick(self.pruning), min(QUICK_MODELS, len(self.panel))
         plain = self._measure(Undefended(), rounds, models, (), "undefended")
-        work = self._work("try", self.auto.trials, pruning=rounds, models=models, families=list(self.auto.families))
+        work = self._work("try", self.auto.trials, pruning=rounds, models=models, candidates=self.auto.families)
         self._hear("try", work)
         for number in work.claims():
             self._hear("try", work)
@@ -191,7 +190,7 @@ class Search:
             return explored
         plain = self._measure(Undefended(), self.pruning, len(self.panel), IN_TURN, "undefended in full")
         settings = [{"kind": point.kind, **point.settings} for point in chosen]
-        work = self._work("audit", len(chosen), pruning=self.pruning, models=len(self.panel), settings=settings)
+        work = self._work("audit", len(chosen), pruning=self.pruning, models=len(self.panel), candidates=settings)
         for number in work.claims():
             self._hear("audit", work)
             if self.points["audit"] and self._spent > AUDIT * 60 * self.auto.minutes:
@@ -227,12 +226,11 @@ class Search:
         }
         return Found(defense, self.auto, {name: value for name, value in told.items() if name != "nearest" or over > 0})
 
-    def _work(self, what: str, count: int, *, pruning: Pruning, **more: Any) -> SharedWork:
-        own = key(
-            "auto_search", what=what, panel=self.panel.key, pruning=pruning_identity(pruning),
-            **method_identity(pruning), at_fpr=self.auto.at_fpr, seed=self.parties.seed, **more,
-        )  # fmt: skip
-        return SharedWork(self.parties.stages.store, own, count)
+    def _work(
+        self, step: Literal["try", "audit"], count: int, *, pruning: Pruning, models: int, candidates: Sequence[Any]
+    ) -> SharedWork:
+        own = SearchKey(step, self.panel.key, models, pruning, candidates, self.auto.at_fpr, self.parties.seed)
+        return SharedWork(self.parties.stages.store, own.key(), count)
 
     def _do(
         self, work: SharedWork, number: int, kind: str, settings: Mapping[str, Any], plain: Figures, pruning: Pruning,

@@ -1,0 +1,165 @@
+"""The user's own sources behind a class or function: its module and, recursively, all that it imports.
+
+Of the standard library and of this package nothing counts here, and of an installed package its version.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+
+from wemem.errors import InputError
+from wemem.files.hashing import sha256_of
+from wemem.resolve import import_module, resolve
+
+#: Names of folders of installed packages.
+INSTALLED = ("site-packages", "dist-packages")
+
+
+@cache
+def source_fingerprint(thing: object) -> str:
+    """SHA-256 of the user's own sources behind a class or function, so that an edited one never meets a stale result.
+
+    Read once for every class or function: a file that is edited while the study runs is not what runs.
+
+    Raises:
+        InputError: no Python file defines it, as with a builtin or a callable object.
+    """
+    thing = inspect.unwrap(thing) if callable(thing) else thing
+    try:
+        file = inspect.getsourcefile(thing) if callable(thing) else None
+    except TypeError:
+        file = None
+    if file is None:
+        raise InputError(f"expected a class or function that a Python file defines, got {thing!r}; wrap it in one")
+    return _digest(getattr(thing, "__module__", ""), Path(file))
+
+
+def spec_fingerprint(spec: str) -> str:
+    """SHA-256 of the user's own sources behind ``package.module:function``: of the function, and of the module named.
+
+    Raises:
+        InputError: as :func:`~wemem.resolve.resolve` and :func:`source_fingerprint`.
+    """
+    function = source_fingerprint(resolve(spec))
+    return sha256_of([function, _module_fingerprint(import_module(spec.partition(":")[0]))])
+
+
+@cache
+def _module_fingerprint(module: ModuleType) -> str:
+    return _digest(module.__name__, Path(module.__file__ or ""))
+
+
+def _digest(module: str, path: Path) -> str:
+    files, installed = own_sources(module, path)
+    digest = hashlib.sha256(repr(sorted(installed.items())).encode())
+    for name, file in sorted(files.items()):
+        content = file.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def own_sources(module: str, path: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The user's files behind a module, and the versions of the installed packages that they import.
+
+    Nothing is imported for it, so that the answer is the same in every process. Imports by a computed name are not
+    seen.
+
+    Args:
+        module: dotted name.
+        path: file of the module.
+
+    Returns:
+        Files by module name, and versions by the name of the distribution.
+    """
+    files, installed, waiting = {module: path}, dict[str, str](), [module]
+    while waiting:
+        name = waiting.pop()
+        for imported in _imports(name, files[name]):
+            file = _file(imported)
+            if imported in files or file is None:
+                continue
+            if _is_own(imported, file, module):
+                files[imported] = file
+                waiting.append(imported)
+            else:
+                installed |= _versions(imported.partition(".")[0])
+    return files, installed
+
+
+def _imports(name: str, path: Path) -> Iterator[str]:
+    """Dotted names of the modules that a file may import, and of the packages that they and itself are in."""
+    try:
+        tree = ast.parse(path.read_bytes() if path.suffix == ".py" else b"")
+    except (SyntaxError, ValueError):  # nobody can import it
+        return
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for dotted in (name, *(dotted for node in ast.walk(tree) for dotted in _imported(node, package))):
+        parts = dotted.split(".")
+        yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _imported(node: ast.AST, package: str) -> list[str]:
+    """Dotted names that one statement or call imports; a name taken from a module may be a module too."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        parts = package.split(".")
+        above = parts[: len(parts) - node.level + 1] if node.level else []
+        base = ".".join([*above, *([node.module] if node.module else [])])
+        return [base, *(f"{base}.{alias.name}" for alias in node.names)] if base else []
+    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        function, argument = node.func, node.args[0].value
+        called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        if called in ("import_module", "__import__") and isinstance(argument, str):
+            return [argument if not argument.startswith(".") else f"{package}{argument}"]
+    return []
+
+
+def _file(name: str) -> Path | None:
+    """The file of a module; None for one that is built in, a package without a file, or what is no module."""
+    spec = _spec(name)
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin is not None else None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    parent, _, _ = name.rpartition(".")
+    if parent:
+        above = _spec(parent)
+        locations = None if above is None else above.submodule_search_locations
+        return None if locations is None else PathFinder.find_spec(name, list(locations))
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+
+
+def _is_own(name: str, file: Path, root: str) -> bool:
+    """Whether a module is the user's to edit: outside of the library folders, or in the package of the root module."""
+    top = name.partition(".")[0]
+    if top == "wemem" or top in sys.stdlib_module_names:
+        return False
+    if top == root.partition(".")[0]:
+        return True
+    libraries = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
+    return not any(file.is_relative_to(folder) for folder in libraries) and not set(INSTALLED) & set(file.parts)
+
+
+def _versions(top: str) -> dict[str, str]:
+    """Versions of the distributions that an installed package belongs to."""
+    if top == "wemem" or top in sys.stdlib_module_names:
+        return {}
+    return {name: version(name) for name in _distributions().get(top, ())}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
