@@ -17,7 +17,7 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out
-from wemem.defenses import Defense, Distillation, FreshStart, Observation, OutputPostprocessing, OwnDenseModel
+from wemem.defenses import Defense, Distillation, FreshStart, Observation, OutputPostprocessing
 from wemem.errors import InputError
 from wemem.files.hashing import sha256_of
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
