@@ -1,21 +1,20 @@
-"""What every attack must do: one table, and a planted leak, no leak, and forbidden knowledge for each row of it."""
+"""The table of attacks: a planted leak, no leak, and forbidden knowledge for each row of it."""
 
-import ast
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import pytest
 
-import planted
-from wemem.attacks import ATTACKS, PRESETS, TEN, Attack, make_attacks
+from wemem.attacks import ATTACKS, Attack
 from wemem.attacks.base import AttackOutput
 from wemem.attacks.learned import LearnedAttack, shadow_rows
-from wemem.attacks.lira import Lira
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.metrics.rates import auc
 from wemem.signals import Signals
+from wemem.testing import check_attack, planted
+from wemem.testing.attacks import check_value
 
 #: The AUC that the attack at least has for the planted leak. By the statistic alone the best is 0.877; reference models
 #: tell its difficulty from its membership and reach 0.978, with three queries more.
@@ -59,42 +58,20 @@ def test_the_table_has_every_attack():
 
 
 @every_attack
-def test_planted_leak_is_found(name):
-    signals, output = signals_for(name, planted.LEAK), verdict_for(name, planted.LEAK)
-    assert auc(*sides(output.score, signals)) > FLOORS[name]
-    assert balanced_accuracy(output, signals) > 0.5 + 0.6 * (FLOORS[name] - 0.5)
+def test_attack_passes_the_conformance_check(name):
+    """Planted leak, null split, target's truth, repr, determinism: the check that users run on attacks of their own."""
+    check_attack(ATTACKS[name](), floor=FLOORS[name])
 
 
 @every_attack
-def test_null_split_stays_at_chance(name):
-    """Four standard errors of the AUC, and of the balanced accuracy, where members and non-members are drawn alike."""
-    signals, output = signals_for(name, 0.0), verdict_for(name, 0.0)
-    members, nonmembers = sides(output.score, signals)
-    m, n = len(members), len(nonmembers)
-    assert abs(auc(members, nonmembers) - 0.5) < 4 * np.sqrt((m + n + 1) / (12 * m * n))
-    assert abs(balanced_accuracy(output, signals) - 0.5) < 4 * np.sqrt(1 / m + 1 / n) / 4
-
-
-@every_attack
-def test_verdict_is_one_finite_score_and_threshold_a_record(name):
-    signals, output = signals_for(name, planted.LEAK), verdict_for(name, planted.LEAK)
-    assert output.score.shape == output.threshold.shape == signals.audited(0).shape
-    assert output.score.dtype == np.float64
-    assert np.isfinite(output.score).all()
-    assert output.probability is not None
-    assert ((output.probability >= 0) & (output.probability <= 1)).all()
-
-
-@every_attack
-def test_roles_of_the_target_are_not_read(name):
-    """Every member a non-member and every non-member a member: nothing that is said of them changes, bit for bit."""
+def test_decisions_find_the_planted_leak_and_stay_at_chance_without_one(name):
+    """Four standard errors of the balanced accuracy where members and non-members are drawn alike."""
     signals = signals_for(name, planted.LEAK)
-    roles = signals.roles.copy()
-    roles[0, signals.audited(0)] = np.where(signals.is_member(0), Role.AUDIT, Role.TRAIN)
-    output, expected = ATTACKS[name]().predict(replace(signals, roles=roles), seed=3), verdict_for(name, planted.LEAK)
-    np.testing.assert_array_equal(output.score, expected.score)
-    np.testing.assert_array_equal(output.threshold, expected.threshold)
-    np.testing.assert_array_equal(output.probability, expected.probability)
+    assert balanced_accuracy(verdict_for(name, planted.LEAK), signals) > 0.5 + 0.6 * (FLOORS[name] - 0.5)
+    null = signals_for(name, 0.0)
+    members, nonmembers = sides(verdict_for(name, 0.0).score, null)
+    m, n = len(members), len(nonmembers)
+    assert abs(balanced_accuracy(verdict_for(name, 0.0), null) - 0.5) < 4 * np.sqrt(1 / m + 1 / n) / 4
 
 
 @every_attack
@@ -108,15 +85,6 @@ def test_thresholds_do_not_depend_on_the_target_model(name):
     output, expected = ATTACKS[name]().predict(changed, seed=3), verdict_for(name, planted.LEAK)
     np.testing.assert_array_equal(output.threshold, expected.threshold)
     assert (output.score != expected.score).any()
-
-
-@every_attack
-def test_repr_evaluates_to_an_equal_attack(name):
-    attack = ATTACKS[name]()
-    call = ast.parse(repr(attack), mode="eval").body
-    assert isinstance(call, ast.Call)
-    assert ast.unparse(call.func) == type(attack).__name__
-    assert ATTACKS[name](**{k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}) == attack
 
 
 @every_attack
@@ -215,36 +183,64 @@ def test_constant_score_has_auc_one_half_and_balanced_accuracy_one_half():
     np.testing.assert_allclose(output.probability, 0.5, atol=1e-6)
 
 
-# Names.
+# The check itself: each kind of fault is found.
 
 
-def test_presets_name_attacks():
-    for name, attacks in PRESETS.items():
-        assert [attack.name for attack in make_attacks(name)] == list(attacks)
-    assert len(TEN) == 10
+@dataclass(frozen=True)
+class Backwards(Attack):
+    name = "backwards"
+    layout = "disjoint"
+
+    def score(self, signals, target, *, seed):
+        return -signals.logit_confidence[target, signals.audited(target)]
 
 
-def test_an_attack_of_ones_own_is_found_by_module_and_class():
-    (attack,) = make_attacks(["test_attacks_conformance:Constant"])
-    assert attack.name == "constant"
-    assert make_attacks("lira") == [Lira()]
+@dataclass(frozen=True)
+class Cheat(Attack):
+    name = "cheat"
+    layout = "disjoint"
+
+    def score(self, signals, target, *, seed):
+        return signals.is_member(target).astype(float)
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("lirra", "did you mean 'lira'"),
-        (["ten"], "expected an attack among confidence"),
-        ([], "at least one attack, got none"),
-        (["lira", "rmia", "lira"], "got 'lira' 2 times"),
-        ([3], "expected names of attacks, got 3"),
-        (["math:floor"], "to name a subclass of wemem.attacks.Attack"),
-        (["wemem.attacks.learned:LearnedAttack"], "to define 'name'"),
-    ],
-)  # fmt: skip
-def test_what_names_no_attack_is_refused(spec, message):
-    with pytest.raises(InputError, match=message):
-        make_attacks(spec)
+@dataclass(frozen=True)
+class Dice(Attack):
+    name = "dice"
+    layout = "disjoint"
+
+    def score(self, signals, target, *, seed):
+        rows = signals.audited(target)
+        return signals.logit_confidence[target, rows] + np.random.default_rng().normal(size=len(rows))
+
+
+def test_an_attack_that_calls_non_members_members_is_found_out():
+    with pytest.raises(AssertionError, match="turn its sign: a higher score must mean member"):
+        check_attack(Backwards())
+
+
+def test_an_attack_that_reads_the_target_is_found_out():
+    with pytest.raises(AssertionError, match="got another one by the target's own roles"):
+        check_attack(Cheat())
+
+
+def test_an_attack_that_draws_without_a_seed_is_found_out():
+    with pytest.raises(AssertionError, match="run again with the same seed"):
+        check_attack(Dice())
+
+
+def test_an_attack_without_a_repr_is_found_out():
+    class Bare(Constant):
+        def __repr__(self):
+            return "<bare>"
+
+    with pytest.raises(AssertionError, match="make it a frozen dataclass"):
+        check_value(Bare())
+
+
+def test_a_constant_score_finds_nothing():
+    with pytest.raises(AssertionError, match=r"above 0.6 on a planted leak, got 0.500; it does not find the leak"):
+        check_attack(Constant())
 
 
 def test_a_learned_attack_decides_at_one_half():

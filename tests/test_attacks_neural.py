@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import planted
 from wemem.attacks.classifier import hold_out, log_odds, own_class_first
 from wemem.attacks.neural import NeuralNet, NeuralNetClass, NeuralNetTop3
 from wemem.attacks.samia import ClassEncoder, EncoderLayer, Samia
@@ -18,6 +17,7 @@ from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.metrics.rates import auc
 from wemem.signals import logit_confidence
+from wemem.testing import planted
 
 pytestmark = pytest.mark.slow
 

@@ -135,11 +135,11 @@ def test_labels_that_would_share_a_file_are_refused(defenses: list[Any]):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"attacks": 3}, "attacks to be a name or a list"),
-        ({"attacks": True}, "attacks to be a name or a list"),
+        ({"attacks": 3}, "attacks to be a name, or a list"),
+        ({"attacks": True}, "attacks to be a name, or a list"),
         ({"attacks": []}, "at least one attack"),
-        ({"attacks": [3]}, "names of attacks"),
-        ({"attacks": ["lira", "lira"]}, "different names"),
+        ({"attacks": [3]}, "a name or a table with a kind"),
+        ({"attacks": ["lira", "lira"]}, "different labels"),
         ({"model": {"kind": 3}}, "kind of .model. to be a string"),
         ({"model": 3}, r"expected \[model\] to be a table"),
         ({"victim": 3}, r"expected \[victim\] to be a table"),
@@ -266,7 +266,7 @@ def test_edited_file_of_the_user_is_another_defense_attack_and_model(own: Path):
         made = study(
             model={"kind": "own_parts:model"}, defenses=[{"kind": "own_parts:Half"}], attacks=["own_parts:Coin"]
         )
-        return [spelled(part) for part in (made.model, *made.defenses.values(), *made.attacks)]
+        return [spelled(part) for part in (made.model, *made.defenses.values(), *made.attacks.values())]
 
     first = identities()
     assert identities() == first

@@ -4,11 +4,11 @@ import csv
 from typing import Any
 
 import numpy as np
+import planted
 import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console
 
-import planted
 from results_example import make_results
 from wemem.attacks import make_attacks
 from wemem.audit.leave_one_out import leave_one_out

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from scipy.stats import norm
 
-import planted
 from wemem.attacks.population import AttackP, foreign_rows
 from wemem.attacks.quantile import QuantileRegression
 from wemem.attacks.threshold import (
@@ -25,6 +24,7 @@ from wemem.attacks.threshold import (
 from wemem.errors import InputError
 from wemem.metrics.rates import auc
 from wemem.signals import logit_confidence
+from wemem.testing import planted
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-import planted
 from wemem.attacks.lira import Lira, LiraOffline, lira_offline, lira_online
 from wemem.attacks.reference import references, whole_pairs
 from wemem.attacks.rmia import OFFLINE_A, Rmia, RmiaOffline, chosen_mean, dominated, dominated_others
@@ -18,6 +17,7 @@ from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.metrics.rates import auc, true_positive_rate
 from wemem.signals import Signals, logit_confidence
+from wemem.testing import planted
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-import planted
-from wemem.attacks import make_attacks
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.audit.report import AttackResult, AuditReport, as_json, audit
+from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
 from wemem.metrics.intervals import corrected_level
 from wemem.metrics.registry import METRICS, fprs, tpr_metric
 from wemem.signals import SignalLayout, Signals
+from wemem.testing import planted
 
 NAMES = ("confidence", "entropy", "top_confidence", "lira", "rmia")
 
@@ -97,7 +97,7 @@ def test_threshold_of_a_verdict_does_not_depend_on_the_targets_truth(signals):
     roles = seen.roles.copy()
     audited = seen.audited(0)
     roles[0, audited] = roles[0, audited[::-1]]
-    (attack,) = make_attacks("confidence")
+    attack = make_attacks("confidence")["confidence"]
     first, second = attack.predict(seen), attack.predict(replace(seen, roles=roles))
     assert np.array_equal(first.threshold, second.threshold)
     assert np.array_equal(first.score, second.score)
@@ -133,11 +133,6 @@ def test_missing_layout_is_refused(signals):
         audit({"disjoint": signals["disjoint"]}, make_attacks("lira"))
 
 
-def test_attacks_of_one_name_are_refused(signals):
-    with pytest.raises(InputError, match="different names"):
-        audit(signals, [Fixed((0.0,)), Fixed((1.0,))])
-
-
 def test_scores_that_are_not_numbers_or_too_few_are_refused(signals):
     class Short(Fixed):
         def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
@@ -150,4 +145,4 @@ def test_scores_that_are_not_numbers_or_too_few_are_refused(signals):
 
     for attack in (Short(), Broken()):
         with pytest.raises(InputError, match="scores without NaN from attack 'fixed'"):
-            audit(signals, [attack])
+            audit(signals, {"fixed": attack})

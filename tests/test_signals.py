@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import planted
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.models import FullyConnected
 from wemem.randomness import generator
 from wemem.signals import BLOCK, EXTRAS, UNKNOWN, logit_confidence, query_models, robustness, sensitivity
+from wemem.testing import planted
 from wemem.training import Ensemble
 
 

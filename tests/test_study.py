@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import SafetensorError
 
-import planted
 from small_study import RECORDS, table, without_times, write_data
 from wemem.api import run_into
-from wemem.attacks import make_attacks
 from wemem.audit.report import audit
+from wemem.config.attack_entries import make_attacks
 from wemem.config.study import parse_study
 from wemem.errors import InputError
 from wemem.export import checkpoint as weights_module
@@ -29,6 +28,7 @@ from wemem.signals import SignalLayout, Signals
 from wemem.store.store import Store
 from wemem.study.outcome import Outcome
 from wemem.study.run import run_study
+from wemem.testing import planted
 
 pytestmark = pytest.mark.slow
 
@@ -212,7 +212,7 @@ def test_models_that_answer_everything_alike_leak_nothing(label: SignalLayout):
         np.zeros_like(seen.logits), np.zeros_like(seen.labels), seen.roles, seen.records, seen.layout,
         seen.provenance, {name: np.ones_like(array) for name, array in seen.extras.items()},
     )  # fmt: skip
-    quick = [attack for attack in make_attacks("all") if attack.layout == label]
+    quick = {name: attack for name, attack in make_attacks("all").items() if attack.layout == label}
     quick = [attack for attack in quick if attack.name not in ("nn", "nn_top3", "nn_class", "samia")]
     for result in audit({label: blank}, quick).results:
         assert result.measure(METRICS["auc"]).value == 0.5, result.name

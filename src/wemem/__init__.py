@@ -3,8 +3,9 @@
 from importlib.metadata import version
 
 from wemem.api import run_into
-from wemem.attacks import ATTACKS, Attack, make_attacks
+from wemem.attacks import ATTACKS, Attack, make_attack
 from wemem.audit.report import AuditReport, audit
+from wemem.config.attack_entries import make_attacks
 from wemem.config.study import StudyConfig, load_study, parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.sources import DataSource, load_dataset
@@ -27,7 +28,8 @@ __all__ = [
     "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "Ensemble", "Footprint",
     "FullyConnected", "InputError", "Memorization", "MemoryRegularizer", "Pruning", "Recipe", "Role", "Schedule",
     "Signals", "SlidingWindow", "Split", "StudyConfig", "Undefended", "audit", "chain", "estimate_memorization", "fit",
-    "footprint", "given_victim", "iterate", "load_dataset", "load_pruned", "load_study", "make_attacks", "make_defense",
+    "footprint", "given_victim", "iterate", "load_dataset", "load_pruned", "load_study", "make_attack",
+    "make_attacks", "make_defense",
     "parse_study", "random_halves", "read_scores", "read_sparse", "run_into", "run_study", "subsets",
     "victim_and_shadows",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from wemem.attacks import make_attacks
+from wemem.config.attack_entries import make_attacks
 from wemem.config.defense_entries import file_name
 from wemem.config.study import StudyConfig, override_key, parse_study, read_table
 from wemem.data.dataset import Dataset
@@ -270,7 +270,7 @@ def audit_outputs_into(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit a model by the outputs in a file (:func:`~wemem.study.black_box.audit_signals`)."""
     require_folder(out)
-    found = audit_signals(signals, tuple(make_attacks(attacks)), seed=seed)
+    found = audit_signals(signals, make_attacks(attacks), seed=seed)
     return _leave(found, signals.name, seed, out)
 
 

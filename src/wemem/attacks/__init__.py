@@ -1,6 +1,7 @@
 """Membership inference attacks: values that score how likely each audited record is a member, higher = member."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.attacks.dense_and_pruned import DenseAndPruned
@@ -15,8 +16,9 @@ from wemem.attacks.threshold import Confidence, Correctness, Entropy, ModifiedEn
 from wemem.attacks.trajectory import PruningTrajectory
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean, resolve
+from wemem.settings import from_table
 
-__all__ = ["ATTACKS", "PRESETS", "QUICK", "TEN", "THRESHOLD", "Attack", "AttackOutput", "make_attacks"]
+__all__ = ["ATTACKS", "PRESETS", "QUICK", "TEN", "THRESHOLD", "Attack", "AttackOutput", "make_attack"]
 
 #: The attacks that a study can name; ``package.module:Class`` is a user's own.
 ATTACKS: dict[str, type[Attack]] = {
@@ -39,57 +41,40 @@ TEN = (*THRESHOLD, "nn", "nn_top3", "nn_class", "samia", "lira", "rmia")
 PRESETS: dict[str, tuple[str, ...]] = {"ten": TEN, "quick": QUICK, "threshold": THRESHOLD, "all": tuple(ATTACKS)}
 
 
-def make_attacks(spec: str | Sequence[str]) -> list[Attack]:
-    """Attacks from their names, as they stand in a study.
+def make_attack(kind: str, settings: Mapping[str, Any] | None = None) -> Attack:
+    """An attack from its kind and settings, as they stand in a study.
 
     Args:
-        spec: a key of :data:`PRESETS`, a key of :data:`ATTACKS`, ``package.module:Class``, or a list of the latter two.
+        kind: a key of :data:`ATTACKS`, or ``package.module:Class`` for a user's own.
+        settings: hyperparameters, the fields of the attack's class.
 
     Raises:
-        InputError: an unknown name, none at all, two attacks of one name, or a class that is no attack.
+        InputError: an unknown kind or setting, a value that the attack refuses, or a class that is no attack.
 
-    >>> [attack.name for attack in make_attacks("quick")]
-    ['confidence', 'entropy', 'modified_entropy', 'top_confidence', 'rmia']
-    >>> make_attacks(["lira"])
-    [Lira(variance='auto', augmented=True)]
-    >>> make_attacks("rmai")
+    >>> make_attack("rmia", {"gamma": 2.0}).gamma
+    2.0
+    >>> make_attack("rmai")
     Traceback (most recent call last):
         ...
     wemem.errors.InputError: expected an attack among ..., got 'rmai'; did you mean 'rmia'?
     """
-    if isinstance(spec, str):
-        names: Sequence[str] = PRESETS.get(spec, (spec,))
-        known = [*PRESETS, *ATTACKS]
-    else:
-        names, known = spec, list(ATTACKS)
-    if not names:
-        raise InputError(f"expected at least one attack, got none; {', '.join(PRESETS)} name several")
-    attacks = [_attack_class(name, known)() for name in names]
-    made = [attack.name for attack in attacks]
-    for name in made:
-        if made.count(name) > 1:
-            raise InputError(
-                f"expected attacks of different names, got {name!r} {made.count(name)} times; name each once"
-            )
-    return attacks
+    return from_table(_attack_class(kind), dict(settings or {}), f"attack {kind!r}")
 
 
-def _attack_class(name: str, known: list[str]) -> type[Attack]:
-    if not isinstance(name, str):
-        raise InputError(f"expected names of attacks, got {name!r}")
-    if ":" in name:
-        cls = resolve(name)
+def _attack_class(kind: str) -> type[Attack]:
+    if ":" in kind:
+        cls = resolve(kind)
         if not (isinstance(cls, type) and issubclass(cls, Attack)):
-            raise InputError(f"expected {name!r} to name a subclass of wemem.attacks.Attack, got {cls!r}")
+            raise InputError(f"expected {kind!r} to name a subclass of wemem.attacks.Attack, got {cls!r}")
         lacking = [part for part in ("name", "layout") if not hasattr(cls, part)] + sorted(cls.__abstractmethods__)
         if lacking:
             raise InputError(
-                f"expected the attack {name!r} to define {lacking[0]!r}, got none; see wemem.attacks.Attack"
+                f"expected the attack {kind!r} to define {lacking[0]!r}, got none; see wemem.attacks.Attack"
             )
         return cls
-    if name not in ATTACKS:
+    if kind not in ATTACKS:
         raise InputError(
-            f"expected an attack among {', '.join(known)} or 'package.module:Class', "
-            f"got {name!r}{did_you_mean(name, known)}"
+            f"expected an attack among {', '.join(ATTACKS)} or 'package.module:Class', "
+            f"got {kind!r}{did_you_mean(kind, [*PRESETS, *ATTACKS])}"
         )
-    return ATTACKS[name]
+    return ATTACKS[kind]

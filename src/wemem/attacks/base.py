@@ -6,8 +6,8 @@ as the target was.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -67,6 +67,11 @@ class Attack(ABC):
             target: which member is attacked.
             seed: for attacks that train something; the others ignore it.
         """
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Hyperparameters by name, as they stand in results."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
     def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
         """Score the target's audited rows and decide on them by thresholds chosen on the other members.

@@ -4,7 +4,7 @@ Many targets for the price of one ensemble, and with them an interval that cover
 other records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,12 +45,12 @@ class TargetsResult:
         return pigeonhole_bootstrap(mean, self.scores, self.membership, rng, level=level)
 
 
-def leave_one_out(signals: Signals, attacks: Sequence[Attack], *, seed: int) -> dict[str, TargetsResult]:
+def leave_one_out(signals: Signals, attacks: Mapping[str, Attack], *, seed: int) -> dict[str, TargetsResult]:
     """Attack every member in turn with each attack that works on shared signals.
 
     Args:
         signals: of layout ``shared``: all members judge the same rows.
-        attacks: those of layout ``shared`` are run.
+        attacks: by label; those of layout ``shared`` are run.
         seed: for attacks that train something, and for the bootstrap.
 
     Raises:
@@ -63,12 +63,12 @@ def leave_one_out(signals: Signals, attacks: Sequence[Attack], *, seed: int) -> 
         raise InputError("expected shared signals in which all members judge the same rows, got others")
     membership = np.stack([signals.is_member(k) for k in range(signals.num_models)])
     return {
-        attack.name: TargetsResult(
+        label: TargetsResult(
             attack.name,
             np.stack([attack.score(signals, k, seed=seed) for k in range(signals.num_models)]),
             membership,
             seed,
         )
-        for attack in attacks
+        for label, attack in attacks.items()
         if attack.layout == "shared"
     }

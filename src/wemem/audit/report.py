@@ -1,6 +1,6 @@
 """What an audit says: every attack's measures with intervals, and the worst of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ class AttackResult:
     """One attack on one target.
 
     Args:
-        name: of the attack.
+        name: the attack's label in the study.
         adaptive: every model the adversary used was made exactly as the target.
         reference_models: how many other models it used.
         output: its scores, thresholds and probabilities, one per audited row.
@@ -61,34 +61,36 @@ class AuditReport:
 
 
 def audit(
-    signals: Mapping[SignalLayout, Signals], attacks: Sequence[Attack], target: int = 0, *, seed: int = 0
+    signals: Mapping[SignalLayout, Signals], attacks: Mapping[str, Attack], target: int = 0, *, seed: int = 0
 ) -> AuditReport:
     """Run attacks on one target.
 
     Args:
         signals: by layout; each attack takes those of the layout it declares.
-        attacks: what to run.
+        attacks: the attacks to run, by the labels that results name them by.
         target: which member is attacked.
         seed: for attacks that train something.
 
     Raises:
-        InputError: signals of a needed layout are missing, two attacks share a name, or an attack refuses the signals.
+        InputError: signals of a needed layout are missing, or an attack refuses the signals.
     """
-    names = [attack.name for attack in attacks]
-    if len(set(names)) < len(names):
-        raise InputError(f"expected attacks of different names, got {names}")
-    return AuditReport(tuple(_run(signals, attack, target, seed) for attack in attacks))
+    results = []
+    for name, attack in attacks.items():
+        if attack.layout not in signals:
+            raise InputError(f"attack {name!r} needs {attack.layout} signals, got {sorted(signals)}; see its docs")
+        seen = signals[attack.layout]
+        results.append(attack_result(name, seen, target, attack.predict(seen, target, seed=seed)))
+    return AuditReport(tuple(results))
 
 
-def _run(signals: Mapping[SignalLayout, Signals], attack: Attack, target: int, seed: int) -> AttackResult:
-    if attack.layout not in signals:
-        raise InputError(f"attack {attack.name!r} needs {attack.layout} signals, got {sorted(signals)}; see its docs")
-    seen = signals[attack.layout]
-    return attack_result(attack, seen, target, attack.predict(seen, target, seed=seed))
+def attack_result(name: str, signals: Signals, target: int, output: AttackOutput) -> AttackResult:
+    """An attack's output beside the truth.
 
-
-def attack_result(attack: Attack, signals: Signals, target: int, output: AttackOutput) -> AttackResult:
-    """A output beside the truth.
+    Args:
+        name: the attack's label in the study.
+        signals: the signals that were attacked.
+        target: the model that was attacked.
+        output: the attack's output for it.
 
     Raises:
         InputError: scores of another number than the audited rows, or NaN.
@@ -96,11 +98,11 @@ def attack_result(attack: Attack, signals: Signals, target: int, output: AttackO
     rows = signals.audited(target)
     if output.score.shape != rows.shape or np.isnan(output.score).any():
         raise InputError(
-            f"expected {len(rows)} scores without NaN from attack {attack.name!r}, got shape {output.score.shape} "
+            f"expected {len(rows)} scores without NaN from attack {name!r}, got shape {output.score.shape} "
             f"with {int(np.isnan(output.score).sum())} NaN; mend the attack"
         )
     return AttackResult(
-        attack.name, signals.adaptive, signals.num_models - 1, output, signals.is_member(target), signals.records[rows]
+        name, signals.adaptive, signals.num_models - 1, output, signals.is_member(target), signals.records[rows]
     )
 
 

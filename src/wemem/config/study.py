@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wemem.attacks import make_attacks
 from wemem.attacks.base import Attack
+from wemem.config.attack_entries import AttackEntry, read_attack_entries
 from wemem.config.defense_entries import DefenseEntry, read_entries
 from wemem.data.sources import DataSource
 from wemem.data.split import require_shares
@@ -164,7 +164,7 @@ class StudyConfig:
         model: the architecture.
         defenses: each with a label that is unique in the study; where it is to be selected from a grid, its first
             setting.
-        attacks: what audits each of them.
+        attacks: by label, the attacks that audit each of them.
         seeds: one whole repetition per seed.
         name: of the study.
         backend: ``auto``, ``vmapped`` or ``sequential``.
@@ -180,7 +180,7 @@ class StudyConfig:
     data: DataSource
     model: Model
     defenses: Mapping[str, Defense]
-    attacks: tuple[Attack, ...]
+    attacks: Mapping[str, Attack]
     seeds: tuple[int, ...] = (0,)
     name: str = "study"
     backend: str = "auto"
@@ -208,7 +208,7 @@ class StudyConfig:
             raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
         choose_device(self.device)
         # the sources of a user's own parts are read now that they were imported, not when they may have been edited
-        spelled([self.model, *self.every_defense, *self.attacks])
+        spelled([self.model, *self.every_defense, *self.attacks.values()])
 
     @property
     def every_defense(self) -> tuple[Defense, ...]:
@@ -222,7 +222,7 @@ class StudyConfig:
 
     def uses(self, layout: SignalLayout) -> bool:
         """True if an attack of the study works on signals of a layout."""
-        return any(attack.layout == layout for attack in self.attacks)
+        return any(attack.layout == layout for attack in self.attacks.values())
 
     def references_of(self, label: str) -> int:
         """How many reference models an arm is attacked with; the dense model with as many as any arm."""
@@ -289,9 +289,7 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
     model = {"kind": "fc", **tables["model"]}
     if not isinstance(model["kind"], str):
         raise InputError(f"expected the kind of [model] to be a string, got {model['kind']!r}")
-    attacks = table.get("attacks", "ten")
-    if not isinstance(attacks, Sequence):
-        raise InputError(f"expected attacks to be a name or a list of names, got {attacks!r}")
+    attacks = read_attack_entries(table.get("attacks", "ten"))
     settings: dict[str, Any] = {key: from_table(cls, tables[key], f"[{key}]") for key, cls in _TABLES.items()}
     victim = from_table(VictimSettings, tables["victim"], "[victim]") if "victim" in table else None
     scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table and k != "attacks"}, "a study")
@@ -302,7 +300,7 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
         defenses={entry.label: entry.candidates[0] for entry in entries},
         grids={entry.label: entry.candidates for entry in entries if "grid" in entry.table},
         references={entry.label: entry.references for entry in entries if entry.references is not None},
-        attacks=tuple(make_attacks(attacks)),
+        attacks={entry.label: entry.attack for entry in attacks},
         finetune=from_table(Recipe, {"epochs": FINETUNE.epochs, **tables["finetune"]}, "[finetune]"),
         victim=victim,
         **asdict(scalars),
@@ -362,7 +360,7 @@ def _index(node: list[Any], part: str, path: str) -> int:
 
 
 def _as_table(
-    study: StudyConfig, given: Mapping[str, Any], attacks: object, entries: Sequence[DefenseEntry]
+    study: StudyConfig, given: Mapping[str, Any], attacks: Sequence[AttackEntry], entries: Sequence[DefenseEntry]
 ) -> dict[str, Any]:  # fmt: skip
     """The study with every default spelled out, as plain JSON-able values that give the same study again."""
     own = study.model.arguments if isinstance(study.model, CustomModel) else vars(study.model)
@@ -373,7 +371,7 @@ def _as_table(
         "device": study.device,
         "non_adaptive": study.non_adaptive,
         "leave_one_out": study.leave_one_out,
-        "attacks": attacks,
+        "attacks": preset if isinstance(preset := given.get("attacks", "ten"), str) else [a.table for a in attacks],
         "data": asdict(study.data),
         "model": {"kind": given.get("model", {}).get("kind", "fc"), **own},
         "defenses": [dict(entry.table) for entry in entries],

@@ -1,6 +1,6 @@
 """From trained models to :class:`~wemem.signals.Signals`: what the adversary of each layout gets to see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from wemem.store.key import Key
 from wemem.store.keys import DisjointSignalsKey, SharedSignalsKey
 
 
-def required_signals(attacks: Sequence[Attack], layout: SignalLayout) -> frozenset[str]:
+def required_signals(attacks: Mapping[str, Attack], layout: SignalLayout) -> frozenset[str]:
     """The extra signals that the attacks of a layout read."""
-    return frozenset().union(*(attack.required_signals for attack in attacks if attack.layout == layout))
+    return frozenset().union(*(attack.required_signals for attack in attacks.values() if attack.layout == layout))
 
 
 def mirrors(parties: Parties) -> bool:
@@ -71,7 +71,7 @@ def shared_signals(
     audited, population = parties.evaluation_split.audited(0), parties.population
     records = np.sort(np.concatenate([audited, population]))
     wanted, seed = required_signals(parties.config.attacks, "shared"), derive_seed(parties.seed, "queries")
-    if mirrors(parties) and any("queries" in attack.optional_signals for attack in parties.config.attacks):
+    if mirrors(parties) and any("queries" in attack.optional_signals for attack in parties.config.attacks.values()):
         wanted |= {"queries"}
     title = parties.title(f"query {label} and its references")
     parts = [

@@ -51,7 +51,10 @@ def attack_models(parties: Parties, models: Attacked) -> Outcome:
     if models.references:
         victim = models.rounds[-1]
         signals["shared"] = shared_signals(parties, models.label, victim, models.references, models.defense)
-    results = [_predict(parties, attack, *signals[attack.layout], models.label) for attack in parties.config.attacks]
+    results = [
+        _predict(parties, name, attack, *signals[attack.layout], models.label)
+        for name, attack in parties.config.attacks.items()
+    ]
     seconds = parties.stages.seconds - before
     return Outcome(
         models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split, models.rounds,
@@ -68,12 +71,12 @@ def _attack_unaware(parties: Parties, models: Attacked, unaware: Stage) -> Audit
     """Run the attacks that learn from shadows, with shadows pruned without the defense."""
     title = f"{models.label}, non-adaptive"
     own, signals = disjoint_signals(parties, title, [unaware], models.defense)
-    chosen = [
-        attack
-        for attack in parties.config.attacks
+    chosen = {
+        name: attack
+        for name, attack in parties.config.attacks.items()
         if attack.layout == "disjoint" and "trajectory" not in attack.required_signals
-    ]
-    return AuditReport(tuple(_predict(parties, attack, own, signals, title) for attack in chosen))
+    }
+    return AuditReport(tuple(_predict(parties, name, attack, own, signals, title) for name, attack in chosen.items()))
 
 
 def _attack_references(parties: Parties, label: str, signals_key: Key, signals: Signals) -> dict[str, dict[str, Any]]:
@@ -81,22 +84,25 @@ def _attack_references(parties: Parties, label: str, signals_key: Key, signals: 
     metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
 
     def attacked(attack: Attack) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        targets = leave_one_out(signals, [attack], seed=parties.seed)[attack.name]
+        targets = leave_one_out(signals, {attack.name: attack}, seed=parties.seed)[attack.name]
         measures = {metric.name: targets.measure(metric) for metric in metrics}
         summary = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
         counts = {"targets": len(targets.scores), "records": targets.scores.shape[1]}
         return {"score": targets.scores}, {**counts, **summary}
 
     results: dict[str, dict[str, Any]] = {}
-    for attack in (attack for attack in parties.config.attacks if attack.layout == "shared"):
+    shared = {name: attack for name, attack in parties.config.attacks.items() if attack.layout == "shared"}
+    for name, attack in shared.items():
         own = LeaveOneOutKey(signals_key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
-        title = parties.title(f"{attack.name} on {label}, all models in turn")
+        title = parties.title(f"{name} on {label}, all models in turn")
         meta = parties.stages.remember(title, own, partial(attacked, attack)).meta
-        results[attack.name] = {name: value for name, value in meta.items() if name != "seconds"}
+        results[name] = {metric: value for metric, value in meta.items() if metric != "seconds"}
     return results
 
 
-def _predict(parties: Parties, attack: Attack, signals_key: Key, signals: Signals, label: str) -> AttackResult:
+def _predict(
+    parties: Parties, name: str, attack: Attack, signals_key: Key, signals: Signals, label: str
+) -> AttackResult:
     """Run one attack on the victim, or look it up if it was run on these very signals before."""
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -105,6 +111,6 @@ def _predict(parties: Parties, attack: Attack, signals_key: Key, signals: Signal
         return arrays if output.probability is None else {**arrays, "probability": output.probability}, {}
 
     own = AttackKey(signals_key, attack, parties.seed).key()
-    arrays = parties.stages.remember(parties.title(f"{attack.name} on {label}"), own, compute).arrays
+    arrays = parties.stages.remember(parties.title(f"{name} on {label}"), own, compute).arrays
     output = AttackOutput(arrays["score"], arrays["threshold"], arrays.get("probability"))
-    return attack_result(attack, signals, 0, output)
+    return attack_result(name, signals, 0, output)

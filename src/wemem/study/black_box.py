@@ -1,5 +1,6 @@
 """Audits without our training code: by the outputs an auditor brings, or by a training function of theirs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class BlackBoxAudit:
     left_out: tuple[str, ...]
 
 
-def audit_signals(path: Path, attacks: tuple[Attack, ...], *, seed: int) -> BlackBoxAudit:
+def audit_signals(path: Path, attacks: Mapping[str, Attack], *, seed: int) -> BlackBoxAudit:
     """Every attack that needs no more than the outputs in a file.
 
     Args:
@@ -43,7 +44,7 @@ def audit_signals(path: Path, attacks: tuple[Attack, ...], *, seed: int) -> Blac
             ``roles`` ``(K, N)``: 1 where the model was trained on the record, 3 where it was not and is judged by it, 2
             where it was used for early stopping, 0 where neither. If model 0 shares no record with the others, they
             are shadows; else they are reference models, trained on random halves of the same records.
-        attacks: those that a missing signal or the other layout rules out are left out, and named.
+        attacks: by label; those that a missing signal or the other layout rules out are left out, and named.
         seed: for attacks that train something.
 
     Raises:
@@ -132,13 +133,17 @@ def _call(spec: str, function: object, *arguments: object) -> Any:
     return function(*arguments)
 
 
-def _audit_what_fits(signals: Signals, attacks: tuple[Attack, ...], seed: int) -> BlackBoxAudit:
-    fits = [a for a in attacks if a.layout == signals.layout and a.required_signals <= set(signals.extras)]
+def _audit_what_fits(signals: Signals, attacks: Mapping[str, Attack], seed: int) -> BlackBoxAudit:
+    fits = {
+        name: attack
+        for name, attack in attacks.items()
+        if attack.layout == signals.layout and attack.required_signals <= set(signals.extras)
+    }
     left_out = [
-        f"{a.name} was not run: it needs {a.layout} signals"
+        f"{name} was not run: it needs {a.layout} signals"
         + (f" with {', '.join(sorted(a.required_signals))}" if a.required_signals else "")
-        for a in attacks
-        if a not in fits
+        for name, a in attacks.items()
+        if name not in fits
     ]
     if not fits:
         raise InputError(f"expected an attack that works on {signals.layout} outputs, got none; {'; '.join(left_out)}")

@@ -172,10 +172,10 @@ def audit_model(
     if label is None:
         references = parties.dense_references_of("dense") if config.uses("shared") else []
         return attack_models(parties, Attacked("audited model", None, 0.0, [parties.dense], references))
-    for attack in config.attacks:
+    for name, attack in config.attacks.items():
         if attack.required_signals & {"dense", "trajectory"}:
             raise InputError(
-                f"attack {attack.name!r} needs the model before its last round of pruning, got the pruned one alone; "
+                f"attack {name!r} needs the model before its last round of pruning, got the pruned one alone; "
                 "leave the attack out"
             )
     defense = config.defenses[label]

@@ -1,18 +1,20 @@
-"""Signals with a leak of known size, and without one: what an attack must find, and what it must not.
+"""Signals with a leak of known size, and signals without one: the inputs on which attacks are checked.
 
 Model ``k``'s statistic of record ``i``, the logit of the true-class probability, is drawn as
 ``difficulty_i + leak * [k was trained on i] + noise``, ``difficulty ~ N(0, 1)``, ``noise ~ N(0, NOISE^2)``, and logits
 are made that have exactly this statistic. The best attack by the statistic alone has
-``AUC = Phi(leak / sqrt(2 (1 + NOISE^2)))``; who knows the difficulty has ``TPR = Phi(leak / NOISE - Phi^-1(1 - FPR))``.
+``AUC = Phi(leak / sqrt(2 (1 + NOISE^2)))``. An attack that knows the difficulty has
+``TPR = Phi(leak / NOISE - Phi^-1(1 - FPR))``.
 """
 
 import numpy as np
+from jaxtyping import Float, Float32, Int8, Int64
 from scipy.special import logsumexp
 from scipy.stats import norm
 
 from wemem.data.split import Role, random_halves, victim_and_shadows
 from wemem.randomness import generator
-from wemem.signals import Signals
+from wemem.signals import SignalLayout, Signals
 
 CLASSES = 5
 NOISE = 0.7
@@ -21,15 +23,34 @@ ROUNDS = 3
 QUERIES = 3
 
 
-def disjoint(leak, *, seed=0, records=2000, shadows=5, classes=CLASSES):
-    """A victim and its shadows, no record shared between them."""
+def disjoint(leak: float, *, seed: int = 0, records: int = 2000, shadows: int = 5, classes: int = CLASSES) -> Signals:
+    """Signals of a victim and its shadows, no record shared between the victim and them.
+
+    Args:
+        leak: rise of the statistic for records that a model was trained on; 0 is a null split.
+        seed: for the split and the statistics.
+        records: number of records.
+        shadows: number of shadow models.
+        classes: number of classes.
+    """
     labels = _labels(records, classes)
     split = victim_and_shadows(labels, shadows, seed=seed)
     return planted(split.roles, labels, "disjoint", leak, seed=seed, classes=classes)
 
 
-def shared(leak, *, seed=0, pool=800, outside=400, models=16, classes=CLASSES):
-    """A victim trained on a random half of a pool, and reference models on complementary random halves of it."""
+def shared(
+    leak: float, *, seed: int = 0, pool: int = 800, outside: int = 400, models: int = 16, classes: int = CLASSES
+) -> Signals:
+    """Signals of a victim trained on a random half of a pool, and of reference models on complementary halves of it.
+
+    Args:
+        leak: rise of the statistic for records that a model was trained on; 0 is a null split.
+        seed: for the split and the statistics.
+        pool: number of audited records.
+        outside: number of records that are not audited: the population, and the dev records.
+        models: number of reference models, even.
+        classes: number of classes.
+    """
     labels = _labels(pool + outside, classes)
     split = random_halves(
         labels, np.arange(pool), models, seed=seed, outside=np.arange(pool, pool + outside), dev_size=100
@@ -39,15 +60,23 @@ def shared(leak, *, seed=0, pool=800, outside=400, models=16, classes=CLASSES):
     return planted(np.vstack([victim, split.roles]), labels, "shared", leak, seed=seed, classes=classes)
 
 
-def planted(roles, labels, layout, leak, *, seed, classes=CLASSES):
+def planted(
+    roles: Int8[np.ndarray, "K N"],
+    labels: Int64[np.ndarray, " N"],
+    layout: SignalLayout,
+    leak: float,
+    *,
+    seed: int,
+    classes: int = CLASSES,
+) -> Signals:
     """Signals of the given roles, with every extra."""
     rng = generator(seed, "planted/statistics")
     k, n = roles.shape
     trained = roles == Role.TRAIN
     difficulty = rng.normal(0, 1, n)
 
-    def statistic(share=1.0):
-        return difficulty + share * leak * trained + rng.normal(0, NOISE, (k, n))
+    def statistic(share: float = 1.0) -> Float[np.ndarray, "K N"]:
+        return np.asarray(difficulty + share * leak * trained + rng.normal(0, NOISE, (k, n)))
 
     last = statistic()
     logits = with_statistic(last, labels, classes, rng)
@@ -66,8 +95,10 @@ def planted(roles, labels, layout, leak, *, seed, classes=CLASSES):
     )  # fmt: skip
 
 
-def with_statistic(statistic, labels, classes, rng):
-    """Logits whose true-class probability has the given logit; the other classes are random."""
+def with_statistic(
+    statistic: Float[np.ndarray, "K N"], labels: Int64[np.ndarray, " N"], classes: int, rng: np.random.Generator
+) -> Float32[np.ndarray, "K N C"]:
+    """Logits whose true-class probability has the given logit; those of the other classes are random."""
     logits = rng.normal(0, 1, (*statistic.shape, classes))
     np.put_along_axis(logits, np.broadcast_to(labels[:, None], (*statistic.shape, 1)), -np.inf, axis=-1)
     true = statistic + logsumexp(logits, axis=-1)
@@ -75,5 +106,5 @@ def with_statistic(statistic, labels, classes, rng):
     return logits.astype(np.float32)
 
 
-def _labels(records, classes):
+def _labels(records: int, classes: int) -> Int64[np.ndarray, " N"]:
     return np.arange(records, dtype=np.int64) % classes
