@@ -212,8 +212,10 @@ def test_models_that_answer_everything_alike_leak_nothing(label: SignalLayout):
         np.zeros_like(seen.logits), np.zeros_like(seen.labels), seen.roles, seen.records, seen.layout,
         seen.provenance, {name: np.ones_like(array) for name, array in seen.extras.items()},
     )  # fmt: skip
-    quick = {name: attack for name, attack in make_attacks("all").items() if attack.layout == label}
-    quick = [attack for attack in quick if attack.name not in ("nn", "nn_top3", "nn_class", "samia")]
+    slow = ("nn", "nn_top3", "nn_class", "samia")
+    quick = {
+        name: attack for name, attack in make_attacks("all").items() if attack.layout == label and name not in slow
+    }
     for result in audit({label: blank}, quick).results:
         assert result.measure(METRICS["auc"]).value == 0.5, result.name
         assert result.measure(METRICS["balanced_accuracy"]).value == 0.5, result.name

@@ -39,6 +39,7 @@ class AttackOutput:
     probability: Scores | None = None
 
 
+@dataclass(frozen=True)
 class Attack(ABC):
     """A membership inference attack: a frozen dataclass whose fields are its hyperparameters.
 
@@ -71,7 +72,7 @@ class Attack(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """Hyperparameters by name, as they stand in results."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
         """Score the target's audited rows and decide on them by thresholds chosen on the other members.

@@ -160,7 +160,7 @@ def _figures(
             signals, logits=signals.logits[:, kept], labels=signals.labels[kept], roles=signals.roles[:, kept],
             records=rows[kept],
         )  # fmt: skip
-        for name, result in leave_one_out(some, attacks, seed=seed).items():
+        for name, result in leave_one_out(some, {attack.name: attack for attack in attacks}, seed=seed).items():
             found[name] = [(s[m], s[~m]) for s, m in zip(result.scores, result.membership, strict=True)]
     return {
         "accuracy": np.array(
