@@ -4,15 +4,14 @@ import csv
 from typing import Any
 
 import numpy as np
-import planted
 import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from results_example import make_results
-from wemem.attacks import make_attacks
 from wemem.audit.leave_one_out import leave_one_out
 from wemem.audit.report import as_json, audit
+from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
 from wemem.metrics.rates import true_positive_rate
 from wemem.metrics.registry import METRICS, ScoredRecords, metrics_for, tpr_metric
@@ -22,6 +21,7 @@ from wemem.report.summary import report_summary
 from wemem.results.gate import Limits, check
 from wemem.results.schema import results_schema
 from wemem.signals import SignalLayout, Signals
+from wemem.testing import planted
 
 FIVE = tpr_metric(0.05, "headline")
 
