@@ -125,7 +125,7 @@ def test_bad_data_are_one_line(change, expected, study, tmp_path, capsys, monkey
 
 
 def test_bad_files_are_one_line(study, tmp_path, capsys, monkeypatch):
-    assert "cannot read the study" in refused(["run", "absent.toml", "--out", "out"], capsys, monkeypatch)
+    assert "expected a study file" in refused(["run", "absent.toml", "--out", "out"], capsys, monkeypatch)
     (tmp_path / "broken.toml").write_text("seeds = [")
     assert "expected TOML" in refused(["run", "broken.toml", "--out", "out"], capsys, monkeypatch)
     given = ["run", str(study), "--out", "out", "--weights", "w.safetensors"]

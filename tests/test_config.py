@@ -255,7 +255,7 @@ def test_study_file_that_cannot_be_read_is_refused(tmp_path: Path):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"study\.toml"):
             load_study(path)
-    with pytest.raises(InputError, match="cannot read the study"):
+    with pytest.raises(InputError, match="expected a study file"):
         load_study(tmp_path)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wemem.errors import InputError
-from wemem.files.archive import read_tgz_member
+from wemem.files.archive import read_tgz_file
 from wemem.files.download import fetch
 
 BODY = bytes(i * 31 % 251 for i in range(200_000))
@@ -286,7 +286,7 @@ def entry(name, kind, target=""):
 @pytest.mark.parametrize("name", ["bangkok", "./bangkok"])
 def test_member_is_read(tmp_path, name):
     path = tgz(tmp_path / "a.tgz", ("other", b"no"), (name, b"yes"))
-    assert read_tgz_member(path, "bangkok", size_limit=LIMIT) == b"yes"
+    assert read_tgz_file(path, "bangkok", size_limit=LIMIT) == b"yes"
 
 
 @pytest.mark.parametrize(
@@ -304,14 +304,14 @@ def test_member_is_read(tmp_path, name):
 def test_archive_that_could_escape_is_refused(tmp_path, member):
     path = tgz(tmp_path / "a.tgz", ("bangkok", b"yes"), member)
     with pytest.raises(InputError, match="do not use this archive"):
-        read_tgz_member(path, "bangkok", size_limit=LIMIT)
+        read_tgz_file(path, "bangkok", size_limit=LIMIT)
 
 
 def test_archive_that_unfolds_beyond_the_limit_is_refused(tmp_path):
     path = tgz(tmp_path / "bomb.tgz", ("bangkok", bytes(5 * 10**6)))
     assert path.stat().st_size < 10_000
     with pytest.raises(InputError, match="expected an archive of at most 1000000 bytes"):
-        read_tgz_member(path, "bangkok", size_limit=LIMIT)
+        read_tgz_file(path, "bangkok", size_limit=LIMIT)
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
@@ -321,17 +321,17 @@ def test_header_that_announces_more_than_there_is_is_refused(tmp_path, kind):
     path = tmp_path / "a.tgz"
     path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + b"short"))
     with pytest.raises(InputError):
-        read_tgz_member(path, "bangkok", size_limit=LIMIT)
+        read_tgz_file(path, "bangkok", size_limit=LIMIT)
 
 
 def test_missing_member_is_named_with_what_there_is(tmp_path):
     with pytest.raises(InputError, match=r"expected a file 'bangkok' in it, got \['other'\]"):
-        read_tgz_member(tgz(tmp_path / "a.tgz", ("other", b"x")), "bangkok", size_limit=LIMIT)
+        read_tgz_file(tgz(tmp_path / "a.tgz", ("other", b"x")), "bangkok", size_limit=LIMIT)
 
 
 def test_folder_of_that_name_is_not_the_file(tmp_path):
     with pytest.raises(InputError, match="expected a file 'bangkok'"):
-        read_tgz_member(tgz(tmp_path / "a.tgz", (entry("bangkok", tarfile.DIRTYPE), b"")), "bangkok", size_limit=LIMIT)
+        read_tgz_file(tgz(tmp_path / "a.tgz", (entry("bangkok", tarfile.DIRTYPE), b"")), "bangkok", size_limit=LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -340,12 +340,12 @@ def test_folder_of_that_name_is_not_the_file(tmp_path):
 def test_what_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "a.tgz").write_bytes(content)
     with pytest.raises(InputError):
-        read_tgz_member(tmp_path / "a.tgz", "bangkok", size_limit=LIMIT)
+        read_tgz_file(tmp_path / "a.tgz", "bangkok", size_limit=LIMIT)
 
 
 def test_missing_archive_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        read_tgz_member(tmp_path / "a.tgz", "bangkok", size_limit=LIMIT)
+        read_tgz_file(tmp_path / "a.tgz", "bangkok", size_limit=LIMIT)
 
 
 @given(st.data())
@@ -355,7 +355,7 @@ def test_damaged_archive_is_read_or_refused_in_one_line(tmp_path_factory, data):
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
     try:
-        got = read_tgz_member(path, "bangkok", size_limit=LIMIT)
+        got = read_tgz_file(path, "bangkok", size_limit=LIMIT)
     except InputError as error:
         got = str(error).encode()
     assert got == BODY[:500] or b"\n" not in got

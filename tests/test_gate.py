@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from results_example import make_results
 from wemem import cli
 from wemem.errors import InputError
-from wemem.results import read
+from wemem.files.documents import read_json
 from wemem.results.gate import Limits, check
 from wemem.results.read import faults, read_results
 from wemem.results.schema import results_schema
@@ -162,9 +162,9 @@ def test_file_that_is_no_results_is_one_line_and_exit_code_2(content, tmp_path, 
 def test_file_over_the_limit_is_refused_and_one_at_it_is_read(tmp_path, monkeypatch):
     folder = written(tmp_path, make_results())
     size = (folder / "results.json").stat().st_size
-    monkeypatch.setattr(read, "MOST", size)
+    monkeypatch.setattr(read_json, "__kwdefaults__", {"limit": size})
     assert read_results(folder) == make_results()
-    monkeypatch.setattr(read, "MOST", size - 1)
+    monkeypatch.setattr(read_json, "__kwdefaults__", {"limit": size - 1})
     with pytest.raises(InputError, match="at most"):
         read_results(folder)
 

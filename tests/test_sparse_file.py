@@ -173,7 +173,7 @@ def test_a_small_file_that_unfolds_to_more_than_the_limit_is_refused(folder):
 )
 def test_foreign_files_are_refused_in_one_line(content, folder):
     (folder / "w").write_bytes(content)
-    with pytest.raises(InputError, match="damaged or foreign") as refused:
+    with pytest.raises(InputError, match=r"damaged or foreign|expected JSON|at most 64 deep") as refused:
         read_sparse(folder / "w")
     assert "\n" not in str(refused.value)
 

@@ -86,7 +86,7 @@ def test_label_position_outside_the_table_is_refused(tmp_path, position):
     ("text", "said"),
     [
         ("", "Empty CSV"),
-        ("\n\n", "expected a readable table"),
+        ("\n\n", "expected a table that can be read"),
         ("a,y\n", "expected at least one record"),
         ("a,y\n1,0\nx,1\n", "expected numbers in column 'a', got 'x'; give a category"),
         ("a,y,b\n1,0,2\n3,1,it's\n", "expected numbers in column 'b', got \"it's\""),
@@ -109,7 +109,7 @@ def test_label_position_outside_the_table_is_refused(tmp_path, position):
         ("label,a,y\n0,2,0\n1,4,1\n", "name the label column with label"),
         (",a,y\n0,2,0\n1,4,1\n", "expected no record numbers as a feature"),
         (b"a,y\n1,\xff\n2,x\n", "invalid UTF8"),
-        (b"a\xff,y\n1,0\n2,1\n", "expected a readable table"),
+        (b"a\xff,y\n1,0\n2,1\n", "expected a table that can be read"),
     ],
 )
 def test_bad_csv_is_refused(tmp_path, text, said):
@@ -178,5 +178,5 @@ def test_long_label_that_repeats_is_held_once(tmp_path):
 def test_truncated_parquet_is_refused(tmp_path, keep):
     path = Path(parquet(tmp_path, a=[1, 2], y=[0, 1]))
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match="expected a readable table"):
+    with pytest.raises(InputError, match="expected a table that can be read"):
         load_dataset(str(path))

@@ -29,6 +29,7 @@ from wemem.export.onnx import BATCH, onnx_bytes
 from wemem.export.sparse import sparse_bytes
 from wemem.files.atomic import require_folder, write_atomically
 from wemem.files.hashing import file_sha256
+from wemem.files.input_files import is_folder, user_path
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress, Silent
 from wemem.results.build import (
@@ -132,7 +133,7 @@ def run_into(
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     progress = progress or Silent()
-    require_folder(out)
+    out = require_folder(out)
     data, root = load_data(config, progress), store or out.parent / ".store"
     if jobs == 1:
         return _run_alone(config, data, out, Store(root, progress.warn), progress)
@@ -191,7 +192,7 @@ def prune_into(
         What was done and how to load it, in sentences.
     """
     progress = progress or Silent()
-    require_folder(out)
+    out = require_folder(out)
     pruned = prune_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
     ensemble = pruned.stage.ensemble
     rounds = pruned.stage.meta["rounds"]
@@ -235,8 +236,8 @@ def export_into(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     Raises:
         InputError: weights that do not fit the model, or a model that cannot be written as ONNX.
     """
-    require_folder(out)
-    weights = weights / "weights.safetensors" if weights.is_dir() else weights
+    out = require_folder(out)
+    weights = weights / "weights.safetensors" if is_folder(weights, "weights") else user_path(weights)
     data = config.data.load()
     module = load_pruned(config.model.build(data.input_shape, data.classes), weights)
     content, parity = onnx_bytes(module, data.features[:BATCH])
@@ -257,7 +258,7 @@ def audit_into(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit the study's given model and leave ``results.json`` and ``per_sample.parquet`` in a folder."""
     progress = progress or Silent()
-    require_folder(out)
+    out = require_folder(out)
     data = load_data(config, progress)
     outcome = audit_model(config, label, Store(store or out.parent / ".store", progress.warn), progress, data)
     results, samples = study_results(config, data, [outcome]), per_sample_table([outcome], data)
@@ -269,7 +270,7 @@ def audit_outputs_into(
     signals: Path, attacks: str | Sequence[str], out: Path, seed: int = 0
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit a model by the outputs in a file (:func:`~wemem.study.black_box.audit_signals`)."""
-    require_folder(out)
+    out = require_folder(out)
     found = audit_signals(signals, make_attacks(attacks), seed=seed)
     return _leave(found, signals.name, seed, out)
 
@@ -278,7 +279,7 @@ def audit_functions_into(
     config: StudyConfig, predict: str, train: str, members: Path, out: Path, store: Path | None, progress: Progress
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit a model by its predictions (:func:`~wemem.study.black_box.audit_by_functions`)."""
-    require_folder(out)
+    out = require_folder(out)
     kept = Store(store or out.parent / ".store", progress.warn)
     found = audit_by_functions(config, predict, train, members, kept, progress)
     return _leave(found, predict, config.seeds[0], out)

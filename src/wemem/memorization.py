@@ -9,7 +9,6 @@ minus the mean over those that did not (Feldman & Zhang, NeurIPS 2020). One part
 on that party's records only.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ from scipy.stats import spearmanr
 
 from wemem.data.split import Role
 from wemem.errors import InputError
+from wemem.files.record_tables import RECORD, read_record_table
 from wemem.randomness import generator
 
 Form = Literal["probability", "indicator"]
@@ -119,50 +119,28 @@ def halves_correlation(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarray,
 
 
 def read_scores(path: Path, records: int) -> Float64[np.ndarray, " N"]:
-    """Scores by record, NaN where the file has none.
+    """Read scores by record, NaN where the file has none.
 
     Args:
-        path: a ``.csv`` or ``.parquet`` file with the columns ``record`` (index in the data set) and ``score``.
-        records: N, the size of the data set.
+        path: the path of a ``.csv`` or ``.parquet`` file with the columns ``record`` (index in the data set) and
+            ``score``.
+        records: N, the number of records of the data set.
 
     Raises:
         InputError: another kind of file, missing columns, an unknown or repeated record, or a score that is not
             finite.
     """
-    try:
-        record, score = _record_and_score(path, records)
-    except (pa.ArrowException, KeyError, OSError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"cannot read scores from {path.name!r}: {line}; expected columns record and score") from error
+    columns = read_record_table(path, {"score": pa.float64()}, records, "memorization scores")
+    record, score = columns[RECORD], columns["score"]
     if ((record < 0) | (record >= records)).any():
-        raise InputError(f"expected records 0..{records - 1} in {path.name!r}, got {record.min()}..{record.max()}")
+        raise InputError(
+            f"expected records 0..{records - 1} in {path.name!r}, got {record.min()}..{record.max()}; number the "
+            "records of the data set from 0"
+        )
     if len(np.unique(record)) < len(record):
-        raise InputError(f"expected each record once in {path.name!r}, got some twice")
+        raise InputError(f"expected each record once in {path.name!r}, got some twice; keep one score of each")
     if not np.isfinite(score).all():
-        raise InputError(f"expected finite scores in {path.name!r}, got NaN or infinity")
+        raise InputError(f"expected finite scores in {path.name!r}, got NaN or infinity; leave those records out")
     scores = np.full(records, np.nan)
     scores[record] = score
     return scores
-
-
-def _record_and_score(path: Path, most: int) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Both columns, batch by batch, so that a file of any length takes no more memory than ``most`` rows."""
-    record, score = [np.empty(0, np.int64)], [np.empty(0, np.float64)]
-    for batch in _batches_of(path):
-        # a missing record becomes -1 and a missing score NaN, which are refused as such
-        record.append(batch["record"].cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False))
-        score.append(batch["score"].cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False))
-        if sum(map(len, record)) > most:
-            raise InputError(f"expected at most {most} rows in {path.name!r}, one a record, got more")
-    return np.concatenate(record), np.concatenate(score)
-
-
-def _batches_of(path: Path) -> Iterator[pa.RecordBatch]:
-    if path.suffix == ".csv":
-        with pyarrow.csv.open_csv(path, pyarrow.csv.ReadOptions(use_threads=False)) as table:
-            yield from table
-    elif path.suffix == ".parquet":
-        with pyarrow.parquet.ParquetFile(path) as table:
-            yield from table.iter_batches(columns=["record", "score"])
-    else:
-        raise InputError(f"expected a score file ending in .csv or .parquet, got {path.name!r}")

@@ -14,6 +14,7 @@ from wemem.data.sources import DataSource
 from wemem.data.split import require_shares
 from wemem.defenses import Defense
 from wemem.errors import InputError
+from wemem.files.documents import parse_toml, read_toml
 from wemem.memorization import Form
 from wemem.models import CustomModel, Model, make_model
 from wemem.pruning import Pruning, Schedule
@@ -247,16 +248,9 @@ def read_table(path: Path) -> dict[str, Any]:
     """The table of a TOML file; paths in it are relative to the working directory.
 
     Raises:
-        InputError: the file cannot be read, is too large, or is not TOML.
+        InputError: what :func:`~wemem.files.documents.read_toml` refuses.
     """
-    try:
-        if path.stat().st_size > 2**20:
-            raise InputError(f"expected a study file of at most 1 MiB, got {path} of {path.stat().st_size} bytes")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the study {path}: {error.strerror}; give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"expected TOML in {path}, got an error: {error}") from error
+    return read_toml(path, "a study file")
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -338,7 +332,7 @@ def override_key(table: dict[str, Any], override: str) -> None:
     if not equals or not path:
         raise InputError(f"expected --set key=value, got {override!r}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = parse_toml(f"value = {text}", f"--set {path[:50]}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
     *parents, last = path.strip().split(".")

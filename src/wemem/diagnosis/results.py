@@ -44,7 +44,7 @@ def diagnose_into(
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
     progress = progress or Silent()
-    require_folder(out)
+    out = require_folder(out)
     data = load_data(config, progress)
     found = diagnose(config, settings, Store(store or out.parent / ".store", progress.warn), progress, data)
     told = diagnosis_content(config, data, found)

@@ -12,7 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wemem.errors import InputError
+from wemem.files.documents import read_json
 from wemem.files.hashing import file_sha256
+from wemem.files.input_files import exists, is_folder, user_path
+from wemem.files.safetensors_file import require_safetensors
 from wemem.signals import UNKNOWN
 from wemem.training import Ensemble
 from wemem.training.resize import resized
@@ -28,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         InputError: no such file, truncated, or of another format.
     """
     try:
-        return load_file(path)
+        return load_file(require_safetensors(path, "weights in safetensors format"))
     except (OSError, SafetensorError) as error:
         line = " ".join(str(error).split())
         raise InputError(
@@ -55,8 +58,8 @@ def load_pruned(module: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         InputError: a file that cannot be read, or that does not fit the architecture.
     """
-    path = Path(path)
-    path = path / "weights.safetensors" if path.is_dir() else path
+    path = user_path(path)
+    path = path / "weights.safetensors" if is_folder(path, "weights") else path
     state = read_weights(path)
     own = module.state_dict()
     smaller = read_channels(path)
@@ -101,12 +104,10 @@ def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
         InputError: a file that is broken, or of other weights.
     """
     path = channels_path(weights)
-    if not path.exists():
+    if not exists(path, "a list of channels"):
         return {}
     try:
-        if path.stat().st_size > 2**26:
-            raise ValueError("it is too large")
-        told = json.loads(path.read_bytes())
+        told = read_json(path, "a list of channels")
         if told["weights_sha256"] != file_sha256(weights):
             raise ValueError("it belongs to other weights")
         found = {str(layer): (int(own["of"]), [int(c) for c in own["kept"]]) for layer, own in told["layers"].items()}
@@ -138,9 +139,7 @@ def read_certificate(weights: Path) -> str:
     """How a model's file was made, by the certificate beside it; ``unknown`` if there is none for that very file."""
     path = weights.with_name(EXPORTED if weights.suffix.lower() == ".onnx" else CERTIFICATE)
     try:
-        if path.stat().st_size > 2**24:
-            return UNKNOWN
-        told = json.loads(path.read_bytes())
+        told = read_json(path, "a certificate")
         certified = told["weights_sha256"] == file_sha256(weights)
         return str(told["recipe_fingerprint"]) if certified else UNKNOWN
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -22,6 +22,7 @@ from jaxtyping import Float32
 from torch import nn
 
 from wemem.errors import InputError
+from wemem.files.input_files import read_bytes, require_file
 from wemem.files.memory_limit import memory_limit, require_memory
 
 #: Largest difference of logits between PyTorch and the file, by 1 + the largest logit. float32 resolves 1.2e-7 of a
@@ -153,14 +154,11 @@ def read_onnx(path: Path) -> OnnxModel:
             other files, operators that are not standard, functions, control flow or randomness; or a model with other
             than one input and one output.
     """
-    try:
-        size = path.stat().st_size
-        require_memory(4 * size, memory_limit(None), str(path))  # bytes, parsed, and the runtime's own, twice
-        if size > FILE_LIMIT:
-            raise InputError(f"expected an ONNX file of less than 2 GiB at {path}, got {size} bytes")
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give the path of an ONNX file") from error
+    size = require_file(path, "an ONNX file").stat().st_size
+    require_memory(4 * size, memory_limit(None), str(path))  # bytes, parsed, and the runtime's own, twice
+    if size > FILE_LIMIT:
+        raise InputError(f"expected an ONNX file of less than 2 GiB at {path}, got {size} bytes; it is another file")
+    content = read_bytes(path, "an ONNX file", limit=size)
     return _open(content, str(path))
 
 

@@ -14,7 +14,6 @@ bitmask cost 1/8 byte an element, those of gaps at least 1 byte a nonzero elemen
 
 import json
 import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -27,11 +26,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wemem.errors import InputError
+from wemem.files.documents import parse_json
 from wemem.files.memory_limit import memory_limit, require_memory
+from wemem.files.safetensors_file import require_safetensors
 
 FORMAT = "wemem.sparse/1"
-#: Bytes; the header of a model of a hundred thousand tensors is smaller.
-HEADER_LIMIT = 2**24
 GAP_BYTES = (1, 2, 4)
 
 Encoding = Literal["dense", "bitmask", "gaps"]
@@ -95,28 +94,20 @@ def read_sparse(path: str | Path, *, memory_gib: float | None = None) -> dict[st
     Raises:
         InputError: no such file, one of another format or a damaged one, or a state dict beyond the limit.
     """
-    path = Path(path)
+    path = require_safetensors(path, f"a compact weights file ({FORMAT})")
     try:
-        _require_small_header(path)
         with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {})[FORMAT])
+            told = parse_json((file.metadata() or {})[FORMAT], f"the index of compact weights at {path}")
             _require_declared(path, told, file, memory_limit(memory_gib))
             return {name: _decode(name, how, file) for name, how in told.items()}
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"expected a compact weights file ({FORMAT}) at {path}, got a damaged or foreign one ({reason}); write it "
             "again"
         ) from error
-
-
-def _require_small_header(path: Path) -> None:
-    with path.open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-    if size > HEADER_LIMIT:
-        raise ValueError(f"a header of {size} bytes")
 
 
 def _require_declared(path: Path, told: Mapping[str, Any], file: Any, limit: int) -> None:

@@ -1,16 +1,25 @@
-"""Write files whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from wemem.errors import InputError
+from wemem.files.input_files import is_folder, shown, user_path
+
+#: Bytes of a file name that common file systems allow.
+NAME_LIMIT = 255
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the file and rename, so that a reader sees the old file or the new one.
+
+    Args:
+        path: the path of the file; its folder is created if missing.
+        write: a function that writes the content to the path that it is given.
 
     Raises:
         InputError: the folder cannot be written, or the disk is full.
@@ -21,18 +30,26 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(part)
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        if path.parent.is_dir():
+        with suppress(OSError):
             part.unlink(missing_ok=True)
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise InputError(f"cannot write {path}: {reason}; free some space or choose another --out") from error
 
 
-def require_folder(out: Path) -> None:
-    """Refuse a folder that cannot be written, before anything is computed for it. It is not made yet.
+def require_folder(out: str | Path) -> Path:
+    """Refuse an output directory that cannot be written, before anything is computed for it. It is not created yet.
+
+    Returns:
+        The path of the directory, with ``~`` expanded.
 
     Raises:
-        InputError: it is a file, lies in one, or nobody may write there.
+        InputError: a path that cannot be used, a file, a path through a file, or a folder that may not be written.
     """
-    there = next(place for place in (out.absolute(), *out.absolute().parents) if os.path.lexists(place))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise InputError(f"cannot write {out}: {there} is no folder that may be written; choose another --out")
+    folder = user_path(out)
+    out = folder.absolute()
+    if len(os.fsencode(out.name)) > NAME_LIMIT:
+        raise InputError(f"cannot write {shown(out)}: the name is too long; choose a shorter --out")
+    there = next(place for place in (out, *out.parents) if os.path.lexists(place))
+    if not (is_folder(there, "a folder to write to") and os.access(there, os.W_OK | os.X_OK)):
+        raise InputError(f"cannot write {shown(out)}: {shown(there)} is no writable folder; choose another --out")
+    return folder

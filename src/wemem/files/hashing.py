@@ -4,10 +4,16 @@ import hashlib
 import json
 from pathlib import Path
 
+from wemem.files.input_files import open_file
+
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: no such file, or one that is no plain file or may not be read.
+    """
+    with open_file(path, "a file") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

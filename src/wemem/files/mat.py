@@ -1,7 +1,7 @@
-"""Arrays out of a MATLAB 5 ``.mat`` file that nobody vouches for.
+"""Arrays out of a MATLAB 5 ``.mat`` file from outside.
 
-Source of the format: The MathWorks, "MAT-File Format", level 5. Read are real arrays of numbers, plain or compressed,
-in little-endian order. It is taken apart here because a general reader believes sizes that a file merely announces.
+Source of the format: The MathWorks, "MAT-File Format", level 5. Real arrays of numbers are read, plain or compressed,
+in little-endian order. The file is parsed here because a general reader believes the sizes that it declares.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from wemem.errors import InputError
+from wemem.files.input_files import open_file
 from wemem.files.memory_limit import require_memory
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -24,28 +25,28 @@ CHUNK = 2**16
 
 
 class Readable(Protocol):
-    """What gives the next ``size`` bytes, or fewer at its end."""
+    """A stream that returns the next ``size`` bytes, or fewer at its end."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 def read_mat(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
-    """The arrays ``names`` of a file.
+    """Read arrays from a file.
 
-    An array's declared dimensions are held against the declared length of its data, and their sum against ``limit``,
-    before anything is allocated; a compressed array is unfolded no further than that.
+    An array's declared dimensions are checked against the declared length of its data, and their sum against ``limit``,
+    before anything is allocated. A compressed array is unfolded no further than that.
 
     Args:
-        path: the file.
-        names: which arrays.
-        limit: bytes that the arrays may take together, each as it is stored and once more as float32.
+        path: the path of the file.
+        names: the names of the arrays to read.
+        limit: the largest number of bytes for all arrays, each as it is stored and once more as float32.
 
     Raises:
         InputError: no such file or array, another or damaged format, or arrays that do not fit.
     """
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     try:
-        with path.open("rb") as file:
+        with open_file(path, "a .mat file") as file:
             header = file.read(128)
             if len(header) < 128 or header[124:128] != b"\x00\x01IM":
                 raise InputError(f"{path}: expected a MATLAB 5 file, got another format; save it with -v6 or -v7")
@@ -58,22 +59,22 @@ def read_mat(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
                 if kind == MATRIX:
                     name, value = _matrix(matrix, names, path, limit)
                     if value is not None:
-                        found[name] = value
+                        arrays[name] = value
                         limit -= value.size * (value.dtype.itemsize + 4)
                 file.seek(end)
-    except FileNotFoundError as error:
-        raise InputError(f"expected a .mat file at {path}, got no such file; give the path of one") from error
-    except (OSError, EOFError, struct.error, zlib.error) as error:
+    except (EOFError, struct.error, zlib.error, OverflowError) as error:
         reason = " ".join(str(error).split()) or "it ends too early"
         raise InputError(f"{path}: expected a whole .mat file, got a damaged one ({reason}); get it again") from error
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in arrays]
     if missing:
-        raise InputError(f"{path}: expected an array {missing[0]!r}, got {sorted(found)}")
-    return [found[name] for name in names]
+        raise InputError(
+            f"{path}: expected an array {missing[0]!r}, got {sorted(arrays)}; name the arrays of the published file"
+        )
+    return [arrays[name] for name in names]
 
 
 def _matrix(stream: Readable, names: Sequence[str], path: Path, limit: int) -> tuple[str, Array | None]:
-    """Name and values of one array; no values if it is not asked for."""
+    """Name and values of one array; None for the values of an array that is not in ``names``."""
     (flags,) = struct.unpack_from("<I", _short(stream, 8))
     dims = np.frombuffer(_short(stream, 4 * 8), "<i4").tolist()
     name = _short(stream, 64).decode("latin-1")
@@ -117,7 +118,7 @@ def _exactly(stream: Readable, size: int) -> bytes:
 
 
 class _Unfolded:
-    """A zlib stream of ``length`` bytes, unfolded as far as it is asked for."""
+    """A zlib stream of ``length`` bytes that is unfolded only as far as it is read."""
 
     def __init__(self, file: IO[bytes], length: int) -> None:
         self.file, self.left, self.inflate, self.tail = file, length, zlib.decompressobj(), b""

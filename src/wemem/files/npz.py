@@ -1,23 +1,27 @@
-"""Arrays out of a ``.npz`` file that nobody vouches for."""
+"""Arrays out of a ``.npz`` file from outside."""
 
 import math
+import os
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from wemem.errors import InputError
+from wemem.files.input_files import open_file
 from wemem.files.memory_limit import require_memory
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 HEADER_BYTES = 16_384
+#: Bytes of a zip file's list of entries, and from its end where that list is announced.
+DIRECTORY_BYTES, END_BYTES = 2**20, 22 + 2**16
 HEADER = re.compile(
     r"\{ ?'descr': ?'(?P<type>[^']{1,20})', ?'fortran_order': ?(?:True|False), ?'shape': ?"
     r"\((?P<shape>(?:\d{1,18}, ?){0,64}(?:\d{1,18})?)\),? ?\}\s*",
@@ -28,24 +32,24 @@ DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib
 
 
 def read_npz(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
-    """The arrays ``names`` of a file that ``numpy.savez`` or ``numpy.savez_compressed`` wrote.
+    """Read arrays from a file of ``numpy.savez`` or ``numpy.savez_compressed``.
 
-    Nothing is unpickled. Every array's declared shape and type are held against the declared size of its zip entry,
-    and their sum against ``limit``, before any array is allocated: a small file that unfolds to a huge one costs
-    nothing but the error.
+    Nothing is unpickled. Every array's declared shape and type are checked against the declared size of its zip entry,
+    and their sum against ``limit``, before any array is allocated. A small file that unfolds to a huge one therefore
+    costs no memory.
 
     Args:
-        path: the file.
-        names: which arrays.
-        limit: bytes that the arrays may take together, each as it is stored and once more as float32.
+        path: the path of the file.
+        names: the names of the arrays to read.
+        limit: the largest number of bytes for all arrays, each as it is stored and once more as float32.
 
     Raises:
         InputError: no such file or array, a damaged file, arrays that are not numbers or do not fit.
     """
     try:
-        if not path.is_file():
-            raise InputError(f"expected a .npz file at {path}, got no such file; give the path of one")
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path, "a .npz file") as file:
+            _require_short_directory(file)
+            archive = zipfile.ZipFile(file)
             need = 0
             for name in names:
                 shape, dtype = declared(archive, name, str(path))
@@ -59,8 +63,22 @@ def read_npz(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
         raise InputError(f"{path}: expected a whole .npz file, got a damaged one ({reason}); write it again") from error
 
 
+def _require_short_directory(file: BinaryIO) -> None:
+    """Refuse a zip file whose list of entries is longer than any set of arrays; zipfile reads it whole."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - END_BYTES))
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    sizes = [int.from_bytes(tail[at + 12 : at + 16], "little")] if at >= 0 else []
+    if tail[max(0, at - 20) :][:4] == b"PK\x06\x07":  # the locator of a zip64 record, which counts instead
+        file.seek(min(length, int.from_bytes(tail[at - 12 : at - 4], "little")))
+        sizes.append(int.from_bytes(file.read(48)[40:], "little"))
+    if any(DIRECTORY_BYTES < size != 0xFFFFFFFF for size in sizes):
+        raise ValueError("more entries than arrays need")
+
+
 def declared(archive: zipfile.ZipFile, name: str, path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of one array, from its header alone, once they agree with the size of its zip entry."""
+    """Shape and type of one array from its header alone, checked against the size of its zip entry."""
     arrays = sorted(file.removesuffix(".npy") for file in archive.namelist() if file.endswith(".npy"))
     if name not in arrays:
         raise InputError(
@@ -87,9 +105,9 @@ def declared(archive: zipfile.ZipFile, name: str, path: str) -> tuple[tuple[int,
 
 
 def npy_header(content: bytes) -> tuple[int, str]:
-    """Where the header of an .npy file starts, and its text (NumPy enhancement proposal 1).
+    """Start and text of the header of an .npy file (NumPy enhancement proposal 1).
 
-    It is taken apart here because NumPy's own reader evaluates it as Python, and allocates its declared length first.
+    It is parsed here because NumPy's own reader evaluates it as Python, and allocates its declared length first.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -106,7 +124,7 @@ def npy_header(content: bytes) -> tuple[int, str]:
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> Array:
-    """One array whose header has been checked."""
+    """Read one array whose header has been checked."""
     with archive.open(f"{name}.npy") as stream:
         array: Array = npy.read_array(stream, allow_pickle=False)
         stream.read(1)  # reaching the end is what makes zipfile check the CRC

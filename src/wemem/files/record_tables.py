@@ -1,67 +1,109 @@
-"""Tables of record numbers from outside: member lists."""
+"""Tables with one row a record from outside: member lists and memorization scores."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from jaxtyping import Int64
 
 from wemem.errors import InputError
+from wemem.files.input_files import shown, user_path
 from wemem.files.memory_limit import memory_limit
 from wemem.files.npz import read_npz
+from wemem.files.tables import open_csv, open_parquet
+
+RECORD = "record"
 
 
-def read_members(file: str, records: int) -> Int64[np.ndarray, " m"]:
-    """Indices of the records a model was trained on.
+def read_members(file: str | Path, records: int) -> Int64[np.ndarray, " m"]:
+    """Read the indices of the records that a model was trained on, sorted and each once.
 
     Args:
-        file: ``.csv`` or ``.parquet`` with a column ``record``, or ``.npz`` with an array ``members``.
-        records: size of the data set.
+        file: the path of a ``.csv`` or ``.parquet`` file with a column ``record``, or of an ``.npz`` file with an array
+            ``members``.
+        records: the number of records of the data set.
 
     Raises:
-        InputError: the file cannot be read, or names a record that is not there.
+        InputError: a file that cannot be read, or a record that the data set does not have.
     """
-    path = Path(file)
-    try:
-        if path.suffix == ".npz":
-            found = read_npz(path, ["members"], limit=memory_limit(None))[0]
-        else:
-            found = _record_column(path, records)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        line = " ".join(str(error).split())
+    path = user_path(file)
+    if path.suffix == ".npz":
+        members = read_npz(path, ["members"], limit=memory_limit(None))[0]
+    else:
+        members = read_record_table(path, {}, records, "a member list")[RECORD]
+    if members.ndim != 1 or len(members) == 0 or not np.issubdtype(members.dtype, np.integer):
         raise InputError(
-            f"cannot read members from {path}: {line}; expected a column record (.npz: an array members)"
-        ) from error
-    if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer):
-        raise InputError(f"expected a list of record numbers in {path}, got {found.dtype} of shape {found.shape}")
-    unknown = found[(found < 0) | (found >= records)]
+            f"expected a list of record numbers in {shown(path)}, got {members.dtype} of shape {members.shape}; write "
+            "the number of each training record"
+        )
+    unknown = members[(members < 0) | (members >= records)]
     if len(unknown):
-        raise InputError(f"expected members among records 0..{records - 1} in {path}, got {int(unknown[0])}")
-    return np.unique(found.astype(np.int64))
+        raise InputError(
+            f"expected members among records 0..{records - 1} in {shown(path)}, got {int(unknown[0])}; number the "
+            "records of the data set from 0"
+        )
+    return np.unique(members.astype(np.int64))
 
 
-def _record_column(path: Path, most: int) -> np.ndarray:
-    """The column ``record``, batch by batch, so that a file of any length takes no more memory than ``most`` rows."""
-    found: list[np.ndarray] = []
-    with _open_table(path) as batches:
+def read_record_table(
+    path: Path, columns: Mapping[str, pa.DataType], records: int, kind: str
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Read the column ``record`` of a table and some columns beside it.
+
+    The table is read batch by batch, so that a file of any length takes no more memory than ``records`` rows.
+
+    Args:
+        path: the path of a ``.csv`` or ``.parquet`` file.
+        columns: the names of the other columns, each with a numeric type.
+        records: the number of records of the data set, and so the largest number of rows.
+        kind: a phrase for the file that is expected, such as ``"a member list"``.
+
+    Returns:
+        The columns by name. A missing record is -1, and a missing floating-point number is NaN.
+
+    Raises:
+        InputError: another kind of file, a missing column, a value that is no number, or more rows than records.
+    """
+    types = {RECORD: pa.int64(), **columns}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in types}
+    with _open_table(path, list(types), kind) as batches:
+        rows = 0
         for batch in batches:
-            found.append(batch["record"].to_numpy(zero_copy_only=False))
-            if sum(map(len, found)) > most:
-                raise InputError(f"expected at most {most} rows in {path}, one a record, got more")
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+            rows += len(batch)
+            if rows > records:
+                raise InputError(f"expected at most {records} rows in {shown(path)}, one a record, got more; drop some")
+            for name, wanted in types.items():
+                column = batch[name]
+                if pa.types.is_boolean(column.type):
+                    raise ValueError(f"booleans in column {name}")
+                missing = -1 if pa.types.is_integer(wanted) else np.nan
+                parts[name].append(column.cast(wanted).fill_null(missing).to_numpy(zero_copy_only=False))
+    empty = {name: np.empty(0, wanted.to_pandas_dtype()) for name, wanted in types.items()}
+    return {name: np.concatenate([empty[name], *parts[name]]) for name in types}
 
 
 @contextmanager
-def _open_table(path: Path) -> Iterator[Iterable[pa.RecordBatch]]:
+def _open_table(path: Path, columns: list[str], kind: str) -> Iterator[Iterable[pa.RecordBatch]]:
+    kind = f"{kind} with {'the columns' if len(columns) > 1 else 'a column'} {' and '.join(columns)}"
     if path.suffix == ".csv":
-        with pyarrow.csv.open_csv(path, pyarrow.csv.ReadOptions(use_threads=False)) as table:
+        with open_csv(path, kind) as table:
+            _require_columns(path, kind, table.schema.names, columns)
+        with open_csv(path, kind, only=columns) as table:
             yield table
     elif path.suffix == ".parquet":
-        with pyarrow.parquet.ParquetFile(path) as table:
-            yield table.iter_batches(columns=["record"])
+        with open_parquet(path, kind) as table:
+            _require_columns(path, kind, table.schema_arrow.names, columns)
+            yield table.iter_batches(columns=columns)
     else:
-        raise InputError(f"expected a member list ending in .csv, .parquet or .npz, got {path.name!r}")
+        raise InputError(f"expected {kind} in a file ending in .csv or .parquet, got {shown(path.name)!r}; convert it")
+
+
+def _require_columns(path: Path, kind: str, names: list[str], columns: list[str]) -> None:
+    for column in columns:
+        if names.count(column) != 1:
+            raise InputError(
+                f"expected {kind} in {shown(path)}, got {names.count(column)} columns of the name {column!r}; name the "
+                "columns so"
+            )

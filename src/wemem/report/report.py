@@ -46,7 +46,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     Raises:
         InputError: as :func:`~wemem.results.combine.read_sources`, or a folder that cannot be written.
     """
-    require_folder(out)
+    out = require_folder(out)
     combined = read_sources(folders)
     content = report_content(combined)
     drawn = plates(content)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 from jaxtyping import Bool, Float64, Int64
 
 from wemem.errors import InputError
+from wemem.files.input_files import exists
+from wemem.files.tables import open_parquet
 
 #: Numbers in the columns that are read, about 2 GiB; ten attacks on 100 models of 60,000 records take a third of it.
 MOST = 2**28
@@ -61,7 +62,7 @@ def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScor
         InputError: no readable table, more than :data:`MOST` numbers, or one that does not belong to these results.
     """
     path = folder / "per_sample.parquet"
-    if not path.is_file() or not any(run["attacks"] for run in runs):
+    if not exists(path, "the records of a study") or not any(run["attacks"] for run in runs):
         return [None] * len(runs)
     try:
         columns = _columns(path, [name for run in runs for name in run["attacks"]])
@@ -74,7 +75,7 @@ def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScor
 def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
     """Columns as arrays; ``label`` as numbers of the texts in ``labels``, so that each text is held once."""
     remedy = "run the study again"
-    with pa.parquet.ParquetFile(path, read_dictionary=["label"]) as file:
+    with open_parquet(path, "the records of a study", read_dictionary=["label"]) as file:
         types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
         for name in NEEDED:
             if name not in types:

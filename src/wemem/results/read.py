@@ -1,7 +1,5 @@
 """``results.json`` read back, by those who did not write it: checked against the schema before anything is believed."""
 
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,35 +7,23 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from wemem.errors import InputError
+from wemem.files.documents import read_json
 from wemem.results.schema import results_schema
-
-#: Bytes; a study of 100 runs under ten attacks takes under one million.
-MOST = 64 * 2**20
 
 
 def read_results(folder: Path) -> dict[str, Any]:
     """The content of a folder's ``results.json``.
 
     Raises:
-        InputError: no such file, over 64 MiB, not JSON, not of the schema, or at odds with itself: an interval with its
+        InputError: no such file, over 16 MiB, not JSON, not of the schema, or at odds with itself: an interval with its
             ends swapped, a strongest attack that was not run, one run twice.
     """
     path = folder / "results.json"
     remedy = "give the --out folder of a study or an audit"
     try:
-        if not path.is_file():
-            raise InputError(f"expected a file {path}, got none; {remedy}")
-        with path.open("rb") as file:
-            text = file.read(MOST + 1)
-        if len(text) > MOST:
-            raise InputError(f"expected {path} of at most {MOST >> 20} MiB, got more; {remedy}")
-        found = json.loads(text, parse_constant=_number, parse_float=_number)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"expected JSON in {path}, got a broken file ({error}); {remedy}") from error
+        found = read_json(path, "results")
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}") from error
     wrong = next(faults(found), None)
     if wrong is not None:
         raise InputError(
@@ -59,13 +45,6 @@ def faults(results: object) -> Iterator[str]:
         yield f"{error.json_path}: {error.message[:100]}"
     if not wrong and isinstance(results, dict):
         yield from _contradictions(results["runs"])
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return value
 
 
 def _contradictions(runs: list[dict[str, Any]]) -> Iterator[str]:

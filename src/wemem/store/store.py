@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wemem.errors import InputError
+from wemem.files.input_files import user_path
 from wemem.store.entry import DamagedError, Entry, read_entry, sync, writable, write_entry
 from wemem.store.key import TMP, Key
 
@@ -40,7 +41,7 @@ class Store:
     """
 
     def __init__(self, root: Path, warn: Callable[[str], object] = warnings.warn) -> None:
-        self.root, self._warn = root, warn
+        self.root, self._warn = user_path(root), warn
         with self._failing_on_one_line():
             self._sweep()
 

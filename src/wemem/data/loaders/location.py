@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from wemem.data.dataset import Dataset
 from wemem.data.loaders.published import cache_folder, own_copy
 from wemem.errors import InputError
-from wemem.files.archive import read_tgz_member
+from wemem.files.archive import read_tgz_file
 from wemem.files.download import fetch
 from wemem.files.npz import read_npz
 
@@ -95,7 +95,7 @@ def rows_of_npz(file: Path) -> Rows:
 
 def rows_of_archive(file: Path) -> Rows:
     """Rows from the published table: no header, a quoted class 1..30, then the features."""
-    text = read_tgz_member(file, "bangkok", size_limit=SIZE_LIMIT).decode("latin-1")
+    text = read_tgz_file(file, "bangkok", size_limit=SIZE_LIMIT).decode("latin-1")
     try:
         if not text.strip():
             raise ValueError("an empty one")

@@ -1,19 +1,17 @@
 """A table of numbers with one label column, from CSV or Parquet."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from jaxtyping import Float32, Int64
 
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.files.memory_limit import require_memory
+from wemem.files.tables import BLOCK_BYTES, open_csv, open_parquet, unfolded_bytes
 from wemem.resolve import did_you_mean
 
 LABEL_NAMES = ("label", "y", "target")
@@ -22,7 +20,6 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 #: How pyarrow says that a field of a column, counted from 0, is not a number.
 NO_NUMBER = re.compile(r"CSV column #(\d+):.* conversion error to float: invalid value '(.*)'")
 AS_NUMBERS = "give a category a column of 0 and 1 for each of its values, or drop the column"
-BLOCK_BYTES = 2**24  # read at a time, so that too large a table is noticed early; a CSV line must fit into it
 
 
 def read_csv(path: Path, *, label: str | int | None, limit: int) -> Dataset:
@@ -38,16 +35,14 @@ def read_csv(path: Path, *, label: str | int | None, limit: int) -> Dataset:
         InputError: a file that cannot be read, no header, no label column, a feature that is not a number, or what
             :class:`Dataset` refuses (an empty field is NaN).
     """
-    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
-    with readable(path), pa.csv.open_csv(path, read_options=read) as table:
+    with open_csv(path, "a table") as table:
         names = table.schema.names
     if all(is_number(name) for name in names):
         raise InputError(f"{path}: expected a header line, got numbers; write the column names above them")
     target = label_column(path, names, label)
     types = {name: pa.string() if name == target else pa.float32() for name in names}
-    convert = pa.csv.ConvertOptions(column_types=types)
     try:
-        with readable(path), pa.csv.open_csv(path, read_options=read, convert_options=convert) as table:
+        with open_csv(path, "a table", types=types) as table:
             return gather(path, table, names, target, limit)
     except InputError as error:
         if (found := NO_NUMBER.search(str(error))) is None:
@@ -69,7 +64,7 @@ def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
         InputError: a file that cannot be read, no label column, a feature that is not a number, or what
             :class:`Dataset` refuses (a null is NaN).
     """
-    with readable(path), pa.parquet.ParquetFile(path) as table:
+    with open_parquet(path, "a table") as table:
         schema, rows = table.schema_arrow, table.metadata.num_rows
     target = label_column(path, schema.names, label)
     for field in schema:
@@ -79,22 +74,10 @@ def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
             raise InputError(f"{path}: expected numbers or text as labels, got {field.type}; choose another column")
     require_memory(8 * rows * (len(schema) - 1), limit, str(path))
     # Labels stay dictionary-encoded: a long text that repeats in every record is then held once.
-    with readable(path), pa.parquet.ParquetFile(path, read_dictionary=[target]) as table:
+    with open_parquet(path, "a table", read_dictionary=[target]) as table:
+        require_memory(unfolded_bytes(table, schema.names), limit, str(path))
         batch = max(1, BLOCK_BYTES // (8 * len(schema)))
         return gather(path, table.iter_batches(batch_size=batch), schema.names, target, limit)
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Whatever pyarrow says of a file it cannot read becomes one line."""
-    if not path.is_file():
-        raise InputError(f"expected a table at {path}, got no such file; give the path of one")
-    try:
-        yield
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: expected a readable table, got: {' '.join(str(error).split())}") from error
 
 
 def label_column(path: Path, names: Sequence[str], label: str | int | None) -> str:

@@ -1,0 +1,127 @@
+"""CSV and Parquet tables from outside, read batch by batch and within limits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from wemem.errors import InputError
+from wemem.files.input_files import open_file, shown
+
+#: Columns of a table; pyarrow takes about 5 KB for each before it has read a single record.
+COLUMN_LIMIT = 2**16
+#: Bytes of the line with the column names, and of the description at the end of a Parquet file.
+HEADER_LIMIT, FOOTER_LIMIT = 2**22, 2**25
+#: Bytes of a CSV file that are read at a time; a line must fit into it.
+BLOCK_BYTES = 2**24
+
+
+@contextmanager
+def open_csv(
+    path: Path, kind: str, *, types: Mapping[str, pa.DataType] | None = None, only: Sequence[str] = ()
+) -> Iterator[Any]:
+    """Open a CSV file in UTF-8 with commas and a header line, as a reader of record batches.
+
+    Args:
+        path: the path of the file.
+        kind: a phrase for the file that is expected, such as ``"a table"``.
+        types: the types of some columns; those of the others are inferred from the first block.
+        only: the names of the columns to read; all if empty.
+
+    Raises:
+        InputError: a file that cannot be read, too many columns, or content that is no such table.
+    """
+    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
+    convert = pa.csv.ConvertOptions(column_types=dict(types or {}), include_columns=list(only))
+    with readable(path, kind), open_file(path, kind) as file:
+        _require_short_header(path, kind, file)
+        with pa.csv.open_csv(file, read_options=read, convert_options=convert) as table:
+            yield table
+
+
+@contextmanager
+def open_parquet(path: Path, kind: str, *, read_dictionary: Sequence[str] = ()) -> Iterator[Any]:
+    """Open a Parquet file.
+
+    Args:
+        path: the path of the file.
+        kind: a phrase for the file that is expected, such as ``"a table"``.
+        read_dictionary: the names of columns that stay dictionary-encoded.
+
+    Raises:
+        InputError: a file that cannot be read, too many columns, or content that is no such table.
+    """
+    with readable(path, kind), open_file(path, kind) as file:
+        _require_short_footer(file)
+        with pa.parquet.ParquetFile(
+            file, read_dictionary=list(read_dictionary), thrift_container_size_limit=2**20
+        ) as table:
+            if table.metadata.num_columns > COLUMN_LIMIT:
+                raise _too_many_columns(path, kind)
+            yield table
+
+
+@contextmanager
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Turn every error of pyarrow about a file into one line.
+
+    Raises:
+        InputError: whatever pyarrow raises inside the ``with`` block.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{shown(path)}: expected {kind} that can be read, got: {reason}; write it again") from error
+
+
+def unfolded_bytes(table: Any, columns: Sequence[str]) -> int:
+    """Bytes of some columns of a Parquet file once they are uncompressed, by the file's own description."""
+    metadata = table.metadata
+    return sum(
+        chunk.total_uncompressed_size
+        for group in range(metadata.num_row_groups)
+        for chunk in map(metadata.row_group(group).column, range(metadata.num_columns))
+        if chunk.path_in_schema.split(".")[0] in columns
+    )
+
+
+def _require_short_header(path: Path, kind: str, file: BinaryIO) -> None:
+    """Count the columns before pyarrow allocates memory for each of them."""
+    head = file.read(HEADER_LIMIT + 1).removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+    file.seek(0)
+    line, newline, _ = head.partition(b"\n")
+    if not newline and len(line) >= HEADER_LIMIT:
+        raise InputError(
+            f"{shown(path)}: expected {kind} with a line of column names of at most {HEADER_LIMIT:,} bytes, got a "
+            "longer one; write the column names in the first line"
+        )
+    if line.count(b'"') % 2:
+        raise InputError(
+            f"{shown(path)}: expected {kind} with all column names in the first line, got a name over several lines; "
+            "rename that column"
+        )
+    if line.count(b",") >= COLUMN_LIMIT:
+        raise _too_many_columns(path, kind)
+
+
+def _require_short_footer(file: BinaryIO) -> None:
+    """Refuse a Parquet file whose description is longer than any that is needed; pyarrow reads it whole."""
+    length = file.seek(0, 2)
+    file.seek(max(0, length - 8))
+    footer = int.from_bytes(file.read(4), "little")
+    file.seek(0)
+    if FOOTER_LIMIT < footer < length:
+        raise ValueError(f"a description of {footer:,} bytes at its end")
+
+
+def _too_many_columns(path: Path, kind: str) -> InputError:
+    return InputError(
+        f"{shown(path)}: expected {kind} of at most {COLUMN_LIMIT:,} columns, got more; drop some columns"
+    )
