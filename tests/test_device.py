@@ -25,7 +25,7 @@ from wemem.models import FullyConnected
 from wemem.pipeline.progress import Silent
 from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
-from wemem.pruning.importance import prune
+from wemem.pruning.masks import weight_masks
 from wemem.results.build import environment
 from wemem.store.keys import DenseKey
 from wemem.store.store import Store
@@ -144,7 +144,7 @@ def run_on_meta(data, model: Any, defense: Defense, backend: Backend, recipe: Re
     """A run as ``fit`` begins it, with everything on ``meta``, and the widest step of its first epoch."""
     fitted = fit.__globals__
     ensemble = Ensemble.initialize(model, data.input_shape, data.classes, seeds=[0, 1, 2])
-    ensemble = replace(ensemble, masks=prune(ensemble, 0.5))
+    ensemble = replace(ensemble, masks=weight_masks(ensemble, 0.5, torch.abs, torch.from_numpy(data.features[:2])))
     teacher_log_probs = np.zeros((3, defense.passes_per_epoch * len(data), data.classes), np.float32)
     records = [TrainingRecords(split.records(k, Role.TRAIN), data.labels, SCORES[k], SEEDS[k]) for k in range(3)]
     plan = fitted["_planner"](records, recipe, defense, len(data), False)

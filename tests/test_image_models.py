@@ -14,8 +14,7 @@ from wemem.defenses import Undefended
 from wemem.errors import InputError
 from wemem.models import MODELS, ResNet8, make_model
 from wemem.pipeline import stages
-from wemem.pruning import Pruning, Schedule, iterate
-from wemem.pruning.importance import prunable_parameters
+from wemem.pruning import LayerChoice, Pruning, Schedule, iterate, prunable_weights
 from wemem.signals import query_models
 from wemem.training import Ensemble, Recipe, fit
 from wemem.training.layout import CHANNELS_LAST, channels_last_pays
@@ -59,7 +58,8 @@ def test_all_convolutions_and_no_classifier_are_prunable(kind):
     ensemble = Ensemble.initialize(make_model(kind, {"width": TINY}), (3, 32, 32), 3, [0])
     layers = [n for n, m in ensemble.template.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert layers[-1] == "classifier"
-    assert prunable_parameters(ensemble) == [f"{name}.weight" for name in layers[:-1]]
+    example = torch.zeros(1, 3, 32, 32)
+    assert prunable_weights(ensemble.template, example, LayerChoice()) == [f"{name}.weight" for name in layers[:-1]]
 
 
 @pytest.mark.parametrize("kind", IMAGE_MODELS)

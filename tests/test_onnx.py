@@ -21,7 +21,7 @@ from wemem.errors import InputError
 from wemem.export import onnx as onnx_file
 from wemem.export.checkpoint import write_weights
 from wemem.export.onnx import OnnxModel, read_onnx
-from wemem.pruning import prune_channels
+from wemem.pruning import L1Filter, LayerChoice
 from wemem.training import Ensemble
 
 for extra in ("onnx", "onnxruntime", "onnxscript", "torch_pruning"):
@@ -323,6 +323,6 @@ def test_pruning_in_memory_and_from_the_file_remove_the_same(exported):
     folder, _, _ = exported
     shapes = {tuple(t.dims) for t in onnx.load_model(folder / "out/model.onnx").graph.initializer}
     example = torch.from_numpy(DATA.features[:2])
-    pruned = prune_channels(Ensemble.from_modules([fresh()]), 0.6, "l1_filter", example)
+    pruned = L1Filter().prune(Ensemble.from_modules([fresh()]), 0.6, example, LayerChoice(), "layer")
     assert tuple(pruned.parameters["narrow.weight"].shape[1:]) in shapes
     assert (5, 6, 1, 1) not in shapes

@@ -16,7 +16,8 @@ from toy import CLASSES, FEATURES, blobs, ensemble_of, same_bytes, split_of
 from wemem.defenses import MemoryRegularizer, SlidingWindow, Undefended, make_defense
 from wemem.errors import InputError
 from wemem.models import FullyConnected
-from wemem.pruning import Pruning, Schedule, iterate, prunable_parameters, prune, sparsity_of
+from wemem.pruning import LayerChoice, Pruning, Schedule, iterate, prunable_weights, pruned_share
+from wemem.pruning.masks import weight_masks
 from wemem.randomness import derive_seed
 from wemem.training import Ensemble, Recipe, fit
 
@@ -41,6 +42,21 @@ def rounds(pruning, defense=None, *, start=None, **settings):
     return list(
         iterate(start, DATA, split, pruning, defense or Undefended(), seeds=SEEDS, scores=SCORES, **settings)
     )  # fmt: skip
+
+
+def prune(ensemble, sparsity, scope="layer"):
+    """Masks by magnitude."""
+    return weight_masks(ensemble, sparsity, torch.abs, example_of(ensemble.template), scope=scope)
+
+
+def example_of(module):
+    """A record for a model that begins with a linear layer."""
+    first = next(layer for layer in module.modules() if isinstance(layer, nn.Linear))
+    return torch.zeros(1, first.in_features)
+
+
+def prunable(module, example=None):
+    return prunable_weights(module, example_of(module) if example is None else example, LayerChoice())
 
 
 def masked(ensemble, masks):
@@ -182,7 +198,7 @@ def test_every_round_reaches_its_sparsity_to_the_weight(kind, scope):
         for k in range(2):
             zeros = sum(int((done.ensemble.parameters[name][k] == 0).sum()) for name in HIDDEN)
             assert zeros == wanted
-        assert done.sparsity == wanted / sum(sizes) == sparsity_of(done.ensemble)
+        assert done.sparsity == wanted / sum(sizes) == pruned_share(done.ensemble)
 
 
 def test_the_classifier_and_biases_are_never_pruned():
@@ -196,13 +212,19 @@ def test_the_classifier_and_biases_are_never_pruned():
 
 def test_convolutions_are_pruned_and_normalization_is_not():
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 5), nn.Linear(5, 2))
-    assert prunable_parameters(Ensemble.from_modules([net])) == ["0.weight", "3.weight"]
+    assert prunable(net, torch.zeros(1, 1, 4, 4)) == ["0.weight", "3.weight"]
 
 
-def test_frozen_layers_are_not_pruned():
-    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
-    net[0].requires_grad_(False)
-    assert prunable_parameters(Ensemble.from_modules([net])) == ["1.weight"]
+def test_frozen_layers_are_pruned_and_keep_what_is_left():
+    nets = [nn.Sequential(nn.Linear(FEATURES, 8), nn.Linear(8, 8), nn.Linear(8, CLASSES)) for _ in range(2)]
+    for net in nets:
+        net[0].requires_grad_(False)
+    start = Ensemble.from_modules(nets)
+    done = rounds(Pruning(Schedule(0.5, rounds=2), recipe=SHORT), start=start)[-1].ensemble
+    for name in ("0.weight", "1.weight"):
+        assert int((~done.masks[name]).sum()) == done.masks[name].numel() // 2
+    weights, kept = done.buffers["0.weight"], done.masks["0.weight"]
+    assert torch.equal(weights, start.buffers["0.weight"] * kept)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -293,11 +315,12 @@ def test_rewinding_happens_only_where_something_is_pruned():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: prunable_parameters(Ensemble.from_modules([nn.Linear(FEATURES, CLASSES)])),
-     "a hidden linear or convolution layer to prune, got none besides the classifier"),
+    (lambda: prunable(nn.Linear(FEATURES, CLASSES)),
+     "a hidden linear, convolution, recurrent or attention layer to prune, got none besides the classifier"),
     (lambda: rounds(Pruning(Schedule(0.5)), start=Ensemble.from_modules([nn.Linear(FEATURES, CLASSES)] * 2)),
-     "a hidden linear or convolution layer to prune"),
-    (lambda: prune(masked(dense(), prune(dense(), 0.6)), 0.5), r"a sparsity of at least 0\.6\d*, got 0.5; masks only"),
+     "a hidden linear, convolution, recurrent or attention layer to prune"),
+    (lambda: rounds(Pruning(Schedule(0.5)), start=masked(dense(), prune(dense(), 0.6))),
+     r"a sparsity of at least 0\.6\d*, got 0.5; the model has lost that much already"),
     (lambda: prune(dense(), 0.5, UNKNOWN), "scope must be layer or global, got 'unknown'"),
     (lambda: Pruning(scope=UNKNOWN), "scope must be layer or global, got 'unknown'"),
     (lambda: Pruning(rewind=UNKNOWN), "rewind must be none or initial, got 'unknown'"),

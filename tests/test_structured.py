@@ -11,9 +11,10 @@ from torch import nn
 import small_images
 from small_images import MODEL, images
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
+from wemem.config.study import PruningSettings
 from wemem.defenses import Undefended, make_defense
 from wemem.errors import InputError
-from wemem.pruning import Pruning, Schedule, iterate, prune_channels, sparsity_of
+from wemem.pruning import L1Filter, LayerChoice, Pruning, Schedule, iterate, make_criterion, pruned_share
 from wemem.pruning.channels import coupled_channels, restrict_channels
 from wemem.training import Ensemble, Recipe
 from wemem.training.resize import resized
@@ -39,7 +40,7 @@ def ensemble_of_images(members=2):
 
 
 def rounds(start, method, *, data=DATA, defense=None, schedule=TO_60, backend="auto", **settings):
-    pruning = Pruning(schedule, method=method, recipe=SHORT, rewind=settings.pop("rewind", "none"))
+    pruning = Pruning(schedule, criterion=make_criterion(method), recipe=SHORT, rewind=settings.pop("rewind", "none"))
     split = split_of(data, members=len(start))
     scores = [np.random.default_rng(k).random(len(data)) for k in range(len(start))]
     return list(
@@ -48,6 +49,10 @@ def rounds(start, method, *, data=DATA, defense=None, schedule=TO_60, backend="a
             backend=backend, **settings,
         )
     )  # fmt: skip
+
+
+def prune_channels(ensemble, sparsity, method, example):
+    return make_criterion(method).prune(ensemble, sparsity, example, LayerChoice(), "layer")
 
 
 def norms_by_hand(module, layers, norm):
@@ -142,7 +147,7 @@ def test_rounds_shrink_the_model_and_fine_tune_what_is_left(method, backend):
     assert [r.sparsity for r in done] == [0, 11 / 31, 20 / 31]
     before = prune_channels(done[1].ensemble, 0.6, method, EXAMPLE)
     assert largest_difference(replace(done[2].ensemble, channels={}), replace(before, channels={})) > 0
-    assert sparsity_of(done[2].ensemble) == done[2].sparsity
+    assert pruned_share(done[2].ensemble) == done[2].sparsity
 
 
 def test_backends_agree_on_structured_pruning_with_sgd():
@@ -172,7 +177,7 @@ def test_rewinding_restores_the_first_weights_of_the_channels_that_are_left():
     initial = ensemble_of_images()
     still = Recipe(epochs=1, patience=None, learning_rate=0.0, weight_decay=0.0, optimizer="sgd")
     trained = rounds(initial, "l1_filter", schedule=Schedule(0.0, rounds=1))[-1].ensemble
-    pruning = Pruning(Schedule(0.5, rounds=1), method="l1_filter", recipe=still, rewind="initial")
+    pruning = Pruning(Schedule(0.5, rounds=1), criterion=L1Filter(), recipe=still, rewind="initial")
     (only,) = iterate(
         trained, DATA, split_of(DATA, members=2), pruning, Undefended(), seeds=[0, 1], initial=initial
     )  # fmt: skip
@@ -282,11 +287,14 @@ def test_the_classifier_is_found_where_it_is_computed_not_where_it_is_declared()
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"method": "l3"}, "method must be"), ({"method": "l1_filter", "scope": "global"}, "expected scope layer")],
+    [
+        ({"method": "l3_filter"}, "method among .* did you mean"),
+        ({"method": "l1_filter", "scope": "global"}, "scope layer"),
+    ],
 )
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
-        Pruning(**settings)
+        PruningSettings(**settings)
 
 
 def test_resizing_refuses_what_is_no_part_of_the_network():

@@ -17,9 +17,9 @@ from wemem.errors import InputError
 from wemem.files.documents import parse_toml, read_toml
 from wemem.memorization import Form
 from wemem.models import CustomModel, Model, make_model
-from wemem.pruning import Pruning, Schedule
-from wemem.pruning.importance import Scope
-from wemem.pruning.iterate import Method, Rewind
+from wemem.pruning import LayerChoice, Pruning, Schedule, make_criterion
+from wemem.pruning.iterate import Rewind
+from wemem.pruning.masks import Scope
 from wemem.pruning.schedule import ScheduleKind
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
@@ -113,7 +113,11 @@ class PruningSettings:
         schedule: ``geometric``, ``cubic``, ``linear`` or ``one_shot``.
         scope: ``layer`` or ``global``.
         rewind: ``none`` or ``initial``.
-        method: ``magnitude``, or whole filters by their norm: ``l1_filter``, ``l2_filter``.
+        method: a criterion by its name (:data:`~wemem.pruning.CRITERIA`) or ``module:Class``, or a table of its
+            ``kind`` and settings.
+        classifier: name of the layer that gives the logits, where the forward pass does not show it.
+        ignored_layers: names of layers that stay whole.
+        embeddings: also prune embedding tables.
     """
 
     sparsity: float | tuple[float, ...] = 0.6
@@ -121,7 +125,10 @@ class PruningSettings:
     schedule: ScheduleKind = "geometric"
     scope: Scope = "layer"
     rewind: Rewind = "none"
-    method: Method = "magnitude"
+    method: str | dict[str, Any] = "magnitude"
+    classifier: str | None = None
+    ignored_layers: tuple[str, ...] = ()
+    embeddings: bool = False
 
     def __post_init__(self) -> None:
         if not self.sparsities:
@@ -137,7 +144,10 @@ class PruningSettings:
 
     def to(self, sparsity: float, recipe: Recipe) -> Pruning:
         """How to prune to one of the targets."""
-        return Pruning(Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind, self.method)
+        return Pruning(
+            Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind,
+            make_criterion(self.method), LayerChoice(self.classifier, self.ignored_layers, self.embeddings),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

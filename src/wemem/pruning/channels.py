@@ -1,32 +1,31 @@
 """Structured pruning: whole filters of convolution layers and neurons of linear layers, really removed.
 
-A filter's importance is the norm of its weights: L1, ``sum |w|`` (Li et al., ICLR 2017), or L2, ``sqrt(sum w^2)``.
 Channels that other layers tie together, by a residual connection or a depthwise convolution, go together, and their
-importance is the norm over the filters of all layers that make them. Weights of layers that read a channel do not
-count, in which we differ from the default of the library that finds what is tied (torch-pruning: Fang et al., CVPR
-2023; we use its dependency graph alone).
+importance is summed over the filters of all layers that make them. Weights of layers that read a channel do not
+count, in which we differ from the default of the library that finds the ties (torch-pruning: Fang et al., CVPR 2023;
+we use its dependency graph alone).
 
 Sparsity is the share of each layer's filters that is removed, ``round(sparsity * filters)`` of the dense model's,
-though one always stays. Every member of an ensemble loses as many, each its own, so that the members still stack.
-Layers whose outputs are the model's outputs are not pruned, and neither is what a model reads.
+though one always stays. Every model of an ensemble loses as many, each its own, so that the models still stack. The
+classifier is not pruned (:mod:`wemem.pruning.layers`), and neither are the inputs that a model reads.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from wemem.errors import InputError
+from wemem.pruning.layers import CONVOLUTIONS, LayerChoice, first_line, trace_layers
 from wemem.training.ensemble import Ensemble
 from wemem.training.resize import RESIZABLE, resized
 
-Norm = Literal["l1_filter", "l2_filter"]
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_FILTERS = (nn.Linear, *_CONVOLUTIONS)
+REMEDY = "use pruning.method = 'magnitude'"
+_FILTERS = (nn.Linear, *CONVOLUTIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +33,10 @@ class Cut:
     """Where the channels of a group lie in one dimension of one tensor.
 
     Args:
-        tensor: its name.
-        dimension: of one member's tensor.
+        tensor: name of the tensor.
+        dimension: a dimension of one model's tensor.
         places: indices in that dimension.
-        channels: the channel of the group that each of them belongs to; a flattened image has several of one.
+        channels: the channel of the group that each index belongs to; a flattened image has several of one channel.
     """
 
     tensor: str
@@ -51,10 +50,10 @@ class Group:
     """Channels that must be removed together.
 
     Args:
-        root: a layer that makes exactly these channels.
-        size: C, how many there are.
-        makers: cuts of the filters that make them, by the layer's name.
-        cuts: all tensors' parts that go with them, those of the makers among them.
+        root: name of a layer that makes exactly these channels.
+        size: C, the number of channels.
+        makers: cuts of the filters that make the channels, by the layer's name.
+        cuts: the parts of all tensors that go with the channels, those of the makers among them.
     """
 
     root: str
@@ -63,40 +62,62 @@ class Group:
     cuts: tuple[Cut, ...]
 
 
-def prune_channels(ensemble: Ensemble, sparsity: float, norm: Norm, example: Float[Tensor, "B ..."]) -> Ensemble:
-    """The ensemble without the filters of the smallest norm. Ties go by position.
+#: The importance of the channels of a group, of every model.
+ChannelImportance = Callable[[Ensemble, Group], Float[Tensor, "K C"]]
+
+
+def remove_least(
+    ensemble: Ensemble, sparsity: float, importance: ChannelImportance, example: Shaped[Tensor, "B ..."],
+    choice: LayerChoice | None = None,
+) -> Ensemble:  # fmt: skip
+    """The ensemble without its least important channels. Ties go by position.
 
     Args:
-        ensemble: what it lost already counts.
-        sparsity: share of the dense model's filters of each layer that are gone afterwards.
-        norm: ``l1_filter`` or ``l2_filter``.
-        example: records that the model can be called with.
+        ensemble: K models; channels that they have lost already count.
+        sparsity: share of the dense model's channels of each layer that are gone afterwards.
+        importance: of the channels of a group.
+        example: records that the models can be called with.
+        choice: the layers to leave alone; by default the classifier that the forward pass shows.
 
     Raises:
         InputError: more is gone already, or as :func:`coupled_channels`.
     """
-    groups = coupled_channels(ensemble.template, example)
-    pruned = _without(ensemble, groups, [_smallest(ensemble, group, sparsity, norm) for group in groups])
+    groups = coupled_channels(ensemble.template, example, choice)
+    pruned = _without(ensemble, groups, [_least(ensemble, group, sparsity, importance) for group in groups])
     try:
         with torch.no_grad():
             pruned.module(0)(example)
     except (RuntimeError, ValueError, IndexError) as error:
         raise InputError(
-            f"the model does not run with fewer channels: {_first_line(error)}; it fixes their number, so use "
-            "pruning.method = 'magnitude'"
+            f"the model does not run with fewer channels: {first_line(error)}; it fixes their number, so {REMEDY}"
         ) from error
     return pruned
 
 
 def restrict_channels(
-    dense: Ensemble, kept: Mapping[str, Bool[Tensor, "K C"]], example: Float[Tensor, "B ..."]
-) -> Ensemble:
+    dense: Ensemble, kept: Mapping[str, Bool[Tensor, "K C"]], example: Shaped[Tensor, "B ..."],
+    choice: LayerChoice | None = None,
+) -> Ensemble:  # fmt: skip
     """A dense ensemble with only the channels that another one kept (:attr:`Ensemble.channels`)."""
-    groups = coupled_channels(dense.template, example)
+    groups = coupled_channels(dense.template, example, choice)
     return _without(dense, groups, [~kept[group.root] for group in groups])
 
 
-def coupled_channels(template: nn.Module, example: Float[Tensor, "B ..."]) -> list[Group]:
+def sum_over_filters(
+    ensemble: Ensemble, group: Group, value: Callable[[Float[Tensor, "K C n"]], Float[Tensor, "K C n"]]
+) -> Float[Tensor, "K C"]:
+    """The sum of a value of each weight over all filters that make a channel."""
+    total = torch.zeros(len(ensemble), group.size, dtype=torch.float64)
+    state = {**ensemble.parameters, **ensemble.buffers}
+    for cut in group.makers.values():
+        filters = state[cut.tensor].detach()[:, cut.places].flatten(2).double()
+        total.index_add_(1, cut.channels, value(filters).sum(2))
+    return total
+
+
+def coupled_channels(
+    template: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice | None = None
+) -> list[Group]:
     """All channels of a model that can be removed, in groups of those that must go together.
 
     Raises:
@@ -111,61 +132,33 @@ def coupled_channels(template: nn.Module, example: Float[Tensor, "B ..."]) -> li
         ) from error
     module = copy.deepcopy(template).eval()
     for parameter in module.parameters():
-        parameter.requires_grad_()  # what was computed of what is found out by following gradients
-    _require_own_weights(module)
+        parameter.requires_grad_()  # channels are followed by gradients
+    _require_separate_weights(module)
+    ignored = _ignored(module, example[:1], choice or LayerChoice())
     with torch.enable_grad():
-        try:
-            outputs = _output_layers(module, example[:1])
-        except (RuntimeError, ValueError, IndexError) as error:
-            shape = tuple(example.shape)
-            raise InputError(
-                f"the model fails on input of shape {shape}: {_first_line(error)}; check its size"
-            ) from error
         try:
             graph = torch_pruning.DependencyGraph().build_dependency(module, example[:1], verbose=False)
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"the model's channels cannot be traced: {_first_line(error)}; use pruning.method = 'magnitude'"
-            ) from error
+            raise InputError(f"the model's channels cannot be traced: {first_line(error)}; {REMEDY}") from error
     names = {layer: name for name, layer in module.named_modules()}
-    tied = graph.get_all_groups(ignored_layers=outputs, root_module_types=_FILTERS)
+    tied = graph.get_all_groups(ignored_layers=ignored, root_module_types=_FILTERS)
     groups = [_group(graph, items, names) for items in tied]
     if not groups:
         raise InputError("expected a hidden linear or convolution layer to prune, got none besides the classifier")
     return groups
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _ignored(module: nn.Module, example: Tensor, choice: LayerChoice) -> list[nn.Module]:
+    """The layers that make no channels to remove: the classifier, and those that the choice names."""
+    outputs = trace_layers(module, example, _FILTERS).outputs if choice.classifier is None else {choice.classifier}
+    chosen = [name for name, _ in module.named_modules() if choice.ignores(name)]
+    return [module.get_submodule(name) for name in sorted({*outputs, *chosen})]
 
 
-def _require_own_weights(module: nn.Module) -> None:
+def _require_separate_weights(module: nn.Module) -> None:
     owned = [p for layer in module.modules() for p in layer.parameters(recurse=False)]
     if len({id(p) for p in owned}) < len(owned):
         raise InputError("expected layers with weights of their own for structured pruning, got two that share one")
-
-
-def _output_layers(module: nn.Module, example: Tensor) -> list[nn.Module]:
-    """The layers that a path from the model's output back through its computation meets first."""
-    made: dict[Any, nn.Module] = {}
-
-    def note(layer: nn.Module, _: object, output: Tensor) -> None:
-        made[output.grad_fn] = layer
-
-    hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, _FILTERS)]
-    ahead, seen, found = [module(example).grad_fn], set(), []
-    for hook in hooks:
-        hook.remove()
-    while ahead:
-        step = ahead.pop()
-        if step is None or step in seen:
-            continue
-        seen.add(step)
-        if step in made:
-            found.append(made[step])
-        else:
-            ahead += [before for before, _ in step.next_functions]
-    return found
 
 
 def _group(graph: Any, items: Any, names: Mapping[nn.Module, str]) -> Group:
@@ -180,7 +173,7 @@ def _group(graph: Any, items: Any, names: Mapping[nn.Module, str]) -> Group:
         if not isinstance(layer, RESIZABLE):
             raise InputError(
                 f"structured pruning removes channels of linear, convolution, batch and layer norm layers, got "
-                f"{type(layer).__name__} among them; use pruning.method = 'magnitude'"
+                f"{type(layer).__name__} among them; {REMEDY}"
             )
         out = graph.is_out_channel_pruning_fn(dep.handler)
         own = _cuts_of(names[layer], layer, out, torch.tensor(places), torch.tensor(item.root_idxs))
@@ -189,7 +182,7 @@ def _group(graph: Any, items: Any, names: Mapping[nn.Module, str]) -> Group:
             if not len(places) == len(layer.get_parameter("weight")) == size:
                 raise InputError(
                     f"structured pruning removes as many filters of every model, but only some of {names[layer]!r} are "
-                    f"tied to {root!r}, so that their number would vary; use pruning.method = 'magnitude'"
+                    f"tied to {root!r}, so that their number would vary; {REMEDY}"
                 )
             makers[names[layer]] = own[0]
     return Group(root, size, dict(sorted(makers.items())), tuple(cuts))
@@ -203,7 +196,7 @@ def _has_state(layer: nn.Module) -> bool:
 def _cuts_of(name: str, layer: nn.Module, out: bool, places: Tensor, channels: Tensor) -> list[Cut]:
     """The parts of a layer's tensors that belong to channels it makes (``out``), or reads."""
     if (
-        isinstance(layer, _CONVOLUTIONS)
+        isinstance(layer, CONVOLUTIONS)
         and layer.groups > 1
         and not layer.groups == layer.in_channels == layer.out_channels
     ):
@@ -218,7 +211,7 @@ def _cuts_of(name: str, layer: nn.Module, out: bool, places: Tensor, channels: T
     if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) > 1:
         raise InputError(
             f"structured pruning knows layer norm over one dimension, got {name!r} over {len(layer.normalized_shape)}; "
-            "use pruning.method = 'magnitude'"
+            f"{REMEDY}"
         )
     return [
         Cut(f"{name}.{leaf}", int(reads), places, channels)
@@ -227,27 +220,19 @@ def _cuts_of(name: str, layer: nn.Module, out: bool, places: Tensor, channels: T
     ]
 
 
-def _smallest(ensemble: Ensemble, group: Group, sparsity: float, norm: Norm) -> Bool[Tensor, "K C"]:
-    """Which of a group's channels go."""
+def _least(
+    ensemble: Ensemble, group: Group, sparsity: float, importance: ChannelImportance
+) -> Bool[Tensor, "K C"]:  # fmt: skip
+    """The channels of a group that go, marked True."""
     kept = ensemble.channels.get(group.root)
     dense = group.size if kept is None else kept.shape[1]
     count = min(round(sparsity * dense), dense - 1) - (dense - group.size)
     if count < 0:
         least = (dense - group.size) / dense
         raise InputError(f"expected a sparsity of at least {least:.4f}, got {sparsity}; removed channels do not return")
-    order = _importance(ensemble, group, norm).sort(dim=1, stable=True).indices
+    order = importance(ensemble, group).sort(dim=1, stable=True).indices
     gone = torch.zeros(len(ensemble), group.size, dtype=torch.bool)
     return gone.scatter_(1, order[:, :count], value=True)
-
-
-def _importance(ensemble: Ensemble, group: Group, norm: Norm) -> Float[Tensor, "K C"]:
-    """The norm of all filters that make a channel; of L2, its square, which orders alike."""
-    total = torch.zeros(len(ensemble), group.size, dtype=torch.float64)
-    for cut in group.makers.values():
-        filters = _state(ensemble)[cut.tensor].detach()[:, cut.places].flatten(2).double()
-        values = filters.abs().sum(2) if norm == "l1_filter" else filters.square().sum(2)
-        total.index_add_(1, cut.channels, values)
-    return total
 
 
 def _state(ensemble: Ensemble) -> dict[str, Tensor]:
@@ -255,7 +240,7 @@ def _state(ensemble: Ensemble) -> dict[str, Tensor]:
 
 
 def _without(ensemble: Ensemble, groups: Sequence[Group], gone: Sequence[Bool[Tensor, "K C"]]) -> Ensemble:
-    """The ensemble without those channels of each group."""
+    """The ensemble without the channels of each group that are gone."""
     state, channels = _state(ensemble), dict(ensemble.channels)
     kept: dict[tuple[str, int], Bool[Tensor, "K n"]] = {}
     for group, lost in zip(groups, gone, strict=True):
@@ -283,9 +268,9 @@ def _along(dimension: int, mask: Bool[Tensor, " n"]) -> tuple[slice | Tensor, ..
 
 
 def _narrowed(before: Bool[Tensor, "K C"] | None, kept: Bool[Tensor, "K c"]) -> Bool[Tensor, "K C"]:
-    """Which of the dense model's channels are left, when of those that were left some were kept."""
+    """The dense model's channels that are left when some of the earlier ones were kept."""
     if before is None:
         return kept
     after = torch.zeros_like(before)
-    after[before] = kept.flatten()  # both in order of members, and of channels within one
+    after[before] = kept.flatten()  # both in order of models, and of channels within one
     return after

@@ -1,12 +1,12 @@
 """Iterative pruning: prune a little, fine-tune under the defense, repeat."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Shaped
 from scipy.special import softmax
 from torch import Tensor
 
@@ -14,8 +14,10 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.defenses import Defense, Observation, RoundObservation
 from wemem.errors import InputError
-from wemem.pruning.channels import Norm, prune_channels, restrict_channels
-from wemem.pruning.importance import Scope, prune, sparsity_of
+from wemem.pruning.criterion import Criterion
+from wemem.pruning.layers import LayerChoice
+from wemem.pruning.magnitude import Magnitude
+from wemem.pruning.masks import Scope, pruned_share
 from wemem.pruning.schedule import Schedule
 from wemem.randomness import derive_seed
 from wemem.training.backends import Choice
@@ -26,38 +28,55 @@ from wemem.training.run import History
 from wemem.training.side_by_side import OnEpoch
 
 Rewind = Literal["none", "initial"]
-Method = Literal["magnitude"] | Norm
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """How models are pruned, as a value.
+    """A way to prune models, as a value.
 
     Args:
         schedule: sparsity of each round.
         scope: weights compete within their ``layer``, or over all of them (``global``).
         recipe: fine-tuning of one round.
-        method: ``magnitude`` sets single weights to 0; ``l1_filter`` and ``l2_filter`` remove whole filters and neurons
-            (:mod:`wemem.pruning.channels`), each layer the same share.
         rewind: ``none`` goes on with the weights as they are; ``initial`` sets the kept weights back to their values
             before any training at the start of each round that prunes (lottery ticket, Frankle & Carbin 2019).
+        criterion: the rule that decides which weights or channels go.
+        layers: the layers that are left alone.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
     scope: Scope = "layer"
     recipe: Recipe = FINETUNE
     rewind: Rewind = "none"
-    method: Method = "magnitude"
+    criterion: Criterion = field(default_factory=Magnitude)
+    layers: LayerChoice = field(default_factory=LayerChoice)
 
     def __post_init__(self) -> None:
         if self.scope not in ("layer", "global"):
             raise InputError(f"scope must be layer or global, got {self.scope!r}")
         if self.rewind not in ("none", "initial"):
             raise InputError(f"rewind must be none or initial, got {self.rewind!r}")
-        if self.method not in ("magnitude", "l1_filter", "l2_filter"):
-            raise InputError(f"method must be magnitude, l1_filter or l2_filter, got {self.method!r}")
-        if self.method != "magnitude" and self.scope != "layer":
-            raise InputError(f"method {self.method} expected scope layer, got {self.scope}; models must lose alike")
+        if self.scope not in self.criterion.scopes:
+            allowed = " or ".join(self.criterion.scopes)
+            raise InputError(f"method {self.criterion!r} expected scope {allowed}, got {self.scope}")
+
+    def prune(self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."]) -> Ensemble:
+        """The ensemble at a sparsity, by this criterion, scope and choice of layers."""
+        return self.criterion.prune(ensemble, sparsity, example, self.layers, self.scope)
+
+    def require_prunable(self, ensemble: Ensemble, example: Shaped[Tensor, "B ..."]) -> None:
+        """Refuse, before any training, models that cannot be brought to the schedule's sparsity.
+
+        Raises:
+            InputError: the criterion cannot prune the models, or they have lost more than that already.
+        """
+        target, lost = self.schedule.sparsity, pruned_share(ensemble)
+        fresh = self.prune(replace(ensemble, masks={}), target, example)
+        if lost > pruned_share(fresh):
+            raise InputError(
+                f"expected a sparsity of at least {lost:.4f}, got {target}; the model has lost that much already, and "
+                "pruned weights do not return"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +133,15 @@ def iterate(
         InputError: models without a hidden layer, pruned further than the schedule asks, or what
             :func:`~wemem.training.fit.fit` refuses.
     """
+    example = torch.from_numpy(data.features[:2])
+    if ensemble.masks and not first_round:
+        pruning.require_prunable(ensemble, example)
     seen = tuple(observed)
     for index in range(first_round, pruning.schedule.rounds):
         if defense.capability(RoundObservation) is not None:
             now = [observe(ensemble, k, data, split, device) for k in range(len(ensemble))]
             seen = tuple((*before, own) for before, own in zip(seen or ((),) * len(now), now, strict=True))
-        pruned = _prune_to(ensemble, pruning, index, initial, torch.from_numpy(data.features[:2]))
+        pruned = _prune_to(ensemble, pruning, index, initial, example)
         fitted = fit(
             pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
             defense=defense, scores=scores, teacher_log_probs=teacher_log_probs, observed=seen or None,
@@ -127,7 +149,7 @@ def iterate(
             on_epoch=on_epoch,
         )  # fmt: skip
         ensemble = fitted.ensemble
-        yield Round(index, sparsity_of(ensemble), ensemble, fitted.history, fitted.choice, seen)
+        yield Round(index, pruned_share(ensemble), ensemble, fitted.history, fitted.choice, seen)
 
 
 def observe(
@@ -148,22 +170,14 @@ def observe(
 
 
 def _prune_to(
-    ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None, example: Float32[Tensor, "B ..."]
+    ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None, example: Shaped[Tensor, "B ..."]
 ) -> Ensemble:
     before, sparsity = (0.0, *pruning.schedule.sparsities)[index : index + 2]
     if sparsity == before:
         return ensemble
-    start = initial if pruning.rewind == "initial" else None
-    if pruning.rewind == "initial" and start is None:
+    pruned = pruning.prune(ensemble, sparsity, example)
+    if pruning.rewind == "none":
+        return pruned
+    if initial is None:
         raise InputError("rewinding expected the untrained ensemble, got none; give it as initial")
-    if pruning.method != "magnitude":
-        smaller = prune_channels(ensemble, sparsity, pruning.method, example)
-        return smaller if start is None else restrict_channels(start, smaller.channels, example)
-    masks = prune(ensemble, sparsity, pruning.scope)
-    if start is not None:
-        ensemble = replace(ensemble, parameters=start.parameters, buffers=start.buffers)
-    return replace(ensemble, masks=masks, parameters=_masked(ensemble.parameters, masks))
-
-
-def _masked(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n: t.masked_fill(~masks[n], 0.0) if n in masks else t for n, t in parameters.items()}
+    return pruning.criterion.restrict(initial, pruned, example, pruning.layers)

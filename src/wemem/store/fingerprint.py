@@ -24,6 +24,7 @@ from wemem.attacks.base import Attack
 from wemem.defenses import DEFENSES
 from wemem.errors import InputError
 from wemem.models import MODELS, CustomModel
+from wemem.pruning import CRITERIA
 from wemem.store.sources import source_fingerprint, spec_fingerprint
 
 PACKAGE = Path(__file__).parents[1]
@@ -88,7 +89,7 @@ def _kind(value: Any) -> dict[str, str]:
 @cache
 def _registered() -> Mapping[type, str]:
     """The name of every class that a study can name, by class."""
-    registries: Sequence[Mapping[str, type]] = (DEFENSES, ATTACKS, MODELS)
+    registries: Sequence[Mapping[str, type]] = (DEFENSES, ATTACKS, MODELS, CRITERIA)
     return {cls: name for registry in registries for name, cls in registry.items()}
 
 

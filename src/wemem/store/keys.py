@@ -16,7 +16,7 @@ from wemem.data.teachers import Teachers
 from wemem.defenses import Defense
 from wemem.memorization import Form
 from wemem.models import Model
-from wemem.pruning import Pruning
+from wemem.pruning import Criterion, Pruning
 from wemem.store.key import Key, StageKey
 from wemem.training import Recipe
 
@@ -396,5 +396,6 @@ def rules_of(pruning: Pruning) -> dict[str, Any]:
 
 
 def libraries_of(rules: Mapping[str, Any]) -> Sequence[str]:
-    """Distributions that take part in pruning: the one whose graph ties channels together, where filters go."""
-    return () if rules["method"] == "magnitude" else ("torch-pruning",)
+    """Distributions that take part in pruning, as the criterion names them."""
+    criterion: Criterion = rules["criterion"]
+    return criterion.packages

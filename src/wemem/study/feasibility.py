@@ -16,7 +16,6 @@ from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.stages import Stages
 from wemem.pipeline.victim import is_onnx
-from wemem.pruning import prune_channels
 from wemem.tuning.search import proposer
 
 
@@ -73,11 +72,10 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
 
 
 def _require_prunable(parties: Parties) -> None:
-    """Refuse a method that removes channels where the model has none to remove."""
-    pruning = parties.config.pruning
-    if pruning.method != "magnitude":
-        example = torch.from_numpy(parties.data.features[:2])
-        prune_channels(parties.stages.blank([0]), max(pruning.sparsities), pruning.method, example)
+    """Refuse a model that the study's method cannot bring to its sparsities."""
+    settings = parties.config.pruning
+    pruning = settings.to(max(settings.sparsities), parties.config.finetune)
+    pruning.require_prunable(parties.stages.blank([0]), torch.from_numpy(parties.data.features[:2]))
 
 
 def _require_fitting(parties: Parties, defense: Defense, splits: Sequence[Split]) -> None:

@@ -20,7 +20,7 @@ from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
 from wemem.pipeline.stages import Stages
 from wemem.pipeline.victim import is_onnx, victim_ensemble, victim_file
-from wemem.pruning import Pruning, prune_channels
+from wemem.pruning import Pruning
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import UNKNOWN
@@ -199,9 +199,9 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
         InputError: its tensors have other shapes, or its answers.
     """
     made = parties.stages.blank([0])
-    if pruning is not None and pruning.method != "magnitude":
+    if pruning is not None:
         example = torch.from_numpy(parties.data.features[:2])
-        made = prune_channels(made, pruning.sparsities[0], pruning.method, example)
+        made = pruning.to(pruning.sparsities[0], parties.config.finetune).prune(made, pruning.sparsities[0], example)
     if is_onnx(parties.config):
         answers, classes = victim_file(parties.config).logits(parties.data.features[:2]).shape[1], parties.data.classes
         if answers != classes:

@@ -27,7 +27,7 @@ class Ensemble:
         template: the module that says how to compute; its own weights are not used.
         parameters: trainable tensors, each ``(K, ...)``, by their names in the template.
         buffers: other state, each ``(K, ...)``; frozen parameters count as buffers.
-        masks: bool tensors ``(K, ...)`` for the pruned parameters, True where a weight is kept.
+        masks: bool tensors ``(K, ...)`` for the pruned parameters and frozen weights, True where a weight is kept.
         channels: bool tensors ``(K, C)`` for the layers that lost some of the C channels they made in the dense model,
             True where a channel is kept; their tensors are smaller then.
     """

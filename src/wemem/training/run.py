@@ -78,7 +78,8 @@ class Run:
         self.layout = choose_layout(backend, ensemble.template, self.device)
         self.parameters = {n: self.layout.lay_out(t) for n, t in ensemble.parameters.items()}
         self.buffers = dict(ensemble.buffers)
-        self.pruned = {n: self.layout.lay_out(~mask) for n, mask in ensemble.masks.items()}
+        # a frozen weight that is pruned takes no step
+        self.pruned = {n: self.layout.lay_out(~ensemble.masks[n]) for n in ensemble.masks if n in self.parameters}
         self.optimizers: dict[str, MemberOptimizer] = {}
         clipping = defense.capability(Clipping)
         self.per_sample = (

@@ -1,0 +1,217 @@
+"""The layers of a model that pruning may touch, found from its structure and from one forward pass.
+
+Prunable are the weight matrices and kernels of linear, convolution (transposed too), recurrent and attention layers
+that run, and on request those of embeddings. Layers whose output reaches the model's output without passing
+through another layer make the classifier; it is left whole. It is found by following the computation back from the
+output, so that the order in which a model defines its layers does not matter.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from wemem.errors import InputError
+from wemem.resolve import did_you_mean
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+#: Layers that are pruned unless they are the classifier.
+WEIGHTED = (nn.Linear, nn.Bilinear, *CONVOLUTIONS, *TRANSPOSED, *RECURRENT, nn.MultiheadAttention)
+#: By the parametrization of a weight, the tensor in which a zero makes a zero of the weight.
+_ZERO_KEEPING: Mapping[type[nn.Module], str] = {
+    parametrizations._WeightNorm: "original1",
+    parametrizations._SpectralNorm: "original",
+}
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The layers that pruning leaves alone, where the model's structure does not say it.
+
+    Args:
+        classifier: name of the layer that gives the logits; None to find it from a forward pass.
+        ignored_layers: names of further layers, or of modules whose layers all stay whole.
+        embeddings: also prune embedding tables.
+    """
+
+    classifier: str | None = None
+    ignored_layers: tuple[str, ...] = ()
+    embeddings: bool = False
+
+    @property
+    def kinds(self) -> tuple[type[nn.Module], ...]:
+        """Types of the layers that may be pruned."""
+        return (*WEIGHTED, *EMBEDDINGS) if self.embeddings else WEIGHTED
+
+    def ignores(self, name: str) -> bool:
+        """Whether a layer, by its name, is one of the ignored or lies in one of them."""
+        return any(name == ignored or name.startswith(f"{ignored}.") for ignored in self.ignored_layers)
+
+
+@dataclass(frozen=True)
+class TracedLayers:
+    """The layers of one forward pass, by name.
+
+    Args:
+        ran: those that were used, in the order of the model's definition.
+        outputs: those of them whose output reaches the model's output through no other layer.
+    """
+
+    ran: tuple[str, ...]
+    outputs: frozenset[str]
+
+
+def trace_layers(
+    module: nn.Module, example: Shaped[Tensor, "B ..."], kinds: tuple[type[nn.Module], ...] = (*WEIGHTED, *EMBEDDINGS)
+) -> TracedLayers:
+    """The layers of some kinds that run on an example, and those among them that make the output.
+
+    Args:
+        module: any network; a copy of it is run in evaluation mode.
+        example: records that it can be called with.
+        kinds: types of layers to look at; a layer inside another one of them is part of that one.
+
+    Raises:
+        InputError: the model fails on the example.
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> trace_layers(network, torch.zeros(1, 4))
+    TracedLayers(ran=('0', '2'), outputs=frozenset({'2'}))
+    """
+    module = copy.deepcopy(module).eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())  # the path is found by following gradients
+    names = {layer: name for name, layer in _outermost(module, kinds)}
+    origin: dict[Any, str] = {}
+    ran: list[str] = []
+
+    def note(layer: nn.Module, _: object, output: object) -> None:
+        ran.append(names[layer])
+        origin.update({tensor.grad_fn: names[layer] for tensor in _tensors(output) if tensor.grad_fn is not None})
+
+    hooks = [layer.register_forward_hook(note) for layer in names]
+    try:
+        with torch.enable_grad():
+            ends = [tensor.grad_fn for tensor in _tensors(module(example))]
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"the model fails on input of shape {tuple(example.shape)}: {first_line(error)}; check its input"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    outputs = _first_met(ends, origin) or set(ran[-1:])
+    return TracedLayers(tuple(name for name in names.values() if name in ran), frozenset(outputs))
+
+
+def _outermost(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
+    """Layers of these kinds, without those inside another of them, each once."""
+    inside: set[nn.Module] = set()
+    for name, layer in module.named_modules():
+        if isinstance(layer, kinds) and layer not in inside:
+            inside.update(layer.modules())
+            yield name, layer
+
+
+def _tensors(output: object) -> list[Tensor]:
+    """All tensors of a layer's output: a tensor, or tuples, lists and mappings of them."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        return [tensor for value in output.values() for tensor in _tensors(value)]
+    return [tensor for value in output for tensor in _tensors(value)] if isinstance(output, tuple | list) else []
+
+
+def _first_met(ends: list[Any], origin: Mapping[Any, str]) -> set[str]:
+    """Names of the layers that a path back from the output meets first."""
+    ahead, seen, found = list(ends), set(), set()
+    while ahead:
+        step = ahead.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if step in origin:
+            found.add(origin[step])
+        else:
+            ahead += [before for before, _ in step.next_functions]
+    return found
+
+
+def hidden_layers(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> list[str]:
+    """Names of the layers that run and are neither the classifier nor ignored, in the order of definition.
+
+    Raises:
+        InputError: a name that the choice gives is no layer of the model, or no layer is left to prune.
+    """
+    layers = dict(module.named_modules())
+    for name in (*choice.ignored_layers, *([] if choice.classifier is None else [choice.classifier])):
+        if name not in layers:
+            raise InputError(
+                f"expected names of the model's layers in [pruning], got {name!r}{did_you_mean(name, layers)}"
+            )
+    traced = trace_layers(module, example)
+    output = traced.outputs if choice.classifier is None else {choice.classifier}
+    kept_whole = {id(p) for name in output for p in layers[name].parameters()}
+    hidden = [
+        name for name in traced.ran
+        if isinstance(layers[name], choice.kinds)
+        and name not in output
+        and not choice.ignores(name)
+        and not kept_whole & {id(p) for p in layers[name].parameters()}  # a weight that the classifier shares
+    ]  # fmt: skip
+    if not hidden:
+        raise InputError(
+            "expected a hidden linear, convolution, recurrent or attention layer to prune, got none besides the "
+            "classifier; name another layer by pruning.classifier, or add one to the model"
+        )
+    return hidden
+
+
+def prunable_weights(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> list[str]:
+    """Names of the tensors that masks may prune, each once; those of frozen layers too.
+
+    Raises:
+        InputError: as :func:`hidden_layers`, or a weight that is computed from others in a way that keeps no zeros.
+    """
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    names = []
+    for layer in hidden_layers(module, example, choice):
+        own = module.get_submodule(layer)
+        _require_plain(own, layer)
+        names += [name for name in _weights_of(own, layer) if name in state]
+    return list(dict.fromkeys(names))
+
+
+def _weights_of(layer: nn.Module, prefix: str) -> Iterator[str]:
+    """Names of a layer's weight matrices and kernels, without biases."""
+    for name, module in layer.named_modules(prefix=prefix):
+        start = f"{name}." if name else ""
+        for leaf, tensor in module.named_parameters(recurse=False):
+            if tensor.ndim > 1 and "weight" in leaf:
+                yield f"{start}{leaf}"
+        for leaf, steps in getattr(module, "parametrizations", {}).items():
+            if "weight" in leaf:
+                yield f"{start}parametrizations.{leaf}.{_ZERO_KEEPING[type(steps[0])]}"
+
+
+def _require_plain(layer: nn.Module, name: str) -> None:
+    for leaf, steps in getattr(layer, "parametrizations", {}).items():
+        if len(steps) > 1 or type(steps[0]) not in _ZERO_KEEPING:
+            kinds = ", ".join(type(step).__name__ for step in steps)
+            raise InputError(
+                f"expected weights that zeros can be set in, got {leaf!r} of layer {name!r} computed by {kinds}; "
+                f"add {name!r} to pruning.ignored_layers, or remove the parametrization"
+            )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__

@@ -1,0 +1,107 @@
+"""Unstructured pruning: exact masks of single weights, in each layer or over all of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from wemem.errors import InputError
+from wemem.pruning.layers import LayerChoice, prunable_weights
+from wemem.training.ensemble import Ensemble
+
+Scope = Literal["layer", "global"]
+Masks = Mapping[str, Bool[Tensor, "K ..."]]
+#: The importance of every weight of one tensor of K models; the weights of the lowest importance are pruned.
+WeightImportance = Callable[[Float[Tensor, "K ..."]], Float[Tensor, "K ..."]]
+
+
+def weight_masks(
+    ensemble: Ensemble, sparsity: float, importance: WeightImportance, example: Shaped[Tensor, "B ..."],
+    choice: LayerChoice | None = None, scope: Scope = "layer",
+) -> dict[str, Bool[Tensor, "K ..."]]:  # fmt: skip
+    """Masks (True = kept) that prune ``round(sparsity * n)`` of ``n`` weights, those of the lowest importance.
+
+    Pruned weights stay pruned: a model that has lost more than that already loses nothing further. Ties go by
+    position.
+
+    Args:
+        ensemble: the models with their masks so far.
+        sparsity: share of each layer's weights (scope ``layer``), or of all prunable weights together (``global``).
+        importance: a function of the weights themselves.
+        example: records that the models can be called with.
+        choice: the layers to leave alone; by default the classifier that the forward pass shows.
+        scope: the weights that compete with one another.
+
+    Raises:
+        InputError: an unknown scope, or no prunable weight.
+    """
+    if scope not in ("layer", "global"):
+        raise InputError(f"scope must be layer or global, got {scope!r}")
+    state = {**ensemble.parameters, **ensemble.buffers}
+    names = prunable_weights(ensemble.template, example, choice or LayerChoice())
+    values = [_importance(ensemble, name, importance) for name in names]
+    if scope == "layer":
+        kept = [_keep_largest(own, sparsity) for own in values]
+    else:
+        together = _keep_largest(torch.cat(values, 1), sparsity)
+        kept = list(torch.split_with_sizes(together, [own.shape[1] for own in values], dim=1))
+    return {name: mask.view_as(state[name]) for name, mask in zip(names, kept, strict=True)}
+
+
+def with_masks(ensemble: Ensemble, masks: Masks) -> Ensemble:
+    """The ensemble under masks, its pruned weights at zero.
+
+    >>> from torch import nn
+    >>> layer = Ensemble.from_modules([nn.Linear(2, 1)])
+    >>> with_masks(layer, {"weight": torch.tensor([[[True, False]]])}).parameters["weight"][0, 0, 1].item()
+    0.0
+    """
+
+    def masked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t.masked_fill(~masks[name], 0.0) if name in masks else t for name, t in state.items()}
+
+    return replace(
+        ensemble, masks=dict(masks), parameters=masked(ensemble.parameters), buffers=masked(ensemble.buffers)
+    )
+
+
+def masks_of_zeros(ensemble: Ensemble, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> Ensemble:
+    """The ensemble with its exact zeros among the prunable weights as masks; without masks where it has none."""
+    state = {**ensemble.parameters, **ensemble.buffers}
+    masks = {name: state[name] != 0 for name in prunable_weights(ensemble.template, example, choice)}
+    return with_masks(ensemble, masks) if any(not mask.all() for mask in masks.values()) else ensemble
+
+
+def _importance(ensemble: Ensemble, name: str, importance: WeightImportance) -> Float[Tensor, "K n"]:
+    """The importance of a tensor's weights, and -1 for those that are pruned already, which therefore go first."""
+    values = importance(_effective(ensemble, name)).flatten(1)
+    mask = ensemble.masks.get(name)
+    return values if mask is None else values.masked_fill(~mask.flatten(1), -1.0)
+
+
+def _effective(ensemble: Ensemble, name: str) -> Float[Tensor, "K ..."]:
+    """The weights that a layer computes with, which a parametrization derives from the tensor of that name."""
+    layer, parametrized, rest = name.rpartition("parametrizations.")
+    if not parametrized:
+        return {**ensemble.parameters, **ensemble.buffers}[name].detach()
+    leaf = rest.partition(".")[0]
+    modules = [ensemble.module(k).get_submodule(layer.rstrip(".")) for k in range(len(ensemble))]
+    return torch.stack([getattr(module, leaf).detach() for module in modules])
+
+
+def _keep_largest(importance: Float[Tensor, "K n"], sparsity: float) -> Bool[Tensor, "K n"]:
+    """All but the ``round(sparsity * n)`` weights of the lowest importance, and never one that is pruned already."""
+    count = round(sparsity * importance.shape[1])
+    already = (importance < 0).sum(1, keepdim=True)
+    order = importance.sort(dim=1, stable=True).indices
+    kept = torch.arange(importance.shape[1]) >= already.clamp(min=count)
+    return torch.empty_like(kept.expand_as(importance)).scatter_(1, order, kept.expand_as(importance))
+
+
+def pruned_share(ensemble: Ensemble) -> float:
+    """Share of pruned weights among the prunable ones, or of removed channels, over all models."""
+    kept = [*ensemble.masks.values(), *ensemble.channels.values()]
+    return sum(int((~mask).sum()) for mask in kept) / sum(mask.numel() for mask in kept) if kept else 0.0
