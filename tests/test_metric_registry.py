@@ -10,7 +10,7 @@ from rich.console import Console
 
 from results_example import make_results
 from wemem.audit.leave_one_out import leave_one_out
-from wemem.audit.report import as_json, audit
+from wemem.audit.report import as_json, run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
 from wemem.metrics.rates import true_positive_rate
@@ -46,7 +46,7 @@ def test_another_rate_is_measured_with_its_interval_and_its_strongest_attack(fiv
         "disjoint": planted.disjoint(2.0, records=300, shadows=2),
         "shared": planted.shared(2.0, pool=100),
     }
-    report = audit(signals, make_attacks(("confidence", "lira")))
+    report = run_attacks(signals, make_attacks(("confidence", "lira")))
     audited: dict[str, Any] = as_json(report)
     for result in report.results:
         records = result.scored

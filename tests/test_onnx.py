@@ -16,6 +16,7 @@ from small_study import table
 from test_structured_files import fresh
 from wemem import cli
 from wemem.api import audit_into, export_into, prune_into, run_into
+from wemem.cli.commands import app
 from wemem.config.study import parse_study
 from wemem.errors import InputError
 from wemem.export import onnx as onnx_file
@@ -53,7 +54,7 @@ def exported(tmp_path_factory) -> tuple[Path, dict[str, Any], list[str]]:
     prune_into(parse_study(study), "undefended", folder / "pruned", folder / "store")
     arguments = ["export", "--weights", str(folder / "pruned"), "--data", str(folder / "images.npz")]
     arguments += ["--model", "small_images:residual", "--out", str(folder / "out")]
-    done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     told = done.output.splitlines()
     study["victim"]["weights"] = str(folder / "out/model.onnx")

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from wemem.attacks.base import Attack, AttackOutput
-from wemem.audit.report import AttackResult, AuditReport, as_json, audit
+from wemem.audit.report import AttackResult, AuditReport, as_json, run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
 from wemem.metrics.intervals import corrected_level
@@ -28,7 +28,7 @@ def signals() -> Mapping[SignalLayout, Signals]:
 
 @pytest.fixture(scope="module")
 def report(signals: Mapping[SignalLayout, Signals]) -> AuditReport:
-    return audit(signals, make_attacks(NAMES))
+    return run_attacks(signals, make_attacks(NAMES))
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,12 @@ def test_no_attack_gives_an_empty_report():
 
 def test_unlike_models_make_no_adaptive_attack(signals):
     seen = replace(signals["disjoint"], provenance=("a", "b", "b", "b"))
-    assert not audit({"disjoint": seen}, make_attacks("confidence"))["confidence"].adaptive
+    assert not run_attacks({"disjoint": seen}, make_attacks("confidence"))["confidence"].adaptive
 
 
 def test_missing_layout_is_refused(signals):
     with pytest.raises(InputError, match=r"needs shared signals, got .'disjoint'"):
-        audit({"disjoint": signals["disjoint"]}, make_attacks("lira"))
+        run_attacks({"disjoint": signals["disjoint"]}, make_attacks("lira"))
 
 
 def test_scores_that_are_not_numbers_or_too_few_are_refused(signals):
@@ -145,4 +145,4 @@ def test_scores_that_are_not_numbers_or_too_few_are_refused(signals):
 
     for attack in (Short(), Broken()):
         with pytest.raises(InputError, match="scores without NaN from attack 'fixed'"):
-            audit(signals, {"fixed": attack})
+            run_attacks(signals, {"fixed": attack})

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from small_study import RECORDS, table, without_times, write_data
 from wemem.api import run_into
-from wemem.audit.report import audit
+from wemem.audit.report import run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.config.study import parse_study
 from wemem.errors import InputError
@@ -216,7 +216,7 @@ def test_models_that_answer_everything_alike_leak_nothing(label: SignalLayout):
     quick = {
         name: attack for name, attack in make_attacks("all").items() if attack.layout == label and name not in slow
     }
-    for result in audit({label: blank}, quick).results:
+    for result in run_attacks({label: blank}, quick).results:
         assert result.measure(METRICS["auc"]).value == 0.5, result.name
         assert result.measure(METRICS["balanced_accuracy"]).value == 0.5, result.name
 

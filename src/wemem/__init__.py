@@ -1,35 +1,82 @@
-"""WeMem: prune a neural network iteratively without making it memorize, and measure what it leaks."""
+"""WeMem: prune a neural network iteratively without making it memorize, and measure what it leaks.
 
-from importlib.metadata import version
+A public name is imported when it is first used, so that ``import wemem`` takes milliseconds.
+"""
 
-from wemem.api import run_into
-from wemem.attacks import ATTACKS, Attack, make_attack
-from wemem.audit.report import AuditReport, audit
-from wemem.config.attack_entries import make_attacks
-from wemem.config.study import StudyConfig, load_study, parse_study
-from wemem.data.dataset import Dataset
-from wemem.data.sources import DataSource, load_dataset
-from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
-from wemem.defenses import Defense, MemoryRegularizer, SlidingWindow, Undefended, chain, make_defense
-from wemem.errors import InputError
-from wemem.export.checkpoint import load_pruned
-from wemem.export.footprint import Footprint, footprint
-from wemem.export.sparse import read_sparse
-from wemem.memorization import Memorization, estimate_memorization, read_scores
-from wemem.models import CustomModel, FullyConnected
-from wemem.pruning import Pruning, Schedule, iterate
-from wemem.signals import Signals
-from wemem.study.run import run_study
-from wemem.training import Ensemble, Recipe, fit
+from typing import TYPE_CHECKING, Any
 
-__version__ = version("wemem")
+if TYPE_CHECKING:
+    from wemem.api import run_into
+    from wemem.attacks import ATTACKS, Attack, make_attack
+    from wemem.audit.report import AuditReport, run_attacks
+    from wemem.config.attack_entries import make_attacks
+    from wemem.config.study import StudyConfig, load_study, parse_study
+    from wemem.data.dataset import Dataset
+    from wemem.data.sources import DataSource, load_dataset
+    from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
+    from wemem.defenses import Defense, MemoryRegularizer, SlidingWindow, Undefended, chain, make_defense
+    from wemem.errors import InputError
+    from wemem.export.checkpoint import load_pruned
+    from wemem.export.footprint import Footprint, footprint
+    from wemem.export.sparse import read_sparse
+    from wemem.memorization import Memorization, estimate_memorization, read_scores
+    from wemem.models import CustomModel, FullyConnected
+    from wemem.pruning import Pruning, Schedule, iterate
+    from wemem.signals import Signals
+    from wemem.study.run import run_study
+    from wemem.training import Ensemble, Recipe, fit
+
+    __version__: str
 
 __all__ = [
     "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "Ensemble", "Footprint",
     "FullyConnected", "InputError", "Memorization", "MemoryRegularizer", "Pruning", "Recipe", "Role", "Schedule",
-    "Signals", "SlidingWindow", "Split", "StudyConfig", "Undefended", "audit", "chain", "estimate_memorization", "fit",
+    "Signals", "SlidingWindow", "Split", "StudyConfig", "Undefended", "chain", "estimate_memorization", "fit",
     "footprint", "given_victim", "iterate", "load_dataset", "load_pruned", "load_study", "make_attack",
     "make_attacks", "make_defense",
-    "parse_study", "random_halves", "read_scores", "read_sparse", "run_into", "run_study", "subsets",
+    "parse_study", "random_halves", "read_scores", "read_sparse", "run_attacks", "run_into", "run_study", "subsets",
     "victim_and_shadows",
 ]  # fmt: skip
+
+#: The module that defines each public name.
+_HOMES = {
+    "wemem.api": "run_into",
+    "wemem.attacks": "ATTACKS Attack make_attack",
+    "wemem.audit.report": "AuditReport run_attacks",
+    "wemem.config.attack_entries": "make_attacks",
+    "wemem.config.study": "StudyConfig load_study parse_study",
+    "wemem.data.dataset": "Dataset",
+    "wemem.data.sources": "DataSource load_dataset",
+    "wemem.data.split": "Role Split given_victim random_halves subsets victim_and_shadows",
+    "wemem.defenses": "Defense MemoryRegularizer SlidingWindow Undefended chain make_defense",
+    "wemem.errors": "InputError",
+    "wemem.export.checkpoint": "load_pruned",
+    "wemem.export.footprint": "Footprint footprint",
+    "wemem.export.sparse": "read_sparse",
+    "wemem.memorization": "Memorization estimate_memorization read_scores",
+    "wemem.models": "CustomModel FullyConnected",
+    "wemem.pruning": "Pruning Schedule iterate",
+    "wemem.signals": "Signals",
+    "wemem.study.run": "run_study",
+    "wemem.training": "Ensemble Recipe fit",
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("wemem")
+        elif name in _MODULES:
+            from importlib import import_module
+
+            value = getattr(import_module(_MODULES[name]), name)
+        else:
+            raise AttributeError(f"module 'wemem' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULES, "__version__"})

@@ -60,7 +60,7 @@ class AuditReport:
         return strongest, strongest.measure(metric, level)
 
 
-def audit(
+def run_attacks(
     signals: Mapping[SignalLayout, Signals], attacks: Mapping[str, Attack], target: int = 0, *, seed: int = 0
 ) -> AuditReport:
     """Run attacks on one target.

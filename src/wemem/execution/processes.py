@@ -25,6 +25,7 @@ from wemem.config.study import StudyConfig, parse_study
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.execution.graph import Task, perform, selection_tasks, study_tasks
+from wemem.execution.lifeline import serve_with_lifeline
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress, Silent
 from wemem.pipeline.stages import Stages
@@ -40,7 +41,15 @@ PATIENCE = 5.0
 
 
 class WorkerError(RuntimeError):
-    """Something broke in a worker that nobody foresaw; the message is its traceback."""
+    """An unforeseen error in a worker process.
+
+    Args:
+        trace: the traceback there. The message is its last line; the whole is a note of the error.
+    """
+
+    def __init__(self, trace: str) -> None:
+        super().__init__(trace.strip().rpartition("\n")[2])
+        self.add_note(trace)
 
 
 def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progress: Progress, jobs: int) -> None:
@@ -151,7 +160,9 @@ class _Worker:
         self.stage = ""  # that it is in; empty if nothing is shown
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other, str(root), torch.get_num_threads()), daemon=True)
+        self.process = context.Process(
+            target=serve_with_lifeline, args=(other, str(root), torch.get_num_threads()), daemon=True
+        )
         self.process.start()
         other.close()
 
@@ -233,9 +244,13 @@ class _Reporting(Silent):
 
 
 def serve(connection: Connection, root: str, threads: int) -> None:
-    """What a worker does from its beginning to its end: tasks as they come, until nobody listens any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all processes; the first of them ends the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Do tasks as they come until the other end of the pipe is closed.
+
+    Args:
+        connection: the pipe to the process that started this one.
+        root: of the store.
+        threads: number of threads, on which rounding depends.
+    """
     torch.set_num_threads(threads)
     reporting = _Reporting(connection)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -247,13 +262,6 @@ def serve(connection: Connection, root: str, threads: int) -> None:
             raise
         except Exception:
             reporting.report("broken", traceback.format_exc())
-
-
-def _end_with_parent() -> None:
-    """However the process ends that started this one: nobody waits for what this one would compute."""
-    if (parent := multiprocessing.parent_process()) is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None:

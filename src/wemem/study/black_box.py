@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wemem.attacks.base import Attack
-from wemem.audit.report import AuditReport, audit
+from wemem.audit.report import AuditReport, run_attacks
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, given_victim
@@ -147,4 +147,4 @@ def _audit_what_fits(signals: Signals, attacks: Mapping[str, Attack], seed: int)
     ]
     if not fits:
         raise InputError(f"expected an attack that works on {signals.layout} outputs, got none; {'; '.join(left_out)}")
-    return BlackBoxAudit(audit({signals.layout: signals}, fits, seed=seed), signals, tuple(left_out))
+    return BlackBoxAudit(run_attacks({signals.layout: signals}, fits, seed=seed), signals, tuple(left_out))

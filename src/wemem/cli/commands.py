@@ -1,36 +1,50 @@
-"""The command line: one study in, files and a table out. Nothing is computed here."""
+"""The commands and their options. What a command needs is imported when it runs, so that help comes at once."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from wemem.cli.printing import print_plainly, print_results, run_and_print
 from wemem.errors import InputError
 
-if TYPE_CHECKING:
-    from wemem.config.study import StudyConfig
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-Out = Annotated[Path, typer.Option(help="Folder for what comes out; made if it is not there.")]
+Out = Annotated[Path, typer.Option(help="Output directory, created if missing.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the study.")]
 Data = Annotated[str | None, typer.Option(help="Data source: a name, a .npz, .csv or .parquet file, module:factory.")]
 ModelKind = Annotated[str | None, typer.Option(help="Model: fc, or module:factory.")]
 Weights = Annotated[Path | None, typer.Option(help="A trained model's weights (.safetensors).")]
-Members = Annotated[Path | None, typer.Option(help="The records it was trained on (.csv, .parquet or .npz).")]
-StudyFile = Annotated[Path | None, typer.Option(help="A study file that says how models are trained and pruned.")]
+Members = Annotated[Path | None, typer.Option(help="Records that model was trained on (.csv, .parquet or .npz).")]
+StudyFile = Annotated[Path | None, typer.Option(help="Study file with the settings of training and pruning.")]
 NonAdaptive = Annotated[
     bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")
 ]
-Device = Annotated[str | None, typer.Option(help="Where to compute: auto, cpu, cuda or cuda:N.")]
-Jobs = Annotated[int, typer.Option(help="Processes that work side by side and share the cores.")]
-StoreFolder = Annotated[Path | None, typer.Option(help="Where stages are kept; .store beside the out folder.")]
+Device = Annotated[str | None, typer.Option(help="Device to compute on: auto, cpu, cuda or cuda:N.")]
+Jobs = Annotated[int, typer.Option(help="Number of processes, which share the cores.")]
+StoreFolder = Annotated[Path | None, typer.Option(help="Folder for stored stages [default: .store beside --out].")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print_plainly(Console(), f"wemem {version('wemem')}")
+        raise typer.Exit
 
 
 @app.callback()
-def wemem() -> None:
+def wemem(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error; may stand anywhere.")
+    ] = False,
+) -> None:
     """Prune neural networks iteratively without making them memorize, and measure what they leak."""
 
 
@@ -53,8 +67,8 @@ def run(
     settings = _settings(set_, non_adaptive)
     config = read_study(study, settings, data=data, weights=weights, members=members, device=device)
     console = Console()
-    _run_and_print(console, config, out, store, jobs)
-    _print_plainly(
+    run_and_print(console, config, out, store, jobs)
+    print_plainly(
         console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}"
     )
 
@@ -77,14 +91,12 @@ def compare(
 
     config = read_study(study, _settings(set_, non_adaptive), data=data, device=device)
     console = Console()
-    results = _run_and_print(console, config, out, store, jobs)
+    results = run_and_print(console, config, out, store, jobs)
     write_report([out], out)
-    _print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
+    print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
     for line in sentences(results, leaders(results)):
-        _print_plainly(console, line)
-    _print_plainly(
-        console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}"
-    )
+        print_plainly(console, line)
+    print_plainly(console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}")
 
 
 @app.command()
@@ -96,7 +108,7 @@ def report(
     from wemem.report.report import write_report
 
     write_report(folders, out)
-    _print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
+    print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
 
 
 @app.command()
@@ -121,9 +133,9 @@ def prune(
     )  # fmt: skip
     console = Console()
     with LiveProgress(console) as progress:
-        told = prune_into(config, defense, out, store, progress)
-    for line in told:
-        _print_plainly(console, line)
+        summary = prune_into(config, defense, out, store, progress)
+    for line in summary:
+        print_plainly(console, line)
 
 
 @app.command()
@@ -139,7 +151,7 @@ def export(
     from wemem.api import export_into, read_study
 
     for line in export_into(read_study(study, set_ or [], data=data, model=model), weights, out):
-        _print_plainly(Console(), line)
+        print_plainly(Console(), line)
 
 
 @app.command()
@@ -194,10 +206,10 @@ def audit(
                     "expected --weights or --onnx with --members, or --signals, or --predict with --train and "
                     "--members, got another mix"
                 )
-    _print_results(console, results)
+    print_results(console, results)
     if worst:
         console.print(exposed_table(samples, worst))
-    _print_plainly(console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}")
+    print_plainly(console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}")
 
 
 @app.command()
@@ -226,14 +238,14 @@ def diagnose(
     config = read_study(study, set_ or [], data=data, device=device)
     console = Console()
     with LiveProgress(console) as progress:
-        found = diagnose_into(config, settings, out, store, progress)
-    page = diagnosis_html(found, write_figures(found, out / "figures"))
+        diagnosis = diagnose_into(config, settings, out, store, progress)
+    page = diagnosis_html(diagnosis, write_figures(diagnosis, out / "figures"))
     write_atomically(out / "diagnosis.html", lambda part: part.write_text(page, encoding="utf-8"))
-    console.print(diagnosis_tables(found))
-    for line in [*diagnosis_sentences(found), found["scenario"]["snippet"], LIMITS]:
+    console.print(diagnosis_tables(diagnosis))
+    for line in [*diagnosis_sentences(diagnosis), diagnosis["scenario"]["snippet"], LIMITS]:
         if line is not None:
-            _print_plainly(console, f"\n{line}")
-    _print_plainly(
+            print_plainly(console, f"\n{line}")
+    print_plainly(
         console, f"\nPage {out / 'diagnosis.html'}, figures {out / 'figures'}, every number {out / 'diagnosis.json'}"
     )
 
@@ -257,7 +269,7 @@ def gate(
     checked = [(folder, check(read_results(folder), limits, label or ())) for folder in folders]
     for folder, checks in checked:
         for one in checks:
-            _print_plainly(Console(), str(one) if len(folders) == 1 else f"{printable(str(folder))}: {one}")
+            print_plainly(Console(), str(one) if len(folders) == 1 else f"{printable(str(folder))}: {one}")
     if not all(one.passed for _, checks in checked for one in checks):
         raise typer.Exit(1)
 
@@ -270,48 +282,3 @@ def _one_file(weights: Path | None, onnx: Path | None) -> Path | None:
 
 def _settings(given: list[str] | None, non_adaptive: bool) -> list[str]:
     return [*(given or []), *(["non_adaptive=true"] if non_adaptive else [])]
-
-
-def _run_and_print(
-    console: Console, config: "StudyConfig", out: Path, store: Path | None, jobs: int
-) -> dict[str, Any]:  # fmt: skip
-    from wemem.api import run_into
-    from wemem.report.progress import LiveProgress
-
-    with LiveProgress(console) as progress:
-        results = run_into(config, out, store, progress, jobs)
-    _print_results(console, results)
-    return results
-
-
-def _print_results(console: Console, results: dict[str, Any]) -> None:
-    from wemem.report.chosen import chosen_settings
-    from wemem.report.console import results_table
-    from wemem.report.found import budgets
-    from wemem.report.summary import adaptivity_gaps, plain_summary
-    from wemem.results.wording import printable
-
-    console.print(results_table(results))
-    notes = map(printable, results["notes"])
-    said = [*plain_summary(results), *adaptivity_gaps(results), *chosen_settings(results), *budgets(results), *notes]
-    for line in said:
-        _print_plainly(console, line)
-
-
-def _print_plainly(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
-
-def main() -> None:
-    """Entry point: what the user got wrong in one line on standard error, exit code 2."""
-    try:
-        app()
-    except InputError as error:
-        from wemem.results.wording import printable
-
-        _print_plainly(Console(stderr=True), f"wemem: {printable(str(error))}")
-        sys.exit(2)
-    except SystemExit as ended:
-        if ended.code == 130:  # what Typer makes of Ctrl-C
-            _print_plainly(Console(stderr=True), "wemem: stopped; the same command goes on from here")
-        raise

@@ -1,0 +1,14 @@
+"""The command line: a study, a model or a folder of results in; files and tables out. Nothing is computed here."""
+
+
+def main() -> None:
+    """Run the command that the process was started with, and end the process with its exit code.
+
+    This module imports nothing, so that a signal finds its handler a few milliseconds after the start.
+    """
+    from wemem.cli.signals import signals_handled
+
+    with signals_handled():
+        from wemem.cli.endings import run_command
+
+        raise SystemExit(run_command())

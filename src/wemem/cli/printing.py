@@ -1,0 +1,43 @@
+"""Print what a command has computed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from wemem.config.study import StudyConfig
+
+
+def run_and_print(
+    console: Console, config: "StudyConfig", out: Path, store: Path | None, jobs: int
+) -> dict[str, Any]:  # fmt: skip
+    """Run a study into a folder with a live display, and print its results."""
+    from wemem.api import run_into
+    from wemem.report.progress import LiveProgress
+
+    with LiveProgress(console) as progress:
+        results = run_into(config, out, store, progress, jobs)
+    print_results(console, results)
+    return results
+
+
+def print_results(console: Console, results: dict[str, Any]) -> None:
+    """Print the table of results, the sentences below it and the notes."""
+    from wemem.report.chosen import chosen_settings
+    from wemem.report.console import results_table
+    from wemem.report.found import budgets
+    from wemem.report.summary import adaptivity_gaps, plain_summary
+    from wemem.results.wording import printable
+
+    console.print(results_table(results))
+    notes = map(printable, results["notes"])
+    sections = (plain_summary(results), adaptivity_gaps(results), chosen_settings(results), budgets(results), notes)
+    for section in sections:
+        for line in section:
+            print_plainly(console, line)
+
+
+def print_plainly(console: Console, text: str) -> None:
+    """Print a line as it is: no markup, no colours, no line breaks of the console's own."""
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -1,0 +1,168 @@
+"""How commands end: one line and an exit code that means one thing, whatever goes wrong and whenever."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from results_example import make_results
+from small_study import as_toml, table, write_data
+from test_workers import LISTENING, none_left
+from wemem import cli
+from wemem.cli.endings import clipped
+from wemem.results import gate
+
+WEMEM = [sys.executable, "-m", "wemem"]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder of results that pass a gate."""
+    (tmp_path / "results.json").write_text(json.dumps(make_results()))
+    return tmp_path
+
+
+def passing(folder: Path) -> list[str]:
+    return [*WEMEM, "gate", str(folder), "--max-tpr", "0.9", "--label", "rsw"]
+
+
+def ended(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr(sys, "argv", ["wemem", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return stopped.value.code
+
+
+def test_a_gate_that_passes_but_cannot_print_has_exit_code_2_and_never_1(results):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(passing(results), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "wemem: cannot write to standard output: No space left on device; nothing was printed from there on"
+    ]
+    reading, writing = os.pipe()
+    os.close(reading)
+    broken = subprocess.run(passing(results), stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (broken.returncode, len(broken.stderr.splitlines())) == (2, 1)
+    command = " ".join(f"'{part}'" for part in passing(results))
+    closed = subprocess.run(f"{command} >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert (closed.returncode, len(closed.stderr.splitlines())) == (2, 1)
+
+
+def test_a_full_standard_error_does_not_change_the_exit_code():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*WEMEM, "gate", "absent"], stdout=subprocess.DEVNULL, stderr=full, check=False)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("seconds", [0.1, 0.7, 1.5])
+def test_a_signal_while_libraries_are_imported_is_one_line(seconds, name, tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text(as_toml(table(write_data(tmp_path), training={"epochs": 2000, "patience": 2000, "batch_size": 8})))
+    process = subprocess.Popen(
+        [*LISTENING, "run", str(study), "--out", str(tmp_path / "out")], stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (128 + getattr(signal, name), -getattr(signal, name))
+    # a process that Python had not taken over yet dies of the signal itself, without a word
+    assert errors.splitlines() in (["wemem: stopped; the same command goes on from here"], [])
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_workers_end_with_their_parent_even_while_they_import(name, tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text(as_toml(table(write_data(tmp_path), attacks=["confidence"], defenses=["undefended"])))
+    process = subprocess.Popen(
+        [*LISTENING, "run", str(study), "--out", "out", "--jobs", "2"], cwd=tmp_path, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and len(children.read_text().split()) < 2:  # one of them tracks resources
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    process.wait(timeout=60)
+    assert none_left(process.pid)
+
+
+def test_a_fault_of_the_program_is_one_line_that_asks_for_a_report(results, capsys, monkeypatch):
+    def broken(*_):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(gate, "check", broken)
+    # errors are placed by the file they came from: a test is a user's file, so the fault is made to come from ours
+    monkeypatch.setattr("wemem.cli.endings._is_users", lambda _: False)
+    arguments = ["gate", str(results), "--max-tpr", "0.9"]
+    assert ended(arguments, monkeypatch) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a fault of this program" in line
+    assert "surprise" in line
+    assert "--debug" in line
+    assert ended([*arguments, "--debug"], monkeypatch) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_error_in_a_users_own_function_names_the_users_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_broken", raising=False)
+    (tmp_path / "own_broken.py").write_text("def data():\n    return [][1]\n")
+    study = tmp_path / "study.toml"
+    study.write_text(as_toml(table(Path("own_broken:data"))))
+    assert ended(["run", str(study), "--out", "out"], monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "own_broken.py" in line
+    assert "list index out of range" in line
+
+
+def test_a_value_of_a_user_is_cut_before_it_fills_the_terminal(capsys, monkeypatch):
+    assert ended(["gate", "x" * 100_000, "--max-tpr", "0.9"], monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 1500
+    assert len(clipped("y " * 100_000)) < 1500
+    assert clipped("a short one") == "a short one"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["rnu"], ["run"], ["run", "s.toml"], ["gate", "d", "--max-tpr", "much"], ["--x"]]
+)
+def test_a_wrong_command_line_is_one_line(arguments, capsys, monkeypatch):
+    assert ended(arguments, monkeypatch) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("wemem: ")
+    assert "--help" in line
+
+
+def test_version_and_help_are_printed(capsys, monkeypatch):
+    assert ended(["--version"], monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("wemem 0.")
+    texts = []
+    for arguments in ([], ["-h"], ["--help"]):
+        assert ended(arguments, monkeypatch) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] == texts[2]
+    assert "gate" in texts[0]
+
+
+def imported(arguments: list[str], names: tuple[str, ...]) -> list[str]:
+    """Those of some modules that a command has imported when it ends."""
+    program = (
+        "import sys\nfrom wemem.cli import main\nsys.argv = ['wemem', *sys.argv[2:]]\n"
+        f"try:\n    main()\nfinally:\n    print(*[n for n in {names!r} if n in sys.modules], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, "-", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stderr.split()
+
+
+def test_help_imports_no_library_of_numbers():
+    assert imported(["--help"], ("torch", "numpy", "scipy", "pyarrow", "pydantic")) == []
