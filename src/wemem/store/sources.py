@@ -9,9 +9,9 @@ import importlib.util
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import all_suffixes
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
@@ -126,20 +126,32 @@ def _imported(node: ast.AST, package: str) -> list[str]:
 
 def _file(name: str) -> Path | None:
     """The file of a module; None for one that is built in, a package without a file, or what is no module."""
-    spec = _spec(name)
-    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin is not None else None
+    return _place(name)[0]
 
 
-def _spec(name: str) -> ModuleSpec | None:
-    parent, _, _ = name.rpartition(".")
+def _place(name: str) -> tuple[Path | None, Sequence[str]]:
+    """The file of a module, and the folders of its submodules. No package is imported to look into it."""
+    parent, _, leaf = name.rpartition(".")
     if parent:
-        above = _spec(parent)
-        locations = None if above is None else above.submodule_search_locations
-        return None if locations is None else PathFinder.find_spec(name, list(locations))
+        return _within(_place(parent)[1], leaf)
     try:
-        return importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return None
+        spec = None
+    if spec is None:
+        return None, ()
+    file = Path(spec.origin) if spec.has_location and spec.origin is not None else None
+    return file, list(spec.submodule_search_locations or ())
+
+
+def _within(folders: Sequence[str], leaf: str) -> tuple[Path | None, Sequence[str]]:
+    """As :func:`_place`, of a module in some folders; a package comes before a file and a file before a bare folder."""
+    for folder in folders:
+        for stem in (Path(folder, leaf, "__init__"), Path(folder, leaf)):
+            for suffix in all_suffixes():
+                if (file := stem.with_name(stem.name + suffix)).is_file():
+                    return file, [str(stem.parent)] if stem.name == "__init__" else []
+    return None, [str(path) for folder in folders if (path := Path(folder, leaf)).is_dir()]
 
 
 def _is_own(name: str, file: Path, root: str) -> bool:
