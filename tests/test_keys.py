@@ -15,7 +15,7 @@ from wemem.data.views import Views
 from wemem.defenses import DEFENSES, Auto, make_defense
 from wemem.files.hashing import sha256_of
 from wemem.models import MODELS, FullyConnected
-from wemem.pruning import Pruning, Schedule
+from wemem.pruning import CRITERIA, L1Filter, Pruning, Schedule
 from wemem.store import keys
 from wemem.store.fingerprint import PACKAGE, spelled
 from wemem.store.key import Key, StageKey
@@ -67,7 +67,7 @@ def variants(value: Any, where: str) -> Iterator[tuple[str, Any]]:
         for name in value:
             yield from ((place, {**value, name: other}) for place, other in variants(value[name], f"{where}.{name}"))
     elif isinstance(value, tuple | list):
-        yield f"{where}[]", (*value, *value[:1])
+        yield f"{where}[]", (*value, value[0] if value else "x")
         for i, item in enumerate(value):
             yield from (
                 (place, (*value[:i], other, *value[i + 1 :])) for place, other in variants(item, f"{where}[{i}]")
@@ -90,8 +90,8 @@ def test_every_field_of_every_value_is_in_the_key(example):
     assert len(found) > len(fields(example))
 
 
-def test_the_method_of_pruning_and_its_library_are_in_the_key(monkeypatch):
-    structured = keys.rules_of(Pruning(Schedule(0.6, 3), method="l1_filter"))
+def test_the_criterion_of_pruning_and_its_library_are_in_the_key(monkeypatch):
+    structured = keys.rules_of(Pruning(Schedule(0.6, 3), criterion=L1Filter()))
     one, other = (
         keys.RoundKey(KEY, 0.6, rules, SWMR, (), None, ENSEMBLE) for rules in (keys.rules_of(PRUNING), structured)
     )
@@ -124,7 +124,7 @@ def test_no_key_is_made_elsewhere():
 def certified_values() -> dict[str, Any]:
     """Everything built in that a certificate speaks of, at its defaults."""
     defenses = {kind: cls() for kind, cls in DEFENSES.items() if cls is not Auto} | {"swmr": SWMR}
-    models = {kind: cls() for kind, cls in MODELS.items()}
+    models = {kind: cls() for kind, cls in [*MODELS.items(), *CRITERIA.items()]}
     return {**defenses, **models, "recipe": Recipe(), "pruning": PRUNING, "scores": ScoreSettings()}
 
 
@@ -151,8 +151,14 @@ GOLDEN: dict[str, str] = {
     "vgg16_bn": "7ff46378bee8",
     "densenet121": "09c0a92c4fa1",
     "mobilenet_v2": "883ac1fbc318",
+    "magnitude": "33e803e79de6",
+    "lamp": "c44340638e4d",
+    "n_of_m": "1d85bdf6545f",
+    "l1_filter": "5a80c83198dc",
+    "l2_filter": "a2fca1394abe",
+    "bn_scale": "b503266b642e",
     "recipe": "844d5d700496",
-    "pruning": "37ed18c82770",
+    "pruning": "75ae24deec85",
     "scores": "800fff00d107",
 }
 

@@ -83,7 +83,7 @@ def _kind(value: Any) -> dict[str, str]:
         return {"kind": "factory", "source": spec_fingerprint(value.factory)}
     if cls.__module__.split(".")[0] == "wemem":
         return {"kind": _registered().get(cls, cls.__qualname__)}
-    return {"kind": f"{cls.__module__}:{cls.__qualname__}", "source": source_fingerprint(cls)}  # type: ignore[arg-type]  # classes hash
+    return {"kind": f"{cls.__module__}:{cls.__qualname__}", "source": source_fingerprint(cls)}  # type: ignore[arg-type]
 
 
 @cache
