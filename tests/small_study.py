@@ -32,6 +32,7 @@ def table(data: Path, **changed: Any) -> dict[str, Any]:
         "finetune": {"epochs": 2, "batch_size": 32},
         "pruning": {"rounds": 3},
         "defenses": ["undefended", "swmr"],
+        "controls": [],
     }
     return copy.deepcopy(study) | changed
 

@@ -77,7 +77,10 @@ def test_selection_plans_the_victims_that_it_prunes_and_the_study_after_it(tmp_p
     list(run_study(chosen, store, progress, data))
     # the unpruned models are planned again after the selection, and found in the store
     assert progress.planned[0] == store.shown
-    assert progress.planned[0] - progress.planned[1] == CostModel(config, 180).pruning(1, Undefended()) * 3
+    assert (
+        progress.planned[0] - progress.planned[1]
+        == CostModel(config, 180).pruning(1, Undefended(), config.prunings) * 3
+    )
 
 
 def test_tasks_of_processes_add_up_to_the_plan(tmp_path):

@@ -185,12 +185,13 @@ def ends_before(tasks: list[Task], one: Task, other: Task) -> bool:
 def test_what_several_tasks_need_is_done_before_them_all():
     oosd = {"kind": "oosd", "teachers": 3, "held_out": 1}
     study = {
-        "data": {"source": "digits"}, "seeds": [0, 1], "attacks": ["lira"],
+        "data": {"source": "digits"}, "seeds": [0, 1], "attacks": ["lira"], "controls": [],
         "defenses": ["undefended", "swmr", oosd, *({**oosd, "label": str(hard), "hard": hard} for hard in (0.2, 0.4))],
     }  # fmt: skip
     tasks = study_tasks(CostModel(parse_study(study), 100))
     assert len(set(tasks)) == len(tasks)
-    arms = {task.place: task for task in tasks if task.what == "arm" and task.seed == 1}
+    labels = [*parse_study(study).defenses]
+    arms = {labels.index(task.label): task for task in tasks if task.what == "arm" and task.seed == 1}
     shared = {task.what: task for task in tasks if task.seed == 1 and not task.after}
     assert shared.keys() == {"dense", "defender", "adversary", "references"}
     assert shared["adversary"] in arms[1].after
@@ -205,14 +206,15 @@ def test_searches_wait_for_one_another_and_what_they_find_for_all_other_arms():
     budgets = [{"kind": "auto", "label": label, "max_tpr": tpr} for label, tpr in (("a", 0.1), ("b", 0.2))]
     online = {"kind": "auto", "mode": "online", "label": "c"}
     defenses = [*budgets, "undefended", online, {**online, "label": "d"}]
-    study = {"data": {"source": "digits"}, "attacks": ["confidence"], "defenses": defenses}
+    study = {"data": {"source": "digits"}, "attacks": ["confidence"], "controls": [], "defenses": defenses}
     tasks = study_tasks(CostModel(parse_study(study), 100))
     searches = [task for task in tasks if task.what == "search"]
-    arms = {task.place: task for task in tasks if task.what == "arm"}
+    labels = [*parse_study(study).defenses]
+    arms = {labels.index(task.label): task for task in tasks if task.what == "arm"}
     assert [[other.what for other in task.after] for task in searches] == [
         ["dense", "defender"], ["dense", "defender", "search"],
     ]  # fmt: skip
-    assert all(ends_before(tasks, search, arms[search.place]) for search in searches)
+    assert all(ends_before(tasks, search, arms[labels.index(search.label)]) for search in searches)
     assert all(ends_before(tasks, arms[place], arms[0]) for place in (2, 3, 4))
     assert ends_before(tasks, arms[0], arms[1])
     assert ends_before(tasks, arms[3], arms[4])

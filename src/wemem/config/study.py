@@ -4,15 +4,17 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from wemem.attacks.base import Attack
 from wemem.config.attack_entries import AttackEntry, read_attack_entries
+from wemem.config.controls import CONTROLS, Control, control_schedule
 from wemem.config.defense_entries import DefenseEntry, read_entries
 from wemem.data.sources import DataSource
 from wemem.data.split import require_shares
-from wemem.defenses import Defense
+from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.files.documents import parse_toml, read_toml
 from wemem.memorization import Form
@@ -28,7 +30,7 @@ from wemem.store.fingerprint import spelled
 from wemem.training import DENSE, FINETUNE, Recipe, choose_device
 
 
-def require_different(what: str, values: Sequence[float]) -> None:
+def require_different(what: str, values: Sequence[float | str]) -> None:
     """Refuse to do the same twice.
 
     Raises:
@@ -182,6 +184,7 @@ class StudyConfig:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         non_adaptive: also report the adversary whose shadows were pruned without the defense.
         leave_one_out: also attack every reference model in turn, for attacks that use them.
+        controls: the undefended arms that stand beside the defenses (:mod:`wemem.config.controls`).
         grids: by label, the settings of which one is to be selected.
         references: by label, how many reference models, where that is not the number of ``split``.
         split, scores, training, pruning, finetune, selection, victim: the tables of those names.
@@ -198,6 +201,7 @@ class StudyConfig:
     device: str = "auto"
     non_adaptive: bool = False
     leave_one_out: bool = False
+    controls: tuple[Control, ...] = CONTROLS
     split: SplitSettings = SplitSettings()
     scores: ScoreSettings = ScoreSettings()
     training: Recipe = DENSE
@@ -215,6 +219,13 @@ class StudyConfig:
         if not self.seeds:
             raise InputError("a study needs at least one seed, got none")
         require_different("seeds", self.seeds)
+        require_different("controls", self.controls)
+        for control in self.controls:
+            if control in self.defenses:
+                raise InputError(
+                    f"expected no defense labelled {control!r} beside the control of that name, got one; give it "
+                    "another label, or leave the control out of controls"
+                )
         if self.backend not in ("auto", "vmapped", "sequential"):
             raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
         choose_device(self.device)
@@ -235,10 +246,39 @@ class StudyConfig:
         """True if an attack of the study works on signals of a layout."""
         return any(attack.layout == layout for attack in self.attacks.values())
 
+    @property
+    def prunings(self) -> tuple[Pruning, ...]:
+        """How the models of a defense are pruned, to each of the target sparsities."""
+        return tuple(self.pruning.to(sparsity, self.finetune) for sparsity in self.pruning.sparsities)
+
+    @cached_property
+    def arms(self) -> Sequence[tuple[str, Pruning]]:
+        """The label and pruning of every arm, in the order in which they run: controls first, then the defenses."""
+        arms: list[tuple[str, Pruning]] = []
+        for pruning in self.prunings:
+            for control in self.controls:
+                schedule = control_schedule(control, pruning.schedule)
+                if schedule is not None and (arm := (control, replace(pruning, schedule=schedule))) not in arms:
+                    arms.append(arm)
+            arms += [(label, pruning) for label in self.defenses]
+        return arms
+
+    def prunings_of(self, label: str) -> list[Pruning]:
+        """How the models of one arm are pruned, once or to each of several sparsities."""
+        return [pruning for name, pruning in self.arms if name == label]
+
+    def defense_of(self, label: str) -> Defense:
+        """The defense of an arm; controls have none."""
+        return self.defenses[label] if label in self.defenses else Undefended()
+
     def references_of(self, label: str) -> int:
-        """How many reference models an arm is attacked with; the dense model with as many as any arm."""
-        if label not in self.defenses:
+        """The number of reference models that attack an arm; as many as any arm's for the dense model.
+
+        Controls are attacked by as many as undefended pruning, which they are compared with.
+        """
+        if label == "dense":
             return max(self.references_of(other) for other in self.defenses)
+        label = "undefended" if label in self.controls else label
         return self.references.get(label, self.split.references)
 
 
@@ -250,7 +290,7 @@ _TABLES: Mapping[str, type] = {
     "pruning": PruningSettings,
     "selection": SelectionSettings,
 }
-_SCALARS = ("name", "seeds", "attacks", "backend", "device", "non_adaptive", "leave_one_out")
+_SCALARS = ("name", "seeds", "attacks", "backend", "device", "non_adaptive", "leave_one_out", "controls")
 _KEYS = (*_SCALARS, "data", "model", *_TABLES, "finetune", "victim", "defenses")
 
 
@@ -321,6 +361,7 @@ class _Scalars:
     device: str = "auto"
     non_adaptive: bool = False
     leave_one_out: bool = False
+    controls: tuple[Control, ...] = CONTROLS
 
 
 def override_key(table: dict[str, Any], override: str) -> None:
@@ -375,6 +416,7 @@ def _as_table(
         "device": study.device,
         "non_adaptive": study.non_adaptive,
         "leave_one_out": study.leave_one_out,
+        "controls": list(study.controls),
         "attacks": preset if isinstance(preset := given.get("attacks", "ten"), str) else [a.table for a in attacks],
         "data": asdict(study.data),
         "model": {"kind": given.get("model", {}).get("kind", "fc"), **own},

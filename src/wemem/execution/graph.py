@@ -28,8 +28,8 @@ class Task:
             ``search`` finds the defense for a budget, ``attack_dense`` attacks the unpruned model and ``arm`` prunes
             and attacks under one defense.
         seed: the seed of the study that the task belongs to.
-        place: the index of the setting of an ``alone`` task among those to try, or the index of the defense of a
-            ``search`` or ``arm`` among those of the study.
+        label: the label of the arm that a ``search`` or ``arm`` task is for.
+        place: the index of the setting of an ``alone`` task among those to try.
         after: the tasks that must be done before this one starts.
         work: the work of its trainings, in the measure of :class:`~wemem.pipeline.cost.CostModel`.
         step_time: the time of one of its training steps, relative to an ordinary step.
@@ -37,6 +37,7 @@ class Task:
 
     what: str
     seed: int
+    label: str = ""
     place: int = 0
     after: tuple["Task", ...] = ()
     work: float = 0.0
@@ -58,7 +59,8 @@ def selection_tasks(cost: CostModel) -> list[Task]:
         for place, defense in enumerate(settings):
             needed = [ready["dense"], *([ready["defender"]] if defense.needs_scores else [])]
             after = (*needed, *(tried[i] for i in _sharing(settings[:place], defense)))
-            tried.append(Task("alone", seed, place, after, cost.pruning(1, defense), step_time(defense)))
+            work = cost.pruning(1, defense, config.prunings)
+            tried.append(Task("alone", seed, "", place, after, work, step_time(defense)))
         needed = [task for task in ready.values() if any(task in one.after for one in tried)]
         tasks += [*needed, *tried]
     return tasks
@@ -68,18 +70,20 @@ def study_tasks(cost: CostModel) -> list[Task]:
     """The tasks that prune and attack every arm of a study, its settings being chosen."""
     config, tasks = cost.config, list[Task]()
     fixed = {
-        place: defense.controller() if isinstance(defense, Auto) else defense
-        for place, defense in enumerate(config.defenses.values())
+        label: defense.controller() if isinstance(defense, Auto) else defense
+        for label, defense in config.defenses.items()
         if not (isinstance(defense, Auto) and defense.searches)
     }
+    # controls may share a round with undefended pruning, which deletes it once it has gone on; so they come after it
+    fixed |= {label: config.defense_of(label) for label, _ in config.arms if label not in config.defenses}
     for seed in config.seeds:
         ready = _preparations(cost, seed)
         always = tuple(task for what, task in ready.items() if what != "adversary")
         arms: list[Task] = []
-        for place, defense in fixed.items():
+        for label, defense in fixed.items():
             needed = tuple(ready.values()) if defense.needs_scores else always
             after = (*needed, *(arms[i] for i in _sharing(list(fixed.values())[: len(arms)], defense)))
-            arms.append(_arm(cost, seed, place, after))
+            arms.append(_arm(cost, seed, label, after))
         tasks += [*ready.values(), Task("attack_dense", seed, after=always), *arms]
         tasks += _search_tasks(cost, seed, ready, arms)
     return tasks
@@ -87,7 +91,7 @@ def study_tasks(cost: CostModel) -> list[Task]:
 
 def perform(parties: Parties, task: Task) -> None:
     """Do a task for the parties of its seed; its results are in the store afterwards."""
-    config, sparsities = parties.config, parties.config.pruning.sparsities
+    config = parties.config
     match task.what:
         case "dense":
             _ = parties.dense
@@ -100,26 +104,25 @@ def perform(parties: Parties, task: Task) -> None:
             _ = parties.reference_scores if config.needs_scores else None
         case "undefended":
             keep = "trajectory" in required_signals(config.attacks, "disjoint")
-            for pruning in (config.pruning.to(sparsity, config.finetune) for sparsity in sparsities):
+            for pruning in config.prunings:
                 parties.pruned_members("prune shadows without a defense", Undefended(), pruning, keep_rounds=keep)
         case "alone":
             prune_alone(parties, *settings_to_try(config)[task.place])
         case "search":
-            _search(parties, task.place)
+            _search(parties, task.label)
         case "attack_dense":
             attack_dense(parties)
         case "arm":
-            for sparsity in sparsities:
-                defend_and_attack(parties, list(config.defenses)[task.place], sparsity)
+            for pruning in config.prunings_of(task.label):
+                defend_and_attack(parties, task.label, pruning)
 
 
-def _search(parties: Parties, place: int) -> None:
+def _search(parties: Parties, label: str) -> None:
     """Find the defense for a budget at every sparsity."""
-    config = parties.config
-    budget = list(config.defenses.values())[place]
+    budget = parties.config.defenses[label]
     assert isinstance(budget, Auto)
-    for sparsity in config.pruning.sparsities:
-        find_defense(parties, budget, config.pruning.to(sparsity, config.finetune), parties.dense)
+    for pruning in parties.config.prunings_of(label):
+        find_defense(parties, budget, pruning, parties.dense)
 
 
 def _preparations(cost: CostModel, seed: int) -> dict[str, Task]:
@@ -136,10 +139,9 @@ def _preparations(cost: CostModel, seed: int) -> dict[str, Task]:
     return {task.what: task for task in tasks}
 
 
-def _arm(cost: CostModel, seed: int, place: int, after: tuple[Task, ...]) -> Task:
-    """The task of pruning and attacking under one defense."""
-    label, defense = list(cost.config.defenses.items())[place]
-    return Task("arm", seed, place, after, cost.pruning(cost.arm_models(label), defense), step_time(defense))
+def _arm(cost: CostModel, seed: int, label: str, after: tuple[Task, ...]) -> Task:
+    """The task of pruning and attacking in one arm."""
+    return Task("arm", seed, label, 0, after, cost.arm(label), step_time(cost.config.defense_of(label)))
 
 
 def _search_tasks(cost: CostModel, seed: int, ready: Mapping[str, Task], arms: Sequence[Task]) -> list[Task]:
@@ -150,11 +152,11 @@ def _search_tasks(cost: CostModel, seed: int, ready: Mapping[str, Task], arms: S
     """
     searches: list[Task] = []
     found: list[Task] = []
-    for place, budget in enumerate(cost.config.defenses.values()):
+    for label, budget in cost.config.defenses.items():
         if isinstance(budget, Auto) and budget.searches:
             before = (ready["dense"], ready["defender"], *searches[-1:])
-            searches.append(Task("search", seed, place, before, search_work(cost, budget)))
-            found.append(_arm(cost, seed, place, (*ready.values(), *arms, *found, searches[-1])))
+            searches.append(Task("search", seed, label, 0, before, search_work(cost, budget)))
+            found.append(_arm(cost, seed, label, (*ready.values(), *arms, *found, searches[-1])))
     return [*searches, *found]
 
 

@@ -172,7 +172,7 @@ class _Worker:
 
     def start(self, task: Task) -> None:
         self.task = task
-        self.send({"task": [task.what, task.seed, task.place]})
+        self.send({"task": [task.what, task.seed, task.label, task.place]})
 
     def hear(self, finished: set[str]) -> Task | None:
         """One message; the task, if that is what it ended.
@@ -273,10 +273,10 @@ def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None
         stages = Stages(config, data, Store(root, reporting.warn), reporting)
         parties: Parties | None = None
         while "task" in (message := json.loads(connection.recv_bytes())):
-            what, seed, place = message["task"]
+            what, seed, label, place = message["task"]
             if parties is None or parties.seed != seed:
                 parties = Parties.of(config, data, stages, seed)
-            perform(parties, Task(what, seed, place))
+            perform(parties, Task(what, seed, label, place))
             reporting.report("done")
 
 

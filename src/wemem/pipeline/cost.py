@@ -4,6 +4,7 @@ It is the only measure of work: progress shows shares of it, searches and tasks 
 scores count nothing, for they take seconds where training takes minutes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wemem.config.study import StudyConfig
@@ -73,12 +74,9 @@ class CostModel:
         """Work of training the teachers of models; they are the same for every sparsity."""
         return self.dense(models * defense.teacher_trainings)
 
-    def pruning(self, models: float, defense: Defense) -> float:
-        """Work of pruning models to every sparsity of the study, with that of their teachers."""
-        targets = [
-            self.config.pruning.to(sparsity, self.config.finetune) for sparsity in self.config.pruning.sparsities
-        ]
-        return self.teaching(models, defense) + sum(self.fine_tuning(models, defense, to) for to in targets)
+    def pruning(self, models: float, defense: Defense, prunings: Sequence[Pruning]) -> float:
+        """Work of pruning models, once or to several sparsities, with that of their teachers."""
+        return self.teaching(models, defense) + sum(self.fine_tuning(models, defense, to) for to in prunings)
 
     def originals(self) -> float:
         """Work of training the unpruned victim and shadows; a given victim is not trained."""
@@ -110,11 +108,9 @@ class CostModel:
         return 1 + self.config.split.shadows + references
 
     def arm(self, label: str) -> float:
-        """Work of pruning all models of an arm, and of the adversary who does not know its defense."""
-        defense = self.config.defenses[label]
-        unaware = self.config.non_adaptive and defense != Undefended()
-        return self.pruning(self.arm_models(label), defense) + (self.unaware_shadows() if unaware else 0.0)
+        """Work of pruning all models of an arm, to every sparsity that it has."""
+        return self.pruning(self.arm_models(label), self.config.defense_of(label), self.config.prunings_of(label))
 
     def unaware_shadows(self) -> float:
         """Work of pruning victim and shadows without a defense, for the adversary who does not know it."""
-        return self.pruning(1 + self.config.split.shadows, Undefended())
+        return self.pruning(1 + self.config.split.shadows, Undefended(), self.config.prunings)

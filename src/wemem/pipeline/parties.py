@@ -213,7 +213,7 @@ class Parties:
         """The reference models pruned under a defense, chunk by chunk."""
         chunks = self.reference_chunks(label)
         stages = []
-        to = f" to {pruning.schedule.sparsity}" if len(self.config.pruning.sparsities) > 1 else ""
+        to = f" to {pruning.schedule.sparsity}" if len(self.config.prunings_of(label)) > 1 else ""
         for i, (split, seeds, dense) in enumerate(chunks):
             part = f", part {i + 1} of {len(chunks)}" if i else ""
             title = self.title(f"prune references under {label}{to}{part}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from wemem.metrics.registry import METRICS, fprs
 from wemem.report.content import Value
+from wemem.results.arms import CONTROLS
 from wemem.results.curves import FEW, at_rate
 from wemem.results.wording import per_cent, printable
 
@@ -48,7 +49,7 @@ def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
     tested = _least(content["headline"], "test_records")
     for panel in content["plane"]:
         words = METRICS[panel["measure"]].label
-        pruned = [point for point in panel["points"] if point["defense"] != "dense"]
+        pruned = [point for point in panel["points"] if point["defense"] not in CONTROLS]
         least = min(pruned, key=lambda point: point["leakage"]["value"])
         ends = sorted((p for p in pruned if p["front"]), key=lambda p: p["accuracy"]["value"])
         yield Plate(

@@ -43,11 +43,12 @@ def plane(rows: Sequence[Arm]) -> list[Value]:
 
     Each defense kind has a front of its own settings, and all pruned models together have one.
     """
-    dense = [arm for arm in rows if arm.defense == "dense" and arm.attacks]
+    attacked = [arm for arm in rows if arm.attacks]
     panels = []
-    for sparsity in dict.fromkeys(arm.sparsity for arm in rows if arm.defense != "dense" and arm.attacks):
-        pruned = [arm for arm in rows if arm.defense != "dense" and arm.attacks and arm.sparsity == sparsity]
-        for metric in metrics_for("headline", audits_of([*dense, *pruned])):
+    for sparsity in dict.fromkeys(arm.sparsity for arm in attacked if not arm.is_control):
+        pruned = [arm for arm in attacked if not arm.is_control and arm.sparsity == sparsity]
+        controls = [arm for arm in attacked if arm.is_control and arm.sparsity in (0, sparsity)]
+        for metric in metrics_for("headline", audits_of([*controls, *pruned])):
             overall = _front(pruned, metric.name)
             own = [
                 arm
@@ -59,7 +60,7 @@ def plane(rows: Sequence[Arm]) -> list[Value]:
                     **named(arm), "accuracy": asdict(arm.accuracy()), "leakage": _strongest(arm, metric.name),
                     "front": arm in overall, "front_of_kind": arm in own,
                 }
-                for arm in [*dense, *pruned]
+                for arm in [*controls, *pruned]
             ]  # fmt: skip
             panels.append({"measure": metric.name, "sparsity": sparsity, "chance": metric.chance, "points": points})
     return panels
@@ -181,7 +182,7 @@ def featured(rows: Sequence[Arm]) -> list[Arm]:
     setting of each kind where those are more than :data:`PANELS`. Undefended comes first and the dense model last.
     """
     highest = max(arm.sparsity for arm in rows)
-    shown = [arm for arm in rows if arm.attacks and (arm.defense == "dense" or arm.sparsity == highest)]
+    shown = [arm for arm in rows if arm.attacks and (arm.is_control or arm.sparsity == highest)]
     if len(shown) > PANELS:
         kinds = dict.fromkeys(arm.defense for arm in shown)
         shown = [least_leaking([arm for arm in shown if arm.defense == kind], LOW_FPR) for kind in kinds]

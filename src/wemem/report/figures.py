@@ -24,6 +24,7 @@ from wemem.report.figure_style import (
     place_labels,
     short,
 )
+from wemem.results.arms import CONTROLS
 from wemem.results.curves import at_rate
 
 Value = Mapping[str, Any]
@@ -61,7 +62,7 @@ def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
     axes.set(xlabel="Test accuracy (%)", ylabel=f"{METRICS[panel['measure']].label} by the strongest attack (%)")
     axes.set_title("better: right and down", loc="right", color=GREY, fontsize=8)
     axes.axhline(100 * panel["chance"], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-    pruned = [point for point in panel["points"] if point["defense"] != "dense"]
+    pruned = [point for point in panel["points"] if point["defense"] not in CONTROLS]
     _stairs(axes, [p for p in pruned if p["front"]], color=FAINT, linewidth=5, solid_capstyle="round", zorder=1)
     for kind in dict.fromkeys(point["defense"] for point in pruned):
         own = [p for p in pruned if p["defense"] == kind and p["front_of_kind"]]

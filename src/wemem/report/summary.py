@@ -12,6 +12,7 @@ from typing import Any
 from wemem.metrics.intervals import Estimate, corrected_level
 from wemem.metrics.registry import LOW_FPR, METRICS, PAPER, metrics_for
 from wemem.results.arms import Arm, arms, audits_of, by_seed
+from wemem.results.controls import effects
 from wemem.results.wording import duration, per_cent, printable
 
 #: The two metrics that a summary on the console reports.
@@ -55,7 +56,7 @@ def plain_summary(results: Mapping[str, Any]) -> list[str]:
         results: the content of ``results.json``, with at least one run.
     """
     cast = _cast(results)
-    told, chosen = [_on_pruning(cast.rows, cast.dense, cast.plain)], []
+    told, chosen = [_on_pruning(cast.rows, cast.dense, cast.plain), *_on_controls(cast.rows)], []
     for metric in SUMMARY if len(cast.attacked) > 1 else ():
         best = least_leaking(cast.attacked, metric)
         told.append(_on_least(cast.attacked, cast.plain, metric))
@@ -82,7 +83,7 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
     costs = [_on_accuracy(cast.dense, cast.plain, shown), *_on_time(shown), *_on_cheaper(cast, chosen)]
     return {
         "measured": [_on_measuring(results, cast)],
-        "leaks": [_on_pruning(cast.rows, cast.dense, cast.plain), *_on_only(cast)],
+        "leaks": [_on_pruning(cast.rows, cast.dense, cast.plain), *_on_controls(cast.rows), *_on_only(cast)],
         "protects": protects or ["Fewer than two pruned models were attacked, so nothing here compares defenses."],
         "costs": costs,
         "certainty": [_on_certainty(cast.rows)],
@@ -163,7 +164,7 @@ def _cast(results: Mapping[str, Any]) -> _Cast:
     rows = arms(results)
     highest = max(arm.sparsity for arm in rows)
     dense = next((arm for arm in rows if arm.defense == "dense"), None)
-    pruned = [arm for arm in rows if arm.defense != "dense" and arm.sparsity == highest]
+    pruned = [arm for arm in rows if not arm.is_control and arm.sparsity == highest]
     plain = next((arm for arm in pruned if arm.defense == "undefended"), None)
     return _Cast(rows, dense, plain, pruned, [arm for arm in pruned if arm.attacks])
 
@@ -186,6 +187,28 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
         f"{_leak(dense, PAPER)}, by chance 50 %), and the strongest attack finds {_leak(plain, LOW_FPR)} of the "
         f"training records (dense {_leak(dense, LOW_FPR)}) while accusing at most 1 % of the others."
     )
+
+
+def _on_controls(rows: Sequence[Arm]) -> list[str]:
+    """The share of the leak that is due to seeing the records again, to pruning, and to pruning round by round."""
+    found = {effect.cause: effect for effect in effects(rows, LOW_FPR)}
+    if not {"reuse", "pruning"} <= found.keys():
+        return []
+    words = {
+        "reuse": "fine-tuning again without pruning adds",
+        "pruning": "pruning adds",
+        "schedule": "pruning round by round rather than at once adds",
+    }
+    parts = [
+        f"{words[cause]} {100 * effect.change:+.1f} points"
+        + ("" if effect.sign else " (not distinguishable from none)")
+        for cause, effect in found.items()
+    ]
+    exposures = found["pruning"].exposures
+    shown = (
+        "" if exposures is None else f" It showed {exposures:.2f} times as many records as the same rounds unpruned."
+    )
+    return [f"By {METRICS[LOW_FPR].phrase}: {'; '.join(parts)}.{shown}"]
 
 
 def _on_least(attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:

@@ -14,6 +14,10 @@ from wemem.resolve import did_you_mean
 
 Run = Mapping[str, Any]
 
+#: Kinds of arms that others are compared with: the model before pruning, the same rounds of fine-tuning without any
+#: pruning, and pruning at once.
+CONTROLS = ("dense", "unpruned", "one_shot")
+
 
 @dataclass(frozen=True, eq=False)
 class Arm:
@@ -31,6 +35,11 @@ class Arm:
     defense: str
     sparsity: float
     runs: tuple[Run, ...]
+
+    @property
+    def is_control(self) -> bool:
+        """True if no defense and no undefended iterative pruning, but an arm that those are compared with."""
+        return self.defense in CONTROLS
 
     @cached_property
     def attacks(self) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ def _run(
     told = list(stage.meta.get("rounds", []))
     dense = outcome.defense is None
     return {
-        "defense": "dense" if outcome.defense is None else outcome.defense.name,
+        "defense": outcome.kind,
         "label": outcome.label,
         "settings": {} if outcome.defense is None else outcome.defense.settings,
         "seed": outcome.seed,
@@ -134,7 +134,7 @@ def _run(
             "finetune": stage.seconds,
             "teachers": stage.teachers_seconds,
             "defense_overhead": None
-            if dense or plain is None
+            if dense or outcome.is_control or plain is None
             else stage.seconds + stage.teachers_seconds - plain.victim.seconds,
             "scores": outcome.scores.seconds if _scored(outcome) and outcome.scores else 0.0,
             "attacks": outcome.attack_seconds,

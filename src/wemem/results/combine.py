@@ -139,7 +139,7 @@ def _asked_for(run: Run) -> tuple[object, object]:
 
 def _recipe(study: Mapping[str, Any]) -> dict[str, Any]:
     """Everything in a study that concerns every one of its models."""
-    return {key: value for key, value in study.items() if key not in ("name", "seeds", "defenses")}
+    return {key: value for key, value in study.items() if key not in ("name", "seeds", "defenses", "controls")}
 
 
 def _alike(one: Run, other: Run) -> bool:

@@ -106,7 +106,7 @@ def leaders(results: Mapping[str, Any]) -> list[str]:
     The dense model is none of them. They were chosen by the very figures that :func:`sentences` compares, which
     flatters them a little.
     """
-    pruned = [arm for arm in arms(results) if arm.defense != "dense" and arm.attacks]
+    pruned = [arm for arm in arms(results) if not arm.is_control and arm.attacks]
     least = [min(pruned, key=lambda arm: arm.strongest(metric)[1].value).label for metric in (PAPER, LOW_FPR) if pruned]
     return list(dict.fromkeys(least))
 

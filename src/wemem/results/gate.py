@@ -101,14 +101,14 @@ def check(results: Mapping[str, Any], limits: Limits, labels: Sequence[str] = ()
     Args:
         results: the content of ``results.json``.
         limits: at least one.
-        labels: of the arms to check; all but ``dense`` if empty.
+        labels: of the arms to check; all but controls and ``dense`` if empty.
 
     Raises:
         InputError: an unknown label, no arm to check, or an arm that no attack was run on.
     """
     rows = arms(results)
     require_labels(rows, labels)
-    chosen = [arm for arm in rows if (arm.label in labels if labels else arm.defense != "dense")]
+    chosen = [arm for arm in rows if (arm.label in labels if labels else not arm.is_control)]
     if not chosen:
         raise InputError("expected a pruned model to check, got only the dense one; name it, --label dense")
     for arm in chosen:

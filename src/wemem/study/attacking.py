@@ -64,6 +64,7 @@ def attack_models(parties: Parties, models: Attacked) -> Outcome:
         leave_one_out=_attack_references(parties, models.label, *signals["shared"])
         if parties.config.leave_one_out and "shared" in signals
         else {},
+        is_control=models.label in parties.config.controls,
     )  # fmt: skip
 
 

@@ -128,17 +128,15 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
 
 def prune_alone(parties: Parties, label: str, defense: Defense) -> list[Stage]:
     """Prune the victim of one seed alone under one setting, to each sparsity of the study."""
-    settings, sparsities = defense.settings, parties.config.pruning.sparsities
+    settings, prunings = defense.settings, parties.config.prunings
     title = " ".join(
         [f"select {label}:" if settings else f"select {label}", *(f"{k}={v}" for k, v in settings.items())]
     )
     return [
         parties.pruned_alone(
-            title + (f" to {sparsity}" if len(sparsities) > 1 else ""),
-            defense,
-            parties.config.pruning.to(sparsity, parties.config.finetune),
+            title + (f" to {pruning.schedule.sparsity}" if len(prunings) > 1 else ""), defense, pruning
         )
-        for sparsity in sparsities
+        for pruning in prunings
     ]
 
 

@@ -34,6 +34,7 @@ class Outcome:
         non_adaptive: the results of the same attacks by an adversary whose shadows were pruned without the defense.
         leave_one_out: by attack, a summary of attacking every model of the reference ensemble in turn.
         found: the result of the search for this defense, if the study gave a budget for one.
+        is_control: True for an arm of :mod:`wemem.config.controls`.
     """
 
     label: str
@@ -49,6 +50,14 @@ class Outcome:
     non_adaptive: AuditReport | None = None
     leave_one_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     found: Found | None = None
+    is_control: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The kind of the arm, as results name it: ``dense``, a control, or the name of the defense."""
+        if self.defense is None:
+            return "dense"
+        return self.label if self.is_control else self.defense.name
 
     @property
     def memorization(self) -> Float64[np.ndarray, " N"] | None:

@@ -20,10 +20,13 @@ def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
 def planned_work(cost: CostModel) -> float:
     """Work of all seeds of a study: preparation, selection from grids, searches and arms."""
     config = cost.config
-    selection = sum(cost.pruning(1, defense) for _, defense in settings_to_try(config)) if config.grids else 0.0
+    tried = settings_to_try(config) if config.grids else []
+    selection = sum(cost.pruning(1, defense, config.prunings) for _, defense in tried)
     budgets = [defense for defense in config.defenses.values() if isinstance(defense, Auto) and defense.searches]
     searches = sum(search_work(cost, budget) for budget in budgets)
-    arms = sum(cost.arm(label) for label in config.defenses)
+    labels = dict.fromkeys(label for label, _ in config.arms)
+    unaware = [label for label in labels if config.non_adaptive and config.defense_of(label) != Undefended()]
+    arms = sum(cost.arm(label) for label in labels) + len(unaware) * cost.unaware_shadows()
     return len(config.seeds) * (cost.preparation() + selection + searches + arms)
 
 

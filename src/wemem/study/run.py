@@ -49,9 +49,8 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     for seed in config.seeds:
         parties = Parties.of(config, data, stages, seed)
         yield attack_dense(parties)
-        for sparsity in config.pruning.sparsities:
-            for label in config.defenses:
-                yield defend_and_attack(parties, label, sparsity)
+        for label, pruning in config.arms:
+            yield defend_and_attack(parties, label, pruning)
 
 
 def attack_dense(parties: Parties) -> Outcome:
@@ -60,9 +59,9 @@ def attack_dense(parties: Parties) -> Outcome:
     return attack_models(parties, Attacked("dense", None, 0.0, [parties.dense], references))
 
 
-def defend_and_attack(parties: Parties, label: str, sparsity: float) -> Outcome:
+def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome:
     """Prune the victim, its shadows and the reference models in one arm of the study, and attack them."""
-    defense, pruning = parties.config.defenses[label], parties.config.pruning.to(sparsity, parties.config.finetune)
+    defense = parties.config.defense_of(label)
     if not isinstance(defense, Auto):
         return attack_models(parties, _prune(parties, label, defense, pruning))
     found = find_defense(parties, defense, pruning, parties.dense)
@@ -73,7 +72,7 @@ def defend_and_attack(parties: Parties, label: str, sparsity: float) -> Outcome:
 def _prune(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> Attacked:
     """Prune all models that an arm attacks or attacks with."""
     config, sparsity = parties.config, pruning.schedule.sparsity
-    title = f"prune under {label}" + (f" to {sparsity}" if len(config.pruning.sparsities) > 1 else "")
+    title = f"prune under {label}" + (f" to {sparsity}" if len(config.prunings_of(label)) > 1 else "")
     keep = "trajectory" in required_signals(config.attacks, "disjoint")
     rounds = parties.pruned_members(title, defense, pruning, keep_rounds=keep)
     references = parties.pruned_references(label, defense, pruning) if config.uses("shared") else []

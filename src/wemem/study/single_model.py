@@ -75,14 +75,14 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     dense = Stage(
         VictimKey(stages.architecture, fingerprint, None).key(), victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN}
     )
-    pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
+    (pruning,) = config.prunings
     found = None
     cost = CostModel(config, len(split.records(0, Role.TRAIN)))
     if isinstance(defense, Auto):
         progress.plan(search_work(cost, defense) if defense.searches else 0.0)
         found = find_defense(parties, defense, pruning, dense)
         defense = found.defense
-    progress.plan((cost.defender_scores() if defense.needs_scores else 0.0) + cost.pruning(1, defense))
+    progress.plan((cost.defender_scores() if defense.needs_scores else 0.0) + cost.pruning(1, defense, [pruning]))
     scores = [parties.defender_scores if defense.needs_scores else None]
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=parties.member_seeds, scores=scores
@@ -108,7 +108,7 @@ def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
     if label in config.grids:
         raise InputError(f"expected one setting of {label!r} for one model, got a grid; name the setting")
     references = {name: count for name, count in config.references.items() if name == label}
-    return replace(config, defenses=defenses, grids={}, references=references, seeds=config.seeds[:1])
+    return replace(config, defenses=defenses, grids={}, references=references, controls=(), seeds=config.seeds[:1])
 
 
 def _with_settings(config: StudyConfig) -> StudyConfig:
@@ -166,9 +166,7 @@ def audit_model(
     require_feasible(parties, audited_splits(parties))
     _require_size(parties, config.pruning if label is not None else None)
     cost = cost_of(config, data)
-    # the given victim itself is not pruned
-    pruning_work = 0.0 if label is None else cost.arm(label) - cost.pruning(1, config.defenses[label])
-    progress.plan(cost.preparation() + pruning_work)
+    progress.plan(cost.preparation() + (0.0 if label is None else _pruning_work(cost, label)))
     if label is None:
         references = parties.dense_references_of("dense") if config.uses("shared") else []
         return attack_models(parties, Attacked("audited model", None, 0.0, [parties.dense], references))
@@ -179,7 +177,7 @@ def audit_model(
                 "leave the attack out"
             )
     defense = config.defenses[label]
-    pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
+    (pruning,) = config.prunings
     certificate = read_certificate(weights)
     victim = parties.behind_victim(_pruned_shadows(parties, label, defense, pruning), certificate)
     unaware = None
@@ -190,6 +188,14 @@ def audit_model(
     return attack_models(
         parties, Attacked("audited model", defense, pruning.schedule.sparsity, [victim], references, unaware)
     )
+
+
+def _pruning_work(cost: CostModel, label: str) -> float:
+    """Work of pruning the shadows and reference models of a given victim, with and without the defense."""
+    config, defense = cost.config, cost.config.defenses[label]
+    shadows = config.split.shadows if config.non_adaptive and defense != Undefended() else 0
+    unaware = cost.pruning(shadows, Undefended(), config.prunings)
+    return cost.pruning(cost.arm_models(label) - 1, defense, config.prunings) + unaware
 
 
 def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:

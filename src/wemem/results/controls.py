@@ -1,0 +1,78 @@
+"""Attribution of a leak to its causes, from the control arms of a study.
+
+The dense model, the same rounds of fine-tuning without pruning, and undefended pruning differ by one cause at a time:
+seeing the training records again, and pruning. Pruning at once differs from pruning round by round in the schedule.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from wemem.metrics.intervals import Estimate
+from wemem.results.arms import Arm, by_seed
+
+Cause = Literal["reuse", "pruning", "schedule"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The change of leakage from one arm to another that differs by one cause.
+
+    Args:
+        cause: ``reuse`` of the training records, ``pruning``, or the ``schedule``: round by round in place of at once.
+        before: the arm without the cause.
+        after: the arm with it.
+        change: the mean change of the strongest of the attacks that both have, over the seeds that both have.
+        sign: 1 if the leak grows, -1 if it shrinks, 0 if the change is not distinguishable from none.
+        exposures: records shown in fine-tuning with the cause, relative to those without it; None from the dense
+            model, which was not fine-tuned.
+    """
+
+    cause: Cause
+    before: Arm
+    after: Arm
+    change: float
+    sign: int
+    exposures: float | None
+
+
+def effects(rows: Sequence[Arm], metric: str) -> list[Effect]:
+    """The effect of each cause on a metric, at the highest sparsity; none where an arm is missing or not attacked."""
+    attacked = [arm for arm in rows if arm.attacks]
+    highest = max((arm.sparsity for arm in attacked), default=0.0)
+    by_kind = {arm.defense: arm for arm in attacked if arm.sparsity in (0, highest)}
+    pairs: list[tuple[Cause, str, str]] = [
+        ("reuse", "dense", "unpruned"), ("pruning", "unpruned", "undefended"), ("schedule", "one_shot", "undefended"),
+    ]  # fmt: skip
+    known = [(cause, by_kind.get(before), by_kind.get(after)) for cause, before, after in pairs]
+    found = (_effect(cause, one, two, metric) for cause, one, two in known if one is not None and two is not None)
+    return [effect for effect in found if effect is not None]
+
+
+def _effect(cause: Cause, before: Arm, after: Arm, metric: str) -> Effect | None:
+    """One effect; None where the arms have no attack or no seed in common."""
+    common = [attack for attack in after.attacks if attack in before.attacks]
+    if not common:
+        return None
+    old, new = before.strongest_by_seed(metric, common), after.strongest_by_seed(metric, common)
+    seeds = old.keys() & new.keys()
+    if not seeds:
+        return None
+    change = sum(new[seed] - old[seed] for seed in seeds) / len(seeds)
+    gap = by_seed(new, old)
+    sign = _sign(gap) if gap is not None else _apart(before.strongest(metric)[1], after.strongest(metric)[1])
+    return Effect(cause, before, after, change, sign, _exposures(before, after))
+
+
+def _sign(gap: Estimate) -> int:
+    return (gap.low > 0) - (gap.high < 0)
+
+
+def _apart(before: Estimate, after: Estimate) -> int:
+    """The sign of a change where the intervals do not overlap, else 0."""
+    return (after.low > before.high) - (after.high < before.low)
+
+
+def _exposures(before: Arm, after: Arm) -> float | None:
+    shown = [sum(run["records_seen"] for run in arm.runs) / len(arm.runs) for arm in (before, after)]
+    return shown[1] / shown[0] if shown[0] else None
