@@ -9,8 +9,10 @@ from jaxtyping import Bool
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate, corrected_level
+from wemem.metrics.null import chance_of_strongest
 from wemem.metrics.rates import smallest_fpr
 from wemem.metrics.registry import METRICS, Metric, ScoredRecords
+from wemem.randomness import generator
 from wemem.signals import SignalLayout, Signals
 
 
@@ -106,8 +108,13 @@ def attack_result(name: str, signals: Signals, target: int, output: AttackOutput
     )
 
 
-def as_json(report: AuditReport) -> dict[str, object]:
-    """The ``attacks`` and ``worst`` objects of ``results.json``."""
+def as_json(report: AuditReport, *, seed: int = 0) -> dict[str, object]:
+    """The ``attacks`` and ``worst`` objects of ``results.json``.
+
+    Args:
+        report: of one target.
+        seed: for the permutations that give the chance level of the strongest attack.
+    """
     attacks = {}
     for r in report.results:
         audit: dict[str, object] = {"adaptive": r.adaptive}
@@ -121,8 +128,21 @@ def as_json(report: AuditReport) -> dict[str, object]:
             "nonmembers": len(r.member) - members,
             "reference_models": r.reference_models,
         }
-    worst = {}
-    for metric in METRICS.values() if report.results else ():
+    return {"attacks": attacks, "worst": _worst_as_json(report, seed) if report.results else {}}
+
+
+def _worst_as_json(report: AuditReport, seed: int) -> dict[str, object]:
+    """The strongest attack by each metric, beside what the strongest reaches on a model that leaks nothing."""
+    rng = generator(seed, "chance of the strongest")
+    chance = chance_of_strongest(list(METRICS.values()), [result.scored for result in report.results], rng)
+    worst: dict[str, object] = {}
+    for metric in METRICS.values():
         strongest, estimate = report.worst(metric)
-        worst[metric.name] = {"attack": strongest.name, "value": estimate.value, "ci": [estimate.low, estimate.high]}
-    return {"attacks": attacks, "worst": worst}
+        worst[metric.name] = {
+            "attack": strongest.name,
+            "value": estimate.value,
+            "ci": [estimate.low, estimate.high],
+            "chance": chance[metric.name].expected,
+            "chance_high": chance[metric.name].high,
+        }
+    return worst

@@ -16,11 +16,13 @@ from jaxtyping import Bool, Float
 
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate, auc_interval, balanced_accuracy, tpr_at_fpr
+from wemem.metrics.permutation import Memberships, Values, auc_permuted, balanced_accuracy_permuted, tpr_permuted
 from wemem.metrics.rates import Members, Nonmembers, auc, true_positive_rate
 
 #: Widest place where a metric is shown. ``headline``: compared between defenses, drawn against
 #: accuracy, and in all tables. ``table``: in tables. ``file``: in results and CSV files only.
 Place = Literal["headline", "table", "file"]
+NO_CALLS = "expected calls at a threshold, got scores alone; use a metric that needs no threshold"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class ScoredRecords:
             InputError: the attack has no threshold.
         """
         if self.called is None:
-            raise InputError("expected calls at a threshold, got scores alone; use a metric that needs no threshold")
+            raise InputError(NO_CALLS)
         return self.called[self.member], self.called[~self.member]
 
 
@@ -70,6 +72,7 @@ class Metric:
         place: the widest place where it is shown.
         value: computes it from scored records.
         interval: computes it with its interval at a confidence level.
+        permuted: computes it for each row of memberships ``(B, n)``, with the scores as they are.
         path: its keys in the object that ``results.json`` has for each attack; ``_ci`` is appended to
             the first key for the interval.
         fpr: the false positive rate at which it is taken; None for other kinds of metric.
@@ -82,6 +85,7 @@ class Metric:
     place: Place
     value: Callable[[ScoredRecords], float] = field(repr=False, compare=False)
     interval: Callable[[ScoredRecords, float], Estimate] = field(repr=False, compare=False)
+    permuted: Callable[[ScoredRecords, Memberships], Values] = field(repr=False, compare=False)
     path: tuple[str, ...]
     fpr: float | None = None
     needs_threshold: bool = False
@@ -117,7 +121,8 @@ def tpr_metric(fpr: float, place: Place = "table") -> Metric:
     return Metric(
         f"tpr_at_{fpr}", f"TPR at {100 * fpr:.3g} % FPR", fpr, place,
         lambda records: true_positive_rate(records.members, records.nonmembers, fpr),
-        partial(_tpr_interval, fpr=fpr), ("tpr_at_fpr", str(fpr)), fpr,
+        partial(_tpr_interval, fpr=fpr), lambda records, members: tpr_permuted(records.score, members, fpr),
+        ("tpr_at_fpr", str(fpr)), fpr,
     )  # fmt: skip
 
 
@@ -130,6 +135,12 @@ def _balanced_accuracy(records: ScoredRecords) -> float:
     return float((members.mean() + 1 - nonmembers.mean()) / 2)
 
 
+def _balanced_accuracy_permuted(records: ScoredRecords, members: Memberships) -> Values:
+    if records.called is None:
+        raise InputError(NO_CALLS)
+    return balanced_accuracy_permuted(records.called, members)
+
+
 #: False positive rates at which the true positive rate is reported, and where it is shown.
 RATES: dict[float, Place] = {0.1: "file", 0.01: "headline", 0.001: "headline"}
 
@@ -139,12 +150,14 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric(
             "balanced_accuracy", "Balanced accuracy", 0.5, "headline", _balanced_accuracy,
-            lambda records, level: balanced_accuracy(*records.calls(), level), ("balanced_accuracy",),
+            lambda records, level: balanced_accuracy(*records.calls(), level), _balanced_accuracy_permuted,
+            ("balanced_accuracy",),
             needs_threshold=True,
         ),
         Metric(
             "auc", "AUC", 0.5, "table", lambda records: auc(records.members, records.nonmembers),
-            lambda records, level: auc_interval(records.members, records.nonmembers, level), ("auc",),
+            lambda records, level: auc_interval(records.members, records.nonmembers, level),
+            lambda records, members: auc_permuted(records.score, members), ("auc",),
         ),
         *(tpr_metric(fpr, place) for fpr, place in RATES.items()),
     )

@@ -146,7 +146,7 @@ def _run(
         **_privacy(outcome, config, told),
         "certificate": certificate(list(outcome.signals.values())),
         **_what_it_is(stage, data),
-        **as_json(outcome.report),
+        **as_json(outcome.report, seed=outcome.seed),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": dict(outcome.leave_one_out)} if outcome.leave_one_out else {}),
         **({"auto": {**outcome.found.told, **_audited(outcome, config, data, plain)}} if outcome.found else {}),
@@ -283,7 +283,7 @@ def black_box_results(found: BlackBoxAudit, name: str, seed: int) -> dict[str, A
         "backend": {"backend": "none", "reason": "audited by its outputs"},
         "rounds": [],
         "certificate": certificate([signals]),
-        **as_json(found.report),
+        **as_json(found.report, seed=seed),
     }
     digest = hashlib.sha256(np.ascontiguousarray(signals.logits).data).hexdigest()
     return {
