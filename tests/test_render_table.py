@@ -119,7 +119,12 @@ def test_single_estimate_is_returned_as_it_is():
 def test_chance_stands_beside_every_measure():
     text = drawn(make_results())
     assert len(re.findall(r"^chance +50\.0 +50\.0 +1\.0 +0\.1 *$", text, re.MULTILINE)) == 1
-    assert len(re.findall(r"^chance +50\.0 +1\.0 +0\.1 *$", text, re.MULTILINE)) == 1
+    strongest = r"^chance +52\.0 +2\.4 +0\.7 *\n +\[to 54\.0\] +\[to 3\.8\] +\[to 1\.6\] *$"
+    assert len(re.findall(strongest, text, re.MULTILINE)) == 1
+    for run in (results := make_results())["runs"]:
+        for worst in run["worst"].values():
+            del worst["chance"], worst["chance_high"]
+    assert len(re.findall(r"^chance +50\.0 +1\.0 +0\.1 *$", drawn(results), re.MULTILINE)) == 1
 
 
 def test_sparsities_of_a_defense_are_rows_of_their_own_from_low_to_high():

@@ -111,7 +111,9 @@ def test_worst_is_the_strongest_with_an_interval_for_having_been_chosen(report):
         strongest = max(report.results, key=lambda r: r.measure(metric).value)
         wide = strongest.measure(metric, corrected_level(0.95, len(NAMES)))
         narrow = strongest.measure(metric)
-        assert told[metric.name] == {"attack": strongest.name, "value": narrow.value, "ci": [wide.low, wide.high]}
+        expected = {"attack": strongest.name, "value": narrow.value, "ci": [wide.low, wide.high]}
+        assert {name: told[metric.name][name] for name in expected} == expected
+        assert 0 < told[metric.name]["chance"] <= told[metric.name]["chance_high"]
         assert wide.high - wide.low >= narrow.high - narrow.low
 
 

@@ -41,9 +41,12 @@ def chance_of_strongest(
 ) -> dict[str, Chance]:
     """The chance level of the strongest of several attacks, by permutation of membership.
 
+    Attacks on the same records share each permutation, so that their dependence is kept. Attacks on other
+    records are permuted on their own: the strongest of independent attacks is the higher one.
+
     Args:
         metrics: what to measure by.
-        attacks: their outputs on the same records of one target.
+        attacks: their outputs on one target.
         rng: for the permutations.
         draws: how many.
 
@@ -51,16 +54,27 @@ def chance_of_strongest(
         By name of the metric.
 
     Raises:
-        InputError: no attack, or attacks on different records.
+        InputError: no attack.
     """
-    if not attacks or any(not np.array_equal(attack.member, attacks[0].member) for attack in attacks):
-        raise InputError("expected attacks on the same records, at least one, got none or other records")
-    strongest: dict[str, list[np.ndarray]] = {metric.name: [] for metric in metrics}
-    for members in permutations(attacks[0].member, draws, rng):
-        for metric in metrics:
-            values = [metric.permuted(attack, members) for attack in attacks]
-            strongest[metric.name].append(np.max(values, axis=0))
-    return {name: _chance(np.concatenate(values)) for name, values in strongest.items()}
+    if not attacks:
+        raise InputError("expected at least one attack, got none")
+    strongest = {metric.name: np.zeros(draws) for metric in metrics}
+    for group in _on_the_same_records(attacks):
+        done = 0
+        for members in permutations(group[0].member, draws, rng):
+            rows = slice(done, done + len(members))
+            done += len(members)
+            for metric in metrics:
+                values = [strongest[metric.name][rows], *(metric.permuted(attack, members) for attack in group)]
+                strongest[metric.name][rows] = np.max(values, axis=0)
+    return {name: _chance(values) for name, values in strongest.items()}
+
+
+def _on_the_same_records(attacks: Sequence[ScoredRecords]) -> list[list[ScoredRecords]]:
+    groups: dict[bytes, list[ScoredRecords]] = {}
+    for attack in attacks:
+        groups.setdefault(attack.member.tobytes(), []).append(attack)
+    return list(groups.values())
 
 
 def _chance(values: np.ndarray) -> Chance:

@@ -65,7 +65,7 @@ def _accuracy_table(rows: Sequence[Arm]) -> Table:
         table.add_row(_title(arm), Text(interval(arm.accuracy())), *strongest, _seconds(arm))
     if metrics:
         table.add_section()
-        table.add_row("chance", "", *_chance(metrics), style="dim")
+        table.add_row("chance", "", *(_chance_of_strongest(rows, metric) for metric in metrics), style="dim")
     return table
 
 
@@ -102,6 +102,15 @@ def _seconds(arm: Arm) -> Text:
     seconds, more = arm.seconds("finetune"), arm.seconds("defense_overhead")
     below = "" if more is None else f"\n{more:+.1f}"
     return Text.assemble("-" if seconds is None else f"{seconds:.1f}", (below, "dim"))
+
+
+def _chance_of_strongest(rows: Sequence[Arm], metric: Metric) -> Text:
+    """Its mean over arms, and the highest upper end."""
+    known = [chance for arm in rows if arm.attacks and (chance := arm.chance(metric.name)) is not None]
+    if not known:
+        return Text(f"{100 * metric.chance:.1f}")
+    expected, high = sum(one.expected for one in known) / len(known), max(one.high for one in known)
+    return Text(f"{100 * expected:.1f}\n[to {100 * high:.1f}]")
 
 
 def _chance(metrics: Iterable[Metric]) -> list[str]:
@@ -141,7 +150,11 @@ def _over(rows: Sequence[Arm]) -> str:
 def _on_choice(rows: Sequence[Arm]) -> str:
     attacks = max(len(arm.attacks) for arm in rows)
     widened = f"; its interval is widened for having been chosen among {attacks}" if attacks > 1 else ""
-    return f"Below a value stands the attack that is strongest by it{widened}. The paper judges by balanced accuracy."
+    return (
+        f"Below a value stands the attack that is strongest by it{widened}. Chance is what the strongest attack "
+        "reaches on models that leak nothing: on average and, in brackets, at most on 97.5 % of them. Only a value "
+        "above that shows a leak. The paper compares defenses by balanced accuracy."
+    )
 
 
 def _on_support(audits: Sequence[Mapping[str, Any]]) -> str:

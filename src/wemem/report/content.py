@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wemem.metrics.intervals import Estimate, proportion
-from wemem.metrics.registry import LOW_FPR, metrics_for
+from wemem.metrics.registry import LOW_FPR, Metric, metrics_for
 from wemem.report.summary import least_leaking
 from wemem.results.arms import Arm, Run, audits_of, over_seeds
 from wemem.results.combine import Combined
@@ -62,7 +62,8 @@ def plane(rows: Sequence[Arm]) -> list[Value]:
                 }
                 for arm in [*controls, *pruned]
             ]  # fmt: skip
-            panels.append({"measure": metric.name, "sparsity": sparsity, "chance": metric.chance, "points": points})
+            chance = chance_of(points, metric)["expected"]
+            panels.append({"measure": metric.name, "sparsity": sparsity, "chance": chance, "points": points})
     return panels
 
 
@@ -76,6 +77,22 @@ def curves(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
         }
         for arm, attack, runs in _followed(combined, rows)
     ]  # fmt: skip
+
+
+def chance_of(points: Sequence[Value], metric: Metric) -> Value:
+    """The chance level of the strongest attack: mean over arms, and their highest upper end.
+
+    Args:
+        points: with what is measured under ``leakage``.
+        metric: its level for a single attack stands in where results have none.
+    """
+    known = [point["leakage"] for point in points if "chance" in point["leakage"]]
+    if not known:
+        return {"expected": metric.chance, "high": None}
+    return {
+        "expected": float(np.mean([one["chance"] for one in known])),
+        "high": max(one["chance_high"] for one in known),
+    }
 
 
 def rounds(rows: Sequence[Arm]) -> list[Value]:
@@ -192,7 +209,10 @@ def featured(rows: Sequence[Arm]) -> list[Arm]:
 
 def _strongest(arm: Arm, metric: str) -> Value:
     attack, estimate = arm.strongest(metric)
-    return {**asdict(estimate), "attack": attack, "adaptive": arm.adaptive(attack)}
+    chance = arm.chance(metric)
+    level = {} if chance is None else {"chance": chance.expected, "chance_high": chance.high}
+    found = {**asdict(estimate), "attack": attack, "adaptive": arm.adaptive(attack)}
+    return {**found, **level, "leaks": arm.leaks(metric)}
 
 
 def _in_turn(arm: Arm) -> Value:

@@ -13,6 +13,7 @@ from wemem.files.atomic import require_folder, write_atomically
 from wemem.metrics.registry import metrics_for
 from wemem.report.captions import plates
 from wemem.report.content import (
+    chance_of,
     classes,
     comparisons,
     curves,
@@ -74,21 +75,24 @@ def report_content(combined: Combined) -> dict[str, Any]:
         combined: of at least one folder.
     """
     results, rows = combined.results, arms(combined.results)
-    metrics = metrics_for("table", audits_of(rows))
+    metrics, shown = metrics_for("table", audits_of(rows)), headline(rows)
     names = dict.fromkeys(str(source.results["study"].get("name") or source.name) for source in combined.sources)
     content: dict[str, Any] = {
-        "schema": "wemem.report/1",
+        "schema": "wemem.report/2",
         "title": " and ".join(names),
         "data": results["data"],
         "summary": report_summary(results),
         "warning": dense_warning(results),
         "adaptivity": adaptivity_gaps(results),
-        "chance": {metric.name: metric.chance for metric in metrics},
+        "chance": {
+            metric.name: chance_of([{"leakage": row[metric.name]} for row in shown if metric.name in row], metric)
+            for metric in metrics
+        },
         "metrics": [
             {name: getattr(metric, name) for name in ("name", "label", "chance", "place", "needs_threshold")}
             for metric in metrics
         ],
-        "headline": headline(rows),
+        "headline": shown,
         "featured": [named(arm) for arm in featured(rows)],
         "plane": plane(rows),
         "roc": curves(combined, rows),

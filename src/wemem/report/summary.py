@@ -91,16 +91,9 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def dense_warning(results: Mapping[str, Any]) -> str | None:
-    """That the model before pruning leaks and that no defense here changes it; None where it shows no leak.
-
-    It shows one if every run does by its own interval: with few seeds the interval over seeds would hide what each run
-    shows.
-    """
+    """That the model before pruning leaks and that no defense here changes it; None where it shows no leak."""
     dense = _cast(results).dense
-    if dense is None or not dense.attacks:
-        return None
-    chance = {name: METRICS[name].chance for name in SUMMARY}
-    if not any(all(run["worst"][metric]["ci"][0] > least for run in dense.runs) for metric, least in chance.items()):
+    if dense is None or not dense.attacks or not any(dense.leaks(metric) for metric in SUMMARY):
         return None
     return (
         "The dense model leaks too, and no defense in this report protects it: the best guess whether a record was "
@@ -181,11 +174,14 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
     verdict = f"{accuracy} the dense one" + (
         "" if accuracy == found else f" by attack accuracy, and {found} it by training records found"
     )
+    if not any(plain.leaks(metric) for metric in SUMMARY):
+        verdict = f"shows no leak above chance, and {verdict}"
     return (
         f"Pruned to {per_cent(plain.sparsity)} sparsity without a defense, the model {verdict}: the best guess "
         f"whether a record was trained on is right {_leak(plain, PAPER)} of the time (dense "
-        f"{_leak(dense, PAPER)}, by chance 50 %), and the strongest attack finds {_leak(plain, LOW_FPR)} of the "
-        f"training records (dense {_leak(dense, LOW_FPR)}) while accusing at most 1 % of the others."
+        f"{_leak(dense, PAPER)}, {_chance(plain, PAPER)}), and the strongest attack finds {_leak(plain, LOW_FPR)} of "
+        f"the training records (dense {_leak(dense, LOW_FPR)}, {_chance(plain, LOW_FPR)}) while accusing at most 1 % "
+        "of the others."
     )
 
 
@@ -214,7 +210,10 @@ def _on_controls(rows: Sequence[Arm]) -> list[str]:
 def _on_least(attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:
     told = {arm: arm.strongest(metric)[1] for arm in attacked}
     begin = f"By {METRICS[metric].phrase},"
-    return _least(begin, told, plain, lambda arm, best, rivals: leakage_difference(arm, best, metric, rivals))
+    return _least(
+        begin, told, plain, lambda arm, best, rivals: leakage_difference(arm, best, metric, rivals),
+        lambda arm: arm.leaks(metric),
+    )  # fmt: skip
 
 
 def _on_turns(cast: _Cast) -> list[str]:
@@ -229,7 +228,8 @@ def _on_turns(cast: _Cast) -> list[str]:
 
 
 def _least(
-    begin: str, told: Mapping[Arm, Estimate], plain: Arm | None, difference: Callable[[Arm, Arm, int], Difference]
+    begin: str, told: Mapping[Arm, Estimate], plain: Arm | None, difference: Callable[[Arm, Arm, int], Difference],
+    leaks: Callable[[Arm], bool] = lambda arm: True,
 ) -> str:  # fmt: skip
     """Which arm leaks least, and what it is not distinguishable from, undefended pruning first.
 
@@ -238,6 +238,7 @@ def _least(
         told: what each arm leaks.
         plain: undefended pruning.
         difference: of two arms that are two of so many compared at once.
+        leaks: whether an arm leaks more than by chance.
     """
     best = min(told, key=lambda arm: told[arm].value)
     if best is plain:
@@ -245,8 +246,9 @@ def _least(
     rivals = sorted((arm for arm in told if arm is not best), key=lambda arm: arm is not plain)
     alike = [arm for arm in rivals if difference(arm, best, len(rivals)).sign <= 0]
     against = f" against {_share(told[plain].value)} without a defense" if plain is not None and plain in told else ""
+    quiet = "" if leaks(best) else ", no more than by chance"
     others = f"but is not distinguishable from {_names(alike)}" if alike else "distinguishably less than every other"
-    return f"{begin} {_name(best)} leaks least, {_share(told[best].value)}{against}, {others}."
+    return f"{begin} {_name(best)} leaks least, {_share(told[best].value)}{against}{quiet}, {others}."
 
 
 def _in_turn_difference(ours: Arm, theirs: Arm, comparisons: int) -> Difference:
@@ -294,8 +296,8 @@ def _on_only(cast: _Cast) -> list[str]:
     arm = cast.attacked[0]
     return [
         f"Of {_name(arm)} the best guess whether a record was trained on is right {_leak(arm, PAPER)} of the time "
-        f"(by chance 50 %), and the strongest attack finds {_leak(arm, LOW_FPR)} of the training records while "
-        "accusing at most 1 % of the others."
+        f"({_chance(arm, PAPER)}), and the strongest attack finds {_leak(arm, LOW_FPR)} of the training records "
+        f"({_chance(arm, LOW_FPR)}) while accusing at most 1 % of the others."
     ]
 
 
@@ -366,6 +368,12 @@ def _on_certainty(rows: Sequence[Arm]) -> str:
 
 def _leak(arm: Arm, metric: str) -> str:
     return _share(arm.strongest(metric)[1].value)
+
+
+def _chance(arm: Arm, metric: str) -> str:
+    """The chance level of the strongest attack."""
+    chance = arm.chance(metric)
+    return f"by chance {_share(METRICS[metric].chance if chance is None else chance.expected)}"
 
 
 def _share(value: float) -> str:

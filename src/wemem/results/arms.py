@@ -9,6 +9,7 @@ import numpy as np
 
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate, corrected_level, mean_interval, paired_difference
+from wemem.metrics.null import Chance
 from wemem.metrics.registry import METRICS
 from wemem.resolve import did_you_mean
 
@@ -66,6 +67,29 @@ class Arm:
         name = max(self.attacks, key=lambda attack: self.measure(attack, metric).value)
         ends = [_widened(run, name, metric) for run in self.runs if name in run["attacks"]]
         return name, over_seeds(ends, corrected_level(0.95, len(self.attacks)))
+
+    def chance(self, metric: str) -> Chance | None:
+        """What the strongest attack reaches on models that leak nothing; None where the results do not have it.
+
+        Of ``s`` seeds the mean of the runs' expectations, which is at least that of the attack that is strongest on
+        average, and an upper end that is nearer by ``sqrt(s)``, as that of a mean is.
+        """
+        stored = [run["worst"].get(metric, {}) for run in self.runs]
+        if any("chance" not in one or "chance_high" not in one for one in stored):
+            return None
+        expected, high = (float(np.mean([one[end] for one in stored])) for end in ("chance", "chance_high"))
+        return Chance(expected, expected + (high - expected) / float(np.sqrt(len(stored))))
+
+    def leaks(self, metric: str) -> bool:
+        """Whether the strongest attack finds more than it would on a model that leaks nothing.
+
+        Results without a stored chance level leak where every run's interval lies above the chance level of a single
+        attack: with few seeds the interval over seeds would hide what each run shows.
+        """
+        chance = self.chance(metric)
+        if chance is None:
+            return all(run["worst"][metric]["ci"][0] > METRICS[metric].chance for run in self.runs)
+        return self.strongest(metric)[1].value > chance.high
 
     def strongest_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
         """The value of the strongest of some attacks in each run; arms are compared on the attacks that both have."""
