@@ -408,7 +408,10 @@ def _as_table(
     study: StudyConfig, given: Mapping[str, Any], attacks: Sequence[AttackEntry], entries: Sequence[DefenseEntry]
 ) -> dict[str, Any]:  # fmt: skip
     """The study with every default spelled out, as plain JSON-able values that give the same study again."""
-    own = study.model.arguments if isinstance(study.model, CustomModel) else vars(study.model)
+    own: Mapping[str, Any] = vars(study.model)
+    if isinstance(study.model, CustomModel):
+        output = study.model.output
+        own = {**study.model.arguments, **({} if output is None else {"output": output})}
     table = {
         "name": study.name,
         "seeds": list(study.seeds),

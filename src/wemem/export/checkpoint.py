@@ -40,8 +40,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state dict. Plain PyTorch reads it: ``model.load_state_dict(safetensors.torch.load_file(path))``."""
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    """Write a state dict; tensors that share memory (tied weights) are written under each of their names.
+
+    Plain PyTorch reads the file: ``model.load_state_dict(safetensors.torch.load_file(path))``.
+    """
+    save_file(
+        {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}, path
+    )
 
 
 def load_pruned(module: nn.Module, path: str | Path) -> nn.Module:

@@ -43,7 +43,11 @@ MODELS: Mapping[str, type[FullyConnected] | type[ImageModel]] = {
 
 
 def make_model(kind: str, settings: Mapping[str, Any]) -> Model:
-    """A model from its kind (one of :data:`MODELS` or ``package.module:factory``) and settings, as in a study.
+    """A model from its kind and settings, as in a study.
+
+    Args:
+        kind: a key of :data:`MODELS`, or ``package.module:factory``.
+        settings: fields of the model; for a factory its arguments, and ``output`` (:mod:`wemem.models.outputs`).
 
     Raises:
         InputError: unknown kind or settings.
@@ -52,8 +56,15 @@ def make_model(kind: str, settings: Mapping[str, Any]) -> Model:
     ResNet8(width=0.5)
     """
     if ":" in kind:
-        return CustomModel(kind, dict(settings))
+        arguments = dict(settings)
+        return CustomModel(kind, arguments, _output(arguments.pop("output", None)))
     if kind not in MODELS:
         hint = did_you_mean(kind, MODELS)
         raise InputError(f"expected model kind {', '.join(MODELS)} or package.module:factory, got {kind!r}{hint}")
     return from_table(MODELS[kind], settings, f"model {kind!r}")
+
+
+def _output(value: object) -> str | int | None:
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+        return value
+    raise InputError(f"expected [model] output to be the name or position of the logits, got {value!r}")

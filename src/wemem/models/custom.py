@@ -4,38 +4,96 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from wemem.errors import InputError
+from wemem.models.outputs import returning_logits
 from wemem.resolve import resolve
+
+#: Modules of hooks that compute a weight before each call; a module with one of them cannot be copied.
+_OLD_NORMS = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
 
 
 @dataclass(frozen=True)
 class CustomModel:
-    """Any classifier: ``factory(input_shape, classes, **arguments) -> nn.Module`` that maps ``(B, ...)`` to ``(B, C)``.
+    """Any classifier: ``factory(input_shape, classes, **arguments) -> nn.Module`` that gives logits ``(B, C)``.
+
+    Wrappers for several devices (``DataParallel``) and compiled modules are taken off; lazy layers get their sizes from
+    one record of zeros. :mod:`wemem.models.outputs` finds the logits in the output.
 
     Args:
         factory: ``package.module:function``.
-        arguments: keyword arguments for it.
+        arguments: keyword arguments for the factory.
+        output: name or position of the logits in the model's output, where the rule does not find them.
     """
 
     factory: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    output: str | int | None = None
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         """Call the factory.
 
         Raises:
-            InputError: it cannot be found or called, or does not return a module.
+            InputError: the factory is not found, fails, or returns something that is no trainable float32 module.
         """
         factory = resolve(self.factory)
         if not callable(factory):
             raise InputError(f"expected {self.factory!r} to be a function, got {factory!r}")
         try:
             module = factory(input_shape, classes, **self.arguments)
-        except TypeError as error:
+        except Exception as error:  # the factory is the user's code and may raise anything
             call = f"{self.factory}(input_shape, classes, **arguments)"
-            raise InputError(f"expected {call} to work, got: {error}") from error
+            line = " ".join(str(error).split())[:300]
+            raise InputError(f"expected {call} to work, got {type(error).__name__}: {line}") from error
         if not isinstance(module, nn.Module):
             raise InputError(f"expected {self.factory!r} to return a torch.nn.Module, got {type(module).__name__}")
-        return module
+        module = unwrapped(module)
+        _require_trainable_here(module, self.factory)
+        _give_sizes(module, input_shape)
+        return returning_logits(module, classes, self.output)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def _require_trainable_here(module: nn.Module, factory: str) -> None:
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise InputError(f"expected a plain module from {factory!r}, got a scripted one; return it before torch.jit")
+    for name, part in module.named_modules():
+        if any(type(hook).__module__ in _OLD_NORMS for hook in part._forward_pre_hooks.values()):
+            raise InputError(
+                f"expected layers that can be copied from {factory!r}, got {name!r} under the deprecated "
+                "torch.nn.utils.weight_norm or spectral_norm; use the one in torch.nn.utils.parametrizations"
+            )
+    others = {p.dtype for p in module.parameters()} - {torch.float32}
+    if others:
+        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+        raise InputError(f"expected a model of float32 from {factory!r}, got {found}; return module.float()")
+
+
+def _give_sizes(module: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Let lazy layers see one record of zeros, in evaluation mode, so that they have weights to draw."""
+    if not any(is_lazy(p) for p in (*module.parameters(), *module.buffers())):
+        return
+    training = module.training
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, *input_shape))
+    except Exception as error:  # the code of the model is the user's and may raise anything
+        line = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"the model fails on input of shape {(1, *input_shape)}, from which its lazy layers get their sizes: "
+            f"{line}; check its input size"
+        ) from error
+    module.train(training)

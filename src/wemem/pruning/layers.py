@@ -101,7 +101,9 @@ def trace_layers(
     try:
         with torch.enable_grad():
             ends = [tensor.grad_fn for tensor in _tensors(module(example))]
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, AttributeError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # the code of the model is the user's and may raise anything
         raise InputError(
             f"the model fails on input of shape {tuple(example.shape)}: {first_line(error)}; check its input"
         ) from error

@@ -7,6 +7,7 @@ import torch
 
 from wemem.data.dataset import Dataset
 from wemem.models import CustomModel, Model
+from wemem.models.outputs import require_logits
 from wemem.training import Ensemble
 
 #: Records that the model is asked about; BatchNorm needs two.
@@ -30,6 +31,7 @@ def behavior_fingerprint(model: Model, data: Dataset) -> str | None:
         return None
     module = Ensemble.initialize(model, data.input_shape, data.classes, [0]).module(0)
     records = torch.from_numpy(data.features[:PROBE])
+    require_logits(module, records, data.classes)
     digest = hashlib.sha256()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for training in (False, True):

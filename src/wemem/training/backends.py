@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from wemem.errors import InputError
+from wemem.models.outputs import require_logits
 from wemem.training.device import CPU
 from wemem.training.dropout import MemberDropout, count_calls_anew
 from wemem.training.ensemble import Ensemble
@@ -56,7 +57,8 @@ def choose_backend(
     """
     if requested not in ("auto", "vmapped", "sequential"):
         raise InputError(f"backend must be auto, vmapped or sequential, got {requested!r}")
-    _require_classifier(ensemble, example, classes)
+    for module in (ensemble.module(0), ensemble.module(0).train()):
+        require_logits(module, example, classes)
     if requested == "sequential":
         return Choice("sequential", "requested")
     if requested == "auto" and device.type == "cpu" and _has_convolution(ensemble.template):
@@ -150,21 +152,6 @@ def _has_convolution(module: nn.Module) -> bool:
     return any(isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) for m in module.modules())
 
 
-def _require_classifier(ensemble: Ensemble, example: Tensor, classes: int) -> None:
-    try:
-        with torch.no_grad():
-            logits = ensemble.module(0)(example)
-    except (RuntimeError, ValueError, IndexError) as error:
-        shape, line = tuple(example.shape), _first_line(error)
-        raise InputError(f"the model fails on input of shape {shape}: {line}; check its input size") from error
-    if not isinstance(logits, Tensor) or logits.shape != (len(example), classes):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(
-            f"expected the model to map {tuple(example.shape)} to logits {(len(example), classes)}, got {got}; "
-            "give it one output for each class"
-        )
-
-
 def _vmap_failure(ensemble: Ensemble, example: Tensor) -> str | None:
     """Forward and backward of two members on two records; the first line of what went wrong, or None."""
     pair = ensemble.select([0, len(ensemble) - 1])
@@ -174,7 +161,7 @@ def _vmap_failure(ensemble: Ensemble, example: Tensor) -> str | None:
         pair.template.train()
         logits = forward_of("vmapped", pair.template)(leaves, pair.buffers, torch.stack([example, example]))
         torch.autograd.grad(logits.sum(), list(leaves.values()), allow_unused=True)
-    except RuntimeError as error:
+    except Exception as error:  # the code of the model is the user's and may raise anything
         return _first_line(error)
     finally:
         pair.template.train(was_training)
