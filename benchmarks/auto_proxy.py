@@ -17,9 +17,10 @@ import numpy as np
 from auto_grid import GRID, OUT, world_of
 from scipy.stats import spearmanr
 
-from wemem.defenses import Auto, Undefended, make_defense
+from wemem.config.budget import Budget
+from wemem.defenses import Undefended, make_defense
 from wemem.randomness import generator
-from wemem.tuning.panel import IN_TURN, measure, panel_of
+from wemem.tuning.panel import REFERENCE_ATTACKS, measure, panel_of
 from wemem.tuning.search import QUICK_MODELS, quick
 
 
@@ -44,8 +45,8 @@ def main():
     parser.add_argument("--every", type=int, default=3)
     parser.add_argument("--full", type=int, default=8)
     arguments = parser.parse_args()
-    parties, budget = world_of(arguments.seed, arguments.store), Auto()
-    parties = replace(parties, config=replace(parties.config, defenses={"auto": budget}))
+    parties, budget = world_of(arguments.seed, arguments.store), Budget()
+    parties = replace(parties, config=replace(parties.config, defenses={}, budgets={"auto": budget}))
     pruning = parties.config.pruning.to(parties.config.pruning.sparsities[0], parties.config.finetune)
     panel = panel_of(parties, parties.dense, parties.tune, "search", budget.models)
 
@@ -72,7 +73,7 @@ def main():
     drops = [undefended - float(r["mean_accuracy"]) for r in chosen]
     print("accuracy drop, cheap against audited:", correlation([c[1] for c in cheap], drops), flush=True)
     few = np.linspace(0, len(chosen) - 1, min(arguments.full, len(chosen))).round().astype(int)
-    full = [look(make_defense("swmr", settings_of(chosen[i])), pruning, len(panel), IN_TURN) for i in few]
+    full = [look(make_defense("swmr", settings_of(chosen[i])), pruning, len(panel), REFERENCE_ATTACKS) for i in few]
     for name in ("confidence", "lira", "rmia"):
         for what in ("auc", "tpr"):
             values = [getattr(found, what)[name].mean() for found in full]

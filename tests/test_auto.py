@@ -7,16 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import numpy as np
 import pytest
 
 from small_study import table, write_data
+from wemem.config.budget import Budget
 from wemem.config.study import StudyConfig, parse_study
-from wemem.data.split import Role
-from wemem.defenses import Auto, Undefended, make_defense
+from wemem.data.split import Role, Split
+from wemem.defenses import Undefended, make_defense
 from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Silent
@@ -30,10 +31,11 @@ from wemem.store.store import Store
 from wemem.study.run import run_study
 from wemem.tuning import search as auto_module
 from wemem.tuning.objectives import Figures, Point, excess, finalists, front, point_of, ranked
-from wemem.tuning.panel import Panel, panel_of
+from wemem.tuning.panel import REFERENCE_ATTACKS, Panel, measure, panel_of, restricted
 from wemem.tuning.sampler import propose
-from wemem.tuning.search import find_defense, quick
+from wemem.tuning.search import quick, tune_defense
 from wemem.tuning.space import SPACE, STARTS, Tried
+from wemem.tuning.wording import tuning_in_words
 
 pytestmark = pytest.mark.slow
 
@@ -51,12 +53,11 @@ def world_of(config: StudyConfig, store: Path, progress: Silent | None = None) -
 
 
 def found_by(config: StudyConfig, store: Path, progress: Silent | None = None) -> dict[str, Any]:
-    """What a search tells, but for times."""
+    """Summary of a search, without times."""
     parties = world_of(config, store, progress)
-    (budget,) = config.defenses.values()
-    assert isinstance(budget, Auto)
-    told = find_defense(parties, budget, config.pruning.to(0.6, config.finetune), parties.dense).told
-    return dict(json.loads(json.dumps({name: value for name, value in told.items() if name != "seconds"})))
+    (budget,) = config.budgets.values()
+    summary = tune_defense(parties, budget, config.pruning.to(0.6, config.finetune), parties.dense).summary
+    return dict(json.loads(json.dumps({name: value for name, value in summary.items() if name != "seconds"})))
 
 
 @pytest.fixture(scope="module")
@@ -113,27 +114,27 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
         settings = {name: value for name, value in defense.settings.items() if value is not None}
         drop, leakage = (0.0, 0.8) if defense == Undefended() else toy_figures(defense.name, settings)
         noise = 0.002 * np.random.default_rng(0).standard_normal(kwargs["models"])
-        return Figures(0.6 - drop + noise, {"a": leakage + noise}, {"a": leakage - 0.5 + noise}, 0.0)
+        return Figures(0.6 - drop + noise, {"a": leakage + noise}, {"a": leakage - 0.5 + noise}, 100, 0.0)
 
     monkeypatch.setattr(auto_module, "measure", measure)
 
 
 def test_search_chooses_the_planted_optimum_or_a_neighbour(folder, tmp_path, monkeypatch):
     planted(monkeypatch)
-    told = found_by(study(folder, trials=20), tmp_path / "store")
-    assert told["kind"] == "rmr"
-    assert told["confirmed"]["leakage"] < 0.6
-    assert told["met"]
-    assert "nearest" not in told
+    summary = found_by(study(folder, trials=20), tmp_path / "store")
+    assert summary["kind"] == "rmr"
+    assert summary["confirmed"]["leakage"] < 0.6
+    assert summary["met"]
+    assert "nearest" not in summary
 
 
 def test_a_budget_that_cannot_be_met_is_said_so_with_the_nearest_point(folder, tmp_path, monkeypatch):
     planted(monkeypatch)
-    told = found_by(study(folder, max_tpr=0.02, max_accuracy_drop=0.0), tmp_path / "store")
-    assert not told["met"]
-    assert "NOT met" in told["nearest"]
-    nearest = min(told["front"], key=lambda one: max(0, one["accuracy_drop"]) + max(0, one["tpr"] - 0.02))
-    assert told["settings"].items() >= nearest["settings"].items()
+    summary = found_by(study(folder, max_tpr=0.02, max_accuracy_drop=0.0), tmp_path / "store")
+    assert not summary["met"]
+    assert "NOT met" in summary["nearest"]
+    nearest = min(summary["front"], key=lambda one: max(0, one["accuracy_drop"]) + max(0, one["tpr"] - 0.02))
+    assert summary["settings"].items() >= nearest["settings"].items()
 
 
 def point(drop: float, leakage: float, tpr: float = 0.1, error: float = 0.0, name: float = 0.0) -> Point:
@@ -142,18 +143,18 @@ def point(drop: float, leakage: float, tpr: float = 0.1, error: float = 0.0, nam
 
 def test_of_settings_within_the_budget_the_one_that_leaks_least_is_best():
     points = [point(0.0, 0.7), point(0.009, 0.6), point(0.02, 0.5)]
-    assert ranked(Auto(max_accuracy_drop=0.01), points) == [points[1], points[0], points[2]]
+    assert ranked(Budget(max_accuracy_drop=0.01), points) == [points[1], points[0], points[2]]
 
 
 def test_a_setting_within_the_budget_by_luck_comes_after_one_surely_within():
     lucky, sure = point(0.009, 0.55, error=0.01), point(0.002, 0.6, error=0.001)
-    assert ranked(Auto(max_accuracy_drop=0.01), [lucky, sure]) == [sure, lucky]
-    assert excess(Auto(max_accuracy_drop=0.01), lucky) == 0
+    assert ranked(Budget(max_accuracy_drop=0.01), [lucky, sure]) == [sure, lucky]
+    assert excess(Budget(max_accuracy_drop=0.01), lucky) == 0
 
 
 def test_with_a_bound_on_leaks_alone_the_most_accurate_is_best():
     points = [point(0.05, 0.6, 0.02), point(0.02, 0.6, 0.04), point(0.0, 0.7, 0.2)]
-    assert ranked(Auto(max_tpr=0.05), points) == [points[1], points[0], points[2]]
+    assert ranked(Budget(max_tpr=0.05), points) == [points[1], points[0], points[2]]
 
 
 def test_no_point_of_a_front_is_beaten_and_every_other_is():
@@ -168,14 +169,16 @@ def test_no_point_of_a_front_is_beaten_and_every_other_is():
 
 def test_finalists_are_different_and_as_many_as_asked_for():
     points = [point(0.01 * i, 0.8 - 0.02 * i, name=float(i)) for i in range(10)]
-    chosen = finalists(Auto(max_accuracy_drop=0.03, finalists=6), points)
+    chosen = finalists(Budget(max_accuracy_drop=0.03, finalists=6), points)
     assert len({p.settings["top"] for p in chosen}) == 6
     assert chosen[0] == points[3]
-    assert finalists(Auto(finalists=6), points[:2]) == ranked(Auto(), points[:2])
+    assert finalists(Budget(finalists=6), points[:2]) == ranked(Budget(), points[:2])
 
 
 def test_drop_is_paired_by_model():
-    plain, found = (Figures(np.array(a), {"a": np.ones(2)}, {"a": np.ones(2)}, 0.0) for a in ([0.9, 0.5], [0.8, 0.4]))
+    plain, found = (
+        Figures(np.array(a), {"a": np.ones(2)}, {"a": np.ones(2)}, 100, 0.0) for a in ([0.9, 0.5], [0.8, 0.4])
+    )
     made = point_of("rmr", {}, found, plain, "full")
     assert made.accuracy_drop == pytest.approx(0.1)
     assert made.accuracy_drop_se == pytest.approx(0.0, abs=1e-12)
@@ -203,19 +206,71 @@ def test_search_sees_one_half_and_everything_else_is_judged_by_the_other(folder,
         assert np.array_equal(judged.records[~judged.member], parties.confirm)
 
 
+def roles_of(*rows: list[Role]) -> Split:
+    roles = np.array([[*row, Role.DEV] for row in rows], np.int8)
+    return Split(roles, np.zeros(roles.shape[1], np.int64), "subsets")
+
+
+def panel_with(split: Split) -> Panel:
+    everything = np.arange(split.roles.shape[1] - 1)
+    return Panel(Key({"of": "the test"}), split, cast("Any", None), [], [], everything, 0.0)
+
+
+def test_a_confirmation_measures_on_unused_records_if_every_model_has_enough_of_both_kinds():
+    unused, half = np.arange(200, 400), [Role.TRAIN, Role.AUDIT] * 100
+    victim, model = [Role.TRAIN] * 200 + [Role.AUDIT] * 200, [Role.AUDIT] * 200 + half
+    panel = panel_with(roles_of(victim, model))
+    assert np.array_equal(restricted(panel, unused, fpr=0.01).evaluated, unused)
+    assert restricted(panel, unused, fpr=0.009) is panel
+    few = panel_with(roles_of(victim, [Role.AUDIT] * 200 + [Role.TRAIN] * 101 + [Role.AUDIT] * 99))
+    assert restricted(few, unused, fpr=0.01) is few
+    assert restricted(panel_with(roles_of(victim)), unused, fpr=0.01).evaluated.size == 400
+
+
+def test_figures_count_the_evaluated_records_alone_and_the_victim_only_by_accuracy(folder, undisturbed):
+    parties = world_of(study(folder), folder / "store")
+    unused = parties.confirm
+    whole = panel_of(parties, parties.dense, unused, "confirm", 3)
+    part = restricted(whole, unused, fpr=0.5)
+    pruning = parties.config.pruning.to(0.6, parties.config.finetune)
+
+    def figures(panel: Panel) -> Figures:
+        return measure(
+            parties.stages, panel, Undefended(), pruning, title="test", models=4, attacks=REFERENCE_ATTACKS, fpr=0.5,
+            seed=0,
+        )  # fmt: skip
+
+    one, other = figures(whole), figures(part)
+    assert (one.records, other.records) == (len(whole.evaluated), len(unused))
+    assert other.auc.keys() == one.auc.keys()
+    assert all(len(values) == 3 for values in other.auc.values())
+    assert one.accuracy[0] == other.accuracy[0]  # the victim was trained on no record of the confirm half
+    assert one.auc["confidence"][1:].tolist() != other.auc["confidence"].tolist()
+
+
+def test_the_summary_states_how_many_records_of_the_confirmation_are_new(folder, undisturbed):
+    parties = world_of(study(folder), folder / "store")
+    train = parties.split.records(0, Role.TRAIN)
+    # too few are held out of this study, so that the confirmation uses all records
+    confirmed_on = {"records": len(train) + len(parties.confirm), "new_records": len(parties.confirm)}
+    assert undisturbed["confirmed_on"] == confirmed_on
+    used = round(100 * len(train) / confirmed_on["records"])
+    assert any(f"of which the search used {used} %" in line for line in tuning_in_words(undisturbed))
+
+
 def test_results_of_both_modes_keep_the_schema_and_are_adaptive(folder, undisturbed):
     modes = [SEARCH, {"kind": "auto", "mode": "online", "label": "online"}]
     config = parse_study(dict(study(folder).table) | {"defenses": ["undefended", *modes]})
-    told = study_results(config, config.data.load(), list(run_study(config, Store(folder / "store"), Silent())))
-    jsonschema.validate(json.loads(json.dumps(told, allow_nan=False)), results_schema())
-    searched, online = (run for run in told["runs"] if "auto" in run)
+    summary = study_results(config, config.data.load(), list(run_study(config, Store(folder / "store"), Silent())))
+    jsonschema.validate(json.loads(json.dumps(summary, allow_nan=False)), results_schema())
+    searched, online = (run for run in summary["runs"] if "auto" in run)
     assert searched["auto"]["settings"] == searched["settings"]
     assert searched["auto"]["search"] != searched["auto"]["confirmed"]
     assert online["defense"] == "online"
     assert "strength" in online["auto"]["settings_in_words"]
     for run in (searched, online):
         assert run["certificate"]["adaptive"]
-        drop = told["runs"][1]["accuracy"]["test"] - run["accuracy"]["test"]
+        drop = summary["runs"][1]["accuracy"]["test"] - run["accuracy"]["test"]
         assert run["auto"]["audited"]["accuracy_drop"] == pytest.approx(drop)
 
 
@@ -251,17 +306,17 @@ class Interrupting(Silent):
 
 def test_an_interrupt_gives_the_best_so_far_and_the_same_search_goes_on(folder, undisturbed, tmp_path):
     hasty = Interrupting()
-    told = found_by(study(folder), tmp_path / "store", hasty)
-    assert told["stopped"] == "user"
-    assert told["trials"] == 2
+    summary = found_by(study(folder), tmp_path / "store", hasty)
+    assert summary["stopped"] == "user"
+    assert summary["trials"] == 2
     assert any("best so far" in message for message in hasty.told)
     assert found_by(study(folder), tmp_path / "store") == undisturbed
 
 
 def test_time_that_is_up_ends_the_search_and_says_so(folder, tmp_path):
-    told = found_by(study(folder, minutes=1e-6), tmp_path / "store")
-    assert told["stopped"] == "minutes"
-    assert told["trials"] == 1
+    summary = found_by(study(folder, minutes=1e-6), tmp_path / "store")
+    assert summary["stopped"] == "minutes"
+    assert summary["trials"] == 1
 
 
 def search_in_process(folder: Path, store: Path) -> subprocess.Popen[str]:
@@ -286,9 +341,9 @@ def test_killed_in_the_middle_it_goes_on_and_two_processes_share_what_is_left(fo
     assert killed.stdout is not None
     killed.stdout.close()
     left = [search_in_process(folder, store) for _ in range(2)]
-    told = [json.loads(one.communicate(timeout=300)[0]) for one in left]
-    assert told[0] == told[1]
-    assert told[0]["trials"] == undisturbed["trials"]
+    summary = [json.loads(one.communicate(timeout=300)[0]) for one in left]
+    assert summary[0] == summary[1]
+    assert summary[0]["trials"] == undisturbed["trials"]
 
 
 def test_killed_after_any_piece_the_end_is_the_same(folder, undisturbed, tmp_path, monkeypatch):
@@ -307,12 +362,12 @@ def test_killed_after_any_piece_the_end_is_the_same(folder, undisturbed, tmp_pat
         with monkeypatch.context() as patch:
             patch.setattr(Store, "put", dying)
             try:
-                told = found_by(study(folder), tmp_path / "store")
+                summary = found_by(study(folder), tmp_path / "store")
                 break
             except KilledError:
                 deaths += 1
     assert deaths > 10
-    assert told == undisturbed
+    assert summary == undisturbed
 
 
 def test_a_piece_is_done_by_one_process_and_taken_over_when_that_is_gone(tmp_path):
@@ -341,8 +396,8 @@ def test_a_piece_is_done_by_one_process_and_taken_over_when_that_is_gone(tmp_pat
 
 def test_what_does_not_fit_the_data_is_passed_over_and_only_that(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(STARTS, "rsw", {"width": 500, "stride": 0.0, "order": "low_first"})
-    told = found_by(study(folder, trials=2), tmp_path / "store")
-    assert (told["kind"], told["trials"]) == ("rmr", 1)
+    summary = found_by(study(folder, trials=2), tmp_path / "store")
+    assert (summary["kind"], summary["trials"]) == ("rmr", 1)
 
 
 def test_a_quick_look_takes_fewer_rounds_to_the_same_sparsity():
@@ -367,13 +422,21 @@ def test_a_quick_look_takes_fewer_rounds_to_the_same_sparsity():
 )
 def test_budgets_out_of_range_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
-        make_defense("auto", settings)
+        parse_study({"data": {"source": "digits"}, "defenses": [{"kind": "auto", **settings}]})
 
 
-def test_a_budget_is_no_part_of_a_chain(folder, tmp_path):
-    config = parse_study(dict(study(folder).table) | {"defenses": ["auto+rsw"]})
-    with pytest.raises(InputError, match="in no chain"):
-        list(run_study(config, Store(tmp_path / "store"), Silent()))
+def test_a_budget_is_no_part_of_a_chain():
+    with pytest.raises(InputError, match="give kind = 'auto' alone"):
+        parse_study({"data": {"source": "digits"}, "defenses": ["auto+rsw"]})
+
+
+def test_a_study_s_defenses_are_defenses_and_its_budgets_stand_apart():
+    made = parse_study({"data": {"source": "digits"}, "defenses": [{"kind": "auto", "mode": "online"}, "undefended"]})
+    assert made.defenses == {"undefended": Undefended()}
+    assert made.budgets == {"auto": Budget(mode="online")}
+    assert made.labels == ("undefended", "auto")
+    assert made.every_defense == (Undefended(), Budget(mode="online").controller())
+    assert (made.searches, made.needs_scores) == (False, True)
 
 
 @pytest.mark.parametrize("family", ["rmr", "oosd"])

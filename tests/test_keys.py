@@ -12,7 +12,7 @@ from wemem.attacks import ATTACKS
 from wemem.config.study import ScoreSettings
 from wemem.data.teachers import Teachers
 from wemem.data.views import Views
-from wemem.defenses import DEFENSES, Auto, make_defense
+from wemem.defenses import DEFENSES, make_defense
 from wemem.files.hashing import sha256_of
 from wemem.models import MODELS, FullyConnected
 from wemem.pruning import CRITERIA, L1Filter, Pruning, Schedule
@@ -47,7 +47,7 @@ EXAMPLES: tuple[StageKey, ...] = (
     keys.FunctionKey("module:train", "source", "data", "split", 1, 0),
     keys.PanelKey(KEY, (KEY,), KEY, 4),
     keys.PanelPartKey(KEY, 4),
-    keys.FiguresKey(KEY, 4, PRUNING, SWMR, Recipe(), ENSEMBLE, (LIRA,), 0.01, 0),
+    keys.FiguresKey(KEY, 4, PRUNING, SWMR, Recipe(), ENSEMBLE, (LIRA,), 0.01, 0, (1, 2)),
     keys.SearchKey("try", KEY, 4, PRUNING, ("rsw",), 0.01, 0),
     keys.PieceKey(KEY, 0),
     keys.ExposedRoundKey(KEY, 0, 0.6, keys.rules_of(PRUNING), ENSEMBLE),
@@ -123,7 +123,7 @@ def test_no_key_is_made_elsewhere():
 
 def certified_values() -> dict[str, Any]:
     """Everything built in that a certificate speaks of, at its defaults."""
-    defenses = {kind: cls() for kind, cls in DEFENSES.items() if cls is not Auto} | {"swmr": SWMR}
+    defenses = {kind: cls() for kind, cls in DEFENSES.items()} | {"swmr": SWMR}
     models = {kind: cls() for kind, cls in [*MODELS.items(), *CRITERIA.items()]}
     return {**defenses, **models, "recipe": Recipe(), "pruning": PRUNING, "scores": ScoreSettings()}
 

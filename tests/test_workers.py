@@ -209,16 +209,15 @@ def test_searches_wait_for_one_another_and_what_they_find_for_all_other_arms():
     study = {"data": {"source": "digits"}, "attacks": ["confidence"], "controls": [], "defenses": defenses}
     tasks = study_tasks(CostModel(parse_study(study), 100))
     searches = [task for task in tasks if task.what == "search"]
-    labels = [*parse_study(study).defenses]
-    arms = {labels.index(task.label): task for task in tasks if task.what == "arm"}
+    arms = {task.label: task for task in tasks if task.what == "arm"}
     assert [[other.what for other in task.after] for task in searches] == [
         ["dense", "defender"], ["dense", "defender", "search"],
     ]  # fmt: skip
-    assert all(ends_before(tasks, search, arms[labels.index(search.label)]) for search in searches)
-    assert all(ends_before(tasks, arms[place], arms[0]) for place in (2, 3, 4))
-    assert ends_before(tasks, arms[0], arms[1])
-    assert ends_before(tasks, arms[3], arms[4])
-    assert not ends_before(tasks, arms[2], arms[3])
+    assert all(ends_before(tasks, search, arms[search.label]) for search in searches)
+    assert all(ends_before(tasks, arms[label], arms["a"]) for label in ("undefended", "c", "d"))
+    assert ends_before(tasks, arms["a"], arms["b"])
+    assert ends_before(tasks, arms["c"], arms["d"])
+    assert not ends_before(tasks, arms["undefended"], arms["c"])
 
 
 def test_settings_of_a_grid_that_share_teachers_are_tried_one_after_another():

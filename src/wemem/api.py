@@ -47,7 +47,7 @@ from wemem.study.outcome import Outcome
 from wemem.study.run import run_study
 from wemem.study.single_model import audit_model, prune_model
 from wemem.training import Ensemble, choose_device
-from wemem.tuning.search import found_in_words
+from wemem.tuning.wording import tuning_in_words
 
 T = TypeVar("T", dict[str, Any], list[Any])
 
@@ -199,8 +199,8 @@ def prune_into(
     costs = side_by_side(pruned.dense.ensemble.module(0), ensemble.module(0), pruned.input_shape)
     made_with = environment(choose_device(config.device))
     told = {"study": config.table, "environment": made_with, "rounds": rounds, "footprint": costs}
-    if pruned.found is not None:
-        told["auto"] = pruned.found.told
+    if pruned.tuned is not None:
+        told["auto"] = pruned.tuned.summary
     _write_weights(out / "weights.safetensors", ensemble, out / "masks.safetensors")
     compact = sparse_bytes(ensemble.state(0))
     write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
@@ -210,7 +210,7 @@ def prune_into(
     if rounds[-1]["test_accuracy"] is not None:
         accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
     lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
-    if config.defenses[label].capability(FreshStart) is not None:
+    if pruned.defense.capability(FreshStart) is not None:
         lines.append("It starts from new weights: of the given model only the architecture was used.")
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
@@ -218,8 +218,8 @@ def prune_into(
     load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
     if ensemble.channels:
         load = f"wemem.load_pruned(model, {file!r})"
-    found = found_in_words(pruned.found.told) if pruned.found else []
-    return [*found, *lines, *footprint_lines(costs), f"Load it: {load}"]
+    tuning = tuning_in_words(pruned.tuned.summary) if pruned.tuned else []
+    return [*tuning, *lines, *footprint_lines(costs), f"Load it: {load}"]
 
 
 def export_into(config: StudyConfig, weights: Path, out: Path) -> list[str]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from wemem.defenses import Auto, Defense, make_defense
+from wemem.config.budget import KIND, Budget
+from wemem.defenses import Defense, make_defense
 from wemem.errors import InputError
+from wemem.settings import from_table
 
 #: Keys of an entry that are no settings of its defense.
 OWN_KEYS = ("kind", "label", "references", "grid")
@@ -23,7 +25,8 @@ class DefenseEntry:
     Args:
         kind: as the study has it.
         label: unique in the study.
-        candidates: the defense; where the entry has a grid, one for each of its settings.
+        candidates: the defense; where the entry has a grid, one for each of its settings; none for a budget.
+        budget: the budget that stands in place of a defense; None if a defense is named.
         references: reference models of this arm; the study's number if None.
         table: the entry as plain values, defaults spelled out, that gives the same entry again.
     """
@@ -31,6 +34,7 @@ class DefenseEntry:
     kind: str
     label: str
     candidates: tuple[Defense, ...]
+    budget: Budget | None
     references: int | None
     table: Mapping[str, Any]
 
@@ -67,19 +71,24 @@ def read_entries(entries: object) -> list[DefenseEntry]:
 
 def _entry(kind: str, label: str, settings: dict[str, Any], grid: object, references: int | None) -> DefenseEntry:
     own = {"label": label, "kind": kind, **({} if references is None else {"references": references})}
+    if KIND in kind.split("+"):
+        if kind != KIND:
+            raise InputError(f"expected defenses in the chain {kind!r}, got a budget; give kind = {KIND!r} alone")
+        if grid is not None:
+            raise InputError(
+                f"expected a grid of settings, got one of budgets for {label!r}; each budget finds settings by itself, "
+                "so give each an entry and a label of its own"
+            )
+        budget = from_table(Budget, settings, f"defense {kind!r}")
+        return DefenseEntry(kind, label, (), budget, references, {**own, **budget.settings})
     if grid is None:
         defense = make_defense(kind, settings)
-        return DefenseEntry(kind, label, (defense,), references, {**own, **defense.settings})
+        return DefenseEntry(kind, label, (defense,), None, references, {**own, **defense.settings})
     axes = _axes(label, settings, grid)
     candidates = tuple(make_defense(kind, {**settings, **point}) for point in axes)
-    if any(isinstance(one, Auto) for one in candidates):
-        raise InputError(
-            f"expected a grid of settings, got one of budgets for {label!r}; each budget finds settings by itself, so "
-            "give each an entry and a label of its own"
-        )
     if any(one in candidates[:i] for i, one in enumerate(candidates)):
         raise InputError(f"expected different settings in the grid of {label!r}, got one twice; name each value once")
-    return DefenseEntry(kind, label, candidates, references, {**own, **settings, "grid": grid})
+    return DefenseEntry(kind, label, candidates, None, references, {**own, **settings, "grid": grid})
 
 
 def _axes(label: str, settings: Mapping[str, Any], grid: object) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from wemem.attacks.base import Attack
 from wemem.config.attack_entries import AttackEntry, read_attack_entries
+from wemem.config.budget import Budget
 from wemem.config.controls import CONTROLS, Control, control_schedule
 from wemem.config.defense_entries import DefenseEntry, read_entries
 from wemem.data.sources import DataSource
@@ -177,6 +178,7 @@ class StudyConfig:
         model: the architecture.
         defenses: each with a label that is unique in the study; where it is to be selected from a grid, its first
             setting.
+        budgets: by label, the budgets for which a defense is found.
         attacks: by label, the attacks that audit each of them.
         seeds: one whole repetition per seed.
         name: of the study.
@@ -211,17 +213,18 @@ class StudyConfig:
     grids: Mapping[str, tuple[Defense, ...]] = field(default_factory=dict)
     references: Mapping[str, int] = field(default_factory=dict)
     victim: VictimSettings | None = None
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
     table: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.defenses:
+        if not self.labels:
             raise InputError('a study needs at least one defense, got none; add [[defenses]] with kind = "undefended"')
         if not self.seeds:
             raise InputError("a study needs at least one seed, got none")
         require_different("seeds", self.seeds)
         require_different("controls", self.controls)
         for control in self.controls:
-            if control in self.defenses:
+            if control in self.labels:
                 raise InputError(
                     f"expected no defense labelled {control!r} beside the control of that name, got one; give it "
                     "another label, or leave the control out of controls"
@@ -233,14 +236,30 @@ class StudyConfig:
         spelled([self.model, *self.every_defense, *self.attacks.values()])
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of all arms: the defenses, and after them the budgets."""
+        return (*self.defenses, *self.budgets)
+
+    @property
+    def known_defenses(self) -> dict[str, Defense]:
+        """Defenses of all arms but those whose settings are searched for, by label."""
+        steered = {label: budget.controller() for label, budget in self.budgets.items() if not budget.searches}
+        return {**self.defenses, **steered}
+
+    @property
     def every_defense(self) -> tuple[Defense, ...]:
-        """All that the study may train under: those that stand, and all settings of the grids."""
-        return (*self.defenses.values(), *(defense for grid in self.grids.values() for defense in grid))
+        """All defenses that are known before training, with all settings of the grids."""
+        return (*self.known_defenses.values(), *(defense for grid in self.grids.values() for defense in grid))
+
+    @property
+    def searches(self) -> bool:
+        """True if the settings of a defense are searched for."""
+        return any(budget.searches for budget in self.budgets.values())
 
     @property
     def needs_scores(self) -> bool:
-        """True if a defense of the study reads memorization scores."""
-        return any(defense.needs_scores for defense in self.every_defense)
+        """True if memorization scores are needed: a defense reads them, or a search may choose one that does."""
+        return self.searches or any(defense.needs_scores for defense in self.every_defense)
 
     def uses(self, layout: SignalLayout) -> bool:
         """True if an attack of the study works on signals of a layout."""
@@ -260,7 +279,7 @@ class StudyConfig:
                 schedule = control_schedule(control, pruning.schedule)
                 if schedule is not None and (arm := (control, replace(pruning, schedule=schedule))) not in arms:
                     arms.append(arm)
-            arms += [(label, pruning) for label in self.defenses]
+            arms += [(label, pruning) for label in self.labels]
         return arms
 
     def prunings_of(self, label: str) -> list[Pruning]:
@@ -268,8 +287,8 @@ class StudyConfig:
         return [pruning for name, pruning in self.arms if name == label]
 
     def defense_of(self, label: str) -> Defense:
-        """The defense of an arm; controls have none."""
-        return self.defenses[label] if label in self.defenses else Undefended()
+        """The defense of an arm; none for a control, or while a search has yet to find it."""
+        return self.known_defenses.get(label, Undefended())
 
     def references_of(self, label: str) -> int:
         """The number of reference models that attack an arm; as many as any arm's for the dense model.
@@ -277,7 +296,7 @@ class StudyConfig:
         Controls are attacked by as many as undefended pruning, which they are compared with.
         """
         if label == "dense":
-            return max(self.references_of(other) for other in self.defenses)
+            return max(self.references_of(other) for other in self.labels)
         label = "undefended" if label in self.controls else label
         return self.references.get(label, self.split.references)
 
@@ -341,7 +360,8 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
     study = StudyConfig(
         data=from_table(DataSource, tables["data"], "[data]"),
         model=make_model(model["kind"], {k: v for k, v in model.items() if k != "kind"}),
-        defenses={entry.label: entry.candidates[0] for entry in entries},
+        defenses={entry.label: entry.candidates[0] for entry in entries if entry.budget is None},
+        budgets={entry.label: entry.budget for entry in entries if entry.budget is not None},
         grids={entry.label: entry.candidates for entry in entries if "grid" in entry.table},
         references={entry.label: entry.references for entry in entries if entry.references is not None},
         attacks={entry.label: entry.attack for entry in attacks},

@@ -7,7 +7,6 @@ from typing import Any
 
 from wemem.data.teachers import Teachers
 from wemem.defenses.advreg import AdvReg
-from wemem.defenses.auto import Auto
 from wemem.defenses.base import Defense, Undefended
 from wemem.defenses.batch import Batch
 from wemem.defenses.capabilities import (
@@ -47,7 +46,6 @@ __all__ = [
     "RADD",
     "AdvReg",
     "AdversarialTraining",
-    "Auto",
     "Batch",
     "Capability",
     "Chain",
@@ -78,7 +76,6 @@ __all__ = [
 #: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.
 DEFENSES: dict[str, type[Defense]] = {
     "undefended": Undefended,
-    "auto": Auto,
     "rsw": SlidingWindow,
     "rmr": MemoryRegularizer,
     "oosd": OutOfSampleDistillation,

@@ -8,14 +8,14 @@ finds everything in the store.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from wemem.defenses import Auto, Defense, Distillation, Undefended
+from wemem.defenses import Defense, Distillation, Undefended
 from wemem.pipeline.cost import CostModel, step_time
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.query import required_signals
 from wemem.study.grid_search import prune_alone
 from wemem.study.plan import settings_to_try
 from wemem.study.run import attack_dense, defend_and_attack
-from wemem.tuning.search import find_defense, search_work
+from wemem.tuning.search import search_work, tune_defense
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,9 @@ def selection_tasks(cost: CostModel) -> list[Task]:
 def study_tasks(cost: CostModel) -> list[Task]:
     """The tasks that prune and attack every arm of a study, its settings being chosen."""
     config, tasks = cost.config, list[Task]()
-    fixed = {
-        label: defense.controller() if isinstance(defense, Auto) else defense
-        for label, defense in config.defenses.items()
-        if not (isinstance(defense, Auto) and defense.searches)
-    }
     # controls may share a round with undefended pruning, which deletes it once it has gone on; so they come after it
-    fixed |= {label: config.defense_of(label) for label, _ in config.arms if label not in config.defenses}
+    controls = {label: config.defense_of(label) for label, _ in config.arms if label not in config.labels}
+    fixed = {**config.known_defenses, **controls}
     for seed in config.seeds:
         ready = _preparations(cost, seed)
         always = tuple(task for what, task in ready.items() if what != "adversary")
@@ -119,10 +115,8 @@ def perform(parties: Parties, task: Task) -> None:
 
 def _search(parties: Parties, label: str) -> None:
     """Find the defense for a budget at every sparsity."""
-    budget = parties.config.defenses[label]
-    assert isinstance(budget, Auto)
     for pruning in parties.config.prunings_of(label):
-        find_defense(parties, budget, pruning, parties.dense)
+        tune_defense(parties, parties.config.budgets[label], pruning, parties.dense)
 
 
 def _preparations(cost: CostModel, seed: int) -> dict[str, Task]:
@@ -152,8 +146,8 @@ def _search_tasks(cost: CostModel, seed: int, ready: Mapping[str, Task], arms: S
     """
     searches: list[Task] = []
     found: list[Task] = []
-    for label, budget in cost.config.defenses.items():
-        if isinstance(budget, Auto) and budget.searches:
+    for label, budget in cost.config.budgets.items():
+        if budget.searches:
             before = (ready["dense"], ready["defender"], *searches[-1:])
             searches.append(Task("search", seed, label, 0, before, search_work(cost, budget)))
             found.append(_arm(cost, seed, label, (*ready.values(), *arms, *found, searches[-1])))

@@ -18,7 +18,7 @@ from jaxtyping import Int64
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, given_victim, random_halves, stratified_draw, subsets, victim_and_shadows
-from wemem.defenses import Auto, Defense
+from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.files.record_tables import read_members
 from wemem.memorization import Memorization, read_scores
@@ -51,7 +51,7 @@ class Parties:
     @cached_property
     def tune(self) -> Int64[np.ndarray, " t"]:
         """Held-out records of the victim that a search may look at: a half of them, or none if no defense searches."""
-        if not any(isinstance(d, Auto) and d.searches for d in self.config.defenses.values()):
+        if not self.config.searches:
             return np.zeros(0, np.int64)
         held = self.split.records(0, Role.AUDIT)
         return stratified_draw(self.data.labels, held, [len(held) // 2], generator(self.seed, "split/tune"))[0]
@@ -142,7 +142,7 @@ class Parties:
 
     @property
     def _reference_count(self) -> int:
-        counts = [self.config.references_of(label) for label in self.config.defenses]
+        counts = [self.config.references_of(label) for label in self.config.labels]
         for wanted in counts:
             if wanted < 2 or wanted % 2:
                 raise InputError(f"references must be an even number, at least 2, got {wanted}; halves come in pairs")

@@ -1,10 +1,10 @@
-"""What was found from a budget, for people who read a terminal."""
+"""Defenses found for a budget, in sentences for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from wemem.results.wording import printable
-from wemem.tuning.search import found_in_words
+from wemem.tuning.wording import tuning_in_words
 
 
 def budgets(results: Mapping[str, Any]) -> list[str]:
@@ -18,7 +18,7 @@ def budgets(results: Mapping[str, Any]) -> list[str]:
         printable(f"{_name(run, several)}: {line}" if i == 0 else f"  {line}")
         for run in results["runs"]
         if "auto" in run
-        for i, line in enumerate(found_in_words(run["auto"]))
+        for i, line in enumerate(tuning_in_words(run["auto"]))
     ]
 
 

@@ -149,17 +149,17 @@ def _run(
         **as_json(outcome.report, seed=outcome.seed),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": dict(outcome.leave_one_out)} if outcome.leave_one_out else {}),
-        **({"auto": {**outcome.found.told, **_audited(outcome, config, data, plain)}} if outcome.found else {}),
+        **({"auto": {**outcome.tuned.summary, **_audited(outcome, config, data, plain)}} if outcome.tuned else {}),
     }
 
 
 def _audited(
     outcome: Outcome, config: StudyConfig, data: Dataset, plain: Outcome | None
 ) -> dict[str, Any]:  # fmt: skip
-    """How the run stands to the budget by what is reported of it, on records that no search has looked at."""
-    if outcome.found is None or not outcome.report.results:
+    """Compare the run's own figures to its budget; its non-members are records that no search has used."""
+    if outcome.tuned is None or not outcome.report.results:
         return {}
-    budget = outcome.found.budget
+    budget = outcome.tuned.budget
     attack, tpr = outcome.report.worst(tpr_metric(budget.at_fpr))
     both = [_accuracies(one, config, data)["test"] for one in (plain, outcome) if one is not None]
     drop = None if plain is None else both[0] - both[1]

@@ -300,6 +300,7 @@ class FiguresKey(StageKey):
         attacks: by reference models, beside the confidence.
         fpr: of the true positive rates.
         seed: of the attacks.
+        evaluated: indices of the records that accuracy and leakage are measured on.
     """
 
     stage = "auto_figures"
@@ -312,6 +313,7 @@ class FiguresKey(StageKey):
     attacks: tuple[Attack, ...]
     fpr: float
     seed: int
+    evaluated: tuple[int, ...]
 
     @property
     def libraries(self) -> Sequence[str]:

@@ -11,7 +11,7 @@ from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out
-from wemem.defenses import Auto, Defense, Distillation, TrainingRecords
+from wemem.defenses import Defense, Distillation, TrainingRecords
 from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.stages import Stages
@@ -61,10 +61,10 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
             few records for teachers or reference models, or a search lacks the library that proposes settings.
     """
     _require_prunable(parties)
+    if parties.config.searches:
+        proposer()
     for defense in parties.config.every_defense:
-        if isinstance(defense, Auto) and defense.searches:
-            proposer()
-        _require_fitting(parties, defense.controller() if isinstance(defense, Auto) else defense, splits)
+        _require_fitting(parties, defense, splits)
     distillations = dict.fromkeys(defense.capability(Distillation) for defense in parties.config.every_defense)
     for distillation, split in product(distillations, splits):
         if distillation is not None and isinstance(distillation.source, Teachers):

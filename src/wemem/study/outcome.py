@@ -12,7 +12,7 @@ from wemem.data.split import Split
 from wemem.defenses import Defense
 from wemem.pipeline.artifacts import Scores, Stage
 from wemem.signals import SignalLayout, Signals
-from wemem.tuning.search import Found
+from wemem.tuning.search import TunedDefense
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Outcome:
         attack_seconds: the wall time of querying and attacking when it was computed.
         non_adaptive: the results of the same attacks by an adversary whose shadows were pruned without the defense.
         leave_one_out: by attack, a summary of attacking every model of the reference ensemble in turn.
-        found: the result of the search for this defense, if the study gave a budget for one.
+        tuned: the defense that was found for a budget, with a summary of how; None if the study names the defense.
         is_control: True for an arm of :mod:`wemem.config.controls`.
     """
 
@@ -49,7 +49,7 @@ class Outcome:
     attack_seconds: float
     non_adaptive: AuditReport | None = None
     leave_one_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    found: Found | None = None
+    tuned: TunedDefense | None = None
     is_control: bool = False
 
     @property

@@ -3,7 +3,7 @@
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
-from wemem.defenses import Auto, Defense, Undefended
+from wemem.defenses import Defense, Undefended
 from wemem.pipeline.cost import CostModel
 from wemem.pipeline.parties import study_split
 from wemem.tuning.search import search_work
@@ -22,11 +22,11 @@ def planned_work(cost: CostModel) -> float:
     config = cost.config
     tried = settings_to_try(config) if config.grids else []
     selection = sum(cost.pruning(1, defense, config.prunings) for _, defense in tried)
-    budgets = [defense for defense in config.defenses.values() if isinstance(defense, Auto) and defense.searches]
-    searches = sum(search_work(cost, budget) for budget in budgets)
+    searches = sum(search_work(cost, budget) for budget in config.budgets.values() if budget.searches)
     labels = dict.fromkeys(label for label, _ in config.arms)
-    unaware = [label for label in labels if config.non_adaptive and config.defense_of(label) != Undefended()]
-    arms = sum(cost.arm(label) for label in labels) + len(unaware) * cost.unaware_shadows()
+    defended = [label for label in labels if label in config.budgets or config.defense_of(label) != Undefended()]
+    unaware = len(defended) * cost.unaware_shadows() if config.non_adaptive else 0.0
+    arms = sum(cost.arm(label) for label in labels) + unaware
     return len(config.seeds) * (cost.preparation() + selection + searches + arms)
 
 

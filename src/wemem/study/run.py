@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.defenses import Auto, Defense, Undefended
+from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.progress import Progress
@@ -22,7 +22,7 @@ from wemem.study.attacking import Attacked, attack_models
 from wemem.study.feasibility import require_feasible_study
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of, planned_work
-from wemem.tuning.search import find_defense, steered
+from wemem.tuning.search import tune_defense
 
 
 def run_study(config: StudyConfig, store: Store, progress: Progress, data: Dataset | None = None) -> Iterator[Outcome]:
@@ -61,12 +61,12 @@ def attack_dense(parties: Parties) -> Outcome:
 
 def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome:
     """Prune the victim, its shadows and the reference models in one arm of the study, and attack them."""
-    defense = parties.config.defense_of(label)
-    if not isinstance(defense, Auto):
-        return attack_models(parties, _prune(parties, label, defense, pruning))
-    found = find_defense(parties, defense, pruning, parties.dense)
-    outcome = attack_models(parties, _prune(parties, label, found.defense, pruning))
-    return replace(outcome, found=steered(found, outcome.victim))
+    config = parties.config
+    if label not in config.budgets:
+        return attack_models(parties, _prune(parties, label, config.defense_of(label), pruning))
+    tuned = tune_defense(parties, config.budgets[label], pruning, parties.dense)
+    outcome = attack_models(parties, _prune(parties, label, tuned.defense, pruning))
+    return replace(outcome, tuned=tuned.after(outcome.victim))
 
 
 def _prune(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> Attacked:

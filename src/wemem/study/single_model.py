@@ -9,7 +9,7 @@ import torch
 from wemem.config.study import PruningSettings, StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
-from wemem.defenses import Auto, Defense, Undefended
+from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.export.checkpoint import read_certificate
 from wemem.files.record_tables import read_members
@@ -30,7 +30,7 @@ from wemem.study.attacking import Attacked, attack_models
 from wemem.study.feasibility import audited_splits, require_feasible, require_known_start
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of
-from wemem.tuning.search import Found, find_defense, search_work, steered
+from wemem.tuning.search import TunedDefense, search_work, tune_defense
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +40,20 @@ class Pruned:
     Args:
         dense: the model as it was given.
         stage: the ensemble of one, and its rounds.
-        split: what it was fine-tuned on.
-        input_shape: of one record.
-        dev_from_training: the dev records had to be taken from the training records.
-        found: how the defense was found, where a budget was given for one.
+        defense: the defense under which it was pruned.
+        split: the roles of the records in fine-tuning.
+        input_shape: the shape of one record.
+        dev_from_training: True if the dev records had to be taken from the training records.
+        tuned: the defense that was found for a budget, with a summary of how; None if the study names the defense.
     """
 
     dense: Stage
     stage: Stage
+    defense: Defense
     split: Split
     input_shape: tuple[int, ...]
     dev_from_training: bool
-    found: Found | None = None
+    tuned: TunedDefense | None = None
 
 
 def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> Pruned:
@@ -69,25 +71,27 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     config, data = _for_one_model(config, label), load_data(config, progress)
     split, taken = _split_for_pruning(config, data)
     stages, seed = Stages(config, data, store, progress), config.seeds[0]
-    parties, defense = Parties(config, data, stages, seed, split), config.defenses[label]
+    parties = Parties(config, data, stages, seed, split)
     require_feasible(parties, [split])
     victim, fingerprint = victim_ensemble(config, data)
     dense = Stage(
         VictimKey(stages.architecture, fingerprint, None).key(), victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN}
     )
     (pruning,) = config.prunings
-    found = None
+    tuned = None
     cost = CostModel(config, len(split.records(0, Role.TRAIN)))
-    if isinstance(defense, Auto):
-        progress.plan(search_work(cost, defense) if defense.searches else 0.0)
-        found = find_defense(parties, defense, pruning, dense)
-        defense = found.defense
+    if label in config.budgets:
+        budget = config.budgets[label]
+        progress.plan(search_work(cost, budget) if budget.searches else 0.0)
+        tuned = tune_defense(parties, budget, pruning, dense)
+    defense = config.defenses[label] if tuned is None else tuned.defense
     progress.plan((cost.defender_scores() if defense.needs_scores else 0.0) + cost.pruning(1, defense, [pruning]))
     scores = [parties.defender_scores if defense.needs_scores else None]
     rounds = stages.prune(
         f"prune under {label}", dense, split, pruning, defense, seeds=parties.member_seeds, scores=scores
     )
-    return Pruned(dense, rounds[-1], split, data.input_shape, taken, found and steered(found, rounds[-1]))
+    tuned = None if tuned is None else tuned.after(rounds[-1])
+    return Pruned(dense, rounds[-1], defense, split, data.input_shape, taken, tuned)
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
@@ -101,31 +105,34 @@ def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
             f"expected one sparsity for one model, got {list(config.pruning.sparsities)}; choose by "
             "--set pruning.sparsity=0.6"
         )
-    if label is not None and label not in config.defenses:
-        known = ", ".join(config.defenses)
-        raise InputError(f"expected a defense among {known}, got {label!r}{did_you_mean(label, config.defenses)}")
-    defenses = {"undefended": Undefended()} if label is None else {label: config.defenses[label]}
+    if label is not None and label not in config.labels:
+        known = ", ".join(config.labels)
+        raise InputError(f"expected a defense among {known}, got {label!r}{did_you_mean(label, config.labels)}")
+    defenses = {name: defense for name, defense in config.defenses.items() if name == label}
+    budgets = {name: budget for name, budget in config.budgets.items() if name == label}
+    if label is None:
+        defenses = {"undefended": Undefended()}
     if label in config.grids:
         raise InputError(f"expected one setting of {label!r} for one model, got a grid; name the setting")
     references = {name: count for name, count in config.references.items() if name == label}
-    return replace(config, defenses=defenses, grids={}, references=references, controls=(), seeds=config.seeds[:1])
+    return replace(
+        config, defenses=defenses, budgets=budgets, grids={}, references=references, controls=(), seeds=config.seeds[:1]
+    )
 
 
 def _with_settings(config: StudyConfig) -> StudyConfig:
-    """The study with the defense that a budget stands for.
+    """The study with controllers in place of budgets.
 
     Raises:
-        InputError: its settings had to be searched for, which is done before pruning.
+        InputError: a budget whose settings had to be searched for, which is done before pruning.
     """
-    for label, defense in config.defenses.items():
-        if isinstance(defense, Auto):
-            if defense.searches:
-                raise InputError(
-                    f"expected the settings of the defense under which the model was pruned, got the budget {label!r}; "
-                    "name the defense that the search found, with its settings"
-                )
-            config = replace(config, defenses={label: defense.controller()})
-    return config
+    for label, budget in config.budgets.items():
+        if budget.searches:
+            raise InputError(
+                f"expected the settings of the defense under which the model was pruned, got the budget {label!r}; "
+                "name the defense that the search found, with its settings"
+            )
+    return replace(config, defenses=config.known_defenses, budgets={})
 
 
 def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:

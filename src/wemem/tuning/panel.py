@@ -1,8 +1,9 @@
-"""Models on which a defender tries settings, from its own records alone.
+"""Models on which a defender tries settings, made from its own records alone.
 
-The victim stands first; behind it are models that the defender trains on random subsets of the victim's train records
-and of some held-out records of its own. They are what references are to an adversary: some saw a record, some did not,
-and each is attacked in turn by the others. Nobody else's records and no model of the study's adversary are in it.
+The victim stands first. Behind it are models that the defender trains on random subsets of the victim's
+training records and of some records held out from it. They play the part of an adversary's reference
+models: some were trained on a record, some were not, and each is attacked with the help of the others
+(leave-one-out). No record and no model of the study's adversary is used.
 """
 
 import time
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Float, Int64
 
 from wemem.attacks.base import Attack
 from wemem.attacks.lira import Lira
@@ -31,24 +32,25 @@ from wemem.store.shared_work import SharedWork
 from wemem.training import Ensemble, accuracy
 from wemem.tuning.objectives import Figures, PerModel
 
-#: The attacks by reference models of a full audit, beside the confidence that needs none. Nothing of them is tuned:
-#: that would take one more reference model on each side of every record.
-IN_TURN: tuple[Attack, ...] = (Lira(variance="global"), Rmia(gamma=1.0))
-#: Models that must have seen a record, and that must not have, so that any model may be the target.
+#: Attacks with reference models in a full audit, beside the confidence, which needs none. None of their
+#: settings is tuned: that would take one more reference model on each side of every record.
+REFERENCE_ATTACKS: tuple[Attack, ...] = (Lira(variance="global"), Rmia(gamma=1.0))
+#: Models that must have been trained on a record, and that must not have been, so that any model may be the target.
 SIDE = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """The victim, if there are held-out records to judge it by, and the defender's other models.
+    """The victim, if there are records held out from it, and the defender's other models.
 
     Args:
-        key: of all that made them.
-        split: roles (K, N); what a model was not trained on, of the records in use, it is judged by.
+        key: key of everything that determines the models.
+        split: roles (K, N); the records in use that a model was not trained on are its non-members.
         dense: the unpruned models.
-        seeds: one per model.
-        scores: each model's memorization scores.
-        seconds: that training took.
+        seeds: one seed per model.
+        scores: memorization scores of each model.
+        evaluated: records that accuracy and leakage are measured on, as far as they concern a model.
+        seconds: wall time of the training.
     """
 
     key: Key
@@ -56,6 +58,7 @@ class Panel:
     dense: Stage
     seeds: list[int]
     scores: list[Scores | None]
+    evaluated: Int64[np.ndarray, " n"]
     seconds: float
 
     def __len__(self) -> int:
@@ -63,14 +66,14 @@ class Panel:
 
 
 def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purpose: str, count: int) -> Panel:
-    """A panel on the victim's train records and some of its held-out ones.
+    """Train a panel on the victim's training records and some records held out from it.
 
     Args:
-        parties: the seed of a study; the victim is member 0 of its split.
+        parties: the seed of a study; the victim is model 0 of its split.
         dense: the unpruned victim, first of its ensemble.
-        held: records the victim was not trained on; without any it is not in the panel.
-        purpose: what the panel is for; another purpose has other models.
-        count: of models beside the victim.
+        held: records that the victim was not trained on; without any the victim is not in the panel.
+        purpose: ``search`` or ``confirm``; panels of different purposes share no model but the victim.
+        count: number of models beside the victim.
     """
     stages, train, dev = parties.stages, parties.split.records(0, Role.TRAIN), parties.split.records(0, Role.DEV)
     pool, settings = np.union1d(train, held), parties.config.scores
@@ -87,7 +90,7 @@ def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purp
     own = PanelKey(dense.key if len(held) else None, tuple(s.key for s in first), scores.key, count).key()
     if not len(held):
         joined = Stage(own, others, {})
-        return Panel(own, split.select(range(count)), joined, seeds[:count], [scores] * count, scores.seconds)
+        return Panel(own, split.select(range(count)), joined, seeds[:count], [scores] * count, pool, scores.seconds)
     victim = np.zeros(len(parties.data), np.int8)
     for role, records in ((Role.AUDIT, held), (Role.TRAIN, train), (Role.DEV, dev)):
         victim[records] = role
@@ -96,64 +99,86 @@ def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purp
     joined = Stage(own, Ensemble.concatenate([victim_alone, others]), {})
     return Panel(
         own, Split(roles, parties.data.labels, "subsets"), joined, [parties.member_seeds[0], *seeds[:count]],
-        [parties.defender_scores, *[scores] * count], scores.seconds,
+        [parties.defender_scores, *[scores] * count], pool, scores.seconds,
     )  # fmt: skip
+
+
+def restricted(panel: Panel, unused: Int64[np.ndarray, " u"], fpr: float) -> Panel:
+    """Panel measured on records that a search has not used, if they are enough for the FPR.
+
+    They are enough if every model but the victim, which was trained on none of them, has at least
+    ``1 / fpr`` non-members and as many members among them. Otherwise the panel is returned as it is.
+
+    Args:
+        panel: the models.
+        unused: records of the panel that the search has not used.
+        fpr: false positive rate of the budget.
+    """
+    roles = panel.split.roles[:, unused]
+    members, others = (roles == Role.TRAIN).sum(1), (roles == Role.AUDIT).sum(1)
+    trained = members > 0
+    enough = trained.any() and min(members[trained].min(), others[trained].min()) * fpr >= 1
+    return replace(panel, evaluated=unused) if enough else panel
 
 
 def measure(
     stages: Stages, panel: Panel, defense: Defense, pruning: Pruning, *, title: str, models: int,
     attacks: Sequence[Attack], fpr: float, seed: int,
 ) -> Figures:  # fmt: skip
-    """Prune the first models of a panel under a defense and see what they keep and leak; stored, but not the weights.
+    """Prune the first models of a panel under a defense, and measure accuracy and leakage.
+
+    The figures are stored, the weights are not.
 
     Args:
-        stages: compute and keep.
+        stages: computes and stores.
         panel: the models.
-        defense: to try.
+        defense: the defense to try.
         pruning: schedule and recipe.
-        title: for the progress display.
-        models: how many of the panel, the first ones.
-        attacks: by reference models, each model attacked in turn; the confidence is always looked at.
-        fpr: for the true positive rates.
-        seed: for attacks.
+        title: name in the progress display.
+        models: number of models, the first ones of the panel.
+        attacks: attacks with reference models; the confidence is measured in any case.
+        fpr: false positive rate of the true positive rates.
+        seed: seed of the attacks.
     """
     split = panel.split.select(range(models))
     own = FiguresKey(
         panel.key, models, pruning, defense, stages.config.training,
         stages.ensemble_inputs(split, panel.seeds[:models]), tuple(attacks), fpr, seed,
+        tuple(panel.evaluated.tolist()),
     ).key()  # fmt: skip
-    # held by one process at a time: the weights go once the figures are there, and no other may be waiting for them
+    # one process at a time: the weights are deleted once the figures are stored, and no other may wait for them
     work = SharedWork(stages.store, own, 1)
     for number in work.claims():
         start = time.perf_counter()
         part = Stage(PanelPartKey(panel.key, models).key(), panel.dense.ensemble.select(range(models)), {})
         scores = panel.scores[:models] if defense.needs_scores else [None] * models
         pruned = stages.prune(title, part, split, pruning, defense, seeds=panel.seeds[:models], scores=scores)[-1]
-        arrays = _figures(pruned.ensemble, stages, split, attacks, fpr, seed)
+        arrays = _figures(pruned.ensemble, stages, split, panel.evaluated, attacks, fpr, seed)
         stages.store.put(work.key(number), arrays, {"seconds": time.perf_counter() - start})
         stages.store.delete(pruned.key)
     entry = work.done()[0]
-    found = {name: np.array(array) for name, array in entry.arrays.items()}
+    stored = {name: np.array(array) for name, array in entry.arrays.items()}
     by_attack = {
-        what: {name.removeprefix(f"{what}/"): array for name, array in found.items() if name.startswith(f"{what}/")}
-        for what in ("auc", "tpr")
+        rate: {name.removeprefix(f"{rate}/"): array for name, array in stored.items() if name.startswith(f"{rate}/")}
+        for rate in ("auc", "tpr")
     }
-    return Figures(found["accuracy"], by_attack["auc"], by_attack["tpr"], float(entry.meta["seconds"]))
+    return Figures(
+        stored["accuracy"], by_attack["auc"], by_attack["tpr"], len(panel.evaluated), float(entry.meta["seconds"])
+    )
 
 
 def _figures(
-    ensemble: Ensemble, stages: Stages, split: Split, attacks: Sequence[Attack], fpr: float, seed: int
-) -> dict[str, PerModel]:
+    ensemble: Ensemble, stages: Stages, split: Split, evaluated: Int64[np.ndarray, " n"], attacks: Sequence[Attack],
+    fpr: float, seed: int,
+) -> dict[str, PerModel]:  # fmt: skip
     data, rows = stages.data, split.audited(0)
     signals = Signals(
         ensemble.logits(data.features[rows], device=stages.device), data.labels[rows], split.roles[:, rows], rows,
         "shared", (UNKNOWN,) * split.num_models,
     )  # fmt: skip
-    member = signals.roles == Role.TRAIN
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {
-        "confidence": [(s[m], s[~m]) for s, m in zip(signals.logit_confidence, member, strict=True)]
-    }
-    # a record takes part where reference models of both kinds are left whoever is the target
+    counted, member = np.isin(rows, evaluated), signals.roles == Role.TRAIN
+    pairs = {"confidence": _members_and_others(signals.logit_confidence, member, counted)}
+    # a record takes part where reference models of both kinds are left, whichever model is the target
     kept = (member.sum(0) >= SIDE) & ((~member).sum(0) >= SIDE)
     if attacks and (member[:, kept].any(1) & (~member[:, kept]).any(1)).all():
         some = replace(
@@ -161,13 +186,19 @@ def _figures(
             records=rows[kept],
         )  # fmt: skip
         for name, result in leave_one_out(some, {attack.name: attack for attack in attacks}, seed=seed).items():
-            found[name] = [(s[m], s[~m]) for s, m in zip(result.scores, result.membership, strict=True)]
+            pairs[name] = _members_and_others(result.scores, result.membership, counted[kept])
+    unseen = [counted & ~m for m in member]
     return {
         "accuracy": np.array(
-            [accuracy(z[~m], signals.labels[~m]) for z, m in zip(signals.logits, member, strict=True)], np.float64
+            [accuracy(z[u], signals.labels[u]) for z, u in zip(signals.logits, unseen, strict=True)], np.float64
         ),
-        **{f"auc/{name}": np.array([auc(*pair) for pair in pairs]) for name, pairs in found.items()},
-        **{
-            f"tpr/{name}": np.array([true_positive_rate(*pair, fpr) for pair in pairs]) for name, pairs in found.items()
-        },
+        **{f"auc/{name}": np.array([auc(*pair) for pair in own]) for name, own in pairs.items()},
+        **{f"tpr/{name}": np.array([true_positive_rate(*pair, fpr) for pair in own]) for name, own in pairs.items()},
     }
+
+
+def _members_and_others(
+    scores: Float[np.ndarray, "K N"], member: Bool[np.ndarray, "K N"], counted: Bool[np.ndarray, " N"]
+) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """Scores of members and of non-members among the counted records, for each model that has both."""
+    return [(s[counted & m], s[counted & ~m]) for s, m in zip(scores, member, strict=True) if (counted & m).any()]

@@ -1,17 +1,18 @@
-"""A defense given by what it may cost and what may leak, in place of its settings; a study finds those.
+"""A budget in place of a defense's settings: how much accuracy may be lost, and how much may leak.
 
-It fine-tunes nothing by itself: before any pruning the study replaces it by the defense that it found (``search``) or
-by an :class:`~wemem.defenses.online.OnlineController` that aims at the budget (``online``).
+It stands in a study's ``[[defenses]]`` as ``kind = "auto"``. Before any pruning under it the study
+replaces it by a defense: one whose settings a search found (``mode = "search"``), or an
+:class:`~wemem.defenses.online.OnlineController` that aims at the budget (``mode = "online"``).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
-from wemem.data.batches import Group
-from wemem.defenses.base import Defense
-from wemem.defenses.online import OnlineController
-from wemem.defenses.training_records import TrainingRecords
+from wemem.defenses import OnlineController
 from wemem.errors import InputError
+
+#: The kind under which a study names a budget.
+KIND = "auto"
 
 Mode = Literal["search", "online"]
 Family = Literal["rsw", "rmr", "swmr", "oosd"]
@@ -19,24 +20,26 @@ FAMILIES: tuple[Family, ...] = ("swmr", "oosd", "rsw", "rmr")
 
 
 @dataclass(frozen=True)
-class Auto(Defense):
-    """A budget.
+class Budget:
+    """Bounds on lost accuracy and on leakage, and how to find a defense that keeps them.
 
     Args:
-        mode: ``search`` tries settings; ``online`` lets one pruning run steer itself.
-        max_accuracy_drop: from the undefended pruned model, as a fraction; 0.01 where no budget is given at all.
+        mode: ``search`` tries settings; ``online`` is one pruning run that steers itself.
+        max_accuracy_drop: largest loss of accuracy from undefended pruning, as a fraction; 0.01 if
+            neither bound is given.
         max_tpr: largest true positive rate of the strongest attack at ``at_fpr``.
-        at_fpr: the false positive rate of ``max_tpr``.
-        minutes: of work that a search may take, over all processes that share it, the last confirmation not counted.
+        at_fpr: false positive rate of ``max_tpr``.
+        minutes: work that a search may take, summed over all processes that share it, without the
+            confirmation at its end.
         trials: settings that a search tries, if there is time.
-        finalists: of them that are audited in full.
-        models: that the defender trains to audit them with, besides the victim.
-        families: the defenses that a search may choose among.
+        finalists: settings among them that are audited in full.
+        models: models that the defender trains for these audits, besides the victim.
+        families: kinds of defense that a search may choose among.
 
     Raises:
         InputError: a value out of range.
 
-    >>> Auto().max_accuracy_drop, Auto(max_tpr=0.05).max_accuracy_drop
+    >>> Budget().max_accuracy_drop, Budget(max_tpr=0.05).max_accuracy_drop
     (0.01, None)
     """
 
@@ -49,14 +52,6 @@ class Auto(Defense):
     finalists: int = 6
     models: int = 7
     families: tuple[Family, ...] = FAMILIES
-
-    @property
-    def name(self) -> str:
-        return "auto"
-
-    @property
-    def needs_scores(self) -> bool:
-        return True
 
     def __post_init__(self) -> None:
         if self.max_accuracy_drop is None and self.max_tpr is None:
@@ -79,18 +74,15 @@ class Auto(Defense):
 
     @property
     def searches(self) -> bool:
-        """True if its settings are searched for, on records that are then not judged by."""
+        """True if settings are searched for, on records that no attack is then evaluated on."""
         return self.mode == "search"
 
-    def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
-        """Refuse: a part of a chain is not replaced.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError("expected a defense to fine-tune with, got a budget; give kind = 'auto' alone, in no chain")
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields by name, as they stand in a study."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def controller(self) -> OnlineController:
-        """The defense of mode ``online``. What a member shows of itself bounds no attack's TPR; the gap stands in."""
+        """Defense of mode ``online``. It observes no attack, so the confidence gap stands for the TPR."""
         aim = 0.0 if self.max_tpr is None else max(0.0, self.max_tpr - self.at_fpr)
         return OnlineController(self.max_accuracy_drop, aim)
