@@ -1,0 +1,20 @@
+"""Building blocks for a user's own PyTorch training loop: sampler, optimizer states, pruner, losses, engine."""
+
+from wemem.blocks.engine import EngineRound, PruningEngine
+from wemem.blocks.estimates import (
+    SoftTargets,
+    memorization_of_models,
+    memorization_scores,
+    out_of_sample_targets,
+)
+from wemem.blocks.loader import DefendedLoader
+from wemem.blocks.losses import AdversarialLoss, DefenseLoss
+from wemem.blocks.optimizer import StepsByKind
+from wemem.blocks.pruner import IterativePruner
+from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
+
+__all__ = [
+    "AdversarialLoss", "DefendedLoader", "DefenseBatchSampler", "DefenseLoss", "EngineRound", "IterativePruner",
+    "PlannedBatch", "PruningEngine", "SoftTargets", "StepsByKind", "memorization_of_models", "memorization_scores",
+    "out_of_sample_targets",
+]  # fmt: skip

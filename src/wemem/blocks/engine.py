@@ -1,0 +1,327 @@
+"""Pruning under a defense in a user's own training loop.
+
+The whole loop::
+
+    engine = wemem.PruningEngine("swmr", sparsity=0.6, rounds=5)
+    model, optimizer, loader = engine.prepare(model, optimizer, loader, scores="scores.parquet")
+    for round in engine.rounds():                    # prunes the model
+        for epoch in engine.epochs(21, patience=5):  # plans the records of the epoch
+            for x, y in loader:                      # selects the optimizer state of the batch
+                engine.loss(model(x), y).backward()
+                optimizer.step()                     # masks the pruned weights
+                optimizer.zero_grad()
+            engine.record(dev_accuracy(model))       # best checkpoint and early stopping
+    engine.save("pruned/")
+"""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from wemem.blocks.loader import DefendedLoader, labels_of
+from wemem.blocks.losses import DefenseLoss
+from wemem.blocks.optimizer import StepsByKind
+from wemem.blocks.pruner import Example, IterativePruner
+from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
+from wemem.blocks.save import read_targets, save_pruned
+from wemem.blocks.validate import optimizer_problems, problems_of
+from wemem.defenses import Defense, Distillation, RecordRisk, make_defense
+from wemem.errors import InputError
+from wemem.memorization import read_scores
+from wemem.pruning import Pruning, Schedule
+
+
+@dataclass(frozen=True)
+class EngineRound:
+    """One round of pruning and fine-tuning.
+
+    Args:
+        index: number of the round, from 0.
+        sparsity: share of the prunable weights that is pruned.
+    """
+
+    index: int
+    sparsity: float
+
+
+class PruningEngine:
+    """Prunes a model iteratively under a defense, inside a loop that the user writes.
+
+    Args:
+        defense: a defense, or its name, such as ``"swmr"``.
+        sparsity: target sparsity; of ``pruning`` if that is given.
+        rounds: rounds of pruning and fine-tuning.
+        pruning: schedule, scope, criterion and layers, in place of ``sparsity`` and ``rounds``.
+        seed: seed of the order of records.
+        accumulation: batches whose gradients the loop accumulates for one optimizer step.
+        rank, world_size: this process among those of ``DistributedDataParallel``.
+
+    Raises:
+        InputError: an unknown defense or settings out of range.
+    """
+
+    def __init__(
+        self,
+        defense: Defense | str,
+        *,
+        sparsity: float = 0.6,
+        rounds: int = 5,
+        pruning: Pruning | None = None,
+        seed: int = 0,
+        accumulation: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.defense = make_defense(defense) if isinstance(defense, str) else defense
+        self.pruning = pruning or Pruning(Schedule(sparsity, rounds))
+        self.seed, self.accumulation, self.rank, self.world_size = seed, accumulation, rank, world_size
+        self._prepared: _Prepared | None = None
+        self._round, self._curve, self._best = 0, [], None  # type: int, list[float], dict[str, Tensor] | None
+        self._summary: list[dict[str, Any]] = []
+
+    def validate(self, model: nn.Module, loader: DataLoader[Any] | None = None) -> list[str]:
+        """List every problem of a model and loader under this defense, each with its remedy.
+
+        Args:
+            model: the model to prune.
+            loader: its training data.
+
+        Returns:
+            One line for each problem; none if the engine can work.
+        """
+        return problems_of(self.defense, self.pruning, model, loader)
+
+    def prepare(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loader: DataLoader[Any],
+        *,
+        labels: Sequence[int] | np.ndarray | None = None,
+        scores: str | Path | Float64[np.ndarray, " N"] | None = None,
+        targets: str | Path | Float32[np.ndarray, "M C"] | None = None,
+        example: Example | None = None,
+    ) -> tuple[nn.Module, Optimizer, DefendedLoader]:
+        """Connect the engine with a model, its optimizer and its training data.
+
+        Args:
+            model: the trained model. Wrapped models (``DistributedDataParallel``) are looked into.
+            optimizer: an optimizer of the model's parameters.
+            loader: training data, a map-style data set. Its batch size is kept.
+            labels: class of each record; by default those that the data set shows.
+            scores: memorization scores or their file, for a defense that needs them.
+            targets: soft targets or their file, for a defense that learns from teachers.
+            example: inputs of one batch; by default the first batch without its last element.
+
+        Returns:
+            The same model and optimizer, and a loader of the planned batches.
+
+        Raises:
+            InputError: everything that :meth:`validate` lists, or inputs that do not fit together.
+        """
+        inner = plain_module(model)
+        problems = [*self.validate(inner, loader), *optimizer_problems(optimizer, inner)]
+        if problems:
+            raise InputError("; ".join(problems))
+        classes = labels_of(loader.dataset) if labels is None else np.asarray(labels, np.int64)
+        if len(classes) != len(loader.dataset):  # type: ignore[arg-type]
+            raise InputError(f"expected one label for each of {len(loader.dataset)} records, got {len(classes)}")  # type: ignore[arg-type]
+        known = read_scores(Path(scores), len(classes)) if isinstance(scores, str | Path) else scores
+        sampler = DefenseBatchSampler(
+            self.defense, classes, _batch_size(loader) * self.accumulation * self.world_size, scores=known,
+            seed=self.seed, accumulation=self.accumulation, rank=self.rank, world_size=self.world_size,
+        )  # fmt: skip
+        soft = None
+        if targets is not None:
+            read = read_targets(targets) if isinstance(targets, str | Path) else targets
+            soft = torch.from_numpy(np.asarray(read, np.float32))
+        if self.defense.capability(Distillation) is not None:
+            expected = self.defense.passes_per_epoch * len(classes)
+            if soft is None or len(soft) != expected:
+                raise InputError(
+                    f"{self.defense.name} expected soft targets of {expected} records and views, got "
+                    f"{None if soft is None else len(soft)}; compute them with wemem.blocks.out_of_sample_targets"
+                )
+        pruner = IterativePruner(inner, self.pruning, first_inputs(loader) if example is None else example)
+        pruner.attach(plain_optimizer(optimizer))
+        kinds = StepsByKind(plain_optimizer(optimizer))
+        defended = DefendedLoader(loader, sampler, kinds.select_batch)
+        self._prepared = _Prepared(inner, kinds, defended, pruner, self._loss(), soft, self._risk(sampler))
+        return model, optimizer, defended
+
+    def rounds(self) -> Iterator[EngineRound]:
+        """Prune the model for each round in turn; after a restored state, those that are left."""
+        prepared = self._require_prepared()
+        for index in range(self._round, self.pruning.schedule.rounds):
+            self._round = index
+            prepared.loader.sampler.set_round(index)
+            prepared.kinds.reset()
+            prepared.pruner.prune(index)
+            yield EngineRound(index, prepared.pruner.sparsity)
+            self._summary.append({"round": index, "sparsity": prepared.pruner.sparsity, "dev_accuracy": self._curve})
+        self._round = self.pruning.schedule.rounds
+
+    def epochs(self, most: int, patience: int | None = None) -> Iterator[int]:
+        """Plan each epoch of a round.
+
+        Args:
+            most: largest number of epochs.
+            patience: epochs without a better :meth:`record` after which the round ends; None for none.
+
+        Yields:
+            The 0-based epoch. After the last one the model has its best recorded weights.
+        """
+        prepared = self._require_prepared()
+        self._curve, self._best = [], None
+        for epoch in range(self.defense.epochs(most)):
+            prepared.loader.sampler.set_epoch(epoch)
+            prepared.loss.set_epoch(epoch)
+            yield epoch
+            if patience is not None and self._curve and len(self._curve) - 1 - int(np.argmax(self._curve)) >= patience:
+                break
+        if self._best is not None:
+            prepared.model.load_state_dict(self._best)
+
+    def record(self, dev_accuracy: float) -> None:
+        """Record the model's accuracy on data that it does not train on; the best weights are kept."""
+        prepared = self._require_prepared()
+        if dev_accuracy > max(self._curve, default=-1.0):
+            self._best = copy.deepcopy(prepared.model.state_dict())
+        self._curve.append(float(dev_accuracy))
+
+    def loss(self, logits: Float[Tensor, "B C"], labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+        """Loss of the defense on the current batch; the mean cross-entropy where it has none of its own.
+
+        Raises:
+            InputError: outside of the loop over the prepared loader, or logits of another batch.
+        """
+        prepared, plan = self._require_prepared(), self._current()
+        if len(logits) != len(plan.indices):
+            raise InputError(
+                f"expected logits of the {len(plan.indices)} records of the batch, got {len(logits)}; call loss "
+                "within the loop over the prepared loader"
+            )
+        soft = risk = None
+        if prepared.targets is not None:
+            soft = prepared.targets[plan.indices].to(logits.device)
+        if prepared.risk is not None:
+            numbers = plan.indices % len(prepared.risk)
+            risk = torch.from_numpy(prepared.risk[numbers]).to(logits.device, torch.float32)
+        value: Tensor = prepared.loss(logits, labels, soft, risk)
+        return value
+
+    def apply_masks(self, model: nn.Module) -> None:
+        """Set the pruned weights of a copy to 0, such as an exponential moving average."""
+        self._require_prepared().pruner.apply(plain_module(model))
+
+    def finalize(self) -> nn.Module:
+        """Remove all hooks and return the plain module; pruned weights are 0."""
+        prepared = self._require_prepared()
+        prepared.kinds.remove()
+        return prepared.pruner.finalize()
+
+    def save(self, directory: str | Path) -> Path:
+        """Write weights, masks and certificate, as ``wemem prune`` does.
+
+        Args:
+            directory: output directory; created if missing.
+
+        Returns:
+            The weights file, for ``wemem audit --weights`` and :func:`wemem.load_pruned`.
+        """
+        prepared = self._require_prepared()
+        return save_pruned(Path(directory), prepared.pruner, self.defense, self._summary)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State to continue from, beside the state dicts of model and optimizer."""
+        prepared = self._require_prepared()
+        return {
+            "round": self._round,
+            "sampler": prepared.loader.sampler.state_dict(),
+            "kinds": prepared.kinds.state_dict(),
+            "pruner": prepared.pruner.state_dict(),
+            "summary": copy.deepcopy(self._summary),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of :meth:`state_dict`, after :meth:`prepare`."""
+        prepared = self._require_prepared()
+        self._round, self._summary = int(state["round"]), list(state["summary"])
+        prepared.pruner.load_state_dict(state["pruner"])
+        prepared.kinds.load_state_dict(state["kinds"])
+        prepared.loader.sampler.load_state_dict(state["sampler"])
+
+    def _loss(self) -> DefenseLoss:
+        return DefenseLoss(self.defense)
+
+    def _risk(self, sampler: DefenseBatchSampler) -> Float64[np.ndarray, " N"] | None:
+        risk = self.defense.capability(RecordRisk)
+        return None if risk is None else np.nan_to_num(risk.of(sampler.records))
+
+    def _current(self) -> PlannedBatch:
+        plan = self._require_prepared().loader.current
+        if plan is None:
+            raise InputError("expected to be within the loop over the prepared loader, got no batch")
+        return plan
+
+    def _require_prepared(self) -> "_Prepared":
+        if self._prepared is None:
+            raise InputError("expected a prepared engine, got none; call prepare(model, optimizer, loader) first")
+        return self._prepared
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """The parts that an engine drives."""
+
+    model: nn.Module
+    kinds: StepsByKind
+    loader: DefendedLoader
+    pruner: IterativePruner
+    loss: DefenseLoss
+    targets: Float[Tensor, "M C"] | None
+    risk: Float64[np.ndarray, " N"] | None
+
+
+def plain_module(model: nn.Module) -> nn.Module:
+    """The module inside ``DataParallel``, ``DistributedDataParallel`` or an averaged copy."""
+    inner = getattr(model, "module", None)
+    return plain_module(inner) if isinstance(inner, nn.Module) else model
+
+
+def plain_optimizer(optimizer: Any) -> Optimizer:
+    """The PyTorch optimizer inside a wrapper."""
+    inner = getattr(optimizer, "optimizer", None)
+    return plain_optimizer(inner) if inner is not None and not isinstance(optimizer, Optimizer) else optimizer
+
+
+def _batch_size(loader: DataLoader[Any]) -> int:
+    if loader.batch_size is None:
+        raise InputError("expected a loader with batch_size, got one with a batch sampler; the defense plans batches")
+    return loader.batch_size
+
+
+def first_inputs(loader: DataLoader[Any]) -> Example:
+    """Inputs of the first batch: a mapping without its labels, or a tuple without its last element.
+
+    Raises:
+        InputError: a batch of another structure.
+    """
+    batch = loader.collate_fn([loader.dataset[i] for i in range(min(2, len(loader.dataset)))])  # type: ignore[arg-type]
+    if isinstance(batch, Mapping):
+        return {name: value for name, value in batch.items() if name not in ("labels", "label", "y", "target")}
+    if isinstance(batch, tuple | list) and len(batch) > 1:
+        return batch[0] if len(batch) == 2 and isinstance(batch[0], Tensor) else tuple(batch[:-1])
+    raise InputError(
+        f"expected batches of inputs and labels, got {type(batch).__name__}; give example=..., the inputs of one batch"
+    )

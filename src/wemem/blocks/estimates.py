@@ -1,0 +1,200 @@
+"""Memorization scores and out-of-sample targets from a user's own training function."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+from scipy.special import log_softmax
+
+from wemem.data.split import Indices, Role, Split, subsets
+from wemem.data.teachers import Teachers, held_out
+from wemem.errors import InputError
+from wemem.files.atomic import write_atomically
+from wemem.files.hashing import sha256_of
+from wemem.files.memory_limit import memory_limit
+from wemem.files.npz import read_npz
+from wemem.memorization import Form, Memorization, estimate_memorization, truth_values
+from wemem.randomness import derive_seed
+
+#: Predictions of a trained model: from record numbers, int64 ``(n,)``, to logits, float32 ``(n, C)``.
+Predict = Callable[[Int64[np.ndarray, " n"]], Float32[np.ndarray, "n C"]]
+#: A user's training: from the records to train on and a seed below 2**32 to predictions.
+Train = Callable[[Int64[np.ndarray, " n"], int], Predict]
+
+
+def memorization_scores(
+    train: Train,
+    labels: Sequence[int] | np.ndarray,
+    *,
+    models: int = 40,
+    fraction: float = 0.7,
+    form: Form = "probability",
+    seed: int = 0,
+    directory: str | Path | None = None,
+) -> Memorization:
+    """Estimate the memorization score of every record with models on random subsets.
+
+    Args:
+        train: trains one model on some records and returns its predictions.
+        labels: int64, shape ``(N,)``, labels of the data set.
+        models: number of models. Each record is in about ``fraction`` of them.
+        fraction: share of the records that a model trains on.
+        form: average the ``probability`` of the true class, or the ``indicator`` of a correct prediction.
+        seed: seed of the subsets and of the models.
+        directory: where each model's predictions are stored as it ends; a second call continues there.
+
+    Returns:
+        Scores with standard errors. ``Memorization.write`` makes the file that a study's
+        ``scores.file`` and :class:`~wemem.blocks.PruningEngine` read.
+
+    Raises:
+        InputError: sizes that do not fit, predictions of another shape or not finite, or a directory
+            of another estimate. Errors of ``train`` come through as they are.
+    """
+    own = np.asarray(labels, np.int64)
+    split = subsets(own, np.arange(len(own)), round(fraction * len(own)), models, seed=seed, purpose="blocks/scores", dev=0)
+    chosen = [split.records(k, Role.TRAIN) for k in range(models)]
+    seeds = [_seed(seed, "blocks/scores", k) for k in range(models)]
+    everything = np.arange(len(own))
+    logits = np.stack(list(_predictions(train, chosen, seeds, [everything] * models, directory)))
+    return estimate_memorization(truth_values(logits, own, form), split.roles)
+
+
+def memorization_of_models(
+    logits: Float32[np.ndarray, "T N C"],
+    trained_on: Bool[np.ndarray, "T N"],
+    labels: Sequence[int] | np.ndarray,
+    form: Form = "probability",
+) -> Memorization:
+    """Estimate memorization scores from models that are trained already.
+
+    Args:
+        logits: predictions of each model on every record.
+        trained_on: True where a model trained on a record.
+        labels: int64, shape ``(N,)``.
+        form: as in :func:`memorization_scores`.
+    """
+    roles = np.where(trained_on, Role.TRAIN, Role.AUDIT).astype(np.int8)
+    return estimate_memorization(truth_values(logits, np.asarray(labels, np.int64), form), roles)
+
+
+@dataclass(frozen=True, eq=False)
+class SoftTargets:
+    """Log-probabilities that models without a record predict for it.
+
+    Args:
+        log_probabilities: float32, shape ``(M, C)``. Row ``v * N + r`` belongs to view ``v`` of record
+            ``r``, view 0 being the record.
+    """
+
+    log_probabilities: Float32[np.ndarray, "M C"]
+
+    def write(self, path: str | Path) -> None:
+        """Write an ``.npz`` file with the array ``log_probabilities``."""
+        file = Path(path)
+        if file.suffix != ".npz":
+            raise InputError(f"expected a file ending in .npz for soft targets, got {file.name!r}")
+
+        def save(part: Path) -> None:
+            with part.open("wb") as stream:
+                np.savez_compressed(stream, log_probabilities=self.log_probabilities)
+
+        write_atomically(file, save)
+
+
+def out_of_sample_targets(
+    train: Train,
+    labels: Sequence[int] | np.ndarray,
+    features: Float32[np.ndarray, "N ..."],
+    *,
+    teachers: int = 10,
+    held_out_from: int = 3,
+    clusters: int = 5,
+    views: int = 0,
+    seed: int = 0,
+    directory: str | Path | None = None,
+) -> SoftTargets:
+    """Predict every record with models that trained neither on it nor on records similar to it.
+
+    Args:
+        train: trains one teacher on some records and returns its predictions. With views it is asked
+            about the numbers ``v * N + r`` too.
+        labels: int64, shape ``(N,)``.
+        features: numbers that show which records are similar. Never features learned from these records.
+        teachers: number of models.
+        held_out_from: number of teachers that do not train on a record.
+        clusters: clusters of similar records, held out as a whole; 0 holds out single records.
+        views: number of views of each record.
+        seed: seed of the split and of the teachers.
+        directory: as in :func:`memorization_scores`.
+
+    Raises:
+        InputError: as :func:`memorization_scores`.
+    """
+    own = np.asarray(labels, np.int64)
+    n = len(own)
+    alone = Split(np.full((1, n), Role.TRAIN, np.int8), own, "subsets")
+    parts = held_out(alone, Teachers(teachers, held_out_from, clusters), [seed], np.asarray(features, np.float32))
+    chosen = [parts.records(t, Role.TRAIN) for t in range(teachers)]
+    without = [
+        np.add.outer(n * np.arange(1 + views), parts.records(t, Role.AUDIT)).ravel() for t in range(teachers)
+    ]
+    seeds = [_seed(seed, "blocks/teachers", t) for t in range(teachers)]
+    total, count = None, np.zeros((1 + views) * n)
+    for asked, logits in zip(without, _predictions(train, chosen, seeds, without, directory), strict=True):
+        total = np.zeros(((1 + views) * n, logits.shape[1])) if total is None else total
+        total[asked] += np.exp(log_softmax(logits.astype(np.float64), axis=-1))
+        count[asked] += 1
+    assert total is not None
+    # a probability below the smallest float32 would have no finite logarithm
+    return SoftTargets(np.log(np.maximum(total / count[:, None], 1e-30)).astype(np.float32))
+
+
+def _seed(seed: int, purpose: str, k: int) -> int:
+    """Seed of one model, within what libraries take."""
+    return derive_seed(seed, purpose, k) % 2**32
+
+
+def _predictions(
+    train: Train, chosen: list[Indices], seeds: list[int], asked: list[Indices], directory: str | Path | None
+) -> Iterator[Float32[np.ndarray, "n C"]]:
+    """Predictions of each model, computed or read from the directory."""
+    place = None if directory is None else Path(directory).expanduser()
+    if place is not None:
+        _require_same(place, {"records": sha256_of([c.tolist() for c in [*chosen, *asked]]), "seeds": seeds})
+    for k, (records, seed, numbers) in enumerate(zip(chosen, seeds, asked, strict=True)):
+        file = None if place is None else place / f"model-{k:04}.npz"
+        if file is not None and file.exists():
+            yield read_npz(file, ["logits"], limit=memory_limit(None))[0]
+            continue
+        logits = np.asarray(train(records, seed)(numbers), np.float32)
+        if logits.ndim != 2 or len(logits) != len(numbers) or logits.shape[1] < 2:
+            raise InputError(
+                f"expected logits of shape ({len(numbers)}, classes) from the trained model, got {logits.shape}; "
+                "return one row for each record number"
+            )
+        if not np.isfinite(logits).all():
+            raise InputError("expected finite logits from the trained model, got NaN or infinity")
+        if file is not None:
+            _save(file, logits)
+        yield logits
+
+
+def _save(file: Path, logits: Float32[np.ndarray, "n C"]) -> None:
+    def save(part: Path) -> None:
+        with part.open("wb") as stream:
+            np.savez(stream, logits=logits)
+
+    write_atomically(file, save)
+
+
+def _require_same(place: Path, made_from: dict[str, Any]) -> None:
+    """Refuse a directory with another estimate's models; begin one that is empty."""
+    note, text = place / "estimate.json", json.dumps(made_from)
+    if note.exists() and note.read_text("utf-8") != text:
+        raise InputError(f"expected {place} to hold models of this estimate, got another one's; give a new directory")
+    write_atomically(note, lambda part: part.write_text(text, encoding="utf-8"))

@@ -1,0 +1,77 @@
+"""Files of a model that was pruned in a user's loop, and the soft targets that a loop reads."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from wemem.blocks.pruner import IterativePruner
+from wemem.defenses import Defense
+from wemem.export.checkpoint import CERTIFICATE, certificate_of, channels_path, write_weights
+from wemem.export.sparse import sparse_bytes
+from wemem.files.atomic import require_folder, write_atomically
+from wemem.files.hashing import file_sha256
+from wemem.files.memory_limit import memory_limit
+from wemem.files.npz import read_npz
+from wemem.signals import UNKNOWN
+
+
+def save_pruned(
+    directory: Path, pruner: IterativePruner, defense: Defense, rounds: Sequence[Mapping[str, Any]]
+) -> Path:
+    """Write the files of ``wemem prune`` for a model from a user's loop.
+
+    The certificate names the defense and the rounds. Its recipe fingerprint is unknown, because
+    WeMem does not know the loop: an audit of the model is adaptive only with a train function.
+
+    Args:
+        directory: output directory; created if missing.
+        pruner: the pruned model with its masks.
+        defense: the defense of the loop.
+        rounds: summary of each round.
+
+    Returns:
+        The weights file.
+    """
+    require_folder(directory)
+    pruner.apply()
+    weights = directory / "weights.safetensors"
+    state = {name: tensor.detach().cpu() for name, tensor in pruner.model.state_dict().items()}
+    write_atomically(weights, lambda part: write_weights(part, state))
+    compact = sparse_bytes(state)
+    write_atomically(directory / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
+    if pruner.masks:
+        masks: dict[str, Tensor] = {name: mask.cpu() for name, mask in pruner.masks.items()}
+        write_atomically(directory / "masks.safetensors", lambda part: write_weights(part, masks))
+    if pruner.channels:
+        layers = {
+            name: {"of": len(kept), "kept": kept.nonzero().flatten().tolist()}
+            for name, kept in pruner.channels.items()
+        }
+        text = json.dumps({"schema": "wemem.channels/1", "weights_sha256": file_sha256(weights), "layers": layers})
+        write_atomically(channels_path(weights), lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    summary = {
+        "defense": {"kind": defense.name, "settings": defense.settings},
+        "sparsity": pruner.sparsity,
+        "schedule": asdict(pruner.pruning.schedule),
+        "rounds": list(rounds),
+        "torch": torch.__version__,
+    }
+    certificate = certificate_of(weights, UNKNOWN, summary)
+    write_atomically(directory / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
+    return weights
+
+
+def read_targets(path: str | Path) -> Float32[np.ndarray, "M C"]:
+    """Read the log-probabilities that :class:`~wemem.blocks.SoftTargets` wrote.
+
+    Raises:
+        InputError: another file.
+    """
+    return read_npz(Path(path), ["log_probabilities"], limit=memory_limit(None))[0]
