@@ -15,11 +15,10 @@ The whole loop::
 """
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +38,9 @@ from wemem.defenses import Defense, Distillation, RecordRisk, make_defense
 from wemem.errors import InputError
 from wemem.memorization import read_scores
 from wemem.pruning import Pruning, Schedule
+
+M = TypeVar("M", bound=nn.Module)
+O = TypeVar("O", bound=Optimizer)  # noqa: E741
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,15 @@ class PruningEngine:
 
     def prepare(
         self,
-        model: nn.Module,
-        optimizer: Optimizer,
+        model: M,
+        optimizer: O,
         loader: DataLoader[Any],
         *,
         labels: Sequence[int] | np.ndarray | None = None,
         scores: str | Path | Float64[np.ndarray, " N"] | None = None,
         targets: str | Path | Float32[np.ndarray, "M C"] | None = None,
         example: Example | None = None,
-    ) -> tuple[nn.Module, Optimizer, DefendedLoader]:
+    ) -> tuple[M, O, DefendedLoader]:
         """Connect the engine with a model, its optimizer and its training data.
 
         Args:

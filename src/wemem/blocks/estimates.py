@@ -56,12 +56,13 @@ def memorization_scores(
             of another estimate. Errors of ``train`` come through as they are.
     """
     own = np.asarray(labels, np.int64)
-    split = subsets(own, np.arange(len(own)), round(fraction * len(own)), models, seed=seed, purpose="blocks/scores", dev=0)
+    every, dev = np.arange(len(own)), len(own) + np.arange(len(np.unique(own)))
+    size = round(fraction * len(own))
+    split = subsets(_with_dev(own), every, size, models, seed=seed, purpose="blocks/scores", dev=dev)
     chosen = [split.records(k, Role.TRAIN) for k in range(models)]
     seeds = [_seed(seed, "blocks/scores", k) for k in range(models)]
-    everything = np.arange(len(own))
-    logits = np.stack(list(_predictions(train, chosen, seeds, [everything] * models, directory)))
-    return estimate_memorization(truth_values(logits, own, form), split.roles)
+    logits = np.stack(list(_predictions(train, chosen, seeds, [every] * models, directory)))
+    return estimate_memorization(truth_values(logits, own, form), split.roles[:, : len(own)])
 
 
 def memorization_of_models(
@@ -137,12 +138,12 @@ def out_of_sample_targets(
     """
     own = np.asarray(labels, np.int64)
     n = len(own)
-    alone = Split(np.full((1, n), Role.TRAIN, np.int8), own, "subsets")
-    parts = held_out(alone, Teachers(teachers, held_out_from, clusters), [seed], np.asarray(features, np.float32))
+    with_dev, x = _with_dev(own), np.asarray(features, np.float32)
+    roles = np.where(np.arange(len(with_dev)) < n, Role.TRAIN, Role.DEV).astype(np.int8)[None]
+    x = np.concatenate([x, np.zeros((len(with_dev) - n, *x.shape[1:]), np.float32)])
+    parts = held_out(Split(roles, with_dev, "subsets"), Teachers(teachers, held_out_from, clusters), [seed], x)
     chosen = [parts.records(t, Role.TRAIN) for t in range(teachers)]
-    without = [
-        np.add.outer(n * np.arange(1 + views), parts.records(t, Role.AUDIT)).ravel() for t in range(teachers)
-    ]
+    without = [np.add.outer(n * np.arange(1 + views), parts.records(t, Role.AUDIT)).ravel() for t in range(teachers)]
     seeds = [_seed(seed, "blocks/teachers", t) for t in range(teachers)]
     total, count = None, np.zeros((1 + views) * n)
     for asked, logits in zip(without, _predictions(train, chosen, seeds, without, directory), strict=True):
@@ -152,6 +153,11 @@ def out_of_sample_targets(
     assert total is not None
     # a probability below the smallest float32 would have no finite logarithm
     return SoftTargets(np.log(np.maximum(total / count[:, None], 1e-30)).astype(np.float32))
+
+
+def _with_dev(labels: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N+C"]:
+    """Labels with one more record of each class at the end: splits need dev records, a user's function does not."""
+    return np.concatenate([labels, np.unique(labels)])
 
 
 def _seed(seed: int, purpose: str, k: int) -> int:

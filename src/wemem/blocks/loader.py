@@ -49,7 +49,7 @@ class DefendedLoader:
             worker_init_fn=loader.worker_init_fn,
             multiprocessing_context=loader.multiprocessing_context,
             persistent_workers=loader.persistent_workers,
-            **({"prefetch_factor": loader.prefetch_factor} if workers else {}),
+            prefetch_factor=loader.prefetch_factor if workers else None,
         )
         self.sampler, self.on_batch = sampler, on_batch
         self.current: PlannedBatch | None = None
@@ -80,7 +80,7 @@ def labels_of(dataset: Dataset[Any]) -> Int64[np.ndarray, " N"]:
         InputError: the data set shows its labels nowhere.
     """
     if isinstance(dataset, Subset):
-        return labels_of(dataset.dataset)[np.asarray(dataset.indices)]
+        return np.asarray(labels_of(dataset.dataset)[np.asarray(dataset.indices)])
     if isinstance(dataset, TensorDataset):
         return np.asarray(dataset.tensors[-1], np.int64)
     for name in ("targets", "labels", "y"):

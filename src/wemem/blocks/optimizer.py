@@ -3,7 +3,6 @@
 from collections import defaultdict
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,6 +19,7 @@ class StepsByKind:
     Args:
         optimizer: any optimizer. Its parameter groups must have ``weight_decay`` if a kind sets one.
 
+    >>> import torch
     >>> weight = torch.nn.Parameter(torch.ones(1))
     >>> optimizer = torch.optim.SGD([weight], lr=0.5)
     >>> kinds = StepsByKind(optimizer)

@@ -14,7 +14,6 @@ from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.training.ensemble import Ensemble
 
-
 #: Inputs of one batch: a tensor, positional arguments, or keyword arguments.
 Example = Shaped[Tensor, "B ..."] | tuple[Any, ...] | Mapping[str, Any]
 
@@ -45,7 +44,8 @@ class IterativePruner:
 
     Weights are pruned by masks, which :meth:`attach` applies after every step of an optimizer.
     Structured criteria remove channels: the module's parameters are then replaced by smaller ones,
-    in the module and in attached optimizers.
+    in the module and in attached optimizers. Masks of ``torch.nn.utils.prune`` are taken over, and
+    its weights become plain parameters.
 
     Args:
         model: the module to prune.
@@ -74,7 +74,8 @@ class IterativePruner:
         self._optimizers: list[tuple[Optimizer, Any]] = []
         self._masks: dict[str, Bool[Tensor, "..."]] = {}
         self._channels: dict[str, Bool[Tensor, " C"]] = {}
-        given = self._ensemble({})
+        self._read_torch_masks()
+        given = self._ensemble(self._masks)
         self.pruning.require_prunable(given, self.example)
         self._initial = given if pruning.rewind == "initial" else None
 
@@ -156,21 +157,22 @@ class IterativePruner:
         self._optimizers.clear()
         return self.model
 
-    def read_torch_masks(self) -> None:
+    def _read_torch_masks(self) -> None:
         """Take over the masks of ``torch.nn.utils.prune`` and make its weights plain parameters."""
         for prefix, layer in self.model.named_modules():
             for leaf in [name.removesuffix("_mask") for name, _ in layer.named_buffers(recurse=False)]:
                 if hasattr(layer, f"{leaf}_orig"):
                     name = f"{prefix}.{leaf}" if prefix else leaf
                     self._masks[name] = getattr(layer, f"{leaf}_mask").bool()
-                    torch_prune.remove(layer, leaf)
+                    torch_prune.remove(layer, leaf)  # type: ignore[no-untyped-call]
         self.apply()
 
     def write_torch_masks(self) -> None:
         """Hand the masks to ``torch.nn.utils.prune``, as ``weight_orig`` and ``weight_mask``."""
         for name, mask in self._masks.items():
             prefix, _, leaf = name.rpartition(".")
-            torch_prune.custom_from_mask(self.model.get_submodule(prefix), leaf, mask)
+            layer = self.model.get_submodule(prefix)
+            torch_prune.custom_from_mask(layer, leaf, mask)  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Masks and channels, as tensors by name."""

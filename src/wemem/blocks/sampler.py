@@ -90,7 +90,8 @@ class DefenseBatchSampler(Sampler[list[int]]):
             )
         if defense.needs_scores and scores is None:
             raise InputError(
-                f"{defense.name} needs memorization scores, got none; estimate them with wemem.blocks.memorization_scores"
+                f"{defense.name} needs memorization scores, got none; estimate them with "
+                "wemem.blocks.memorization_scores"
             )
         self.defense, self.batch_size = defense, batch_size
         self.accumulation, self.rank, self.world_size = accumulation, rank, world_size
@@ -125,9 +126,7 @@ class DefenseBatchSampler(Sampler[list[int]]):
             for g in groups
         ]
         steps = plan_steps([shown], self.batch_size, [self.records.seed], self.epoch)
-        return [
-            batch for step in steps for batch in self._divided(step.records[0], step.key, step.weight_decay)
-        ]
+        return [batch for step in steps for batch in self._divided(step.records[0], step.key, step.weight_decay)]
 
     def _divided(self, records: Int64[np.ndarray, " B"], kind: str, decay: float | None) -> Iterator[PlannedBatch]:
         parts = self.accumulation * self.world_size

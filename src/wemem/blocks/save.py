@@ -51,8 +51,7 @@ def save_pruned(
         write_atomically(directory / "masks.safetensors", lambda part: write_weights(part, masks))
     if pruner.channels:
         layers = {
-            name: {"of": len(kept), "kept": kept.nonzero().flatten().tolist()}
-            for name, kept in pruner.channels.items()
+            name: {"of": len(kept), "kept": kept.nonzero().flatten().tolist()} for name, kept in pruner.channels.items()
         }
         text = json.dumps({"schema": "wemem.channels/1", "weights_sha256": file_sha256(weights), "layers": layers})
         write_atomically(channels_path(weights), lambda part: part.write_text(text + "\n", encoding="utf-8"))

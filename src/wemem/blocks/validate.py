@@ -10,9 +10,7 @@ from wemem.defenses import AdversarialTraining, Clipping, Defense, OutputPostpro
 from wemem.pruning import Pruning
 
 
-def problems_of(
-    defense: Defense, pruning: Pruning, model: nn.Module, loader: DataLoader[Any] | None
-) -> list[str]:
+def problems_of(defense: Defense, pruning: Pruning, model: nn.Module, loader: DataLoader[Any] | None) -> list[str]:
     """List every problem of pruning a model under a defense in a user's loop.
 
     Args:
