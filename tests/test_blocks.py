@@ -351,17 +351,19 @@ def test_scores_of_a_users_training_function_find_the_record_that_only_its_own_l
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(2), 20)
     features = (10 * labels[:, None] + rng.normal(size=(40, 3))).astype(np.float32)
-    features[0] = 10  # among the other class
-    scores = memorization_scores(nearest(features, labels), labels, models=12, directory=tmp_path / "models")
-    assert scores.score[0] > 0.9
-    assert np.nanmax(scores.score[1:]) < 0.6
+    features[0] = 13  # beside the other class, and nobody's neighbour
+    scores = memorization_scores(
+        nearest(features, labels), labels, models=12, form="indicator", directory=tmp_path / "models"
+    )
+    assert scores.score[0] == 1
+    assert np.abs(scores.score[1:]).max() < 0.5
     scores.write(tmp_path / "scores.csv")
     assert np.allclose(read_scores(tmp_path / "scores.csv", 40), scores.score, equal_nan=True)
 
     def never(records, seed):
         raise AssertionError("it was stored")
 
-    again = memorization_scores(never, labels, models=12, directory=tmp_path / "models")
+    again = memorization_scores(never, labels, models=12, form="indicator", directory=tmp_path / "models")
     assert np.array_equal(again.score, scores.score)
     with pytest.raises(InputError, match="another one's"):
         memorization_scores(never, labels, models=13, directory=tmp_path / "models")

@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from wemem.api import run_into
     from wemem.attacks import ATTACKS, Attack, make_attack
     from wemem.audit.report import AuditReport, run_attacks
+    from wemem.blocks import (
+        DefenseBatchSampler,
+        DefenseLoss,
+        IterativePruner,
+        PruningEngine,
+        memorization_scores,
+        out_of_sample_targets,
+    )
     from wemem.config.attack_entries import make_attacks
     from wemem.config.study import StudyConfig, load_study, parse_study
     from wemem.data.dataset import Dataset
@@ -29,13 +37,13 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "Ensemble", "Footprint",
-    "FullyConnected", "InputError", "Memorization", "MemoryRegularizer", "Pruning", "Recipe", "Role", "Schedule",
-    "Signals", "SlidingWindow", "Split", "StudyConfig", "Undefended", "chain", "estimate_memorization", "fit",
-    "footprint", "given_victim", "iterate", "load_dataset", "load_pruned", "load_study", "make_attack",
-    "make_attacks", "make_defense",
-    "parse_study", "random_halves", "read_scores", "read_sparse", "run_attacks", "run_into", "run_study", "subsets",
-    "victim_and_shadows",
+    "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "DefenseBatchSampler",
+    "DefenseLoss", "Ensemble", "Footprint", "FullyConnected", "InputError", "IterativePruner", "Memorization",
+    "MemoryRegularizer", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals", "SlidingWindow",
+    "Split", "StudyConfig", "Undefended", "chain", "estimate_memorization", "fit", "footprint", "given_victim",
+    "iterate", "load_dataset", "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense",
+    "memorization_scores", "out_of_sample_targets", "parse_study", "random_halves", "read_scores", "read_sparse",
+    "run_attacks", "run_into", "run_study", "subsets", "victim_and_shadows",
 ]  # fmt: skip
 
 #: The module that defines each public name.
@@ -43,6 +51,8 @@ _HOMES = {
     "wemem.api": "run_into",
     "wemem.attacks": "ATTACKS Attack make_attack",
     "wemem.audit.report": "AuditReport run_attacks",
+    "wemem.blocks": "DefenseBatchSampler DefenseLoss IterativePruner PruningEngine memorization_scores "
+    "out_of_sample_targets",
     "wemem.config.attack_entries": "make_attacks",
     "wemem.config.study": "StudyConfig load_study parse_study",
     "wemem.data.dataset": "Dataset",
