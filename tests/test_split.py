@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wemem.data.split import Role, Split, given_victim, random_halves, stratified_draw, subsets, victim_and_shadows
+from wemem.data.split import (
+    COVERED,
+    Role,
+    Split,
+    given_victim,
+    random_halves,
+    require_covered,
+    stratified_draw,
+    subsets,
+    victim_and_shadows,
+)  # fmt: skip
 from wemem.errors import InputError
 
 LABELS = np.repeat(np.arange(4), [40, 50, 30, 80])
@@ -277,3 +287,32 @@ def test_reference_models_of_a_victim_that_trains_on_less_than_half_train_on_as_
     split = halves(train_size=20)
     assert {len(split.records(k, Role.TRAIN)) for k in range(split.num_models)} == {20}
     assert len({split.roles[k].tobytes() for k in range(split.num_models)}) == split.num_models
+
+
+@pytest.mark.parametrize("models", [8, 16, 32, 64])
+@pytest.mark.parametrize("train_size", [20, 30, 40, 49])
+def test_small_reference_models_leave_no_record_far_behind_the_mean(models, train_size):
+    split = halves(models=models, train_size=train_size)
+    counts = (split.roles[:, ::2] == Role.TRAIN).sum(0)
+    assert counts.mean() == pytest.approx(models * train_size / 100)
+    assert counts.min() >= int(COVERED * counts.mean()) - 1
+    assert counts.max() < models
+    assert np.ptp(counts) > 1  # no strict balance, which would tell whether one more model saw a record
+
+
+def test_small_reference_models_do_not_depend_on_how_many_there_are():
+    assert np.array_equal(halves(models=32, train_size=20).roles[:8], halves(models=8, train_size=20).roles)
+
+
+@pytest.mark.parametrize(("models", "train_size"), [(4, None), (4, 60), (24, 20)])
+def test_covered_reference_models_are_accepted(models, train_size):
+    require_covered(halves(models=models, train_size=train_size), np.arange(0, N, 2), least=2)
+
+
+@pytest.mark.parametrize(("models", "train_size"), [(2, None), (4, 20), (8, 10)])
+def test_uncovered_records_are_refused_with_a_number_that_does(models, train_size):
+    pool = np.arange(0, N, 2)
+    with pytest.raises(InputError, match=r"raise split\.references to") as caught:
+        require_covered(halves(models=models, train_size=train_size), pool, least=2)
+    enough = int(str(caught.value).split("split.references to ")[1].split(",")[0])
+    require_covered(halves(models=enough, train_size=train_size), pool, least=2)

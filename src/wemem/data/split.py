@@ -9,6 +9,7 @@ Three layouts are the same object:
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,6 +21,11 @@ from jaxtyping import Int8, Int64
 
 from wemem.errors import InputError
 from wemem.randomness import generator
+
+#: Share of the mean number of models that trained on a record that every record is to have at least, where reference
+#: models train on less than half of the audited records. At 0.75 LiRA's leave-one-out AUC on noise is 0.497 with 24
+#: models, as with independent draws; strict balance gives 0.49.
+COVERED = 0.75
 
 Layout = Literal["disjoint", "shared", "subsets"]
 Indices = Int64[np.ndarray, " n"]
@@ -292,8 +298,9 @@ def random_halves(
     from ``outside`` too, the same for all; what is left there is the population.
 
     Where the victim trains on less than half, so must they, or they would memorize less than it does: then each model
-    trains on ``train_size`` records of the pool, drawn independently, for balanced draws without pairs would let the
-    number of models that saw a record tell whether one more did.
+    trains on ``train_size`` records of the pool. They are drawn at random, but records that too few models were trained
+    on so far come first, so that every record ends in at least about :data:`COVERED` of the mean number of models. A
+    stricter balance would let the number of models that saw a record tell whether one more did.
 
     Args:
         labels: shape ``(N,)``.
@@ -320,7 +327,7 @@ def random_halves(
         inside = (
             stratified_draw(labels, pool, halves, rng)
             if size >= halves[0]
-            else [stratified_draw(labels, pool, [size], rng)[0] for _ in range(2)]
+            else _covering(labels, pool, size, roles[: 2 * j], rng)
         )
         fills = stratified_draw(labels, reserve, extra, rng)
         for side in range(2):
@@ -328,6 +335,42 @@ def random_halves(
             row[pool], row[reserve], row[dev] = Role.AUDIT, Role.AUDIT, Role.DEV
             row[inside[side]], row[fills[side]] = Role.TRAIN, Role.TRAIN
     return Split(roles, labels, "shared")
+
+
+def _covering(
+    labels: Int64[np.ndarray, " N"], pool: Indices, size: int, before: Int8[np.ndarray, "k N"], rng: np.random.Generator
+) -> list[Indices]:
+    """Train records of the next two models, those first that fewer models were trained on than should have been."""
+    seen, drawn = (before == Role.TRAIN).sum(0), list[Indices]()
+    for model in range(len(before), len(before) + 2):
+        wanted = int(COVERED * size / len(pool) * (model + 2))  # one model ahead, for not all may fit in the next
+        drawn += stratified_draw(labels, pool, [size], rng, turns=-2 * np.maximum(0, wanted - seen))
+        seen[drawn[-1]] += 1
+    return drawn
+
+
+def require_covered(split: Split, pool: Indices, least: int) -> None:
+    """Refuse reference models of which too few were trained with an audited record, or without it.
+
+    Args:
+        split: the roles of the reference models.
+        pool: the audited records.
+        least: models that must be left on each side of every record.
+
+    Raises:
+        InputError: with the number of models that would do, by the records of the rarest side.
+    """
+    inside = (split.roles[:, pool] == Role.TRAIN).sum(0)
+    outside = (split.roles[:, pool] == Role.AUDIT).sum(0)
+    for side, counts in (("trained with", inside), ("trained without", outside)):
+        if counts.min() < least:
+            share = float(counts.mean()) / split.num_models
+            enough = 2 * least if share >= 0.5 else 2 * math.ceil((least + 1) / (2 * COVERED * share))
+            raise InputError(
+                f"expected at least {least} reference models {side} each audited record, got {int(counts.min())} for "
+                f"record {int(pool[counts.argmin()])} with {split.num_models} models; raise split.references to "
+                f"{max(enough, split.num_models + 2)}, or let models train on more records (split.train)"
+            )
 
 
 def _require_apart(records: Indices, pool: Indices, expected: str) -> None:

@@ -202,7 +202,9 @@ def _on_controls(rows: Sequence[Arm]) -> list[str]:
     ]
     exposures = found["pruning"].exposures
     shown = (
-        "" if exposures is None else f" It showed {exposures:.2f} times as many records as the same rounds unpruned."
+        ""
+        if exposures is None
+        else f" Pruning showed {exposures:.2f} times as many records as the same rounds unpruned."
     )
     return [f"By {METRICS[LOW_FPR].phrase}: {'; '.join(parts)}.{shown}"]
 

@@ -9,7 +9,7 @@ import torch
 from wemem.config.study import StudyConfig
 from wemem.data.batches import Group
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split
+from wemem.data.split import Role, Split, require_covered
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Distillation, TrainingRecords
 from wemem.errors import InputError
@@ -23,12 +23,12 @@ def require_feasible_study(config: StudyConfig, data: Dataset, stages: Stages) -
     """Refuse a study that would fail after training, for one of its seeds.
 
     Raises:
-        InputError: settings that do not go together, as :func:`require_known_start` and :func:`require_feasible` say.
+        InputError: settings that do not go together, as :func:`require_known_start` and :func:`require_auditable` say.
     """
     require_known_start(config)
     for seed in config.seeds:
         parties = Parties.of(config, data, stages, seed)
-        require_feasible(parties, audited_splits(parties))
+        require_auditable(parties)
 
 
 def require_known_start(config: StudyConfig) -> None:
@@ -48,9 +48,20 @@ def require_known_start(config: StudyConfig) -> None:
         )
 
 
-def audited_splits(parties: Parties) -> list[Split]:
-    """The split of the victim and its shadows, and that of the reference models if an attack uses them."""
-    return [parties.split, *([parties.reference_split] if parties.config.uses("shared") else [])]
+def require_auditable(parties: Parties) -> None:
+    """As :func:`require_feasible`, for the victim and all models that attack it; every audited record is covered.
+
+    Raises:
+        InputError: also too few reference models for some record of any arm. For thresholds each of them is a target in
+            turn, and for leave-one-out a second one is left out.
+    """
+    config, splits = parties.config, [parties.split]
+    if config.uses("shared"):
+        splits.append(parties.reference_split)
+        fewest = min(config.references_of(label) for label in config.defenses)
+        least = 3 if config.leave_one_out else 2
+        require_covered(parties.reference_split.select(range(fewest)), parties.split.audited(0), least)
+    require_feasible(parties, splits)
 
 
 def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:

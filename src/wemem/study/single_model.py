@@ -27,7 +27,7 @@ from wemem.signals import UNKNOWN
 from wemem.store.keys import VictimKey
 from wemem.store.store import Store
 from wemem.study.attacking import Attacked, attack_models
-from wemem.study.feasibility import audited_splits, require_feasible, require_known_start
+from wemem.study.feasibility import require_auditable, require_feasible, require_known_start
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of
 from wemem.tuning.search import TunedDefense, search_work, tune_defense
@@ -170,7 +170,7 @@ def audit_model(
     config = _with_settings(_for_one_model(config, label))
     data = config.data.load() if data is None else data
     parties = Parties.of(config, data, Stages(config, data, store, progress), config.seeds[0])
-    require_feasible(parties, audited_splits(parties))
+    require_auditable(parties)
     _require_size(parties, config.pruning if label is not None else None)
     cost = cost_of(config, data)
     progress.plan(cost.preparation() + (0.0 if label is None else _pruning_work(cost, label)))
