@@ -23,6 +23,7 @@ FLOORS = {
     "nn": 0.80, "nn_top3": 0.80, "nn_class": 0.80, "samia": 0.80, "lira": 0.96, "rmia": 0.92,
     "correctness": 0.60, "lira_offline": 0.95, "rmia_offline": 0.90, "attack_p": 0.80, "quantile": 0.88,
     "label_noise": 0.77, "pruning_trajectory": 0.82, "dense_and_pruned": 0.80,
+    "bavaria": 0.96, "lira_labels": 0.93, "lira_rank": 0.7, "lira_repeated": 0.94, "combined": 0.97,
 }  # fmt: skip
 every_attack = pytest.mark.parametrize("name", FLOORS)
 

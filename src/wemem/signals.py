@@ -27,10 +27,16 @@ UNKNOWN = "unknown"
 EXTRAS: Mapping[str, str] = {
     "sensitivity": "(K, N, C) mean |f(x + eps u) - f(x)| / eps of the probabilities over Gaussian u",
     "queries": "(K, N, Q, C) logits of Q augmented queries, the plain record first",
-    "robustness": "(K, N) share of noisy copies of the record that get its label",
+    "robustness": "(K, N) share of perturbed copies of the record that get its label",
+    "repeated": "(K, N, C) mean over repeated queries of the answers' log-probabilities",
     "trajectory": "(K, N, R, C) logits after each pruning round, the last one being `logits`",
     "dense": "(K, N, C) logits of the original, unpruned model",
 }
+
+#: Perturbed copies of a record whose labels give its robustness.
+ROBUSTNESS_COPIES = 60
+#: Times the same query is repeated where answers are drawn at random.
+REPEATS = 64
 
 #: Logits taken at a time, 1 MiB in float64: small enough for the cache, large enough for NumPy.
 BLOCK = 1 << 17
@@ -62,6 +68,7 @@ class Signals:
     layout: SignalLayout
     provenance: tuple[str, ...]
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    confidences: dict[float, Float[np.ndarray, "K N"]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3:
@@ -129,14 +136,20 @@ class Signals:
         """float64 softmax of one member's logits."""
         return np.asarray(np.exp(self.log_probabilities(member, rows)))
 
-    @cached_property
+    @property
     def logit_confidence(self) -> Float[np.ndarray, "K N"]:
-        """:func:`logit_confidence` of every model and record; attacking every member in turn computes it once."""
-        return logit_confidence(self.logits, self.labels)
+        """:func:`logit_confidence` of every model and record."""
+        return self.confidence_at(1.0)
+
+    def confidence_at(self, temperature: float) -> Float[np.ndarray, "K N"]:
+        """The same of the softmax at a temperature; leave-one-out attacks compute it once."""
+        if temperature not in self.confidences:
+            self.confidences[temperature] = logit_confidence(self.logits, self.labels, temperature=temperature)
+        return self.confidences[temperature]
 
     @cached_property
     def query_logit_confidence(self) -> Float[np.ndarray, "K N Q"]:
-        """The same of every augmented query, the plain record first."""
+        """:func:`logit_confidence` of every augmented query, the plain record first."""
         queries = np.moveaxis(self.extras["queries"], 2, 1)
         return np.moveaxis(logit_confidence(queries, self.labels), 1, 2)
 
@@ -150,9 +163,9 @@ class Signals:
             provenance=tuple(self.provenance[m] for m in members),
             extras={name: array[members] for name, array in self.extras.items()},
         )
-        for name in ("logit_confidence", "query_logit_confidence"):
-            if name in self.__dict__:  # computed already
-                chosen.__dict__[name] = self.__dict__[name][members]
+        chosen.confidences.update({at: array[members] for at, array in self.confidences.items()})
+        if "query_logit_confidence" in self.__dict__:  # computed already
+            chosen.__dict__["query_logit_confidence"] = self.query_logit_confidence[members]
         return chosen
 
     def without(self, member: int) -> "Signals":
@@ -161,7 +174,7 @@ class Signals:
 
 
 def logit_confidence(
-    logits: Float[np.ndarray, "... N C"], labels: Int64[np.ndarray, " N"]
+    logits: Float[np.ndarray, "... N C"], labels: Int64[np.ndarray, " N"], *, temperature: float = 1.0
 ) -> Float[np.ndarray, "... N"]:
     """``log p_y - log sum_{c != y} p_c = x_y - logsumexp_{c != y} x_c``, the true-class probability's logit, float64.
 
@@ -171,6 +184,7 @@ def logit_confidence(
     Args:
         logits: shape ``(..., N, C)``, any floating type; read in blocks, so that no float64 copy of them is made.
         labels: shape ``(N,)``.
+        temperature: of the softmax; the logits are divided by it.
 
     Raises:
         InputError: fewer than two classes.
@@ -189,6 +203,8 @@ def logit_confidence(
         for start in range(0, n, step):
             # Classes first: NumPy reduces a long contiguous axis several times faster than many short ones.
             x = logits[index][start : start + step].T.astype(np.float64, order="C")
+            if temperature != 1:
+                x /= temperature
             true = labels[start : start + step], np.arange(x.shape[1])
             own = x[true]
             x[true] = -np.inf
@@ -267,7 +283,33 @@ def query_models(
         found["queries"] = np.stack([found["logits"], mirrored], axis=2)
     if "robustness" in required_signals:
         found["robustness"] = robustness(ensemble, features, labels, seed=seed)
+    if "repeated" in required_signals:
+        found["repeated"] = mean_answer(ensemble, features, found["logits"])
     return found
+
+
+def mean_answer(
+    ensemble: Queried,
+    features: Float32[np.ndarray, "N ..."],
+    first: Float32[np.ndarray, "K N C"],
+    *,
+    repeats: int = REPEATS,
+) -> Float32[np.ndarray, "K N C"]:
+    """Mean log-probabilities of repeated queries; one query is enough of models that answer alike twice.
+
+    Args:
+        ensemble: K models.
+        features: N records.
+        first: the answers to the first query.
+        repeats: number of queries, the first included.
+    """
+    total = log_softmax(first, axis=-1)
+    for _ in range(repeats - 1):
+        answer = ensemble.logits(features)
+        if np.array_equal(answer, first):
+            return np.asarray(log_softmax(first, axis=-1), np.float32)
+        total += log_softmax(answer, axis=-1)
+    return np.asarray(total / np.float32(repeats), np.float32)
 
 
 def sensitivity(
@@ -293,7 +335,7 @@ def robustness(
     labels: Int64[np.ndarray, " N"],
     *,
     seed: int,
-    copies: int = 20,
+    copies: int = ROBUSTNESS_COPIES,
 ) -> Float32[np.ndarray, "K N"]:
     """Share of noisy copies that get the record's label (Choquette-Choo et al., ICML 2021).
 

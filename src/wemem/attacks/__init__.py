@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from wemem.attacks.altered_answers import LiraLabels, LiraRank, LiraRepeated
 from wemem.attacks.base import Attack, AttackOutput
+from wemem.attacks.bavaria import Bavaria
+from wemem.attacks.combined import Combined
 from wemem.attacks.dense_and_pruned import DenseAndPruned
 from wemem.attacks.label_noise import LabelNoise
 from wemem.attacks.lira import Lira, LiraOffline
@@ -18,7 +21,18 @@ from wemem.errors import InputError
 from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
-__all__ = ["ATTACKS", "PRESETS", "QUICK", "TEN", "THRESHOLD", "Attack", "AttackOutput", "make_attack"]
+__all__ = [
+    "ATTACKS",
+    "FULL",
+    "PRESETS",
+    "QUICK",
+    "TEN",
+    "THRESHOLD",
+    "Attack",
+    "AttackOutput",
+    "kind_of",
+    "make_attack",
+]
 
 #: The attacks that a study can name; ``package.module:Class`` is a user's own.
 ATTACKS: dict[str, type[Attack]] = {
@@ -26,7 +40,7 @@ ATTACKS: dict[str, type[Attack]] = {
     for attack in (
         Confidence, Entropy, ModifiedEntropy, TopConfidence, NeuralNet, NeuralNetTop3, NeuralNetClass, Samia,
         Lira, Rmia, Correctness, LiraOffline, RmiaOffline, AttackP, QuantileRegression, LabelNoise,
-        PruningTrajectory, DenseAndPruned,
+        PruningTrajectory, DenseAndPruned, Bavaria, LiraLabels, LiraRank, LiraRepeated, Combined,
     )
 }  # fmt: skip
 
@@ -37,8 +51,13 @@ QUICK = (*THRESHOLD, "rmia")
 #: The ten by which a defense is judged.
 TEN = (*THRESHOLD, "nn", "nn_top3", "nn_class", "samia", "lira", "rmia")
 
+#: The ten, and those that find more with the same reference models.
+FULL = (*TEN, "bavaria", "combined")
+
 #: Names for several attacks.
-PRESETS: dict[str, tuple[str, ...]] = {"ten": TEN, "quick": QUICK, "threshold": THRESHOLD, "all": tuple(ATTACKS)}
+PRESETS: dict[str, tuple[str, ...]] = {
+    "ten": TEN, "full": FULL, "quick": QUICK, "threshold": THRESHOLD, "all": tuple(ATTACKS)
+}  # fmt: skip
 
 
 def make_attack(kind: str, settings: Mapping[str, Any] | None = None) -> Attack:
@@ -59,6 +78,16 @@ def make_attack(kind: str, settings: Mapping[str, Any] | None = None) -> Attack:
     wemem.errors.InputError: expected an attack among ..., got 'rmai'; did you mean 'rmia'?
     """
     return from_table(_attack_class(kind), dict(settings or {}), f"attack {kind!r}")
+
+
+def kind_of(attack: Attack) -> str:
+    """The kind that a study names an attack by: its key in :data:`ATTACKS`, or ``package.module:Class``.
+
+    >>> kind_of(make_attack("rmia"))
+    'rmia'
+    """
+    cls = type(attack)
+    return attack.name if ATTACKS.get(attack.name) is cls else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _attack_class(kind: str) -> type[Attack]:

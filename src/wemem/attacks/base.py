@@ -7,7 +7,7 @@ as the target was.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -19,8 +19,8 @@ from wemem.signals import SignalLayout, Signals
 
 Scores = Float[np.ndarray, " n"]
 
-#: Thresholds are chosen on at most this many other members: more would cost K^3 and change nothing.
-CALIBRATION_MEMBERS = 8
+#: Thresholds and settings are chosen on at most this many other models: more would cost K^3 and change nothing.
+CALIBRATION_MODELS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,17 @@ class Attack(ABC):
             InputError: the layout or a needed signal is missing, or there is no other member to choose a threshold on.
         """
         self.check(signals, target)
+        return self.tune(signals, target)._decide(signals, target, seed=seed)
+
+    def tune(self, signals: Signals, target: int) -> Self:
+        """The same attack with every setting that is open chosen on the other models; itself if none is open.
+
+        Raises:
+            InputError: too few other models to attack one of them with the rest.
+        """
+        return self
+
+    def _decide(self, signals: Signals, target: int, *, seed: int) -> AttackOutput:
         score = self.score(signals, target, seed=seed)
         if self.thresholds == "half":
             return AttackOutput(score, np.full_like(score, 0.5), score)
@@ -99,7 +110,7 @@ class Attack(ABC):
     ) -> tuple[Scores, Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Attack the other members in the target's place, with models other than the target: scores, truth, labels."""
         parties = signals.without(target)
-        targets = range(min(parties.num_models, CALIBRATION_MEMBERS))
+        targets = range(min(parties.num_models, CALIBRATION_MODELS))
         return (
             np.concatenate([self.score(parties, k, seed=seed) for k in targets]),
             np.concatenate([parties.is_member(k) for k in targets]),

@@ -4,69 +4,77 @@ Carlini et al., "Membership inference attacks from first principles", S&P 2022. 
 true-class probability (:func:`wemem.signals.logit_confidence`), of which every record has one normal distribution over
 models trained with it and one over models trained without it.
 
-As in the authors' code, the centre of a normal is the *median* of the reference models' values (the paper writes mean;
-the median forgives a model that went astray), its width their standard deviation with divisor n, plus 1e-30 so that
-values all equal do not divide by zero.
+The paper writes the mean for the centre of a normal, the authors' code takes the median, which forgives a model that
+went astray. The paper gives each record a variance of its own from 64 models on, and one for all records below that;
+between the two lies the shrunk variance of :mod:`wemem.attacks.moments`. Which of them is stronger depends on the
+models and their number, so both settings are chosen by attacking the other models, where they are not given.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import product
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 
-from wemem.attacks.base import Attack, AttackOutput, Scores
-from wemem.attacks.reference import Trained, references, require_models
+from wemem.attacks.base import Attack, Scores
+from wemem.attacks.moments import Centre, Moments, Variance, overall_spread, side_moments
+from wemem.attacks.reference import Rows, Trained, best_on_others, references, require_models, trials
 from wemem.signals import Signals
 
 Statistic = Float[np.ndarray, "K N"]
+Statistics = Float[np.ndarray, "Q K N"]
 PerRecord = Float[np.ndarray, " N"]
-Variance = Literal["record", "global"]
 
-#: Records taken at a time: the working copies of 64 models' values then fit the cache.
-BLOCK = 2048
-#: Models, the target among them, from which on every record has a variance of its own: the paper's number. With fewer
-#: its estimate is so noisy that the attack is weaker (on Location with 17 models, under every defense; benchmarks/).
-PER_RECORD_MODELS = 64
-#: Reference models that every record must have on a side for that. Attacking one of them in the target's place
-#: takes at most one more away, and two values are the fewest that have a spread.
+#: Reference models that every record must have on a side for a variance of its own to be considered. Attacking one of
+#: them in the target's place takes at most one more away, and two values are the fewest that have a spread.
 PER_RECORD_SIDE = 3
 
 
-def lira_online(references: Statistic, trained: Trained, target: PerRecord, *, variance: Variance) -> PerRecord:
+def lira_online(
+    references: Statistic, trained: Trained, target: PerRecord, *, variance: Variance, centre: Centre = "median"
+) -> PerRecord:
     """``log N(s; in) - log N(s; out)`` of every record.
 
     Args:
         references: the reference models' statistic, shape ``(K, N)``.
         trained: which records each was trained on, shape ``(K, N)``.
         target: the target's statistic, shape ``(N,)``.
-        variance: ``record``, each record's own on each side; ``global``, one for all records and both sides, that
-            of all in-values around their common mean. That is the authors' choice; with one width the score is
-            ``((s - out)^2 - (s - in)^2) / 2 width^2`` and the width cannot change the order of the records.
+        variance: ``record``, each record's own on each side; ``shrunk``, each record's own drawn toward the usual one
+            of its side; ``global``, one for all records and both sides, that of all in-values around their common mean.
+            The last is the choice of the authors' code. With one width the score is
+            ``((s - out)^2 - (s - in)^2) / 2 width^2``, and the width cannot change the order of the records.
+        centre: ``median`` or ``mean`` of the reference models' values.
 
     Raises:
-        InputError: a record that every or no reference model was trained on, or, with ``record``, one with a single
-            model on a side.
+        InputError: a record with too few reference models on a side.
 
-    In at 3 +- 1, out at -1 +- 1, seen 3: the exponents differ by 4^2 / 2.
+    In-values 2 and 4, out-values -1 and 1, so N(3, 1) against N(0, 1), at 4: -1/2 + 16/2 - 0 = 7.5:
 
-    >>> values = np.array([[2.0], [4.0], [-2.0], [0.0]])
-    >>> trained = np.array([[True], [True], [False], [False]])
-    >>> lira_online(values, trained, np.array([3.0]), variance="record")
-    array([8.])
+    >>> members = np.array([[True], [True], [False], [False]])
+    >>> values = np.array([[2.0], [4.0], [-1.0], [1.0]])
+    >>> lira_online(values, members, np.array([4.0]), variance="record")
+    array([7.5])
     """
     require_models(trained, True, False, fewest=1 if variance == "global" else 2)
     width = overall_spread(references, trained) if variance == "global" else None
-    score = np.empty(len(target))
-    for here, values, inside in _blocks(references, trained):
-        score[here] = _log_normal(target[here], *centre_and_spread(values, inside, width))
-        score[here] -= _log_normal(target[here], *centre_and_spread(values, 1 - inside, width))
-    return score
+    inside, outside = side_moments(references, trained), side_moments(references, ~trained)
+    return log_ratio(target, inside, outside, variance=variance, centre=centre, width=width)
 
 
-def lira_offline(references: Statistic, trained: Trained, target: PerRecord, *, variance: Variance) -> PerRecord:
+def log_ratio(
+    target: PerRecord, inside: Moments, outside: Moments, *, variance: Variance, centre: Centre, width: float | None
+) -> PerRecord:
+    """:func:`lira_online` from the moments of both sides; ``width`` is the common one of ``global``."""
+    return _log_normal(target, inside.centre(centre), inside.spread(variance, width)) - _log_normal(
+        target, outside.centre(centre), outside.spread(variance, width)
+    )
+
+
+def lira_offline(
+    references: Statistic, trained: Trained, target: PerRecord, *, variance: Variance, centre: Centre = "median"
+) -> PerRecord:
     """``z = (s - centre) / spread`` over the models trained without the record, for every record.
 
     The paper's one-sided test scores ``1 - Pr[N(out) > s] = Phi(z)``; z is in the same order and does not
@@ -77,10 +85,11 @@ def lira_offline(references: Statistic, trained: Trained, target: PerRecord, *, 
         references: the reference models' statistic, shape ``(K, N)``.
         trained: which records each was trained on, shape ``(K, N)``; only models trained without a record count for it.
         target: the target's statistic, shape ``(N,)``.
-        variance: ``record``, each record's own; ``global``, that of all out-values around their common mean.
+        variance: as in :func:`lira_online`; ``global`` is that of all out-values around their common mean.
+        centre: ``median`` or ``mean`` of the reference models' values.
 
     Raises:
-        InputError: a record that every reference model was trained on, or, with ``record``, all but one.
+        InputError: a record that every reference model was trained on, or, but for ``global``, all but one.
 
     Out at -1 +- 1, seen 3:
 
@@ -89,59 +98,8 @@ def lira_offline(references: Statistic, trained: Trained, target: PerRecord, *, 
     """
     require_models(trained, False, fewest=1 if variance == "global" else 2)
     width = overall_spread(references, ~trained) if variance == "global" else None
-    score = np.empty(len(target))
-    for here, values, inside in _blocks(references, trained):
-        centre, spread = centre_and_spread(values, 1 - inside, width)
-        score[here] = (target[here] - centre) / spread
-    return score
-
-
-def centre_and_spread(
-    values: Float[np.ndarray, "n K"], chosen: Float[np.ndarray, "n K"], width: float | None = None
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Median and standard deviation (divisor n, plus 1e-30) of each row's chosen values.
-
-    Args:
-        values: finite, shape ``(n, K)``.
-        chosen: 1 where a value counts, 0 elsewhere, shape ``(n, K)``; at least one in every row. (Products with it are
-            many times faster than a choice by a mask.)
-        width: a standard deviation to use for every row instead of its own.
-
-    >>> centre, spread = centre_and_spread(np.array([[1.0, 2.0, 9.0, 5.0]]), np.array([[1.0, 1.0, 1.0, 0.0]]))
-    >>> centre.tolist(), (spread**2).tolist()  # deviations from the mean 4: -3, -2, 5
-    ([2.0], [12.666666666666666])
-    """
-    count = chosen.sum(axis=1)
-    # Sorting some dozen neighbours is the fastest median; what does not count goes beyond any statistic, to the end.
-    ordered = values + (1 - chosen) * 1e300
-    ordered.sort(axis=1)
-    row, middle = np.arange(len(values)), count.astype(np.int64)
-    centre = 0.5 * (ordered[row, (middle - 1) // 2] + ordered[row, middle // 2])
-    if width is not None:
-        return centre, np.full_like(centre, width)
-    deviation = values - (np.einsum("nk,nk->n", values, chosen) / count)[:, None]
-    deviation *= chosen
-    return centre, np.sqrt(np.einsum("nk,nk->n", deviation, deviation) / count) + 1e-30
-
-
-def _blocks(
-    statistic: Statistic, trained: Trained
-) -> Iterator[tuple[slice, Float[np.ndarray, "n K"], Float[np.ndarray, "n K"]]]:
-    """Some records at a time, one row each: where, their values, and 1 for models trained on them."""
-    for start in range(0, statistic.shape[1], BLOCK):
-        here = slice(start, start + BLOCK)
-        yield here, np.ascontiguousarray(statistic[:, here].T), trained[:, here].T.astype(np.float64, order="C")
-
-
-def overall_spread(statistic: Statistic, chosen: Bool[np.ndarray, "K N"]) -> float:
-    """Standard deviation (divisor n, plus 1e-30) of all chosen values around their common mean."""
-    count = int(chosen.sum())
-    total, squares = 0.0, 0.0
-    for _, values, weight in _blocks(statistic, chosen):
-        total += float(np.einsum("nk,nk->", values, weight))
-    for _, values, weight in _blocks(statistic, chosen):
-        squares += float(np.einsum("nk,nk->", np.square(values - total / count), weight))
-    return float(np.sqrt(squares / count)) + 1e-30
+    outside = side_moments(references, ~trained)
+    return np.asarray((target - outside.centre(centre)) / outside.spread(variance, width))
 
 
 def _log_normal(value: PerRecord, centre: PerRecord, spread: PerRecord) -> PerRecord:
@@ -149,50 +107,88 @@ def _log_normal(value: PerRecord, centre: PerRecord, spread: PerRecord) -> PerRe
     return np.asarray(-0.5 * np.square((value - centre) / spread) - np.log(spread))
 
 
-@dataclass(frozen=True)
-class ReferenceLikelihood(Attack):
-    """What both forms of LiRA share.
+def query_statistics(signals: Signals, *, augmented: bool) -> Statistics:
+    """The logit confidence of every query, model and record; of the plain record alone if not ``augmented``."""
+    if augmented and "queries" in signals.extras:
+        return np.moveaxis(signals.query_logit_confidence, 2, 0)
+    return signals.logit_confidence[None]
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """The target's statistic of some records, and what reference models make of them, for one query each.
 
     Args:
-        variance: ``record``, ``global``, or ``auto``: per record from :data:`PER_RECORD_MODELS` = 64 models on, the
-            target counted, provided that every record has at least :data:`PER_RECORD_SIDE` = 3 reference models on each
-            side that is used; else global.
-            The target and the models its threshold is chosen on are treated alike.
-        augmented: use the augmented queries if the signals have them: the mean over queries of each one's score by
-            normals of its own, as in the authors' code (the log of the product of normals, divided by their number).
+        target: the target's statistic, shape ``(n,)``.
+        outside: moments over the models trained without the records.
+        width: the common standard deviation.
+        inside: moments over the models trained with the records; None for an offline attack.
     """
 
-    variance: Literal["auto", "record", "global"] = "auto"
-    augmented: bool = True
+    target: PerRecord
+    outside: Moments
+    width: float
+    inside: Moments | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceLikelihood(Attack):
+    """Base of both forms of LiRA.
+
+    Args:
+        variance: ``record``, ``shrunk``, ``global``, or ``auto``: the one with the highest mean AUC of attacks on the
+            other models. ``record`` and ``shrunk`` are considered where every record has at least
+            :data:`PER_RECORD_SIDE` = 3 reference models on each side that is used.
+        centre: ``median``, ``mean``, or ``auto``: likewise.
+    """
+
+    variance: Literal["auto", "record", "shrunk", "global"] = "auto"
+    centre: Literal["auto", "median", "mean"] = "auto"
 
     layout = "shared"
-    optional_signals = frozenset({"queries"})
 
-    def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
-        if self.variance != "auto":
-            return super().predict(signals, target, seed=seed)
-        self.check(signals, target)
-        return replace(self, variance=self._choose(signals, target)).predict(signals, target, seed=seed)
+    #: Variances that ``auto`` chooses among.
+    variances: ClassVar[tuple[Variance, ...]] = ("global", "shrunk", "record")
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
-        rows = signals.audited(target)
-        others, trained = references(signals, target, rows)
-        variance = self._choose(signals, target) if self.variance == "auto" else self.variance
-        if self.augmented and "queries" in signals.extras:
-            queries = np.moveaxis(signals.query_logit_confidence, 2, 0)
-        else:
-            queries = signals.logit_confidence[None]
-        scores = [self.compare(q[np.ix_(others, rows)], trained, q[target, rows], variance) for q in queries]
-        return np.asarray(np.mean(scores, axis=0))
+        attack = self.tune(signals, target)
+        return attack.compare(attack.collect(signals, target, signals.audited(target)))
 
-    def _choose(self, signals: Signals, target: int) -> Variance:
+    def tune(self, signals: Signals, target: int) -> Self:
+        candidates = self.candidates(signals, target)
+        if len(candidates) == 1:
+            return candidates[0]
+        others = trials(signals, target)
+        evidence = [(self.collect(one.signals, one.target, one.rows), one.member) for one in others]
+        return best_on_others(candidates, lambda attack, sides: attack.compare(sides), evidence)
+
+    def candidates(self, signals: Signals, target: int) -> list[Self]:
+        """The attack with every choice of the settings that are ``auto``, the published ones first."""
         _, trained = references(signals, target, signals.audited(target))
-        fewest = self.fewest(trained.sum(axis=0), (~trained).sum(axis=0))
-        return "record" if signals.num_models >= PER_RECORD_MODELS and fewest >= PER_RECORD_SIDE else "global"
+        per_record = self.fewest(trained.sum(axis=0), (~trained).sum(axis=0)) >= PER_RECORD_SIDE
+        allowed = self.variances if per_record else self.variances[:1]
+        variances: tuple[Variance, ...] = allowed if self.variance == "auto" else (self.variance,)
+        centres: tuple[Centre, ...] = ("median", "mean") if self.centre == "auto" else (self.centre,)
+        return [replace(self, variance=v, centre=c) for v, c in product(variances, centres)]
 
     @abstractmethod
-    def compare(self, references: Statistic, trained: Trained, target: PerRecord, variance: Variance) -> PerRecord:
-        """The score of each record."""
+    def statistics(self, signals: Signals) -> Statistics:
+        """The statistic of every query, model and record, higher for members."""
+
+    @property
+    def settled(self) -> tuple[Variance, Centre]:
+        """Variance and centre of an attack whose settings are chosen."""
+        if self.variance == "auto" or self.centre == "auto":
+            raise ValueError(f"expected chosen settings, got {self}; call tune() first")
+        return self.variance, self.centre
+
+    @abstractmethod
+    def collect(self, signals: Signals, target: int, rows: Rows) -> list[Sides]:
+        """Sum up what reference models make of some rows, query by query."""
+
+    @abstractmethod
+    def compare(self, sides: list[Sides]) -> Scores:
+        """Score the records; neither setting may be ``auto``."""
 
     @abstractmethod
     def fewest(self, with_record: Int64[np.ndarray, " N"], without_record: Int64[np.ndarray, " N"]) -> int:
@@ -200,26 +196,86 @@ class ReferenceLikelihood(Attack):
 
 
 @dataclass(frozen=True)
-class Lira(ReferenceLikelihood):
-    """Online: :func:`lira_online`. Carlini et al., S&P 2022."""
+class OnlineLikelihood(ReferenceLikelihood):
+    """:func:`lira_online` of a statistic that a subclass defines."""
 
-    name = "lira"
+    def collect(self, signals: Signals, target: int, rows: Rows) -> list[Sides]:
+        others, trained = references(signals, target, rows)
+        require_models(trained, True, False, fewest=1 if self.variance in ("auto", "global") else 2)
+        sides = []
+        for values in self.statistics(signals):
+            known = values[np.ix_(others, rows)]
+            inside, outside = side_moments(known, trained), side_moments(known, ~trained)
+            sides.append(Sides(values[target, rows], outside, overall_spread(known, trained), inside))
+        return sides
 
-    def compare(self, references: Statistic, trained: Trained, target: PerRecord, variance: Variance) -> PerRecord:
-        return lira_online(references, trained, target, variance=variance)
+    def compare(self, sides: list[Sides]) -> Scores:
+        variance, centre = self.settled
+        scores = []
+        for one in sides:
+            if one.inside is None:
+                raise ValueError("expected moments of models trained with the records, got none")
+            scores.append(
+                log_ratio(one.target, one.inside, one.outside, variance=variance, centre=centre, width=one.width)
+            )
+        return np.asarray(np.mean(scores, axis=0))
 
     def fewest(self, with_record: Int64[np.ndarray, " N"], without_record: Int64[np.ndarray, " N"]) -> int:
         return int(np.minimum(with_record, without_record).min(initial=PER_RECORD_SIDE))
 
 
 @dataclass(frozen=True)
+class Lira(OnlineLikelihood):
+    """Online: :func:`lira_online`. Carlini et al., S&P 2022.
+
+    Args:
+        variance: as in :class:`ReferenceLikelihood`.
+        centre: as in :class:`ReferenceLikelihood`.
+        augmented: whether to use the augmented queries if the signals have them. The score is then the mean over
+            queries of each one's score by normals of its own, as in the authors' code (the log of the product of
+            normals, divided by their number).
+    """
+
+    augmented: bool = True
+
+    name = "lira"
+    optional_signals = frozenset({"queries"})
+
+    def statistics(self, signals: Signals) -> Statistics:
+        return query_statistics(signals, augmented=self.augmented)
+
+
+@dataclass(frozen=True)
 class LiraOffline(ReferenceLikelihood):
-    """Offline: :func:`lira_offline`, no model trained with the record is needed. Carlini et al., S&P 2022."""
+    """Offline: :func:`lira_offline`, no model trained with the record is needed. Carlini et al., S&P 2022.
+
+    Args:
+        variance: as in :class:`ReferenceLikelihood`.
+        centre: as in :class:`ReferenceLikelihood`.
+        augmented: as in :class:`Lira`.
+    """
+
+    augmented: bool = True
 
     name = "lira_offline"
+    optional_signals = frozenset({"queries"})
 
-    def compare(self, references: Statistic, trained: Trained, target: PerRecord, variance: Variance) -> PerRecord:
-        return lira_offline(references, trained, target, variance=variance)
+    def statistics(self, signals: Signals) -> Statistics:
+        return query_statistics(signals, augmented=self.augmented)
+
+    def collect(self, signals: Signals, target: int, rows: Rows) -> list[Sides]:
+        others, trained = references(signals, target, rows)
+        require_models(trained, False, fewest=1 if self.variance in ("auto", "global") else 2)
+        sides = []
+        for values in self.statistics(signals):
+            known = values[np.ix_(others, rows)]
+            sides.append(Sides(values[target, rows], side_moments(known, ~trained), overall_spread(known, ~trained)))
+        return sides
+
+    def compare(self, sides: list[Sides]) -> Scores:
+        variance, centre = self.settled
+        scores = [(one.target - one.outside.centre(centre)) / one.outside.spread(variance, one.width) for one in sides]
+        return np.asarray(np.mean(scores, axis=0))
 
     def fewest(self, with_record: Int64[np.ndarray, " N"], without_record: Int64[np.ndarray, " N"]) -> int:
         return int(without_record.min(initial=PER_RECORD_SIDE))

@@ -1,27 +1,29 @@
 """RMIA: how much more the target favours a record than it favours records of the population.
 
 Zarifzadeh, Liu & Shokri, "Low-cost high-power membership inference attacks", ICML 2024. With ``p(x)`` the target's
-probability of x's true class and ``prior(x)`` what a model is expected to give it,
+probability of x's true class and ``prior(x)`` the probability that a model is expected to give it,
 
 ``ratio(x) = p(x) / prior(x)``,  ``score(x) = share of z in the population with ratio(x) / ratio(z) >= gamma``.
 
 Online, the prior is the mean of two means: over models trained with x, and over models trained without it. Offline
 only the latter is known, and models trained with x are taken to give it ``a mean_out + (1 - a)``.
+
+Probabilities are softmax outputs at a temperature: of overfitted models most are close to 1, and a temperature above 1,
+as in the authors' experiments, spreads them.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from scipy.special import expit
 
-from wemem.attacks.base import CALIBRATION_MEMBERS, Attack, AttackOutput, Scores
-from wemem.attacks.reference import Trained, references, require_models
+from wemem.attacks.base import Attack, Scores
+from wemem.attacks.reference import Trained, best_on_others, references, require_models, trials
 from wemem.errors import InputError
-from wemem.metrics.rates import auc
 from wemem.signals import Signals
 
 PerRecord = Float[np.ndarray, " N"]
@@ -29,11 +31,10 @@ Probabilities = Float[np.ndarray, "K N"]
 
 #: Records taken at a time: the working copies of 64 models' values then fit the cache.
 BLOCK = 2048
-#: What is tried where nothing is given: the authors' grid for a; for gamma from the weakest claim up.
+#: Values tried where none is given: the authors' grid for a; for gamma from the weakest claim up.
 OFFLINE_A = tuple(i / 10 for i in range(11))
 GAMMA = (1.0, 1.25, 1.5, 2.0, 3.0)
-#: Settings are chosen on at most this many rows of each other member.
-TUNING_ROWS = 10_000
+TEMPERATURE = (1.0, 0.5, 2.0, 4.0)
 #: A smaller prior is taken for this, so that nothing is divided by zero.
 SMALLEST_PRIOR = 1e-300
 
@@ -65,7 +66,7 @@ def dominated(ratios: PerRecord, population: Float[np.ndarray, " P"], gamma: flo
     """Share of the population with ``ratio(x) / ratio(z) >= gamma``, in O((N + P) log P).
 
     Args:
-        ratios: of the records, shape ``(N,)``.
+        ratios: ratios of the records, shape ``(N,)``.
         population: ratios of records in no model, shape ``(P,)``.
         gamma: above 0; the paper has 1 and more.
 
@@ -89,10 +90,10 @@ def dominated_others(ratios: PerRecord, gamma: float) -> PerRecord:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of some records before any setting counts.
+    """Probabilities of some records' true class.
 
     Args:
-        probability: the target's, of the true class, shape ``(n,)``.
+        probability: the target's, shape ``(n,)``.
         means: of the reference models' probabilities: ``(mean_in, mean_out)``, or ``(mean_out,)`` alone.
     """
 
@@ -100,15 +101,15 @@ class Evidence:
     means: tuple[PerRecord, ...]
 
 
-#: Evidence of attacks whose truth is known, and that truth.
-Trials = list[tuple[tuple[Evidence, Evidence | None], Bool[np.ndarray, " n"]]]
+#: Evidence of the audited rows, and of the population if there is one.
+Collected = tuple[Evidence, Evidence | None]
 
 
 @dataclass(frozen=True)
 class PopulationRatio(Attack):
-    """What both forms of RMIA share.
+    """Base of both forms of RMIA.
 
-    The population is every row that no member uses in any role. All models are out-models there, and ``mean_out`` is
+    The population is every row that no model uses in any role. All models are out-models there, and ``mean_out`` is
     over all of them. (The authors' code takes those with the highest half of the probabilities: it sorts in-models away
     as zeros, which a population record has not.) Where there is no such row, the other audited rows stand in, each
     with a prior like x's own.
@@ -117,30 +118,33 @@ class PopulationRatio(Attack):
     decides which records are tied.
 
     Args:
-        gamma: how many times more; None chooses among :data:`GAMMA`, by the mean AUC of attacks on the other members.
+        gamma: how many times more the target must favour a record; None chooses among :data:`GAMMA`, by the mean AUC
+            of attacks on the other models.
+        temperature: the softmax temperature; None chooses among :data:`TEMPERATURE`, by the mean AUC of the ratio in
+            attacks on the other models.
     """
 
     gamma: float | None = None
+    temperature: float | None = None
 
     layout = "shared"
 
     def __post_init__(self) -> None:
         if self.gamma is not None and not self.gamma > 0:
             raise InputError(f"attack {self.name!r} expected gamma above 0, got {self.gamma}; the paper has 1 to 2")
-
-    def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
-        if self.tuned:
-            return super().predict(signals, target, seed=seed)
-        self.check(signals, target)
-        return self.tune(signals, target).predict(signals, target, seed=seed)
+        if self.temperature is not None and not 0 < self.temperature < np.inf:
+            raise InputError(
+                f"attack {self.name!r} expected a temperature above 0, got {self.temperature}; leave it out to have it "
+                "chosen"
+            )
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
-        attack = self if self.tuned else self.tune(signals, target)
-        return attack.share(*attack.collect(signals, target, signals.audited(target)))
+        attack = self.tune(signals, target)
+        return attack.share(attack.collect(signals, target, signals.audited(target)))
 
-    def collect(self, signals: Signals, target: int, rows: Int64[np.ndarray, " n"]) -> tuple[Evidence, Evidence | None]:
-        """Evidence of the rows, and of the population if there is one."""
-        confidence, population = signals.logit_confidence, signals.population
+    def collect(self, signals: Signals, target: int, rows: Int64[np.ndarray, " n"]) -> Collected:
+        """Evidence of the rows, and of the population if there is one, at the attack's temperature."""
+        confidence, population = signals.confidence_at(self.temperature or 1.0), signals.population
         others, trained = references(signals, target, rows)
         means = self.means(expit(confidence[np.ix_(others, rows)]), trained)
         evidence = Evidence(expit(confidence[target, rows]), means)
@@ -153,42 +157,48 @@ class PopulationRatio(Attack):
         """``p(x) / prior(x)``."""
         return np.asarray(evidence.probability / np.maximum(self.prior(evidence.means), SMALLEST_PRIOR))
 
-    def share(self, evidence: Evidence, population: Evidence | None) -> Scores:
+    def share(self, collected: Collected) -> Scores:
         """Share of the population that each record dominates."""
+        evidence, population = collected
         gamma = 1.0 if self.gamma is None else self.gamma
         if population is None:
             return dominated_others(self.ratio(evidence), gamma)
         return dominated(self.ratio(evidence), self.ratio(population), gamma)
 
     def tune(self, signals: Signals, target: int) -> Self:
-        """The same attack, with what is None chosen by attacking the other members in the target's place.
+        """The same attack, with what is None chosen by attacking the other models in the target's place.
+
+        The ratio's own settings are chosen by the order of the ratios, gamma by that of the scores.
 
         Raises:
             InputError: too few reference models to attack one of them with the others.
         """
-        parties = signals.without(target)
-        trials = []
-        for k in range(min(parties.num_models, CALIBRATION_MEMBERS)):
-            rows = parties.audited(k)
-            some = slice(None, None, -(-len(rows) // TUNING_ROWS))
-            trials.append((self.collect(parties, k, rows[some]), parties.is_member(k)[some]))
-        attack = self.tune_prior(trials)
-        if attack.gamma is not None:
-            return attack
-        return max((replace(attack, gamma=g) for g in GAMMA), key=lambda tried: mean_auc(tried.share, trials))
+        candidates = self.ratio_candidates()
+        if len(candidates) == 1 and self.gamma is not None:
+            return candidates[0]
+        others = trials(signals, target)
+        # evidence depends on the temperature alone
+        by_temperature = {attack.temperature: attack for attack in candidates}
+        collected = {
+            temperature: [attack.collect(one.signals, one.target, one.rows) for one in others]
+            for temperature, attack in by_temperature.items()
+        }
+        evidence = [
+            ({temperature: known[i] for temperature, known in collected.items()}, one.member)
+            for i, one in enumerate(others)
+        ]
+        attack = best_on_others(candidates, lambda tried, known: tried.ratio(known[tried.temperature][0]), evidence)
+        gammas = [replace(attack, gamma=gamma) for gamma in (GAMMA if self.gamma is None else (self.gamma,))]
+        return best_on_others(gammas, lambda tried, known: tried.share(known[tried.temperature]), evidence)
 
-    @property
-    def tuned(self) -> bool:
-        """Whether no setting is None."""
-        return self.gamma is not None
-
-    def tune_prior(self, trials: Trials) -> Self:
-        """The same attack, with the settings of its prior chosen."""
-        return self
+    def ratio_candidates(self) -> list[Self]:
+        """The attack with every choice of the settings of its ratio that are None."""
+        temperatures = TEMPERATURE if self.temperature is None else (self.temperature,)
+        return [replace(self, temperature=temperature) for temperature in temperatures]
 
     @abstractmethod
     def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
-        """The means that the prior is made of.
+        """Compute the means that the prior is made of.
 
         Raises:
             InputError: a record without the models that takes.
@@ -196,13 +206,7 @@ class PopulationRatio(Attack):
 
     @abstractmethod
     def prior(self, means: tuple[PerRecord, ...]) -> PerRecord:
-        """What a model is expected to give the record's true class."""
-
-
-def mean_auc(score: Callable[[Evidence, Evidence | None], Scores], trials: Trials) -> float:
-    """Mean AUC of a way to score over attacks whose truth is known."""
-    scores = [(score(evidence, population), member) for (evidence, population), member in trials]
-    return float(np.mean([auc(values[member], values[~member]) for values, member in scores]))
+        """The probability that a model is expected to give the record's true class."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +234,9 @@ class RmiaOffline(PopulationRatio):
 
     Args:
         gamma: as in :class:`Rmia`.
+        temperature: as in :class:`Rmia`.
         a: in [0, 1]: 1 takes models trained with a record to be no surer of it, 0 to be certain. None chooses among
-            0, 0.1, ..., 1, by the mean AUC of attacks on the other members.
+            0, 0.1, ..., 1, by the mean AUC of attacks on the other models.
     """
 
     a: float | None = None
@@ -245,15 +250,9 @@ class RmiaOffline(PopulationRatio):
                 f"attack {self.name!r} expected a between 0 and 1, got {self.a}; leave it out to have it chosen"
             )
 
-    @property
-    def tuned(self) -> bool:
-        return super().tuned and self.a is not None
-
-    def tune_prior(self, trials: Trials) -> Self:
-        if self.a is not None:
-            return self
-        tried = (replace(self, a=a) for a in OFFLINE_A)
-        return max(tried, key=lambda attack: mean_auc(lambda evidence, _: attack.ratio(evidence), trials))
+    def ratio_candidates(self) -> list[Self]:
+        values = OFFLINE_A if self.a is None else (self.a,)
+        return [replace(attack, a=a) for attack, a in product(super().ratio_candidates(), values)]
 
     def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
         require_models(trained, False)

@@ -172,7 +172,9 @@ def audit(
     ] = None,
     onnx: Annotated[Path | None, typer.Option(help="The file that ships (.onnx), in place of --weights.")] = None,
     train: Annotated[str | None, typer.Option(help="With --predict: module:function that trains one shadow.")] = None,
-    attacks: Annotated[str | None, typer.Option(help="ten, quick, threshold, all, or names joined by commas.")] = None,
+    attacks: Annotated[
+        str | None, typer.Option(help="ten, full, quick, threshold, all, or names joined by commas.")
+    ] = None,
     non_adaptive: NonAdaptive = False,
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,

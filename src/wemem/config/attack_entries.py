@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wemem.attacks import ATTACKS, PRESETS, make_attack
+from wemem.attacks import ATTACKS, PRESETS, kind_of, make_attack
 from wemem.attacks.base import Attack
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean
@@ -92,7 +92,7 @@ def _kind(entry: object) -> str:
 
 def _entry(given: object, table: Mapping[str, Any], kind: str, *, repeated: bool) -> AttackEntry:
     settings = {key: value for key, value in table.items() if key not in OWN_KEYS}
-    attack = make_attack(kind, settings)
+    attack = make_attack(kind, _with_parts(settings))
     spelled = " ".join([attack.name, *(f"{key}={value}" for key, value in settings.items())])
     label = table.get("label", spelled if repeated else attack.name)
     if not isinstance(label, str) or not label:
@@ -100,5 +100,19 @@ def _entry(given: object, table: Mapping[str, Any], kind: str, *, repeated: bool
     return AttackEntry(label, attack, given if isinstance(given, str) else _spelled_out(label, kind, attack))
 
 
+def _with_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the attacks that ``parts`` names, for an attack made of others."""
+    if not isinstance(settings.get("parts"), list | tuple):
+        return dict(settings)
+    return {**settings, "parts": tuple(entry.attack for entry in read_attack_entries(settings["parts"]))}
+
+
 def _spelled_out(label: str, kind: str, attack: Attack) -> dict[str, Any]:
-    return {"kind": kind, "label": label, **attack.settings}
+    table = {
+        "kind": kind,
+        "label": label,
+        **{name: value for name, value in attack.settings.items() if value is not None},
+    }
+    if isinstance(parts := table.get("parts"), tuple) and all(isinstance(part, Attack) for part in parts):
+        table["parts"] = [_spelled_out(part.name, kind_of(part), part) for part in parts]
+    return table

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from wemem.data.split import Role, random_halves, victim_and_shadows
 from wemem.randomness import generator
-from wemem.signals import SignalLayout, Signals
+from wemem.signals import ROBUSTNESS_COPIES, SignalLayout, Signals
 
 CLASSES = 5
 NOISE = 0.7
@@ -85,7 +85,8 @@ def planted(
     extras = {
         "sensitivity": np.exp(-last / 4)[..., None] * rng.uniform(0.5, 1.5, (k, n, classes)),
         "queries": np.stack(queries, axis=2),
-        "robustness": rng.binomial(20, norm.cdf(last / 2)) / 20,
+        "robustness": rng.binomial(ROBUSTNESS_COPIES, norm.cdf(last / 2)) / ROBUSTNESS_COPIES,
+        "repeated": with_statistic(last, labels, classes, rng),
         "trajectory": np.stack(rounds, axis=2),
         "dense": with_statistic(statistic(0.5), labels, classes, rng),
     }

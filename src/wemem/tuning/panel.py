@@ -34,7 +34,10 @@ from wemem.tuning.objectives import Figures, PerModel
 
 #: Attacks with reference models in a full audit, beside the confidence, which needs none. None of their
 #: settings is tuned: that would take one more reference model on each side of every record.
-REFERENCE_ATTACKS: tuple[Attack, ...] = (Lira(variance="global"), Rmia(gamma=1.0))
+REFERENCE_ATTACKS: tuple[Attack, ...] = (
+    Lira(variance="global", centre="median"),
+    Rmia(gamma=1.0, temperature=1.0),
+)
 #: Models that must have been trained on a record, and that must not have been, so that any model may be the target.
 SIDE = 2
 

@@ -1,0 +1,148 @@
+"""BaVarIA: a likelihood ratio whose variances are inferred by Bayes' rule instead of estimated record by record.
+
+Brännvall, "Exponential-family membership inference: from LiRA and RMIA to BaVarIA", arXiv 2603.11799 (2026): the
+reference models' logit-scaled confidences of a record are normal, mean and variance have a conjugate
+normal-inverse-gamma prior, and the score is the log-ratio of two predictive densities, Student's t (BaVarIA-t) or a
+normal with the stabilized variance (BaVarIA-n).
+
+We know the paper by its abstract and choose its prior ourselves, on each side by itself, from the reference models:
+
+``sigma_i^2 ~ d_0 s_0^2 / chi^2(d_0)``,  ``mu_i | sigma_i ~ N(m_0, sigma_i^2 / k_0)``,
+
+with ``d_0`` and ``s_0^2`` by the moments of the records' log-variances (:func:`wemem.attacks.moments.variance_prior`),
+``m_0`` the mean of the records' means, and ``k_0`` the usual variance within a record over that of the means between
+records. With n values of mean x and sum of squared deviations S the posterior is
+
+``k = k_0 + n``,  ``m = (k_0 m_0 + n x) / k``,  ``d = d_0 + n``,  ``V = d_0 s_0^2 + S + k_0 n (x - m_0)^2 / k``
+
+and the predictive density of the next value is Student's t with d degrees of freedom, centre m and squared scale
+``V / d * (1 + 1 / k)``; the normal form has the same centre and the posterior mean of the variance, ``V / (d - 2)``.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import numpy as np
+from scipy.special import gammaln
+
+from wemem.attacks.base import Attack, Scores
+from wemem.attacks.lira import query_statistics
+from wemem.attacks.moments import Moments, PerRecord, side_moments, variance_prior
+from wemem.attacks.reference import Rows, best_on_others, references, require_models, trials
+from wemem.signals import Signals
+
+Predictive = Literal["student", "normal"]
+
+#: Degrees of freedom beyond which the prior of the variance is as good as certain.
+MOST_FREEDOM = 1e6
+#: Means that differ between records by less than this share of the variance within a record count as different by it.
+LEAST_BETWEEN = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """The normal-inverse-gamma posterior of every record on one side, arrays of shape ``(N,)``.
+
+    Args:
+        centre: m, the posterior mean of the mean.
+        strength: k, the number of values that the mean is as good as known from.
+        freedom: d, the degrees of freedom of the variance.
+        squares: V, the sum of squares of the variance.
+    """
+
+    centre: PerRecord
+    strength: PerRecord
+    freedom: PerRecord
+    squares: PerRecord
+
+    def log_predictive(self, value: PerRecord, form: Predictive) -> PerRecord:
+        """Log-density of the next value, but for ``-log(2 pi) / 2``."""
+        if form == "normal":
+            variance = self.squares / (self.freedom - 2)
+            return np.asarray(-0.5 * np.square(value - self.centre) / variance - 0.5 * np.log(variance))
+        scale = self.squares / self.freedom * (1 + 1 / self.strength)
+        half = self.freedom / 2
+        tail = np.log1p(np.square(value - self.centre) / (self.freedom * scale))
+        return np.asarray(gammaln(half + 0.5) - gammaln(half) - 0.5 * np.log(half * scale) - (half + 0.5) * tail)
+
+
+def posterior(moments: Moments) -> Posterior:
+    """The posterior of every record under the prior that all records of a side give together.
+
+    A prior that one record of two values follows exactly leaves its centre where it is:
+
+    >>> one = posterior(Moments(np.array([2, 2]), np.array([0.0, 4.0]), np.array([0.0, 4.0]), np.array([2.0, 2.0])))
+    >>> one.centre.round(3), one.strength.round(3)  # within 2, between 8 - 1 = 7, so k_0 = 2 / 7
+    (array([0.25, 3.75]), array([2.286, 2.286]))
+    """
+    count = moments.count.astype(np.float64)
+    freedom, usual = variance_prior(moments.squares, moments.count)
+    freedom = min(freedom, MOST_FREEDOM)
+    within = max(float(moments.squares.sum() / (count - 1).sum()), 1e-300)
+    between = float(moments.mean.var(ddof=1)) - within / float(count.mean()) if len(count) > 1 else 0.0
+    prior_strength = within / max(between, LEAST_BETWEEN * within)
+    prior_mean = float(moments.mean.mean())
+    strength = prior_strength + count
+    pull = prior_strength * count / strength * np.square(moments.mean - prior_mean)
+    return Posterior(
+        (prior_strength * prior_mean + count * moments.mean) / strength,
+        strength,
+        freedom + count,
+        np.maximum(freedom * usual + moments.squares + pull, 1e-300),
+    )
+
+
+@dataclass(frozen=True)
+class Bavaria(Attack):
+    """Log-ratio of two predictive densities, of models trained with the record and of models trained without it.
+
+    Args:
+        predictive: ``student`` (BaVarIA-t), ``normal`` (BaVarIA-n), or ``auto``: the one with the higher mean AUC of
+            attacks on the other models.
+        augmented: whether to use the augmented queries if the signals have them: the mean over queries of their scores.
+    """
+
+    predictive: Literal["auto", "student", "normal"] = "auto"
+    augmented: bool = True
+
+    name = "bavaria"
+    layout = "shared"
+    optional_signals = frozenset({"queries"})
+
+    def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
+        attack = self.tune(signals, target)
+        return attack.compare(attack.collect(signals, target, signals.audited(target)))
+
+    def tune(self, signals: Signals, target: int) -> Self:
+        if self.predictive != "auto":
+            return self
+        forms: tuple[Predictive, ...] = ("student", "normal")
+        others = trials(signals, target)
+        evidence = [(self.collect(one.signals, one.target, one.rows), one.member) for one in others]
+        candidates = [replace(self, predictive=form) for form in forms]
+        return best_on_others(candidates, lambda attack, known: attack.compare(known), evidence)
+
+    def collect(self, signals: Signals, target: int, rows: Rows) -> list[tuple[PerRecord, Posterior, Posterior]]:
+        """The target's statistic of some rows and the posteriors of both sides, query by query.
+
+        Raises:
+            InputError: a record with fewer than two reference models on a side.
+        """
+        others, trained = references(signals, target, rows)
+        require_models(trained, True, False, fewest=2)
+        queries = query_statistics(signals, augmented=self.augmented)
+        known = ((values[target, rows], values[np.ix_(others, rows)]) for values in queries)
+        return [
+            (own, posterior(side_moments(theirs, trained)), posterior(side_moments(theirs, ~trained)))
+            for own, theirs in known
+        ]
+
+    def compare(self, known: list[tuple[PerRecord, Posterior, Posterior]]) -> Scores:
+        """The score of each record."""
+        form = self.predictive
+        if form == "auto":
+            raise ValueError("expected predictive student or normal to compare with, got auto; call tune() first")
+        scores = [
+            inside.log_predictive(own, form) - outside.log_predictive(own, form) for own, inside, outside in known
+        ]
+        return np.asarray(np.mean(scores, axis=0))

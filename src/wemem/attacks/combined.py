@@ -1,0 +1,84 @@
+"""All attacks by reference models in one score: an auditor need not know beforehand which of them is the strongest."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+from jaxtyping import Float
+
+from wemem.attacks.base import Attack, Scores
+from wemem.attacks.bavaria import Bavaria
+from wemem.attacks.combination import combine, learn_weights
+from wemem.attacks.lira import Lira, LiraOffline
+from wemem.attacks.reference import trials
+from wemem.attacks.rmia import Rmia
+from wemem.errors import InputError
+from wemem.signals import Signals
+
+#: The attacks that are combined where none are given.
+PARTS: tuple[Attack, ...] = (Lira(), Bavaria(), Rmia(), LiraOffline())
+
+
+@dataclass(frozen=True)
+class Combined(Attack):
+    """Weighted normal ranks of several attacks' scores (:mod:`wemem.attacks.combination`).
+
+    The attacks' own settings and the weights are chosen by attacking the other models in the target's place, with
+    models other than the target.
+
+    Args:
+        parts: attacks by reference models; those whose signals were not collected are left out.
+        weights: one for each part; None learns them.
+    """
+
+    parts: tuple[Attack, ...] = PARTS
+    weights: tuple[float, ...] | None = None
+
+    name = "combined"
+    layout = "shared"
+    optional_signals: ClassVar[frozenset[str]] = frozenset({"queries"})
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InputError("attack 'combined' expected at least one part, got none; leave parts out for the default")
+        for part in self.parts:
+            if part.layout != "shared":
+                raise InputError(
+                    f"attack 'combined' expected attacks by reference models as parts, got {part.name!r}, which works "
+                    f"on {part.layout} signals"
+                )
+        if self.weights is not None and len(self.weights) != len(self.parts):
+            raise InputError(
+                f"attack 'combined' expected a weight for each of {len(self.parts)} parts, got {len(self.weights)}"
+            )
+
+    def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
+        attack = self.tune(signals, target)
+        weights = attack.weights if attack.weights is not None else (1.0,) * len(attack.parts)
+        return combine(attack.inputs(signals, target, seed=seed), weights)
+
+    def inputs(self, signals: Signals, target: int, *, seed: int) -> Float[np.ndarray, "n F"]:
+        """Scores of every part."""
+        return np.stack([part.score(signals, target, seed=seed) for part in self.parts], axis=1)
+
+    def tune(self, signals: Signals, target: int) -> Self:
+        """The same attack with the parts that can run on the signals, their settings and the weights chosen.
+
+        Raises:
+            InputError: no part can run on the signals, or too few models to attack one of them with the rest.
+        """
+        if self.weights is not None:
+            return self
+        able = [part for part in self.parts if part.required_signals <= set(signals.extras)]
+        if not able:
+            lacking = sorted(frozenset().union(*(part.required_signals for part in self.parts)) - set(signals.extras))
+            raise InputError(
+                f"attack 'combined' expected a part that runs on the signals, got none; collect {', '.join(lacking)}"
+            )
+        tuned = replace(self, parts=tuple(part.tune(signals, target) for part in able))
+        others = trials(signals, target)
+        if not others or len(able) == 1:
+            return replace(tuned, weights=(1.0,) * len(able))
+        inputs = [tuned.inputs(one.signals, one.target, seed=0) for one in others]
+        truth = [one.signals.is_member(one.target) for one in others]
+        return replace(tuned, weights=learn_weights(inputs, truth))
