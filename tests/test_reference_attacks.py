@@ -275,11 +275,11 @@ def test_bavaria_beats_a_variance_of_each_record_where_models_are_few():
 
 def test_augmented_queries_are_averaged_and_help():
     signals = shared(planted.LEAK)
-    settings = {"variance": "global", "centre": "median"}
-    plain = Lira(**settings, augmented=False).score(signals, 0, seed=0)
-    augmented = Lira(**settings).score(signals, 0, seed=0)
+    attack = Lira("global", "median")
+    plain = replace(attack, augmented=False).score(signals, 0, seed=0)
+    augmented = attack.score(signals, 0, seed=0)
     queries = np.moveaxis(signals.extras["queries"], 2, 0)
-    each = [Lira(**settings).score(replace(signals, logits=logits, extras={}), 0, seed=0) for logits in queries]
+    each = [attack.score(replace(signals, logits=logits, extras={}), 0, seed=0) for logits in queries]
     np.testing.assert_allclose(plain, each[0])
     np.testing.assert_allclose(augmented, np.mean(each, axis=0))
     assert auc_of(augmented, signals) > auc_of(plain, signals)

@@ -43,7 +43,7 @@ class LiraRank(OnlineLikelihood):
 
     def statistics(self, signals: Signals) -> Statistics:
         true = np.take_along_axis(signals.logits, signals.labels[None, :, None], axis=2)
-        return -np.log(1.0 + (signals.logits > true).sum(axis=2))[None]
+        return np.asarray(-np.log(1.0 + (signals.logits > true).sum(axis=2)))[None]
 
 
 @dataclass(frozen=True)

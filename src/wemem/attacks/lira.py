@@ -67,9 +67,8 @@ def log_ratio(
     target: PerRecord, inside: Moments, outside: Moments, *, variance: Variance, centre: Centre, width: float | None
 ) -> PerRecord:
     """:func:`lira_online` from the moments of both sides; ``width`` is the common one of ``global``."""
-    return _log_normal(target, inside.centre(centre), inside.spread(variance, width)) - _log_normal(
-        target, outside.centre(centre), outside.spread(variance, width)
-    )
+    member = _log_normal(target, inside.centre(centre), inside.spread(variance, width))
+    return np.asarray(member - _log_normal(target, outside.centre(centre), outside.spread(variance, width)))
 
 
 def lira_offline(
