@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wemem.data.dataset import Dataset
+from wemem.data.sources import load_dataset
 from wemem.errors import InputError
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -62,3 +63,41 @@ def test_what_is_no_data_set_is_refused_in_one_line(build, message):
     with pytest.raises(InputError, match=message) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("labels", "codes", "names"), [
+    ([1, 3, 2, 1], [0, 2, 1, 0], ("1", "2", "3")),
+    ([10, 30, 20, 10], [0, 2, 1, 0], ("10", "20", "30")),
+    ([-1, 1, 1, -1], [0, 1, 1, 0], ("-1", "1")),
+    ([[3], [0], [3], [3]], [1, 0, 1, 1], ("0", "3")),
+    ([2.0, 5.0, 2.0, 5.0], [0, 1, 0, 1], ("2", "5")),
+])  # fmt: skip
+def test_labels_that_do_not_count_from_0_are_numbered_as_they_occur_and_the_note_says_how(labels, codes, names):
+    made = Dataset.from_arrays("toy", FEATURES, labels)
+    assert (made.labels.tolist(), made.classes, made.class_names) == (codes, len(names), names)
+    assert made.notes == (f"the labels {', '.join(names)} are the classes 0..{len(names) - 1}",)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 0], [[0], [1], [2], [0]], np.eye(4)[[0, 1, 2, 0]][:, :3]])
+def test_columns_and_one_hot_labels_are_the_labels_they_stand_for(labels):
+    made = Dataset.from_arrays("toy", FEATURES, labels)
+    assert made.fingerprint == Dataset("toy", FEATURES, np.array([0, 1, 2, 0]), 3).fingerprint
+    assert (made.class_names, made.notes) == ((), ())
+
+
+def test_a_stated_number_of_classes_keeps_the_labels_as_they_are():
+    made = Dataset.from_arrays("toy", FEATURES, [0, 2, 2, 0], 4)
+    assert (made.labels.tolist(), made.classes, made.class_names) == ([0, 2, 2, 0], 4, ())
+
+
+@pytest.mark.parametrize("labels", [np.eye(4)[:, :2], np.ones((4, 2)), np.eye(4)[:, :3] / 2, np.zeros((4, 2, 2))])
+def test_columns_that_are_no_one_hot_labels_are_refused(labels):
+    with pytest.raises(InputError, match=r"got features \(4, 3\) and labels|whole-number labels"):
+        Dataset.from_arrays("toy", FEATURES, labels)
+
+
+def test_record_numbers_from_outside_are_refused_where_records_were_drawn():
+    with pytest.raises(InputError, match=r"expected members beside all 1,797 records .* leave data.records out"):
+        load_dataset("digits", records=100).require_all_records("members")
+    load_dataset("digits", records=1797).require_all_records("members")
+    load_dataset("digits").require_all_records("members")

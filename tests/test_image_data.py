@@ -343,8 +343,10 @@ def test_class_folders_are_numbered_by_their_sorted_names(tmp_path):
     (tmp_path / "pets" / "cat" / "notes.txt").write_text("not an image")
     data = load_dataset("folder", path=tmp_path / "pets")
     assert (data.name, data.classes, data.labels.tolist()) == ("pets", 2, [0, 0, 0, 1, 1, 1])
+    assert (data.class_names, data.drawn_from) == (("ant", "cat"), None)
     np.testing.assert_allclose(data.features, (images[::-1].reshape(6, 3, 8, 8) / 255 - 0.5) / 0.25, atol=1e-5)
     assert len(load_dataset("folder", path=tmp_path / "pets", records=4)) == 4
+    assert load_dataset("folder", path=tmp_path / "pets", records=4).drawn_from == 6
 
 
 @pytest.mark.parametrize(
@@ -355,6 +357,8 @@ def test_class_folders_are_numbered_by_their_sorted_names(tmp_path):
         ("P", "PNG", ".png"),
         ("RGB", "JPEG", ".jpeg"),
         ("RGB", "PPM", ".ppm"),
+        ("RGB", "BMP", ".bmp"),
+        ("RGB", "WEBP", ".webp"),
     ],
 )
 def test_formats_become_three_channels(tmp_path, mode, form, suffix):
@@ -362,7 +366,7 @@ def test_formats_become_three_channels(tmp_path, mode, form, suffix):
     write_images(tmp_path, per_class=2)
     (tmp_path / "cat" / f"z{suffix}").write_bytes(png(grey, mode, form))
     got = load_dataset("folder", path=tmp_path).features[-1]
-    np.testing.assert_allclose(got, (grey / 255 - 0.5) / 0.25, atol=0.4 if form == "JPEG" else 1e-5)
+    np.testing.assert_allclose(got, (grey / 255 - 0.5) / 0.25, atol=0.4 if form in ("JPEG", "WEBP") else 1e-5)
 
 
 def test_images_of_two_sizes_are_refused_with_both(tmp_path):
@@ -399,7 +403,7 @@ def test_image_that_announces_too_many_pixels_is_refused(side):
     [b"", b"GIF89a", png(np.zeros((3, 8, 8), np.uint8))[:-30], png(np.zeros((3, 8, 8), np.uint8), form="GIF")],
 )
 def test_what_is_no_image_is_refused_in_one_line(content):
-    with pytest.raises(InputError, match=r"^a: expected a PNG, JPEG or PPM image") as caught:
+    with pytest.raises(InputError, match=r"^a: expected a PNG, JPEG, PPM, BMP or WebP image") as caught:
         decode(content, "a")
     assert "\n" not in str(caught.value)
 
@@ -418,6 +422,52 @@ def test_links_in_a_folder_are_refused(tmp_path):
     (tmp_path / "a" / "cat" / "x.png").symlink_to(tmp_path / "a" / "ant" / "0.png")
     with pytest.raises(InputError, match="got a link"):
         load_dataset("folder", path=tmp_path / "a")
+
+
+def test_images_in_subfolders_are_of_the_class_above_them(tmp_path):
+    write_images(tmp_path / "a")
+    flat = load_dataset("folder", path=tmp_path / "a")
+    for name in ("ant", "cat"):
+        (tmp_path / "a" / name / "more").mkdir()
+        (tmp_path / "a" / name / "2.png").rename(tmp_path / "a" / name / "more" / "2.png")
+    assert load_dataset("folder", path=tmp_path / "a").fingerprint == flat.fingerprint
+
+
+def test_folders_named_by_numbers_are_sorted_as_numbers(tmp_path):
+    write_images(tmp_path / "a", ("10", "9", "2"))
+    assert load_dataset("folder", path=tmp_path / "a").class_names == ("2", "9", "10")
+
+
+@pytest.mark.parametrize("hidden", ["._0.png", ".ipynb_checkpoints/0.png"])
+def test_hidden_files_are_passed_over(tmp_path, hidden):
+    write_images(tmp_path / "a")
+    before = load_dataset("folder", path=tmp_path / "a").fingerprint
+    for place in (tmp_path / "a", tmp_path / "a" / "cat"):
+        (place / hidden).parent.mkdir(exist_ok=True)
+        (place / hidden).write_bytes(b"no image")
+    assert load_dataset("folder", path=tmp_path / "a").fingerprint == before
+
+
+@pytest.mark.parametrize(("file", "said"), [
+    ("cat/x.tiff", "got another format; convert it"),
+    ("cat/deep/x.heic", "got another format; convert it"),
+    ("x.png", "expected images in class folders, got one beside them"),
+    ("fox/labels.csv", "expected images in every class folder, got none; add some or remove the folder"),
+])  # fmt: skip
+def test_no_image_and_no_class_is_left_out_unseen(tmp_path, file, said):
+    write_images(tmp_path / "a")
+    (tmp_path / "a" / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "a" / file).write_bytes(b"")
+    with pytest.raises(InputError, match=said):
+        load_dataset("folder", path=tmp_path / "a")
+
+
+def test_parts_are_not_taken_for_classes(tmp_path):
+    for part in ("train", "val"):
+        write_images(tmp_path / "a" / part)
+    with pytest.raises(InputError, match="got train, val, each with the same folders; give the path of one"):
+        load_dataset("folder", path=tmp_path / "a")
+    assert load_dataset("folder", path=tmp_path / "a" / "val").class_names == ("ant", "cat")
 
 
 @pytest.mark.parametrize("classes", [(), ("cat",)])

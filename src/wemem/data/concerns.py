@@ -19,7 +19,7 @@ def concerns(data: Dataset) -> list[str]:
     1 of 3 records is a copy of another (2 of 0); ...
     1 of 2 features is large (1, root mean square 839); ...
     """
-    return [*_copies(data), *_out_of_scale(data)]
+    return [*data.notes, *_copies(data), *_out_of_scale(data)]
 
 
 def _copies(data: Dataset) -> list[str]:

@@ -1,7 +1,8 @@
 """A labelled data set as a value: arrays, a name and a fingerprint."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,16 +11,22 @@ from jaxtyping import Float32, Int64
 
 from wemem.errors import InputError
 
+#: Classes that a note names one by one.
+SHOWN_CLASSES = 20
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """``N`` labelled records.
 
     Args:
-        name: what the report calls it.
+        name: the name of the data set in reports.
         features: float32, shape ``(N, ...)``, finite.
         labels: int64, shape ``(N,)``, values ``0 .. classes-1``.
-        classes: number of classes, at least 2.
+        classes: the number of classes, at least 2.
+        class_names: the label of each class in the source; empty if the labels there are ``0 .. classes-1`` too.
+        notes: sentences on what was changed while the data were read.
+        drawn_from: the number of records that these were drawn from; None if all were taken.
 
     Raises:
         InputError: wrong shapes or types, NaN or infinite features, labels out of range.
@@ -34,23 +41,33 @@ class Dataset:
     features: Float32[np.ndarray, "N ..."]
     labels: Int64[np.ndarray, "N"]
     classes: int
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    drawn_from: int | None = None
 
     def __post_init__(self) -> None:
         x, y = self.features, self.labels
         if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
             raise InputError(
                 f"data set {self.name!r}: expected features (N, ...) and labels (N,) of the same N, "
-                f"got features {x.shape} and labels {y.shape}"
+                f"got features {x.shape} and labels {y.shape}; bring one label for each record"
             )
         if len(x) == 0:
-            raise InputError(f"data set {self.name!r}: expected at least one record, got none")
+            raise InputError(f"data set {self.name!r}: expected at least one record, got none; bring some")
         if x.dtype != np.float32 or y.dtype != np.int64:
             raise InputError(
                 f"data set {self.name!r}: expected float32 features and int64 labels, "
                 f"got {x.dtype} and {y.dtype}; use Dataset.from_arrays to convert"
             )
         if self.classes < 2:
-            raise InputError(f"data set {self.name!r}: expected at least 2 classes, got {self.classes}")
+            raise InputError(
+                f"data set {self.name!r}: expected at least 2 classes, got {self.classes}; bring records of another"
+            )
+        if len(self.class_names) not in (0, self.classes):
+            raise InputError(
+                f"data set {self.name!r}: expected a name for each of {self.classes} classes or none at all, got "
+                f"{len(self.class_names)}; name them all"
+            )
         bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
         if bad.any():
             raise InputError(
@@ -61,25 +78,49 @@ class Dataset:
         if out.any():
             raise InputError(
                 f"data set {self.name!r}: expected labels 0..{self.classes - 1}, "
-                f"got {int(y[out][0])} at index {int(out.argmax())}"
+                f"got {int(y[out][0])} at index {int(out.argmax())}; number the classes from 0"
             )
 
     @classmethod
     def from_arrays(cls, name: str, features: Any, labels: Any, classes: int | None = None) -> "Dataset":
-        """Convert numeric arrays; ``classes`` defaults to the largest label plus one.
+        """Convert numeric arrays.
+
+        Args:
+            name: the name of the data set in reports.
+            features: numbers, shape ``(N, ...)``.
+            labels: whole numbers ``(N,)`` or ``(N, 1)``, or one column of 0 and 1 for each class, ``(N, C)``.
+            classes: the number of classes, for labels ``0 .. classes-1``. If None, the classes are the labels that
+                occur, in ascending order; where those are not ``0 .. C-1``, a note says how they were numbered.
 
         Raises:
-            InputError: not numeric, labels not whole numbers, or what :class:`Dataset` refuses.
+            InputError: not numeric, labels that are not whole numbers, or what :class:`Dataset` refuses.
+
+        >>> toy = Dataset.from_arrays("toy", np.eye(4), [10, 30, 10, 20])
+        >>> toy.labels.tolist(), toy.class_names, toy.notes
+        ([0, 2, 0, 1], ('10', '20', '30'), ('the labels 10, 20, 30 are the classes 0..2',))
         """
         x, y = np.asarray(features), np.asarray(labels)
         if x.dtype.kind not in "biuf":
-            raise InputError(f"data set {name!r}: expected numeric features, got {x.dtype}")
-        if y.dtype.kind not in "iuf" or not (np.isfinite(y) & (y == np.floor(y))).all():
-            raise InputError(f"data set {name!r}: expected whole-number labels, got {y.dtype}")
-        y = y.astype(np.int64)
+            raise InputError(f"data set {name!r}: expected numeric features, got {x.dtype}; convert them first")
+        if y.dtype.kind not in "biuf" or not (np.isfinite(y) & (y == np.floor(y))).all():
+            raise InputError(
+                f"data set {name!r}: expected whole-number labels, got {y.dtype}; number the classes from 0"
+            )
+        if y.dtype.kind in "uf" and (np.abs(y) >= 2.0**63).any():
+            raise InputError(
+                f"data set {name!r}: expected labels of at most 63 bits, got larger ones; number them anew"
+            )
         with np.errstate(over="ignore"):
             x = np.ascontiguousarray(x, dtype=np.float32)
-        return cls(name, x, y, int(y.max(initial=0)) + 1 if classes is None else classes)
+        y, one_hot = _one_label_each(y.astype(np.int64))
+        if classes is not None or one_hot is not None or y.ndim != 1 or not len(y):
+            counted = one_hot if classes is None else classes
+            return cls(name, x, y, 2 if counted is None else counted)
+        numbers, codes = np.unique(y, return_inverse=True)
+        if np.array_equal(numbers, np.arange(len(numbers))):
+            return cls(name, x, y, len(numbers))
+        names = tuple(map(str, numbers.tolist()))
+        return cls(name, x, codes.reshape(-1), len(numbers), names, (class_note(names),))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,12 +132,46 @@ class Dataset:
 
     def select(self, records: Int64[np.ndarray, " n"]) -> "Dataset":
         """Some of the records, in the given order."""
-        return Dataset(self.name, self.features[records], self.labels[records], self.classes)
+        return replace(self, features=self.features[records], labels=self.labels[records])
+
+    def require_all_records(self, what: str) -> None:
+        """Refuse record numbers from outside where only some of the records were drawn, and are numbered anew.
+
+        Args:
+            what: a phrase for the file with the record numbers, such as ``"members"``.
+
+        Raises:
+            InputError: the records were drawn from more.
+        """
+        if self.drawn_from is not None:
+            raise InputError(
+                f"expected {what} beside all {self.drawn_from:,} records of {self.name!r}, got data.records = "
+                f"{len(self):,}, which draws some and numbers them anew; leave data.records out"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over shapes and bytes; the name does not count."""
+        """SHA-256 over shapes and bytes; names and notes do not count."""
         digest = hashlib.sha256(repr((self.features.shape, self.classes)).encode())
         digest.update(np.ascontiguousarray(self.features).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
+
+
+def _one_label_each(y: Int64[np.ndarray, "..."]) -> tuple[Int64[np.ndarray, "..."], int | None]:
+    """Labels as one axis, and the number of classes if they came as one column of 0 and 1 for each."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        return y[:, 0], None
+    if y.ndim == 2 and y.shape[1] > 1 and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
+        return y.argmax(axis=1), y.shape[1]
+    return y, None
+
+
+def class_note(names: Sequence[str]) -> str:
+    """How classes are numbered, for a reader who knows their names.
+
+    >>> class_note(["no", "yes"])
+    'the labels no, yes are the classes 0..1'
+    """
+    shown = ", ".join(names[:SHOWN_CLASSES]) + (", ..." if len(names) > SHOWN_CLASSES else "")
+    return f"the labels {shown} are the classes 0..{len(names) - 1}"

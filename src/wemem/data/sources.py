@@ -15,7 +15,7 @@ Every source has ``records`` beside: only so many records, drawn in the classes'
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,12 +23,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from wemem.data.dataset import Dataset
+from wemem.data.loaders.arrays import load_factory, load_npz
 from wemem.data.loaders.images import draw_records
 from wemem.data.loaders.location import load_location
 from wemem.errors import InputError
+from wemem.files.input_files import user_path
 from wemem.files.memory_limit import memory_limit
-from wemem.files.npz import read_npz
-from wemem.resolve import did_you_mean, resolve
+from wemem.resolve import did_you_mean
 
 Named = Literal[
     "digits", "location", "purchase100", "texas100", "cifar10", "cifar100", "svhn", "cinic10", "folder"
@@ -124,7 +125,8 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
         """
         dataset = self._read()
         if self.records is not None and self.records != len(dataset):
-            dataset = dataset.select(draw_records(dataset.labels, self.records))
+            drawn = dataset.select(draw_records(dataset.labels, self.records))
+            dataset = replace(drawn, drawn_from=len(dataset))
         if dataset.classes > len(dataset):
             raise InputError(
                 f"data {self.source!r}: expected labels 0..C-1 with fewer classes than records, got label "
@@ -133,8 +135,8 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
         return dataset
 
     def _read(self) -> Dataset:
-        file, limit = Path(self.source).expanduser(), memory_limit(self.memory_gib)
-        path = None if self.path is None else Path(self.path).expanduser()
+        limit, path = memory_limit(self.memory_gib), None if self.path is None else user_path(self.path)
+        file = user_path(self.source)
         match self.kind:
             case "digits":
                 return load_digits()
@@ -147,8 +149,7 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
             case "cifar10" | "cifar100" | "svhn" | "cinic10" | "purchase100" | "texas100":
                 return published_loader(self.kind)(path, records=self.records, limit=limit)
             case ".npz":
-                x, y = read_npz(file, [self.features or "x", str(self.label or "y")], limit=limit)
-                return Dataset.from_arrays(file.stem, x, y)
+                return load_npz(file, features=self.features or "x", label=str(self.label or "y"), limit=limit)
             case ".csv" | ".parquet":
                 from wemem.data.loaders.table import read_csv, read_parquet  # pyarrow takes long to import
 
@@ -203,20 +204,3 @@ def load_digits() -> Dataset:
 
     x, y = datasets.load_digits(return_X_y=True)
     return Dataset.from_arrays("digits", x / np.float32(16), y, 10)
-
-
-def load_factory(spec: str) -> Dataset:
-    """What the function called ``spec`` returns: a :class:`Dataset`, or features and labels.
-
-    Raises:
-        InputError: no such function, or it returns something else.
-    """
-    factory = resolve(spec)
-    if not callable(factory):
-        raise InputError(f"data {spec!r}: expected a function, got {type(factory).__name__}")
-    made = factory()
-    if isinstance(made, Dataset):
-        return made
-    if isinstance(made, tuple) and len(made) == 2:
-        return Dataset.from_arrays(spec, *made)
-    raise InputError(f"data {spec!r}: expected it to return a Dataset or (features, labels), got {type(made).__name__}")

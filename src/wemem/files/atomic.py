@@ -51,5 +51,7 @@ def require_folder(out: str | Path) -> Path:
         raise InputError(f"cannot write {shown(out)}: the name is too long; choose a shorter --out")
     there = next(place for place in (out, *out.parents) if os.path.lexists(place))
     if not (is_folder(there, "a folder to write to") and os.access(there, os.W_OK | os.X_OK)):
-        raise InputError(f"cannot write {shown(out)}: {shown(there)} is no writable folder; choose another --out")
+        raise InputError(
+            f"cannot write {shown(out)}: {shown(there)} is no folder that may be written; choose another --out"
+        )
     return folder

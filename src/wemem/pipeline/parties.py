@@ -10,7 +10,6 @@ Three parties' models, none of which sees what it must not:
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -20,6 +19,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, given_victim, random_halves, stratified_draw, subsets, victim_and_shadows
 from wemem.defenses import Defense
 from wemem.errors import InputError
+from wemem.files.input_files import user_path
 from wemem.files.record_tables import read_members
 from wemem.memorization import Memorization, read_scores
 from wemem.pipeline.artifacts import Scores, Stage
@@ -231,7 +231,8 @@ class Parties:
         return self.stages.score(self.title(f"{party} scores"), split, models)
 
     def _scores_from_file(self, path: str) -> Scores:
-        score = read_scores(Path(path), len(self.data))
+        self.data.require_all_records("memorization scores")
+        score = read_scores(user_path(path), len(self.data))
         unknown = np.full(len(score), np.nan)
         none = np.zeros(len(score), np.int64)
         own = ScoreFileKey(tuple(None if np.isnan(s) else float(s) for s in score)).key()
@@ -249,6 +250,7 @@ def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:
         return victim_and_shadows(
             data.labels, settings.shadows, seed=seed, train=settings.train, dev=settings.dev
         )  # fmt: skip
+    data.require_all_records("members")
     return given_victim(
         data.labels, read_members(config.victim.members, len(data)), settings.shadows, seed=seed,
         train=settings.train, dev=settings.dev, adversary_share=config.victim.adversary_share,

@@ -84,6 +84,7 @@ def audit_by_functions(
         InputError: the functions cannot be found or return something else.
     """
     data, seed = load_data(config, progress), config.seeds[0]
+    data.require_all_records("members")
     adversary_share = config.victim.adversary_share if config.victim else 0.0
     split = given_victim(
         data.labels, read_members(str(members), len(data)), config.split.shadows, seed=seed, train=config.split.train,

@@ -137,6 +137,7 @@ def _with_settings(config: StudyConfig) -> StudyConfig:
 
 def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
     assert config.victim is not None
+    data.require_all_records("members")
     members = read_members(config.victim.members, len(data))
     others = np.setdiff1d(np.arange(len(data)), members)
     wanted = round(config.split.dev / config.split.train * len(members))

@@ -5,7 +5,7 @@ records of one label byte (CIFAR-100: a coarse and a fine one, of which the fine
 each colour, rows first. The Python version of the same archives holds pickles and is not read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -18,6 +18,7 @@ from wemem.data.loaders.images import Channels, Labels, Pixels, image_dataset
 from wemem.data.loaders.published import Published, download, in_folder, own_copy
 from wemem.errors import InputError
 from wemem.files.archive import walk_tgz
+from wemem.files.input_files import is_folder, list_folder, read_bytes, require_file
 from wemem.files.memory_limit import require_memory
 from wemem.files.npz import read_npz
 
@@ -90,7 +91,7 @@ def load_cifar(kind: Cifar, path: Path | None, *, records: int | None, limit: in
     own = own_copy(path)
     if own is None:
         own = download(kind.archive, f"set WEMEM_DATA to a folder that holds {kind.archive.name}")
-    elif own.is_dir() and not any(own.glob(kind.files[-1])):
+    elif is_folder(own, kind.name) and not matching(own, kind.files[-1:]):
         own = in_folder(own, [f"{kind.name}*.npz", kind.archive.name, kind.folder])
     read = reader_of(own, kind)
     pixels, labels = read(own, kind, limit)
@@ -104,7 +105,7 @@ Read = Callable[[Path, Cifar, int], tuple[Pixels, Labels]]
 
 def reader_of(path: Path, kind: Cifar) -> Read:
     """What reads the file or folder at ``path``, by its name."""
-    if path.is_dir() or path.suffix == ".bin":
+    if is_folder(path, kind.name) or path.suffix == ".bin":
         return of_files
     if path.suffix == ".npz":
         return of_npz
@@ -128,12 +129,18 @@ def of_archive(path: Path, kind: Cifar, limit: int) -> tuple[Pixels, Labels]:
 
 def of_files(path: Path, kind: Cifar, limit: int) -> tuple[Pixels, Labels]:
     """Images of one ``.bin`` file, or of all that a folder holds of the data set."""
-    files = [f for pattern in kind.files for f in sorted(path.glob(pattern))] if path.is_dir() else [path]
-    try:
-        require_memory(2 * sum(file.stat().st_size for file in files), limit, str(path))
-        return joined(path, kind, {file.name: file.read_bytes() for file in files})
-    except OSError as error:
-        raise InputError(f"{path}: expected files to read, got {error.strerror}; check the path") from error
+    files = matching(path, kind.files) if is_folder(path, kind.name) else [path]
+    what = f"images of {kind.name}"
+    sizes = [require_file(file, what).stat().st_size for file in files]
+    require_memory(2 * sum(sizes), limit, str(path))
+    contents = [read_bytes(file, what, limit=size) for file, size in zip(files, sizes, strict=True)]
+    return joined(path, kind, {file.name: content for file, content in zip(files, contents, strict=True)})
+
+
+def matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files of a folder whose names match one of the patterns."""
+    entries = list_folder(folder, f"a folder of {patterns[-1]}")
+    return [entry for pattern in patterns for entry in entries if fnmatch(entry.name, pattern)]
 
 
 def joined(path: Path, kind: Cifar, found: dict[str, bytes]) -> tuple[Pixels, Labels]:

@@ -6,7 +6,8 @@ images of 32 x 32 in 10 classes, in three parts of equal size.
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -19,6 +20,7 @@ from wemem.data.loaders.images import ANY, Channels, draw_records, image_dataset
 from wemem.data.loaders.published import Published, download, in_folder, own_copy
 from wemem.errors import InputError
 from wemem.files.archive import walk_tgz
+from wemem.files.input_files import is_folder, list_folder, read_bytes
 
 CINIC10 = Published(
     "https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz", 687_544_992,
@@ -27,29 +29,38 @@ CINIC10 = Published(
 CINIC10_CHANNELS = Channels((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835))
 PARTS = ("train", "valid", "test")
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
-FORMATS = ("PNG", "JPEG", "PPM")
-#: Of 8 bits a channel: others would be clipped quietly.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp")
+FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP")
+#: Image formats that Pillow may not know.
+OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".svg", ".jxl", ".dng", ".nef", ".cr2")
+#: Image modes of 8 bits a channel; the values of others would be clipped without a word.
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 #: Pixels of one image; far above what networks are trained on, far below what a small file can unfold to.
 MOST_PIXELS = 2**22
 #: Bytes of one image file, and of CINIC-10's unfolded archive.
 FILE_LIMIT, SIZE_LIMIT = 2**24, 2**31
+#: Folders within one another in a class folder.
+DEPTH_LIMIT = 16
 
 
 def load_folder(path: Path, *, records: int | None, limit: int) -> Dataset:
-    """PNG, JPEG and PPM images in one folder per class; all of one size, for nothing is resized.
+    """Read images in one folder per class; all of one size, for nothing is resized.
 
-    Class numbers go by the sorted names of the folders, records by class and file name. Grey images become colour
-    images, transparency is dropped, and channels are normalized with mean 0.5 and deviation 0.25.
+    Formats are PNG, JPEG, PPM, PGM, BMP and WebP; images of other formats are refused, so that none is left out unseen.
+    A class folder may have subfolders, whose images are of that class. Hidden files, and those whose names do not say
+    that they are images, are passed over. Class numbers go by the sorted names of the folders, which are compared
+    as numbers if all of them are. Records are sorted by class and path. Grey images become colour images, transparency
+    is dropped, and channels are normalized with mean 0.5 and deviation 0.25.
 
     Args:
-        path: the folder of folders.
-        records: only so many, see :func:`~wemem.data.loaders.images.draw_records`; the others are not opened.
-        limit: bytes that loading may take.
+        path: the folder of class folders.
+        records: the number of images to draw, see :func:`~wemem.data.loaders.images.draw_records`; the others are not
+            opened. All if None.
+        limit: the largest number of bytes that loading may take.
 
     Raises:
-        InputError: no such folder, links in it, no images, files that are none, or images of several sizes.
+        InputError: no such folder, links in it, a class folder without images, files that are no images, or images of
+            several sizes.
     """
     return _of_trees(path.name, [path], ANY, records, limit)
 
@@ -69,8 +80,8 @@ def load_cinic10(path: Path | None, *, records: int | None, limit: int) -> Datas
     own = own_copy(path)
     if own is None:
         own = download(CINIC10, f"set WEMEM_DATA to a folder that holds {CINIC10.name}")
-    if own.is_dir():
-        trees = [own / part for part in PARTS if (own / part).is_dir()]
+    if is_folder(own, "CINIC-10"):
+        trees = [own / part for part in PARTS if is_folder(own / part, "a part of CINIC-10")]
         if trees:
             return _of_trees("cinic10", trees, CINIC10_CHANNELS, records, limit)
         own = in_folder(own, [CINIC10.name])
@@ -78,37 +89,107 @@ def load_cinic10(path: Path | None, *, records: int | None, limit: int) -> Datas
 
 
 def _of_trees(name: str, trees: Sequence[Path], channels: Channels, records: int | None, limit: int) -> Dataset:
-    places = [place for tree in trees for place in image_files(tree)]
-    classes = sorted({place.parent.name for place in places})
-    labels = np.array([classes.index(place.parent.name) for place in places], np.int64)
+    places = [(place, place.relative_to(tree).parts[0]) for tree in trees for place in image_files(tree)]
+    named = [Path(own) for own in {own for _, own in places}]
+    classes = {entry.name: number for number, entry in enumerate(sorted(named, key=class_order(named)))}
+    labels = np.array([classes[own] for _, own in places], np.int64)
     chosen = draw_records(labels, records)
     stack = _Stack(len(chosen), limit)
     for i in chosen:
-        try:
-            with places[i].open("rb") as file:
-                stack.add(file.read(FILE_LIMIT + 1), str(places[i]))
-        except OSError as error:
-            raise InputError(f"{places[i]}: expected a file to read, got {error.strerror}; check it") from error
-    return image_dataset(name, stack.pixels, labels[chosen], len(classes), channels, records=None, limit=limit)
+        stack.add(read_bytes(places[i][0], "an image", limit=FILE_LIMIT), str(places[i][0]))
+    data = image_dataset(name, stack.pixels, labels[chosen], len(classes), channels, records=None, limit=limit)
+    return _named(data, tuple(classes), len(labels))
+
+
+def _named(data: Dataset, classes: tuple[str, ...], count: int) -> Dataset:
+    return replace(data, class_names=classes, drawn_from=count if len(data) < count else None)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a folder of class folders, sorted by class and name.
+    """The images of a folder of class folders, sorted by class and path.
 
     Raises:
-        InputError: no such folder, fewer than two classes, or links in it.
+        InputError: no such folder, fewer than two classes, a class without images, images of another format, or links.
     """
-    if not folder.is_dir():
-        raise InputError(f"expected a folder of class folders at {folder}, got none; give the path of one")
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [f for entry in classes for f in sorted(entry.iterdir()) if f.suffix.lower() in SUFFIXES]
-    if len({file.parent for file in files}) < 2:
-        raise InputError(f"{folder}: expected images in folders of at least 2 classes, got {len(files)} images; "
-                         f"sort {', '.join(SUFFIXES)} files into one folder per class")  # fmt: skip
-    for entry in [*classes, *files]:
-        if entry.is_symlink():
-            raise InputError(f"{entry}: expected files and folders, got a link; put a copy in its place")
+    entries = [entry for entry in list_folder(folder, "a folder of class folders") if not _passed_over(entry)]
+    classes = [entry for entry in entries if is_folder(entry, "a class folder")]
+    files = {entry: _files_below(entry, DEPTH_LIMIT) for entry in classes}
+    if len(classes) < 2 or not any(files.values()):
+        raise InputError(
+            f"{folder}: expected images in folders of at least 2 classes, got {sum(map(len, files.values()))} images; "
+            f"sort {', '.join(SUFFIXES)} files into one folder per class"
+        )
+    loose = [entry for entry in entries if entry not in files and is_image(entry)]
+    if loose:
+        raise InputError(f"{loose[0]}: expected images in class folders, got one beside them; move it into its class")
+    _require_no_parts(folder, files)
+    for entry, own in files.items():
+        if not own:
+            raise InputError(f"{entry}: expected images in every class folder, got none; add some or remove the folder")
+    return [file for entry in sorted(classes, key=class_order(classes)) for file in files[entry]]
+
+
+def class_order(classes: Sequence[Path]) -> Callable[[Path], tuple[int, str]]:
+    """The key by which class folders are sorted: as numbers if all their names are, else by name.
+
+    >>> names = [Path("10"), Path("9")]
+    >>> [path.name for path in sorted(names, key=class_order(names))]
+    ['9', '10']
+    """
+    numbers = all(entry.name.isascii() and entry.name.isdigit() and len(entry.name) < 10 for entry in classes)
+    return lambda entry: (int(entry.name) if numbers else 0, entry.name)
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file's name says that it is an image, of a format that is read or of another.
+
+    >>> is_image(Path("a.PNG")), is_image(Path("a.tiff")), is_image(Path("labels.csv"))
+    (True, True, False)
+    """
+    suffix = file.suffix.lower()
+    return suffix in SUFFIXES or suffix in OTHER_SUFFIXES or suffix in Image.registered_extensions()
+
+
+def _files_below(folder: Path, depth: int) -> list[Path]:
+    """The images of a class folder and its subfolders, sorted by path."""
+    files = []
+    for entry in list_folder(folder, "a class folder"):
+        if _passed_over(entry):
+            continue
+        if is_folder(entry, "a class folder"):
+            if not depth:
+                raise InputError(f"{entry}: expected at most {DEPTH_LIMIT} folders in one another, got more")
+            files += _files_below(entry, depth - 1)
+        elif entry.suffix.lower() in SUFFIXES:
+            files.append(entry)
+        elif is_image(entry):
+            raise InputError(f"{entry}: expected {', '.join(SUFFIXES)} images, got another format; convert it")
     return files
+
+
+def _passed_over(entry: Path) -> bool:
+    """Whether an entry is hidden.
+
+    Raises:
+        InputError: a link.
+    """
+    if entry.name.startswith("."):
+        return True
+    if entry.is_symlink():
+        raise InputError(f"{entry}: expected files and folders, got a link; put a copy in its place")
+    return False
+
+
+def _require_no_parts(folder: Path, files: Mapping[Path, Sequence[Path]]) -> None:
+    """Refuse folders of parts such as ``train`` and ``val``, each with a folder per class, taken for classes."""
+    below = [{file.relative_to(entry).parts[0] for file in own if file.parent != entry} for entry, own in files.items()]
+    direct = any(file.parent == entry for entry, own in files.items() for file in own)
+    if not direct and len(below[0]) > 1 and all(names == below[0] for names in below):
+        parts = ", ".join(entry.name for entry in files)
+        raise InputError(
+            f"{folder}: expected one folder per class, got {parts}, each with the same folders; give the path of "
+            "one of them, or join them"
+        )
 
 
 def _of_archive(path: Path, records: int | None, limit: int) -> Dataset:
@@ -138,7 +219,8 @@ def _of_archive(path: Path, records: int | None, limit: int) -> Dataset:
     if wanted:
         raise InputError(f"{path}: expected every file once, got one twice; get {CINIC10.url}")
     pixels = stack.pixels[np.argsort(rows)]
-    return image_dataset("cinic10", pixels, labels[chosen], len(classes), CINIC10_CHANNELS, records=None, limit=limit)
+    data = image_dataset("cinic10", pixels, labels[chosen], len(classes), CINIC10_CHANNELS, records=None, limit=limit)
+    return _named(data, tuple(classes), len(labels))
 
 
 class _Stack:
@@ -189,4 +271,6 @@ def decode(content: bytes, where: str) -> UInt8[np.ndarray, "3 H W"]:
         Image.DecompressionBombWarning,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{where}: expected a PNG, JPEG or PPM image, got a broken one ({reason})") from error
+        raise InputError(
+            f"{where}: expected a PNG, JPEG, PPM, BMP or WebP image, got a broken one ({reason}); save it again"
+        ) from error

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, Integer, UInt8
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import stratified_draw
@@ -23,14 +23,14 @@ class Channels:
     std: tuple[float, float, float]
 
 
-#: For images that nothing is known of.
+#: Mean and deviation for images whose statistics are not known.
 ANY = Channels((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def draw_records(labels: Labels, records: int | None) -> Int64[np.ndarray, " n"]:
-    """Indices of ``records`` records, ascending, drawn in the classes' proportions; of all if None.
+    """Indices of ``records`` records, ascending, drawn in the classes' proportions; all if None.
 
-    The draw is always the same: which records a data set has is no part of a study's randomness.
+    The draw is always the same: the records of a data set are no part of a study's randomness.
 
     Raises:
         InputError: there are fewer.
@@ -45,38 +45,52 @@ def draw_records(labels: Labels, records: int | None) -> Int64[np.ndarray, " n"]
 
 
 def require_image_memory(count: int, size: tuple[int, int], limit: int, what: str) -> None:
-    """Refuse images that would not fit: as bytes, and once more as the float32 that training needs.
+    """Refuse images that would not fit into memory, as bytes and once more as the float32 that training needs.
 
     Raises:
-        InputError: they do not.
+        InputError: more than ``limit`` bytes.
     """
     require_memory(count * 3 * size[0] * size[1] * 5, limit, what)
 
 
 def image_dataset(
-    name: str, pixels: Pixels, labels: Labels, classes: int, channels: Channels, *, records: int | None, limit: int
-) -> Dataset:
-    """Float32 features ``(N, 3, H, W)``, each channel less its mean and divided by its deviation.
+    name: str, pixels: Pixels, labels: Labels, classes: int, channels: Channels, *, records: int | None, limit: int,
+) -> Dataset:  # fmt: skip
+    """A data set of images: float32 ``(N, 3, H, W)``, each channel less its mean and divided by its deviation.
 
     Args:
-        name: of the data set.
-        pixels: red, green, blue, 0..255.
-        labels: 0..classes-1.
-        classes: their number.
-        channels: what to normalize with.
-        records: only so many of them, see :func:`draw_records`.
-        limit: bytes that loading may take.
+        name: the name of the data set in reports.
+        pixels: red, green and blue, 0..255.
+        labels: the class of each image, 0..classes-1.
+        classes: the number of classes.
+        channels: mean and deviation of the channels.
+        records: the number of images to draw, see :func:`draw_records`; all if None.
+        limit: the largest number of bytes that loading may take.
 
     Raises:
-        InputError: labels out of range, or images that do not fit.
+        InputError: no images, labels out of range, or images that do not fit.
     """
     if len(labels) == 0:
-        raise InputError(f"data {name!r}: expected images, got none")
+        raise InputError(f"data {name!r}: expected images, got none; bring some")
     chosen = draw_records(labels, records)
     require_image_memory(len(chosen), (pixels.shape[2], pixels.shape[3]), limit, name)
-    # dividing by 255 first keeps the published constants as they are; in place, no second float copy is made
-    x = pixels[chosen].astype(np.float32, order="C")
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (channels.mean, channels.std))
+    x = normalized(pixels[chosen], mean, std)
+    drawn_from = len(labels) if len(chosen) < len(labels) else None
+    return Dataset(name, x, np.ascontiguousarray(labels[chosen], np.int64), classes, drawn_from=drawn_from)
+
+
+def normalized(
+    pixels: Integer[np.ndarray, "N C H W"],
+    mean: Float32[np.ndarray, "C 1 1"] | float,
+    std: Float32[np.ndarray, "C 1 1"] | float,
+) -> Float32[np.ndarray, "N C H W"]:
+    """Pixels 0..255 as float32, divided by 255, less a mean and divided by a standard deviation.
+
+    Dividing by 255 first keeps the published constants as they are; in place, no second float copy is made.
+    """
+    x = pixels.astype(np.float32, order="C")
     x /= np.float32(255)
-    x -= np.array(channels.mean, np.float32)[:, None, None]
-    x /= np.array(channels.std, np.float32)[:, None, None]
-    return Dataset(name, x, np.ascontiguousarray(labels[chosen], np.int64), classes)
+    x -= np.float32(mean)
+    x /= np.float32(std)
+    return x

@@ -18,6 +18,7 @@ from wemem.data.loaders.published import cache_folder, own_copy
 from wemem.errors import InputError
 from wemem.files.archive import read_tgz_file
 from wemem.files.download import fetch
+from wemem.files.input_files import exists, is_folder
 from wemem.files.npz import read_npz
 
 ARCHIVE_URL = "https://raw.githubusercontent.com/privacytrustlab/datasets/master/dataset_location.tgz"
@@ -53,10 +54,10 @@ def load_location(path: Path | None = None) -> Dataset:
 
 def find(path: Path) -> Path:
     """The file at ``path``, or the one of ours in the folder ``path``."""
-    if not path.is_dir():
+    if not is_folder(path, "Location-30"):
         return path
     for name in (ARRAYS, ARCHIVE):
-        if (path / name).is_file():
+        if exists(path / name, "Location-30"):
             return path / name
     raise InputError(f"expected {ARRAYS} or {ARCHIVE} in {path}, got neither; put one there, or unset WEMEM_DATA")
 

@@ -1,22 +1,25 @@
-"""Published files of data sets: a local copy where there is one, else the download, held against its checksum."""
+"""Published files of data sets: a local copy where there is one, else the download, checked by its hash."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from wemem.errors import InputError
 from wemem.files.download import fetch
+from wemem.files.input_files import list_folder, user_path
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file as its publisher gives it out.
+    """A file as its publisher distributes it.
 
     Args:
-        url: where from.
-        size: bytes.
-        sha256, md5: what it must hash to; MD5 only where nothing better is published.
+        url: the address of the file.
+        size: its number of bytes.
+        sha256: its SHA-256 in hexadecimal.
+        md5: its MD5, only where nothing better is published.
     """
 
     url: str
@@ -35,43 +38,44 @@ class Published:
 
 
 def cache_folder() -> Path:
-    """Where downloads stay: ``$XDG_CACHE_HOME/wemem``, or ``~/.cache/wemem``."""
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative one is to be ignored, says the specification
-    return (configured if configured.is_absolute() else Path.home() / ".cache") / "wemem"
+    """The folder of downloads: ``$XDG_CACHE_HOME/wemem``, or ``~/.cache/wemem``."""
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    # the specification says that a relative path is to be ignored
+    return user_path(configured if Path(configured).is_absolute() else "~/.cache") / "wemem"
 
 
 def own_copy(path: Path | None) -> Path | None:
-    """The file or folder that the user named: ``path``, or else the environment variable ``WEMEM_DATA``, or None."""
-    if path is None and os.environ.get("WEMEM_DATA"):
-        return Path(os.environ["WEMEM_DATA"]).expanduser()
-    return path
+    """The file or folder that the user names: ``path``, or else the environment variable ``WEMEM_DATA``, or None."""
+    given = path or os.environ.get("WEMEM_DATA")
+    return user_path(given) if given else None
 
 
 def in_folder(folder: Path, patterns: Sequence[str]) -> Path:
-    """The one file or folder in ``folder`` that fits the first pattern that any fits.
+    """The one file or folder in ``folder`` that matches the first pattern with a match.
 
     Raises:
-        InputError: none, or several that fit one pattern.
+        InputError: a folder that cannot be read, no match, or several matches of one pattern.
     """
+    entries = list_folder(folder, f"a folder with {' or '.join(patterns)}")
     for pattern in patterns:
-        found = sorted(folder.glob(pattern))
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found)
+        matches = [entry for entry in entries if fnmatchcase(entry.name, pattern)]
+        if len(matches) > 1:
+            names = ", ".join(entry.name for entry in matches[:20])
             raise InputError(f"expected one {pattern} in {folder}, got {names}; give the path of one of them")
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     raise InputError(f"expected {' or '.join(patterns)} in {folder}, got none of them; put one there, or give a path")
 
 
 def download(file: Published, instead: str) -> Path:
-    """The file in the cache folder, fetched if it is not there yet.
+    """The path of a published file in the cache folder; it is downloaded if missing.
 
     Args:
-        file: which.
-        instead: what a user may do who cannot download, for the message.
+        file: the published file.
+        instead: the remedy for a user who cannot download, for the message.
 
     Raises:
-        InputError: no connection, or content that is not what was published.
+        InputError: no connection, or content with another hash.
     """
     try:
         return fetch(

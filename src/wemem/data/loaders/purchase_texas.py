@@ -21,6 +21,7 @@ from wemem.data.loaders.images import draw_records
 from wemem.data.loaders.published import in_folder, own_copy
 from wemem.errors import InputError
 from wemem.files.archive import walk_tgz
+from wemem.files.input_files import exists, is_folder, open_file
 from wemem.files.memory_limit import require_memory
 
 CLASSES = 100
@@ -78,20 +79,17 @@ def load_binary_table(kind: BinaryTable, path: Path | None, *, records: int | No
             f"{kind.name}: expected a path, got none; no checksum of it is published, so get {kind.archive} from "
             f"{kind.url} yourself and give its path, or set WEMEM_DATA to its folder"
         )
-    if own.is_dir() and not (own / kind.files[0]).is_file():
+    folder = own if is_folder(own, kind.name) else own.parent
+    if folder == own and not exists(own / kind.files[0], kind.name):
         own = in_folder(own, [kind.archive])
     reader = _Lines(kind, limit)
     if own.name.endswith((".tgz", ".tar.gz")):
         walk_tgz(own, reader.visit, size_limit=SIZE_LIMIT)
     else:
-        folder = own if own.is_dir() else own.parent
-        names = [own.name] if len(kind.files) == 1 and not own.is_dir() else kind.files
+        names = [own.name] if len(kind.files) == 1 and folder != own else kind.files
         for i, name in enumerate(names):
-            try:
-                with (folder / name).open("rb") as stream:
-                    reader.visit(PurePosixPath(kind.files[i]), stream)
-            except OSError as error:
-                raise InputError(f"{folder / name}: expected a file to read, got {error.strerror}") from error
+            with open_file(folder / name, f"the table {kind.files[i]} of {kind.name}") as stream:
+                reader.visit(PurePosixPath(kind.files[i]), stream)
     return reader.dataset(own, records)
 
 
@@ -134,7 +132,8 @@ class _Lines:
         features = np.empty((len(chosen), self.kind.features), np.float32)
         for row, i in enumerate(chosen):
             features[row] = self.rows[i]
-        return Dataset(self.kind.name, features, labels[chosen], CLASSES)
+        drawn_from = len(labels) if len(chosen) < len(labels) else None
+        return Dataset(self.kind.name, features, labels[chosen], CLASSES, drawn_from=drawn_from)
 
 
 def _lines(stream: IO[bytes], longest: int) -> Iterable[bytes]:

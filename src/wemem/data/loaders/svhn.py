@@ -12,6 +12,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.loaders.images import Channels, Labels, Pixels, image_dataset
 from wemem.data.loaders.published import Published, download, in_folder, own_copy
 from wemem.errors import InputError
+from wemem.files.input_files import is_folder
 from wemem.files.mat import read_mat
 
 TRAIN = Published(
@@ -42,7 +43,7 @@ def load_svhn(path: Path | None, *, records: int | None, limit: int) -> Dataset:
     if own is None:
         files = [download(file, f"set WEMEM_DATA to a folder that holds {file.name}") for file in (TRAIN, TEST)]
     else:
-        files = [in_folder(own, [file.name]) for file in (TRAIN, TEST)] if own.is_dir() else [own]
+        files = [in_folder(own, [file.name]) for file in (TRAIN, TEST)] if is_folder(own, "SVHN") else [own]
     parts: list[tuple[Pixels, Labels]] = []
     for file in files:
         parts.append(digits_of(file, limit - 5 * sum(pixels.size for pixels, _ in parts)))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64
 
-from wemem.data.dataset import Dataset
+from wemem.data.dataset import Dataset, class_note
 from wemem.errors import InputError
 from wemem.files.memory_limit import require_memory
 from wemem.files.tables import BLOCK_BYTES, open_csv, open_parquet, unfolded_bytes
@@ -131,8 +131,10 @@ def gather(path: Path, batches: Iterable[pa.RecordBatch], names: Sequence[str], 
         codes.append(label_codes(batch.column(names.index(target)), classes))
         need += 2 * (features[-1].nbytes + codes[-1].nbytes)  # these, and the whole they are joined to
         require_memory(need, limit, str(path))
-    labels = class_numbers(path, list(classes))[np.concatenate(codes)]
-    return Dataset.from_arrays(path.stem, np.concatenate(features), labels)
+    numbers, names = number_classes(path, list(classes))
+    notes = () if names == tuple(map(str, range(len(names)))) else (class_note(names),)
+    labels = numbers[np.concatenate(codes)]
+    return Dataset(path.stem, np.concatenate(features), labels, len(names), names if notes else (), notes)
 
 
 def label_codes(column: pa.Array, classes: dict[object, int]) -> Int64[np.ndarray, " n"]:
@@ -143,30 +145,42 @@ def label_codes(column: pa.Array, classes: dict[object, int]) -> Int64[np.ndarra
     return np.array([classes.setdefault(value, len(classes)) for value in values], np.int64)[inverse]
 
 
-def class_numbers(path: Path, labels: Sequence[object]) -> Int64[np.ndarray, " C"]:
-    """The class of each distinct label: a whole number is its own class, names are numbered in sorted order.
+def number_classes(path: Path, labels: Sequence[object]) -> tuple[Int64[np.ndarray, " C"], tuple[str, ...]]:
+    """Number the distinct labels of a table: whole numbers in ascending order, names in alphabetical order.
+
+    Args:
+        path: the path of the table, for the message.
+        labels: the distinct labels, as numbers or text.
+
+    Returns:
+        The class of each label, and the name of each class.
 
     Raises:
-        InputError: a missing label, a number that is no class, or numbers among names.
+        InputError: a missing label, a number that is not whole, or numbers among names.
 
-    >>> class_numbers(Path("toy.csv"), ["pear", "apple", "quince"]).tolist()
-    [1, 0, 2]
-    >>> class_numbers(Path("toy.csv"), ["10", "9"]).tolist()
-    [10, 9]
+    >>> codes, names = number_classes(Path("toy.csv"), ["pear", "apple", "quince"])
+    >>> codes.tolist(), names
+    ([1, 0, 2], ('apple', 'pear', 'quince'))
+    >>> codes, names = number_classes(Path("toy.csv"), ["10", "9"])
+    >>> codes.tolist(), names
+    ([1, 0], ('9', '10'))
     """
     texts = ["" if label is None else str(int(label) if isinstance(label, bool) else label) for label in labels]
     if "" in texts:
         raise InputError(f"{path}: expected a label in every record, got none in some; fill it in or drop the record")
-    if not any(map(is_number, texts)) and not any(isinstance(label, float) for label in labels):
-        rank = {text: i for i, text in enumerate(sorted(texts))}
-        return np.array([rank[text] for text in texts], np.int64)
-    for text in texts:
-        if not is_number(text) or not float(text).is_integer() or not 0 <= float(text) < 2**31:
-            raise InputError(
-                f"{path}: expected whole numbers 0, 1, ... or else names as labels, got {text!r}; "
-                "choose another label column, or number the classes"
-            )
-    return np.array([int(float(text)) for text in texts], np.int64)
+    if any(map(is_number, texts)) or any(isinstance(label, float) for label in labels):
+        for text in texts:
+            if not is_number(text) or not float(text).is_integer() or abs(float(text)) > 2**53:
+                raise InputError(
+                    f"{path}: expected whole numbers or else names as labels, got {text[:50]!r}; choose another label "
+                    "column, or number the classes"
+                )
+        texts = [str(int(float(text))) for text in texts]
+        ordered = sorted(set(texts), key=int)
+    else:
+        ordered = sorted(set(texts))
+    rank = {text: i for i, text in enumerate(ordered)}
+    return np.array([rank[text] for text in texts], np.int64), tuple(ordered)
 
 
 def is_number(text: str) -> bool:

@@ -1,0 +1,90 @@
+"""Arrays as they come, from an ``.npz`` file or a function: channels moved, bytes scaled, labels understood."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wemem.data.dataset import Dataset
+from wemem.data.loaders.images import ANY, normalized
+from wemem.errors import InputError
+from wemem.files.npz import read_npz
+from wemem.resolve import resolve
+
+#: Numbers of channels by which an axis is taken for that of the channels: grey, colour, colour with transparency.
+CHANNELS = (1, 3, 4)
+
+
+def load_npz(path: Path, *, features: str, label: str, limit: int) -> Dataset:
+    """Read a data set from two arrays of an ``.npz`` file.
+
+    Args:
+        path: the path of the file.
+        features: the name of the features array.
+        label: the name of the labels array.
+        limit: the largest number of bytes that loading may take.
+
+    Raises:
+        InputError: a file that cannot be read, or what :func:`dataset_of` refuses.
+    """
+    x, y = read_npz(path, [features, label], limit=limit)
+    return dataset_of(path.stem, x, y)
+
+
+def load_factory(spec: str) -> Dataset:
+    """Call the function of the user's that ``spec`` names; it returns a :class:`Dataset`, or features and labels.
+
+    Raises:
+        InputError: no such function, one that returns something else, or what :func:`dataset_of` refuses.
+    """
+    factory = resolve(spec)
+    if not callable(factory):
+        raise InputError(f"data {spec!r}: expected a function, got {type(factory).__name__}; name a function")
+    result = factory()
+    if isinstance(result, Dataset):
+        return result
+    if isinstance(result, tuple) and len(result) == 2:
+        return dataset_of(spec, *result)
+    raise InputError(
+        f"data {spec!r}: expected it to return a Dataset or (features, labels), got {type(result).__name__}; return one"
+    )
+
+
+def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
+    """A data set of arrays whose layout is recognized; its notes say what was changed.
+
+    Four axes are images. Channels that stand last are moved before the rows, and whole numbers 0..255 are scaled as
+    images from folders are.
+
+    Args:
+        name: the name of the data set in reports.
+        features: numbers, shape ``(N, ...)``.
+        labels: as in :meth:`Dataset.from_arrays`.
+
+    Raises:
+        InputError: what :meth:`Dataset.from_arrays` refuses.
+
+    >>> images = dataset_of("toy", np.zeros((2, 8, 9, 3), np.uint8), [0, 1])
+    >>> images.input_shape, float(images.features.max())
+    ((3, 8, 9), -2.0)
+    """
+    x, notes = np.asarray(features), []
+    if x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
+        moved = x.transpose(0, 3, 1, 2)
+        notes.append(f"images {_shape(x)} have their channels last and were moved to {_shape(moved)}")
+        x = moved
+    if x.ndim == 4 and x.shape[1] in CHANNELS and _bytes(x):
+        x = normalized(x, ANY.mean[0], ANY.std[0])
+        notes.append("pixels 0..255 were divided by 255, less 0.5, divided by 0.25, as images from folders are")
+    data = Dataset.from_arrays(name, x, labels)
+    return replace(data, notes=(*notes, *data.notes)) if notes else data
+
+
+def _bytes(x: np.ndarray[Any, Any]) -> bool:
+    """Whether images hold bytes: whole numbers 0..255, and not only switches of 0 and 1."""
+    return x.dtype == np.uint8 or (x.dtype.kind in "iu" and x.min(initial=0) >= 0 and 1 < x.max(initial=0) <= 255)
+
+
+def _shape(x: np.ndarray[Any, Any]) -> str:
+    return f"({', '.join(['N', *map(str, x.shape[1:])])})"

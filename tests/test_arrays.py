@@ -1,0 +1,57 @@
+"""Arrays as users bring them: channels last, bytes, columns of labels, and what is left as it is."""
+
+import numpy as np
+import pytest
+
+from wemem.data.loaders.arrays import dataset_of
+from wemem.data.sources import load_dataset
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (6, 9, 8, 3), np.uint8)
+LABELS = np.arange(6) % 2
+
+
+def scaled(pixels):
+    return (pixels.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_images_of_bytes_with_channels_last_are_moved_and_scaled_and_two_notes_say_so(tmp_path, dtype):
+    np.savez(tmp_path / "a.npz", x=PIXELS.astype(dtype), y=LABELS)
+    data = load_dataset(str(tmp_path / "a.npz"))
+    np.testing.assert_allclose(data.features, scaled(PIXELS), atol=1e-5)
+    moved, divided = data.notes
+    assert moved == "images (N, 9, 8, 3) have their channels last and were moved to (N, 3, 9, 8)"
+    assert divided.startswith("pixels 0..255 were divided by 255")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_either_place_of_the_channels_gives_the_same_images(channels):
+    last = RNG.integers(0, 256, (6, 9, 8, channels), np.uint8)
+    first = dataset_of("toy", last.transpose(0, 3, 1, 2), LABELS)
+    assert dataset_of("toy", last, LABELS).fingerprint == first.fingerprint
+    assert len(first.notes) == 1
+
+
+@pytest.mark.parametrize("features", [
+    RNG.normal(size=(6, 3, 8, 9)), RNG.normal(size=(6, 3, 8, 3)), RNG.normal(size=(6, 16, 8, 8)),
+    RNG.normal(size=(6, 8, 3)), RNG.integers(0, 2, (6, 1, 8, 8)), RNG.normal(size=(6, 3)),
+])  # fmt: skip
+def test_what_is_no_image_with_channels_last_or_bytes_is_left_as_it_is(features):
+    data = dataset_of("toy", features, LABELS)
+    np.testing.assert_array_equal(data.features, features.astype(np.float32))
+    assert data.notes == ()
+
+
+def test_floats_with_channels_last_are_moved_and_not_scaled():
+    data = dataset_of("toy", PIXELS / 255, LABELS)
+    np.testing.assert_array_equal(data.features, (PIXELS / 255).astype(np.float32).transpose(0, 3, 1, 2))
+    assert len(data.notes) == 1
+
+
+def test_notes_on_images_come_before_those_on_labels():
+    assert [note[:10] for note in dataset_of("toy", PIXELS, LABELS + 5).notes] == [
+        "images (N,",
+        "pixels 0..",
+        "the labels",
+    ]
