@@ -20,8 +20,8 @@ from wemem.data.split import Role
 from wemem.defenses import Undefended, make_defense
 from wemem.metrics.rates import auc
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
 from wemem.store.store import Store
 
 STUDY = Path(__file__).parents[1] / "studies" / "location.toml"
@@ -42,14 +42,14 @@ def settings():
 def world_of(seed, store):
     config = load_study(STUDY, [f"seeds=[{seed}]"])
     data = config.data.load()
-    return Parties.of(config, data, Stages(config, data, Store(store), Silent()), seed)
+    return Parties.of(Pipeline.open(config, data, Store(store), Silent()), seed)
 
 
 def measured(parties, defense):
     """Accuracy on its own non-members and confidence AUC of every model; the seconds of pruning."""
     config, data, split = parties.config, parties.data, parties.split
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
-    stage = parties.pruned_members("grid", defense, pruning)[-1]
+    stage = parties.prune_with_shadows("grid", defense, pruning)[-1]
     accuracies, aucs = [], []
     for k in range(split.num_models):
         rows = split.audited(k)

@@ -48,11 +48,11 @@ def main():
     parties, budget = world_of(arguments.seed, arguments.store), Budget()
     parties = replace(parties, config=replace(parties.config, defenses={}, budgets={"auto": budget}))
     pruning = parties.config.pruning.to(parties.config.pruning.sparsities[0], parties.config.finetune)
-    panel = panel_of(parties, parties.dense, parties.tune, "search", budget.models)
+    panel = panel_of(parties, parties.train_dense(), parties.tuning_records, "search", budget.models)
 
     def look(defense, how, models, attacks):
         return measure(
-            parties.stages, panel, defense, how, title="look", models=models, attacks=attacks, fpr=budget.at_fpr,
+            parties.pipeline, panel, defense, how, title="look", models=models, attacks=attacks, fpr=budget.at_fpr,
             seed=parties.seed,
         )  # fmt: skip
 

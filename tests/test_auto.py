@@ -20,8 +20,8 @@ from wemem.data.split import Role, Split
 from wemem.defenses import Undefended, make_defense
 from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.results.build import study_results
 from wemem.results.schema import results_schema
@@ -49,14 +49,14 @@ def study(folder: Path, **search: Any) -> StudyConfig:
 
 def world_of(config: StudyConfig, store: Path, progress: Silent | None = None) -> Parties:
     data = config.data.load()
-    return Parties.of(config, data, Stages(config, data, Store(store), progress or Silent()), 0)
+    return Parties.of(Pipeline.open(config, data, Store(store), progress or Silent()), 0)
 
 
 def found_by(config: StudyConfig, store: Path, progress: Silent | None = None) -> dict[str, Any]:
     """Summary of a search, without times."""
     parties = world_of(config, store, progress)
     (budget,) = config.budgets.values()
-    summary = tune_defense(parties, budget, config.pruning.to(0.6, config.finetune), parties.dense).summary
+    summary = tune_defense(parties, budget, config.pruning.to(0.6, config.finetune), parties.train_dense()).summary
     return dict(json.loads(json.dumps({name: value for name, value in summary.items() if name != "seconds"})))
 
 
@@ -110,7 +110,7 @@ def test_every_proposal_is_a_defense_and_the_first_are_the_usual_settings():
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of pruning: figures of the toy objective, with noise of the model's own."""
 
-    def measure(stages: Any, panel: Panel, defense: Any, pruning: Pruning, **kwargs: Any) -> Figures:
+    def measure(pipeline: Any, panel: Panel, defense: Any, pruning: Pruning, **kwargs: Any) -> Figures:
         settings = {name: value for name, value in defense.settings.items() if value is not None}
         drop, leakage = (0.0, 0.8) if defense == Undefended() else toy_figures(defense.name, settings)
         noise = 0.002 * np.random.default_rng(0).standard_normal(kwargs["models"])
@@ -188,22 +188,22 @@ def test_search_sees_one_half_and_everything_else_is_judged_by_the_other(folder,
     config = study(folder)
     parties = world_of(config, folder / "store")
     held = parties.split.records(0, Role.AUDIT)
-    assert np.array_equal(np.union1d(parties.tune, parties.confirm), held)
-    assert not len(np.intersect1d(parties.tune, parties.confirm))
+    assert np.array_equal(np.union1d(parties.tuning_records, parties.confirmation_records), held)
+    assert not len(np.intersect1d(parties.tuning_records, parties.confirmation_records))
     searched, fresh = (
-        panel_of(parties, parties.dense, half, purpose, 3)
-        for half, purpose in ((parties.tune, "search"), (parties.confirm, "confirm"))
+        panel_of(parties, parties.train_dense(), half, purpose, 3)
+        for half, purpose in ((parties.tuning_records, "search"), (parties.confirmation_records, "confirm"))
     )
     adversary = np.flatnonzero((parties.split.roles[1:] != Role.UNUSED).any(0))
-    for panel, other in ((searched, parties.confirm), (fresh, parties.tune)):
+    for panel, other in ((searched, parties.confirmation_records), (fresh, parties.tuning_records)):
         used = np.flatnonzero((panel.split.roles != Role.UNUSED).any(0))
         assert not len(np.intersect1d(used, other))
         assert not len(np.intersect1d(used, adversary))
     assert not set(searched.seeds[1:]) & set(fresh.seeds[1:])
     for outcome in run_study(config, Store(folder / "store"), Silent()):
-        assert np.array_equal(outcome.split.records(0, Role.AUDIT), parties.confirm)
+        assert np.array_equal(outcome.split.records(0, Role.AUDIT), parties.confirmation_records)
         judged = outcome.report["confidence"]
-        assert np.array_equal(judged.records[~judged.member], parties.confirm)
+        assert np.array_equal(judged.records[~judged.member], parties.confirmation_records)
 
 
 def roles_of(*rows: list[Role]) -> Split:
@@ -229,14 +229,14 @@ def test_a_confirmation_measures_on_unused_records_if_every_model_has_enough_of_
 
 def test_figures_count_the_evaluated_records_alone_and_the_victim_only_by_accuracy(folder, undisturbed):
     parties = world_of(study(folder), folder / "store")
-    unused = parties.confirm
-    whole = panel_of(parties, parties.dense, unused, "confirm", 3)
+    unused = parties.confirmation_records
+    whole = panel_of(parties, parties.train_dense(), unused, "confirm", 3)
     part = restricted(whole, unused, fpr=0.5)
     pruning = parties.config.pruning.to(0.6, parties.config.finetune)
 
     def figures(panel: Panel) -> Figures:
         return measure(
-            parties.stages, panel, Undefended(), pruning, title="test", models=4, attacks=REFERENCE_ATTACKS, fpr=0.5,
+            parties.pipeline, panel, Undefended(), pruning, title="test", models=4, attacks=REFERENCE_ATTACKS, fpr=0.5,
             seed=0,
         )  # fmt: skip
 
@@ -252,7 +252,10 @@ def test_the_summary_states_how_many_records_of_the_confirmation_are_new(folder,
     parties = world_of(study(folder), folder / "store")
     train = parties.split.records(0, Role.TRAIN)
     # too few are held out of this study, so that the confirmation uses all records
-    confirmed_on = {"records": len(train) + len(parties.confirm), "new_records": len(parties.confirm)}
+    confirmed_on = {
+        "records": len(train) + len(parties.confirmation_records),
+        "new_records": len(parties.confirmation_records),
+    }
     assert undisturbed["confirmed_on"] == confirmed_on
     used = round(100 * len(train) / confirmed_on["records"])
     assert any(f"of which the search used {used} %" in line for line in tuning_in_words(undisturbed))

@@ -22,12 +22,11 @@ from wemem.defenses import Defense, TrainingRecords, Undefended, make_defense
 from wemem.defenses.advreg import InferenceNetwork
 from wemem.errors import InputError
 from wemem.models import FullyConnected
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.pruning.masks import weight_masks
 from wemem.results.build import environment
-from wemem.store.keys import DenseKey
 from wemem.store.store import Store
 from wemem.training import Ensemble, Recipe, choose_backend, choose_device, fit
 from wemem.training.backends import Backend, Choice
@@ -90,27 +89,36 @@ def test_on_a_gpu_all_that_can_be_vmapped_is_and_the_reason_says_that_nobody_mea
     assert choose_backend(convolutions, images, CLASSES, "sequential", gpu).backend == "sequential"
 
 
-def stages_on(device, folder):
-    return Stages(parse_study({"data": {"source": "digits"}, "device": device}), DATA, Store(folder), Silent())
+def pipeline_on(device, folder):
+    config = parse_study({"data": {"source": "digits"}, "device": device})
+    return Pipeline.open(config, DATA, Store(folder), Silent())
 
 
 def test_results_name_the_device_and_its_kind_tells_stages_apart(gpus, tmp_path):
     gpus(1)
-    on = {kind: stages_on(kind, tmp_path) for kind in ("cpu", "cuda")}
-    assert [stages.device.type for stages in on.values()] == ["cpu", "cuda"]
-    given, pruning = on["cpu"]._untrained(SEEDS), Pruning(Schedule(0.5, rounds=1))
-    split = split_of(DATA)
-    assert len({DenseKey(stages.ensemble_inputs(split, SEEDS), Recipe()).key() for stages in on.values()}) == 2
-    rounds = [stages._round_keys(given, split, pruning, Undefended(), SEEDS, [None], None) for stages in on.values()]
+    on = {kind: pipeline_on(kind, tmp_path) for kind in ("cpu", "cuda")}
+    assert [pipeline.workspace.device.type for pipeline in on.values()] == ["cpu", "cuda"]
+    split, pruning = split_of(DATA), Pruning(Schedule(0.5, rounds=1))
+    dense = {kind: pipeline.trainer.key(split, SEEDS) for kind, pipeline in on.items()}
+    assert dense["cpu"] != dense["cuda"]
+    rounds = [
+        pipeline.pruner.keys(
+            dense["cpu"], split, pruning, Undefended(), seeds=SEEDS, scores=[None], soft_targets=None
+        )
+        for pipeline in on.values()
+    ]  # fmt: skip
     assert rounds[0] != rounds[1]
-    told = environment(on["cuda"].device)
+    told = environment(on["cuda"].workspace.device)
     assert (told["device"], told["device_name"]) == ("cuda", "GPU number 0")
     assert environment()["device"] == "cpu"
 
 
 def test_a_certificate_does_not_depend_on_the_device(gpus, tmp_path):
     gpus(1)
-    assert len({stages_on(kind, tmp_path).recipe_fingerprint(Pruning(), Undefended()) for kind in ("cpu", "cuda")}) == 1
+    recipes = {
+        pipeline_on(kind, tmp_path).workspace.recipe_fingerprint(Pruning(), Undefended()) for kind in ("cpu", "cuda")
+    }
+    assert len(recipes) == 1
 
 
 def test_the_default_device_changes_nothing():

@@ -24,8 +24,8 @@ from wemem.defenses import (
     make_defense,
 )
 from wemem.errors import InputError
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.randomness import derive_seed
 from wemem.store.key import Key
@@ -168,8 +168,10 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
     data = config.data.load()
     split, seeds = split_of(data, members=2, train=120, dev=40), [5, 6]
     defense = OutOfSampleDistillation(4, 2, clusters=3)
-    stages = Stages(config, data, Store(tmp_path / "store"), Silent())
-    teacher_log_probs = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
+    pipeline = Pipeline.open(config, data, Store(tmp_path / "store"), Silent())
+    teacher_log_probs = pipeline.teacher.teach(
+        "test", pipeline.trainer.train("dense", split, seeds), split, seeds, defense
+    )
     assert teacher_log_probs is not None
     parts = held_out(split, Teachers(4, 2, 3), seeds, data.features)
     k, record = 1, int(split.records(1, Role.TRAIN)[7])
@@ -177,7 +179,9 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
     predicted = []
     for t in teachers:
         seed = derive_seed(seeds[k], "teacher", t - k * 4)
-        alone = fit(stages.blank([seed]), data, parts.select([t]), config.training, seeds=[seed]).ensemble
+        alone = fit(
+            pipeline.workspace.untrained([seed]), data, parts.select([t]), config.training, seeds=[seed]
+        ).ensemble
         logits = alone.logits(data.features[[record]])[0, 0].astype(np.float64)
         predicted.append(np.exp(logits) / np.exp(logits).sum())
     np.testing.assert_allclose(np.exp(teacher_log_probs.log_probabilities[k, record]), np.mean(predicted, 0), atol=1e-3)
@@ -195,7 +199,7 @@ def test_a_record_s_own_label_does_not_reach_its_targets(tmp_path):
     labels = data.labels.copy()
     labels[record] = (labels[record] + 1) % data.classes
     flipped = type(data).from_arrays("flipped", data.features, labels)
-    blank = Stages(study, data, Store(tmp_path / "store"), Silent()).blank([1])
+    blank = Pipeline.open(study, data, Store(tmp_path / "store"), Silent()).workspace.untrained([1])
     one, other = (
         fit(blank, d, parts.select([teacher]), study.training, seeds=[1]).ensemble for d in (data, flipped)
     )  # fmt: skip
@@ -223,12 +227,12 @@ def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path):
     study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
     data = study.data.load()
     split = split_of(data, members=1, train=120, dev=40)
-    stages = Stages(study, data, Store(tmp_path / "store"), Silent())
-    dense = stages.train("dense", split, [0])
-    other = replace(dense, key=Key.of("dense", {"other": True}), ensemble=stages.blank([9]))
+    pipeline = Pipeline.open(study, data, Store(tmp_path / "store"), Silent())
+    dense = pipeline.trainer.train("dense", split, [0])
+    other = replace(dense, key=Key.of("dense", {"other": True}), ensemble=pipeline.workspace.untrained([9]))
     made = {
         start: [
-            stages.prune(
+            pipeline.pruner.prune(
                 "prune", before, split, Pruning(Schedule(0.6, 2), recipe=study.finetune),
                 OutOfSampleDistillation(start=start), seeds=[0], scores=[None],
             )[-1].ensemble
@@ -296,10 +300,10 @@ def test_pruning_under_it_is_the_same_again_and_resumes(tmp_path):
     pruning = Pruning(Schedule(0.6, 3), recipe=study.finetune)
     found = []
     for folder in ("one", "two"):
-        stages = Stages(study, data, Store(tmp_path / folder), Silent())
-        dense = stages.train("dense", split, [0, 1])
+        pipeline = Pipeline.open(study, data, Store(tmp_path / folder), Silent())
+        dense = pipeline.trainer.train("dense", split, [0, 1])
         for _ in range(2):
-            (last,) = stages.prune(
+            (last,) = pipeline.pruner.prune(
                 "prune", dense, split, pruning, OutOfSampleDistillation(), seeds=[0, 1], scores=[None, None]
             )
         found.append(last)

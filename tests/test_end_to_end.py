@@ -22,8 +22,9 @@ from wemem.export.checkpoint import write_weights
 from wemem.metrics.registry import METRICS
 from wemem.models import FullyConnected
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
+from wemem.pipeline.trainer import Trainer
 from wemem.results.schema import results_schema
 from wemem.signals import SignalLayout
 from wemem.store.store import Store
@@ -183,13 +184,13 @@ def test_a_changed_setting_never_meets_a_stale_pruned_model(defenses, changed, d
 
 def test_no_party_trains_a_scoring_model_on_the_others_records(data, tmp_path, monkeypatch):
     splits = {}
-    train = Stages.train
+    train = Trainer.train
 
     def recorded(self, title, split, seeds):
         splits[title] = split
         return train(self, title, split, seeds)
 
-    monkeypatch.setattr(Stages, "train", recorded)
+    monkeypatch.setattr(Trainer, "train", recorded)
     run_into(parse_study(table(data)), tmp_path / "out")
     victim = splits["dense models"].roles[0]
     for title, split in splits.items():
@@ -230,8 +231,8 @@ def given_model(tmp_path: Path, data: Path) -> tuple[dict[str, Any], FullyConnec
     study = table(data, attacks=["confidence", "lira"], defenses=["undefended", "rsw"])
     config = parse_study(study)
     store = Store(tmp_path / "store")
-    parties = Parties.of(config, config.data.load(), Stages(config, config.data.load(), store, Recorder()), 0)
-    write_weights(tmp_path / "victim.safetensors", parties.dense.ensemble.state(0))
+    parties = Parties.of(Pipeline.open(config, config.data.load(), store, Recorder()), 0)
+    write_weights(tmp_path / "victim.safetensors", parties.train_dense().ensemble.state(0))
     np.savez(tmp_path / "members.npz", members=parties.split.records(0, Role.TRAIN))
     victim = {"weights": str(tmp_path / "victim.safetensors"), "members": str(tmp_path / "members.npz")}
     return study | {"victim": victim}, FullyConnected((24, 12))

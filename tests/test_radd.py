@@ -28,9 +28,9 @@ from wemem.defenses import (
 from wemem.errors import InputError
 from wemem.export.checkpoint import write_weights
 from wemem.memorization import Memorization
-from wemem.pipeline.artifacts import Scores
+from wemem.pipeline.artifacts import MemorizationScores
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.store.key import Key
 from wemem.store.store import Store
@@ -212,16 +212,18 @@ def test_it_learns_what_each_member_s_own_dense_model_says_of_its_train_records(
     config = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["radd"]))
     data = config.data.load()
     split = split_of(data, members=2, train=120, dev=40)
-    stages = Stages(config, data, Store(tmp_path / "store"), Silent())
-    dense = stages.train("dense", split, [5, 6])
-    teacher_log_probs = stages.teach("test", dense, split, [5, 6], RADD())
+    pipeline = Pipeline.open(config, data, Store(tmp_path / "store"), Silent())
+    dense = pipeline.trainer.train("dense", split, [5, 6])
+    teacher_log_probs = pipeline.teacher.teach("test", dense, split, [5, 6], RADD())
     assert teacher_log_probs is not None
     for k in range(2):
         train = split.records(k, Role.TRAIN)
         logits = torch.from_numpy(dense.ensemble.logits(data.features[train])[k])
         np.testing.assert_allclose(teacher_log_probs.log_probabilities[k, train], logits.log_softmax(-1), atol=1e-5)
         assert not teacher_log_probs.log_probabilities[k, split.roles[k] != Role.TRAIN].any()
-    by_others = stages.teach("test", dense, split, [5, 6], make_defense("oosd", {"teachers": 2, "held_out": 1}))
+    by_others = pipeline.teacher.teach(
+        "test", dense, split, [5, 6], make_defense("oosd", {"teachers": 2, "held_out": 1})
+    )
     assert by_others is not None
     assert by_others.key != teacher_log_probs.key
 
@@ -231,16 +233,16 @@ def test_a_round_is_kept_under_what_taught_it(tmp_path):
     data = config.data.load()
     split = split_of(data, members=1, train=120, dev=40)
     scores = Memorization(np.random.default_rng(0).random(len(data)), *[np.zeros(len(data))] * 3)
-    scored = Scores(Key.of("scores", {}), scores, 1.0, 1, 0.0)
+    scored = MemorizationScores(Key.of("scores", {}), scores, 1.0, 1, 0.0)
     pruning = Pruning(Schedule(0.6, 2), recipe=config.finetune)
     keys = set()
-    stages = Stages(config, data, Store(tmp_path / "store"), Silent())
+    pipeline = Pipeline.open(config, data, Store(tmp_path / "store"), Silent())
     for seed in (0, 1):
-        dense = stages.train("dense", split, [seed])
-        (last,) = stages.prune("prune", dense, split, pruning, RADD(), seeds=[0], scores=[scored])
+        dense = pipeline.trainer.train("dense", split, [seed])
+        (last,) = pipeline.pruner.prune("prune", dense, split, pruning, RADD(), seeds=[0], scores=[scored])
         keys.add(last.key)
     assert len(keys) == 2
-    made = {stages.recipe_fingerprint(pruning, d) for d in (RADD(), make_defense("oosd"), Undefended())}
+    made = {pipeline.workspace.recipe_fingerprint(pruning, d) for d in (RADD(), make_defense("oosd"), Undefended())}
     assert len(made) == 3
 
 

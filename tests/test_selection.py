@@ -13,7 +13,7 @@ from wemem.config.study import StudyConfig, parse_study
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
+from wemem.pipeline.pruner import Pruner
 from wemem.report.chosen import chosen_settings
 from wemem.results.schema import results_schema
 from wemem.store.store import Store
@@ -78,13 +78,13 @@ def test_none_that_qualifies_gives_the_most_accurate_and_says_so(study, folder, 
 
 def test_victim_is_pruned_alone_and_no_audited_record_is_looked_at(study, tmp_path, monkeypatch):
     seen = []
-    prune = Stages.prune
+    prune = Pruner.prune
 
     def watched(self, title, dense, split, *args, **kwargs):
         seen.append((title, split))
         return prune(self, title, dense, split, *args, **kwargs)
 
-    monkeypatch.setattr(Stages, "prune", watched)
+    monkeypatch.setattr(Pruner, "prune", watched)
     config = parse_study(study | {"seeds": [0]})
     select_settings(config, Store(tmp_path / "store"), Silent(), config.data.load())
     assert [title.split(" hard")[0] for title, _ in seen] == ["select undefended"] + [

@@ -13,8 +13,8 @@ from wemem.data.teachers import Teachers, held_out
 from wemem.data.views import Views
 from wemem.defenses import OutOfSampleDistillation, make_defense
 from wemem.errors import InputError
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
 from wemem.randomness import derive_seed
 from wemem.store.store import Store
 from wemem.training import Recipe, fit
@@ -164,8 +164,10 @@ def test_teachers_are_asked_about_the_very_views_that_are_learned(tmp_path):
     data = study.data.load()
     split, seeds = split_of(data, members=2, train=120, dev=40), [5, 6]
     defense = OutOfSampleDistillation(4, 2, clusters=3, views=2, swap=0.3)
-    stages = Stages(study, data, Store(tmp_path / "store"), Silent())
-    teacher_log_probs = stages.teach("test", stages.train("dense", split, seeds), split, seeds, defense)
+    pipeline = Pipeline.open(study, data, Store(tmp_path / "store"), Silent())
+    teacher_log_probs = pipeline.teacher.teach(
+        "test", pipeline.trainer.train("dense", split, seeds), split, seeds, defense
+    )
     assert teacher_log_probs is not None
     assert teacher_log_probs.log_probabilities.shape == (2, 3 * len(data), data.classes)
     parts, k = held_out(split, Teachers(4, 2, 3, Views(2, 0.3)), seeds, data.features), 1
@@ -179,7 +181,7 @@ def test_teachers_are_asked_about_the_very_views_that_are_learned(tmp_path):
         if parts.roles[k * 4 + t, number % len(data)] == Role.AUDIT:
             seed = derive_seed(seeds[k], "teacher", t)
             part = parts.select([k * 4 + t])
-            alone = fit(stages.blank([seed]), data, part, study.training, seeds=[seed]).ensemble
+            alone = fit(pipeline.workspace.untrained([seed]), data, part, study.training, seeds=[seed]).ensemble
             logits = alone.logits(x)[0, 0].astype(np.float64)
             predicted.append(np.exp(logits) / np.exp(logits).sum())
     assert len(predicted) == 2

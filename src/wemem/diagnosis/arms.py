@@ -15,9 +15,10 @@ from scipy.special import expit
 
 from wemem.data.split import Split
 from wemem.defenses import Undefended
-from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.artifacts import TrainedModels
+from wemem.pipeline.cache import Arrays
 from wemem.pipeline.cost import training_work
-from wemem.pipeline.stages import Arrays, Stages
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pruning import Pruning, iterate
 from wemem.signals import logit_confidence
 from wemem.store.key import Key
@@ -72,7 +73,7 @@ class Course:
     """
 
     title: str
-    dense: Stage
+    dense: TrainedModels
     splits: tuple[Split, ...]
     pruning: Pruning
     seeds: tuple[int, ...]
@@ -84,21 +85,25 @@ class Course:
         return sum(training_work(split, self.pruning.recipe) for split in self.splits)
 
 
-def follow(stages: Stages, course: Course) -> Trace:
+def follow(pipeline: Pipeline, course: Course) -> Trace:
     """Run an arm, or what the store has not of it."""
-    keys = _round_keys(stages, course)
-    data, pool, device = stages.data.fingerprint, tuple(course.pool.tolist()), stages.device.type
+    keys = _round_keys(pipeline, course)
+    data, pool, device = (
+        pipeline.workspace.data.fingerprint,
+        tuple(course.pool.tolist()),
+        pipeline.workspace.device.type,
+    )
     answers = [ExposedAnswersKey(own, data, pool, device).key() for own in (course.dense.key, *keys)]
-    stages.progress.begin(course.title, course.work)
-    missing = [r for r, own in enumerate(answers) if stages.store.get(own) is None]
+    pipeline.cache.progress.begin(course.title, course.work)
+    missing = [r for r, own in enumerate(answers) if pipeline.cache.store.get(own) is None]
     if missing:
-        first, start = _begin(stages, course, keys, max(missing[0] - 1, 0))
+        first, start = _begin(pipeline, course, keys, max(missing[0] - 1, 0))
         if first == 0:
-            stages.store.put(answers[0], *_ask(stages, course, start, (), 0.0))
-        _run(stages, course, keys, answers, first, start)
-    stages.store.delete(keys[-1])
-    stages.progress.end(stored=not missing)
-    found = [entry for own in answers if (entry := stages.store.get(own)) is not None]
+            pipeline.cache.store.put(answers[0], *_ask(pipeline, course, start, (), 0.0))
+        _run(pipeline, course, keys, answers, first, start)
+    pipeline.cache.store.delete(keys[-1])
+    pipeline.cache.progress.end(stored=not missing)
+    found = [entry for own in answers if (entry := pipeline.cache.store.get(own)) is not None]
     return Trace(
         np.stack([entry.arrays["confidence"] for entry in found]),
         np.stack([entry.arrays["right"] for entry in found]),
@@ -107,52 +112,54 @@ def follow(stages: Stages, course: Course) -> Trace:
     )
 
 
-def _begin(stages: Stages, course: Course, keys: Sequence[Key], first: int) -> tuple[int, Ensemble]:
+def _begin(pipeline: Pipeline, course: Course, keys: Sequence[Key], first: int) -> tuple[int, Ensemble]:
     """The round to begin with and the models it starts from: round ``first``, if what it starts from is there."""
-    weights = stages.store.get(keys[first - 1]) if first else None
+    weights = pipeline.cache.store.get(keys[first - 1]) if first else None
     if weights is None:
         return 0, course.dense.ensemble
-    return first, stages.blank(course.seeds).with_arrays(weights.arrays)
+    return first, pipeline.workspace.untrained(course.seeds).with_arrays(weights.arrays)
 
 
 def _run(
-    stages: Stages, course: Course, keys: Sequence[Key], answers: Sequence[Key], first: int, ensemble: Ensemble
+    pipeline: Pipeline, course: Course, keys: Sequence[Key], answers: Sequence[Key], first: int, ensemble: Ensemble
 ) -> None:
     """Compute the rounds from ``first`` on; ``answers[0]`` are those before any."""
+    space = pipeline.workspace
     for index in range(first, len(keys)):
         began = time.perf_counter()
         done = next(
             iterate(
-                ensemble, stages.data, course.splits[index], course.pruning, Undefended(), seeds=course.seeds,
-                backend=stages.config.backend, device=stages.device, first_round=index,
+                ensemble, space.data, course.splits[index], course.pruning, Undefended(), seeds=course.seeds,
+                backend=space.config.backend, device=space.device, first_round=index,
             )
         )  # fmt: skip
         ensemble = done.ensemble
-        stages.store.put(keys[index], ensemble.arrays(), {})
+        pipeline.cache.store.put(keys[index], ensemble.arrays(), {})
         kept = tuple(history.best_epoch + 1 for history in done.history)
-        stages.store.put(answers[index + 1], *_ask(stages, course, ensemble, kept, time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        pipeline.cache.store.put(answers[index + 1], *_ask(pipeline, course, ensemble, kept, seconds))
         if index:
-            stages.store.delete(keys[index - 1])
-        stages.progress.advance((index + 1) / len(keys), f"round {index + 1}/{len(keys)}")
+            pipeline.cache.store.delete(keys[index - 1])
+        pipeline.cache.progress.advance((index + 1) / len(keys), f"round {index + 1}/{len(keys)}")
 
 
 def _ask(
-    stages: Stages, course: Course, ensemble: Ensemble, kept: tuple[int, ...], seconds: float
+    pipeline: Pipeline, course: Course, ensemble: Ensemble, kept: tuple[int, ...], seconds: float
 ) -> tuple[Arrays, dict[str, Any]]:
     """The models' answers on the pool, as they are stored."""
-    logits = ensemble.logits(stages.data.features[course.pool], device=stages.device)
-    labels = stages.data.labels[course.pool]
+    logits = ensemble.logits(pipeline.workspace.data.features[course.pool], device=pipeline.workspace.device)
+    labels = pipeline.workspace.data.labels[course.pool]
     arrays = {"confidence": logit_confidence(logits, labels), "right": logits.argmax(-1) == labels}
     return arrays, {"kept_epochs": list(kept), "seconds": seconds}
 
 
-def _round_keys(stages: Stages, course: Course) -> list[Key]:
+def _round_keys(pipeline: Pipeline, course: Course) -> list[Key]:
     """One key per round, with all that determines it; it holds its predecessor's."""
     keys: list[Key] = []
     for split, sparsity in zip(course.splits, course.pruning.schedule.sparsities, strict=True):
         own = ExposedRoundKey(
             keys[-1] if keys else course.dense.key, len(keys), sparsity, rules_of(course.pruning),
-            stages.ensemble_inputs(split, course.seeds),
+            pipeline.workspace.ensemble_inputs(split, course.seeds),
         )  # fmt: skip
         keys.append(own.key())
     return keys

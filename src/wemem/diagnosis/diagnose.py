@@ -22,11 +22,11 @@ from wemem.diagnosis.effects import Findings, Measured, groups
 from wemem.diagnosis.scenario import Scenario
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
-from wemem.pipeline.artifacts import Scores, Stage
+from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
 from wemem.pipeline.cost import CHUNK, CostModel
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.stages import Stages
 from wemem.pruning import Pruning, Schedule
 from wemem.store.store import Store
 
@@ -78,7 +78,7 @@ class Diagnosis:
     exposures: Exposures
     epochs: int
     sparsity: float
-    scores: Scores
+    scores: MemorizationScores
     scenario: Scenario
     measured: tuple[Measured, ...]
     comparisons: Mapping[str, tuple[Estimate, Estimate]]
@@ -140,8 +140,8 @@ def diagnose(
             "diagnosis adds up"
         )
     data = config.data.load() if data is None else data
-    stages = Stages(config, data, store, progress)
-    parties = Parties.of(config, data, stages, config.seeds[0])
+    pipeline = Pipeline.open(config, data, store, progress)
+    parties = Parties.of(pipeline, config.seeds[0])
     pruning = config.pruning.to(max(config.pruning.sparsities), config.finetune)
     exposures = draw_exposures(
         data.labels, parties.split.audited(0), parties.split.records(0, Role.DEV),
@@ -169,32 +169,34 @@ def diagnose(
     )  # fmt: skip
 
 
-def pool_scores(parties: Parties, exposures: Exposures) -> Scores:
+def pool_scores(parties: Parties, exposures: Exposures) -> MemorizationScores:
     """Scores of the pool's records, by models of their own; from a file if the study has one."""
     settings = parties.config.scores
     if settings.file is not None:
-        return parties.defender_scores
+        return parties.score_defender()
     size = round(settings.fraction * int((exposures.part[0] >= BASE).sum()))
     split = subsets(
         parties.data.labels, exposures.pool, size, settings.models, seed=parties.seed, purpose="diagnosis/scores",
         dev=exposures.dev,
     )  # fmt: skip
-    models = parties.stages.train_in_chunks("scoring models", split, parties.seeds("diagnosis/scores", settings.models))
-    return parties.stages.score("memorization scores", split, models)
+    models = parties.pipeline.trainer.train_in_chunks(
+        "scoring models", split, parties.seeds("diagnosis/scores", settings.models)
+    )
+    return parties.pipeline.scorer.score("memorization scores", split, models)
 
 
 def _chunks(models: int) -> list[range]:
     return [range(start, min(start + CHUNK, models)) for start in range(0, models, CHUNK)]
 
 
-def _dense(parties: Parties, exposures: Exposures, shows: Arm) -> list[Stage]:
+def _dense(parties: Parties, exposures: Exposures, shows: Arm) -> list[TrainedModels]:
     """The models that an arm starts from: dense on all records, or on those that no round will show."""
     split = exposures.everything if shows == "all" else exposures.base
     name = "dense models" if shows == "all" else "dense models that hold records back"
-    return parties.stages.train_in_chunks(name, split, parties.seeds("diagnosis", split.num_models))
+    return parties.pipeline.trainer.train_in_chunks(name, split, parties.seeds("diagnosis", split.num_models))
 
 
-def _trace(parties: Parties, exposures: Exposures, way: Way, dense: Sequence[Stage]) -> Trace:
+def _trace(parties: Parties, exposures: Exposures, way: Way, dense: Sequence[TrainedModels]) -> Trace:
     """One arm, some models after the others."""
     models, parts = len(exposures.part), []
     seeds = parties.seeds("diagnosis", models)
@@ -203,7 +205,7 @@ def _trace(parties: Parties, exposures: Exposures, way: Way, dense: Sequence[Sta
         splits = tuple(own.split(way.shows, index) for index in range(exposures.rounds))
         title = f"{way.name}, models {chunk.start + 1}-{chunk.stop} of {models}"
         course = Course(title, stage, splits, way.pruning, tuple(seeds[k] for k in chunk), own.pool)
-        parts.append(follow(parties.stages, course))
+        parts.append(follow(parties.pipeline, course))
     return Trace.join(parts)
 
 

@@ -90,18 +90,18 @@ def perform(parties: Parties, task: Task) -> None:
     config = parties.config
     match task.what:
         case "dense":
-            _ = parties.dense
+            parties.train_dense()
         case "defender":
-            _ = parties.defender_scores
+            parties.score_defender()
         case "adversary":
-            _ = parties.adversary_scores
+            parties.score_adversary()
         case "references":
-            _ = parties.dense_references
-            _ = parties.reference_scores if config.needs_scores else None
+            parties.train_references()
+            _ = parties.score_references() if config.needs_scores else None
         case "undefended":
             keep = "trajectory" in required_signals(config.attacks, "disjoint")
             for pruning in config.prunings:
-                parties.pruned_members("prune shadows without a defense", Undefended(), pruning, keep_rounds=keep)
+                parties.prune_with_shadows("prune shadows without a defense", Undefended(), pruning, keep_rounds=keep)
         case "alone":
             prune_alone(parties, *settings_to_try(config)[task.place])
         case "search":
@@ -116,7 +116,7 @@ def perform(parties: Parties, task: Task) -> None:
 def _search(parties: Parties, label: str) -> None:
     """Find the defense for a budget at every sparsity."""
     for pruning in parties.config.prunings_of(label):
-        tune_defense(parties, parties.config.budgets[label], pruning, parties.dense)
+        tune_defense(parties, parties.config.budgets[label], pruning, parties.train_dense())
 
 
 def _preparations(cost: CostModel, seed: int) -> dict[str, Task]:

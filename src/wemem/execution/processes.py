@@ -27,8 +27,8 @@ from wemem.errors import InputError
 from wemem.execution.graph import Task, perform, selection_tasks, study_tasks
 from wemem.execution.lifeline import serve_with_lifeline
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress, Silent
-from wemem.pipeline.stages import Stages
 from wemem.store.store import Store
 from wemem.study.feasibility import require_feasible_study
 from wemem.study.grid_search import select_settings
@@ -69,7 +69,7 @@ def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progres
     if not config.table or parse_study(config.table) != config:
         raise InputError("expected a study that a table gives, for several jobs, got another; use parse_study()")
     kept = Store(root, progress.warn)
-    require_feasible_study(config, data, Stages(config, data, kept, Silent()))
+    require_feasible_study(Pipeline.open(config, data, kept, Silent()))
     cost = cost_of(config, data)
     progress.plan(planned_work(cost))
     with Workers(jobs, root, progress) as workers:
@@ -270,12 +270,12 @@ def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None
     while True:
         config = parse_study(message["study"])
         data = config.data.load() if data is None else data
-        stages = Stages(config, data, Store(root, reporting.warn), reporting)
+        pipeline = Pipeline.open(config, data, Store(root, reporting.warn), reporting)
         parties: Parties | None = None
         while "task" in (message := json.loads(connection.recv_bytes())):
             what, seed, label, place = message["task"]
             if parties is None or parties.seed != seed:
-                parties = Parties.of(config, data, stages, seed)
+                parties = Parties.of(pipeline, seed)
             perform(parties, Task(what, seed, label, place))
             reporting.report("done")
 

@@ -1,7 +1,7 @@
-"""What the expensive stages of a study leave."""
+"""The artifacts that the stages of a study leave: models, memorization scores, soft targets, signals."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,21 @@ from jaxtyping import Float32
 from wemem.export.onnx import OnnxModel
 from wemem.memorization import Memorization
 from wemem.pipeline.answers import OnDevice, ShippedFirst
-from wemem.signals import Queried
+from wemem.signals import Queried, Signals
 from wemem.store.key import Key
+from wemem.store.keys import SelectionKey
 from wemem.training import Ensemble
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
-    """What a stage left: an ensemble, how it got there, and the key under which it is stored.
+class TrainedModels:
+    """An ensemble, and how it was made.
 
     Args:
-        key, ensemble, meta: these.
-        shipped: an audited model known by its answers, which is then member 0; the ensemble's follow.
+        key: the key of everything that made it.
+        ensemble: the models.
+        meta: costs, histories and recipe fingerprints, as stored.
+        shipped: an audited model known by its answers, which is then model 0; those of the ensemble follow.
     """
 
     key: Key
@@ -30,20 +33,29 @@ class Stage:
     meta: Mapping[str, Any]
     shipped: OnnxModel | None = None
 
-    def models(self, device: torch.device) -> Queried:
-        """All models, as they answer; those of the ensemble on a device."""
+    def select(self, models: Sequence[int]) -> "TrainedModels":
+        """Some of the models, under a key that says which; the same value if they are all of them."""
+        if list(models) == list(range(len(self.ensemble))) or self.shipped is not None:
+            return self
+        made = self.meta.get("recipe_fingerprint")
+        each = {} if made is None or isinstance(made, str) else {"recipe_fingerprint": [made[k] for k in models]}
+        own = SelectionKey(self.key, tuple(models)).key()
+        return replace(self, key=own, ensemble=self.ensemble.select(models), meta={**self.meta, **each})
+
+    def queried(self, device: torch.device) -> Queried:
+        """All models as they answer queries, those of the ensemble on a device."""
         own = OnDevice(self.ensemble, device)
         return own if self.shipped is None else ShippedFirst(self.shipped, own)
 
     def first(self, features: Float32[np.ndarray, "N ..."], device: torch.device) -> Float32[np.ndarray, "N C"]:
-        """Answers of member 0 alone."""
+        """Answers of model 0 alone."""
         if self.shipped is not None:
             return self.shipped.logits(features)
         return np.asarray(self.ensemble.select([0]).logits(features, device=device)[0])
 
     @property
     def provenance(self) -> tuple[str, ...]:
-        """Recipe fingerprint of each model, stored with it (:meth:`Stages.recipe_fingerprint`)."""
+        """Recipe fingerprint of each model (:meth:`~wemem.pipeline.workspace.Workspace.recipe_fingerprint`)."""
         made = self.meta["recipe_fingerprint"]
         return (made,) * len(self.ensemble) if isinstance(made, str) else tuple(made)
 
@@ -54,13 +66,21 @@ class Stage:
 
     @property
     def teachers_seconds(self) -> float:
-        """Wall time of training teachers and asking them; 0 where there were none."""
+        """Wall time of training and querying teachers; 0 where there were none."""
         return float(self.meta.get("teachers_seconds", 0.0))
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """One party's memorization scores, how far they can be trusted, and what they cost."""
+class MemorizationScores:
+    """One party's memorization scores, how far they can be trusted, and their cost.
+
+    Args:
+        key: the key of everything that made them.
+        memorization: the scores by record.
+        halves_correlation: the correlation of scores from two halves of the subset models.
+        models: the number of subset models; 0 for scores from a file.
+        seconds: wall time of training and scoring.
+    """
 
     key: Key
     memorization: Memorization
@@ -71,8 +91,44 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class SoftTargets:
-    """What the teachers of a member predict of its train records: log-probabilities ``(K, N, C)``, and their cost."""
+    """Predictions of each model's teachers on its train records, and their cost.
+
+    Args:
+        key: the key of everything that made them.
+        log_probabilities: shape ``(K, M, C)``, by model and number of a record or view.
+        seconds: wall time of training and querying the teachers.
+    """
 
     key: Key
-    log_probabilities: np.ndarray
+    log_probabilities: Float32[np.ndarray, "K M C"]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Answers of some models to queries, by the names of :class:`~wemem.signals.Signals`.
+
+    Args:
+        key: the key of everything that made them.
+        arrays: ``logits`` and the extra signals.
+        seconds: wall time of the queries.
+    """
+
+    key: Key
+    arrays: Mapping[str, np.ndarray]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class CollectedSignals:
+    """Everything that the adversary of one layout sees.
+
+    Args:
+        key: the key of everything that made them.
+        signals: the signals.
+        seconds: wall time of the queries.
+    """
+
+    key: Key
+    signals: Signals
     seconds: float

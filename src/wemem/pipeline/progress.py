@@ -46,3 +46,19 @@ class Silent:
 
     def worker(self, number: int, workers: int) -> Self:
         return self
+
+
+def show_epoch(progress: Progress, epoch: int, epochs: int, running: int, index: int = 0, rounds: int = 1) -> None:
+    """Show where a training is.
+
+    Args:
+        progress: shows it.
+        epoch: the epoch that has ended, from 0.
+        epochs: of a round at most.
+        running: models that still train.
+        index: number of the round, from 0.
+        rounds: number of rounds.
+    """
+    where = f"round {index + 1}/{rounds}, " if rounds > 1 else ""
+    fraction = (index + (epoch + 1) / epochs) / rounds
+    progress.advance(fraction, f"{where}epoch {epoch + 1}/{epochs}, {running} models training")

@@ -1,4 +1,4 @@
-"""From trained models to :class:`~wemem.signals.Signals`: what the adversary of each layout gets to see."""
+"""From trained models to :class:`~wemem.signals.Signals`: everything that the adversary of each layout sees."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,11 +6,10 @@ import numpy as np
 
 from wemem.attacks.base import Attack
 from wemem.defenses import Defense
-from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.artifacts import Answers, CollectedSignals, TrainedModels
 from wemem.pipeline.parties import Parties
 from wemem.randomness import derive_seed
 from wemem.signals import SignalLayout, Signals
-from wemem.store.key import Key
 from wemem.store.keys import DisjointSignalsKey, SharedSignalsKey
 
 
@@ -20,74 +19,86 @@ def required_signals(attacks: Mapping[str, Attack], layout: SignalLayout) -> fro
 
 
 def mirrors(parties: Parties) -> bool:
-    """Whether the study's models were trained on mirrored images, so that asking about mirror images tells more."""
+    """Whether the study's models were trained on mirrored images, so that mirrored queries reveal more."""
     return len(parties.data.input_shape) == 3 and parties.config.finetune.augment != "none"
 
 
 def disjoint_signals(
-    parties: Parties, label: str, rounds: Sequence[Stage], defense: Defense | None = None
-) -> tuple[Key, Signals]:
-    """The victim and its shadows, queried on every record that one of them uses, with the key of it.
+    parties: Parties, label: str, rounds: Sequence[TrainedModels], defense: Defense | None = None
+) -> CollectedSignals:
+    """Query the victim and its shadows on every record that one of them uses.
 
     Args:
-        parties: the study's seed.
-        label: of what is attacked, for the progress display.
-        rounds: the models after each stored round, the last ones being attacked.
-        defense: under which they answer.
+        parties: the seed of the study.
+        label: the label of the arm, for the progress display.
+        rounds: the models after each stored round, of which the last ones are attacked.
+        defense: the defense under which they answer.
     """
-    records = np.flatnonzero((parties.evaluation_split.roles != 0).any(axis=0))
-    wanted = required_signals(parties.config.attacks, "disjoint")
-    seed = derive_seed(parties.seed, "queries")
-    own, found = parties.stages.query(
-        parties.title(f"query {label}"), rounds[-1], records, wanted, seed=seed, defense=defense
-    )
-    keys, extras = [own], {name: np.array(array) for name, array in found.items() if name != "logits"}
+    split, query = parties.evaluation_split, parties.pipeline.querier.query
+    records = np.flatnonzero((split.roles != 0).any(axis=0))
+    wanted, seed = required_signals(parties.config.attacks, "disjoint"), derive_seed(parties.seed, "queries")
+    last = query(parties.title(f"query {label}"), rounds[-1], records, wanted, seed=seed, defense=defense)
+    parts, extras = [last], {name: np.array(array) for name, array in last.arrays.items() if name != "logits"}
     if "dense" in wanted:
-        dense_key, dense = parties.stages.query(
-            parties.title("query dense"), parties.dense, records, frozenset(), seed=seed
-        )
-        keys.append(dense_key)
-        extras["dense"] = dense["logits"]
+        dense = query(parties.title("query dense"), parties.train_dense(), records, frozenset(), seed=seed)
+        parts.append(dense)
+        extras["dense"] = dense.arrays["logits"]
     if "trajectory" in wanted:
-        title = parties.title(f"query the rounds of {label}")
-        # turn 0, the last round's, is what was answered above
-        seen = [
-            parties.stages.query(title, stage, records, frozenset(), seed=seed, defense=defense, turn=turn)
-            for turn, stage in zip(reversed(range(len(rounds))), rounds, strict=True)
-        ]
-        keys += [round_key for round_key, _ in seen]
-        extras["trajectory"] = np.stack([arrays["logits"] for _, arrays in seen], axis=2)
+        seen = _query_rounds(parties, label, rounds, records, defense)
+        parts += seen
+        extras["trajectory"] = np.stack([answers.arrays["logits"] for answers in seen], axis=2)
     signals = Signals(
-        found["logits"], parties.data.labels[records], parties.evaluation_split.roles[:, records], records, "disjoint",
+        last.arrays["logits"], parties.data.labels[records], split.roles[:, records], records, "disjoint",
         rounds[-1].provenance, extras,
     )  # fmt: skip
-    return DisjointSignalsKey(tuple(keys), parties.evaluation_split.fingerprint).key(), signals
+    key = DisjointSignalsKey(tuple(part.key for part in parts), split.fingerprint).key()
+    return CollectedSignals(key, signals, sum(part.seconds for part in parts))
+
+
+def _query_rounds(
+    parties: Parties, label: str, rounds: Sequence[TrainedModels], records: np.ndarray, defense: Defense | None
+) -> list[Answers]:
+    """Query the models after every round; the last round has turn 0, under which it was queried already."""
+    seed, title = derive_seed(parties.seed, "queries"), parties.title(f"query the rounds of {label}")
+    return [
+        parties.pipeline.querier.query(title, models, records, frozenset(), seed=seed, defense=defense, turn=turn)
+        for turn, models in zip(reversed(range(len(rounds))), rounds, strict=True)
+    ]
 
 
 def shared_signals(
-    parties: Parties, label: str, victim: Stage, references: Sequence[Stage], defense: Defense | None = None
-) -> tuple[Key, Signals]:
-    """The victim and the reference models, queried on the audited records and the population, with the key of it."""
-    audited, population = parties.evaluation_split.audited(0), parties.population
-    records = np.sort(np.concatenate([audited, population]))
-    wanted, seed = required_signals(parties.config.attacks, "shared"), derive_seed(parties.seed, "queries")
-    if mirrors(parties) and any("queries" in attack.optional_signals for attack in parties.config.attacks.values()):
+    parties: Parties, label: str, victim: TrainedModels, references: Sequence[TrainedModels],
+    defense: Defense | None = None,
+) -> CollectedSignals:  # fmt: skip
+    """Query the victim and the reference models on the audited records and the population.
+
+    Args:
+        parties: the seed of the study.
+        label: the label of the arm, for the progress display.
+        victim: the attacked models; model 0 is the victim.
+        references: the reference models, chunk by chunk.
+        defense: the defense under which they answer.
+    """
+    split, attacks = parties.evaluation_split, parties.config.attacks
+    records = np.sort(np.concatenate([split.audited(0), parties.population]))
+    wanted, seed = required_signals(attacks, "shared"), derive_seed(parties.seed, "queries")
+    if mirrors(parties) and any("queries" in attack.optional_signals for attack in attacks.values()):
         wanted |= {"queries"}
     title = parties.title(f"query {label} and its references")
     parts = [
-        parties.stages.query(title, stage, records, wanted, seed=seed, defense=defense, turn=turn)
-        for turn, stage in enumerate((victim, *references))
+        parties.pipeline.querier.query(title, models, records, wanted, seed=seed, defense=defense, turn=turn)
+        for turn, models in enumerate((victim, *references))
     ]
     kept = [slice(0, 1), *[slice(None)] * len(references)]
     arrays = {
-        name: np.concatenate([found[name][part] for (_, found), part in zip(parts, kept, strict=True)])
-        for name in parts[0][1]
+        name: np.concatenate([part.arrays[name][models] for part, models in zip(parts, kept, strict=True)])
+        for name in parts[0].arrays
     }
-    halves = parties.reference_split.select(range(sum(len(stage.ensemble) for stage in references)))
-    roles = np.concatenate([parties.evaluation_split.roles[:1, records], halves.roles[:, records]])
-    provenance = (victim.provenance[0], *(made for stage in references for made in stage.provenance))
+    halves = parties.reference_split.select(range(sum(len(models.ensemble) for models in references)))
+    roles = np.concatenate([split.roles[:1, records], halves.roles[:, records]])
+    provenance = (victim.provenance[0], *(made for models in references for made in models.provenance))
     signals = Signals(
         arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip
-    own = SharedSignalsKey(tuple(k for k, _ in parts), (parties.evaluation_split.fingerprint, halves.fingerprint))
-    return own.key(), signals
+    key = SharedSignalsKey(tuple(part.key for part in parts), (split.fingerprint, halves.fingerprint)).key()
+    return CollectedSignals(key, signals, sum(part.seconds for part in parts))

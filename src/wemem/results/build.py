@@ -27,7 +27,7 @@ from wemem.export.footprint import footprint
 from wemem.files.atomic import write_atomically
 from wemem.metrics.intervals import proportion
 from wemem.metrics.registry import tpr_metric
-from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.artifacts import TrainedModels
 from wemem.results.privacy import account
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.black_box import BlackBoxAudit
@@ -179,7 +179,7 @@ def _privacy(outcome: Outcome, config: StudyConfig, told: Sequence[Mapping[str, 
     return {} if found is None else {"privacy": found}
 
 
-def _what_it_is(stage: Stage, data: Dataset) -> dict[str, Any]:
+def _what_it_is(stage: TrainedModels, data: Dataset) -> dict[str, Any]:
     """What the victim costs, or which file it is if no more is known of it."""
     if stage.shipped is None:
         return {"footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape))}

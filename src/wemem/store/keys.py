@@ -166,6 +166,15 @@ class ShippedVictimKey(StageKey):
 
 
 @dataclass(frozen=True)
+class SelectionKey(StageKey):
+    """Some of the models of an ensemble, by their places."""
+
+    stage = "selection"
+    models: Key
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class SwappedKey(StageKey):
     """The victim of one stage with the shadows of another."""
 
@@ -275,15 +284,6 @@ class PanelKey(StageKey):
     models: tuple[Key, ...]
     scores: Key
     count: int
-
-
-@dataclass(frozen=True)
-class PanelPartKey(StageKey):
-    """The first models of a panel."""
-
-    stage = "panel_part"
-    panel: Key
-    models: int
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.audit.leave_one_out import leave_one_out
 from wemem.audit.report import AttackResult, AuditReport, attack_result
 from wemem.defenses import Defense
 from wemem.metrics.registry import METRICS
-from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.artifacts import CollectedSignals, TrainedModels
+from wemem.pipeline.cache import Computed
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.query import disjoint_signals, shared_signals
-from wemem.signals import SignalLayout, Signals
-from wemem.store.key import Key
+from wemem.signals import SignalLayout
 from wemem.store.keys import AttackKey, LeaveOneOutKey
 from wemem.study.outcome import Outcome
 
@@ -37,55 +35,53 @@ class Attacked:
     label: str
     defense: Defense | None
     sparsity: float
-    rounds: Sequence[Stage]
-    references: Sequence[Stage]
-    unaware: Stage | None = None
+    rounds: Sequence[TrainedModels]
+    references: Sequence[TrainedModels]
+    unaware: TrainedModels | None = None
 
 
 def attack_models(parties: Parties, models: Attacked) -> Outcome:
     """Query the models as the adversary would, and run every attack on the answers."""
-    before = parties.stages.seconds
-    signals: dict[SignalLayout, tuple[Key, Signals]] = {}
-    if parties.config.uses("disjoint"):
+    config, victim = parties.config, models.rounds[-1]
+    signals: dict[SignalLayout, CollectedSignals] = {}
+    if config.uses("disjoint"):
         signals["disjoint"] = disjoint_signals(parties, models.label, models.rounds, models.defense)
     if models.references:
-        victim = models.rounds[-1]
         signals["shared"] = shared_signals(parties, models.label, victim, models.references, models.defense)
     results = [
-        _predict(parties, name, attack, *signals[attack.layout], models.label)
-        for name, attack in parties.config.attacks.items()
+        _predict(parties, name, attack, signals[attack.layout], models.label) for name, attack in config.attacks.items()
     ]
-    seconds = parties.stages.seconds - before
     return Outcome(
         models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split, models.rounds,
-        {layout: own for layout, (_, own) in signals.items()}, AuditReport(tuple(results)),
-        parties.defender_scores if parties.config.needs_scores else None, seconds,
+        {layout: own.signals for layout, own in signals.items()}, AuditReport(tuple(result for result, _ in results)),
+        parties.score_defender() if config.needs_scores else None,
+        sum(own.seconds for own in signals.values()) + sum(seconds for _, seconds in results),
         non_adaptive=None if models.unaware is None else _attack_unaware(parties, models, models.unaware),
-        leave_one_out=_attack_references(parties, models.label, *signals["shared"])
-        if parties.config.leave_one_out and "shared" in signals
+        leave_one_out=_attack_references(parties, models.label, signals["shared"])
+        if config.leave_one_out and "shared" in signals
         else {},
-        is_control=models.label in parties.config.controls,
+        is_control=models.label in config.controls,
     )  # fmt: skip
 
 
-def _attack_unaware(parties: Parties, models: Attacked, unaware: Stage) -> AuditReport:
+def _attack_unaware(parties: Parties, models: Attacked, unaware: TrainedModels) -> AuditReport:
     """Run the attacks that learn from shadows, with shadows pruned without the defense."""
     title = f"{models.label}, non-adaptive"
-    own, signals = disjoint_signals(parties, title, [unaware], models.defense)
+    collected = disjoint_signals(parties, title, [unaware], models.defense)
     chosen = {
         name: attack
         for name, attack in parties.config.attacks.items()
         if attack.layout == "disjoint" and "trajectory" not in attack.required_signals
     }
-    return AuditReport(tuple(_predict(parties, name, attack, own, signals, title) for name, attack in chosen.items()))
+    return AuditReport(tuple(_predict(parties, name, attack, collected, title)[0] for name, attack in chosen.items()))
 
 
-def _attack_references(parties: Parties, label: str, signals_key: Key, signals: Signals) -> dict[str, dict[str, Any]]:
+def _attack_references(parties: Parties, label: str, collected: CollectedSignals) -> dict[str, dict[str, Any]]:
     """Attack every model of the reference ensemble in turn, by each attack that compares models."""
     metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
 
-    def attacked(attack: Attack) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        targets = leave_one_out(signals, {attack.name: attack}, seed=parties.seed)[attack.name]
+    def attacked(attack: Attack) -> Computed:
+        targets = leave_one_out(collected.signals, {attack.name: attack}, seed=parties.seed)[attack.name]
         measures = {metric.name: targets.measure(metric) for metric in metrics}
         summary = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
         counts = {"targets": len(targets.scores), "records": targets.scores.shape[1]}
@@ -94,24 +90,28 @@ def _attack_references(parties: Parties, label: str, signals_key: Key, signals: 
     results: dict[str, dict[str, Any]] = {}
     shared = {name: attack for name, attack in parties.config.attacks.items() if attack.layout == "shared"}
     for name, attack in shared.items():
-        own = LeaveOneOutKey(signals_key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
+        key = LeaveOneOutKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
         title = parties.title(f"{name} on {label}, all models in turn")
-        meta = parties.stages.remember(title, own, partial(attacked, attack)).meta
+        meta = parties.pipeline.cache.remember(title, key, partial(attacked, attack)).meta
         results[name] = {metric: value for metric, value in meta.items() if metric != "seconds"}
     return results
 
 
 def _predict(
-    parties: Parties, name: str, attack: Attack, signals_key: Key, signals: Signals, label: str
-) -> AttackResult:
-    """Run one attack on the victim, or look it up if it was run on these very signals before."""
+    parties: Parties, name: str, attack: Attack, collected: CollectedSignals, label: str
+) -> tuple[AttackResult, float]:
+    """Run one attack on the victim, or look it up if it was run on these very signals before.
 
-    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        output = attack.predict(signals, 0, seed=parties.seed)
+    Returns:
+        The result, and the wall time of the attack when it was computed.
+    """
+
+    def compute() -> Computed:
+        output = attack.predict(collected.signals, 0, seed=parties.seed)
         arrays = {"score": output.score, "threshold": output.threshold}
         return arrays if output.probability is None else {**arrays, "probability": output.probability}, {}
 
-    own = AttackKey(signals_key, attack, parties.seed).key()
-    arrays = parties.stages.remember(parties.title(f"{name} on {label}"), own, compute).arrays
-    output = AttackOutput(arrays["score"], arrays["threshold"], arrays.get("probability"))
-    return attack_result(name, signals, 0, output)
+    key = AttackKey(collected.key, attack, parties.seed).key()
+    entry = parties.pipeline.cache.remember(parties.title(f"{name} on {label}"), key, compute)
+    output = AttackOutput(entry.arrays["score"], entry.arrays["threshold"], entry.arrays.get("probability"))
+    return attack_result(name, collected.signals, 0, output), float(entry.meta["seconds"])

@@ -8,26 +8,26 @@ import torch
 
 from wemem.config.study import StudyConfig
 from wemem.data.batches import Group
-from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, require_covered
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Distillation, TrainingRecords
 from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
-from wemem.pipeline.stages import Stages
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.victim import is_onnx
 from wemem.tuning.search import proposer
 
 
-def require_feasible_study(config: StudyConfig, data: Dataset, stages: Stages) -> None:
+def require_feasible_study(pipeline: Pipeline) -> None:
     """Refuse a study that would fail after training, for one of its seeds.
 
     Raises:
         InputError: settings that do not go together, as :func:`require_known_start` and :func:`require_auditable` say.
     """
+    config = pipeline.workspace.config
     require_known_start(config)
     for seed in config.seeds:
-        parties = Parties.of(config, data, stages, seed)
+        parties = Parties.of(pipeline, seed)
         require_auditable(parties)
 
 
@@ -86,12 +86,12 @@ def _require_prunable(parties: Parties) -> None:
     """Refuse a model that the study's method cannot bring to its sparsities."""
     settings = parties.config.pruning
     pruning = settings.to(max(settings.sparsities), parties.config.finetune)
-    pruning.require_prunable(parties.stages.blank([0]), torch.from_numpy(parties.data.features[:2]))
+    pruning.require_prunable(parties.pipeline.workspace.untrained([0]), torch.from_numpy(parties.data.features[:2]))
 
 
 def _require_fitting(parties: Parties, defense: Defense, splits: Sequence[Split]) -> None:
     """Refuse a defense that cannot train the model, or cannot plan an epoch of one of the models' records."""
-    if (reason := defense.incompatibility_reason(parties.stages.blank([0]).template)) is not None:
+    if (reason := defense.incompatibility_reason(parties.pipeline.workspace.untrained([0]).template)) is not None:
         raise InputError(reason)
     labels = parties.data.labels
     for split in splits:

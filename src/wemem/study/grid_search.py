@@ -21,10 +21,10 @@ from wemem.config.defense_entries import OWN_KEYS
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import Defense
-from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.stages import Stages
 from wemem.store.store import Store
 from wemem.study.feasibility import require_feasible_study
 from wemem.study.plan import cost_of, planned_work, settings_to_try
@@ -113,29 +113,27 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
     Raises:
         InputError: anything in the study or the data that cannot be used, before anything is trained.
     """
-    stages = Stages(config, data, store, progress)
-    require_feasible_study(config, data, stages)
+    pipeline = Pipeline.open(config, data, store, progress)
+    require_feasible_study(pipeline)
     progress.plan(planned_work(cost_of(config, data)))
     settings = settings_to_try(config)
-    pruned: list[list[Stage]] = [[] for _ in settings]
+    pruned: list[list[TrainedModels]] = [[] for _ in settings]
     for seed in config.seeds:
-        parties = Parties.of(config, data, stages, seed)
+        parties = Parties.of(pipeline, seed)
         for stored, (label, defense) in zip(pruned, settings, strict=True):
             stored += prune_alone(parties, label, defense)
     undefended, *tried = map(_mean, pruned)
     return _selection(config, undefended, tried)
 
 
-def prune_alone(parties: Parties, label: str, defense: Defense) -> list[Stage]:
+def prune_alone(parties: Parties, label: str, defense: Defense) -> list[TrainedModels]:
     """Prune the victim of one seed alone under one setting, to each sparsity of the study."""
     settings, prunings = defense.settings, parties.config.prunings
     title = " ".join(
         [f"select {label}:" if settings else f"select {label}", *(f"{k}={v}" for k, v in settings.items())]
     )
     return [
-        parties.pruned_alone(
-            title + (f" to {pruning.schedule.sparsity}" if len(prunings) > 1 else ""), defense, pruning
-        )
+        parties.prune_alone(title + (f" to {pruning.schedule.sparsity}" if len(prunings) > 1 else ""), defense, pruning)
         for pruning in prunings
     ]
 
@@ -164,7 +162,7 @@ def choose(tried: Sequence[Tried], least_accuracy: float) -> tuple[int, list[boo
     return min(range(len(tried)), key=lambda i: (-tried[i].dev_accuracy, tried[i].dev_auc)), qualified
 
 
-def _mean(stored: Sequence[Stage]) -> Tried:
+def _mean(stored: Sequence[TrainedModels]) -> Tried:
     last = [stage.meta["rounds"][-1] for stage in stored]
     return Tried(
         float(np.mean([one["dev_accuracy"] for one in last])),

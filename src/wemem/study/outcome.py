@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from wemem.audit.report import AuditReport
 from wemem.data.split import Split
 from wemem.defenses import Defense
-from wemem.pipeline.artifacts import Scores, Stage
+from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
 from wemem.signals import SignalLayout, Signals
 from wemem.tuning.search import TunedDefense
 
@@ -42,10 +42,10 @@ class Outcome:
     seed: int
     sparsity: float
     split: Split
-    rounds: Sequence[Stage]
+    rounds: Sequence[TrainedModels]
     signals: Mapping[SignalLayout, Signals]
     report: AuditReport
-    scores: Scores | None
+    scores: MemorizationScores | None
     attack_seconds: float
     non_adaptive: AuditReport | None = None
     leave_one_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -65,6 +65,6 @@ class Outcome:
         return None if self.scores is None else self.scores.memorization.score
 
     @property
-    def victim(self) -> Stage:
+    def victim(self) -> TrainedModels:
         """The models after the last round; model 0 is the victim."""
         return self.rounds[-1]

@@ -13,9 +13,10 @@ from wemem.data.dataset import Dataset
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
 from wemem.pipeline.query import required_signals
-from wemem.pipeline.stages import Stages
+from wemem.pipeline.victim import swap_shadows
 from wemem.pruning import Pruning
 from wemem.store.store import Store
 from wemem.study.attacking import Attacked, attack_models
@@ -43,11 +44,11 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
             f"expected chosen settings, got grids of {', '.join(config.grids)}; use select_settings() first"
         )
     data = config.data.load() if data is None else data
-    stages = Stages(config, data, store, progress)
-    require_feasible_study(config, data, stages)
+    pipeline = Pipeline.open(config, data, store, progress)
+    require_feasible_study(pipeline)
     progress.plan(planned_work(cost_of(config, data)))
     for seed in config.seeds:
-        parties = Parties.of(config, data, stages, seed)
+        parties = Parties.of(pipeline, seed)
         yield attack_dense(parties)
         for label, pruning in config.arms:
             yield defend_and_attack(parties, label, pruning)
@@ -55,8 +56,8 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
 
 def attack_dense(parties: Parties) -> Outcome:
     """Attack the unpruned models, by as many reference models as any arm is attacked by."""
-    references = parties.dense_references_of("dense") if parties.config.uses("shared") else []
-    return attack_models(parties, Attacked("dense", None, 0.0, [parties.dense], references))
+    references = parties.train_references_of("dense") if parties.config.uses("shared") else []
+    return attack_models(parties, Attacked("dense", None, 0.0, [parties.train_dense()], references))
 
 
 def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome:
@@ -64,7 +65,7 @@ def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome
     config = parties.config
     if label not in config.budgets:
         return attack_models(parties, _prune(parties, label, config.defense_of(label), pruning))
-    tuned = tune_defense(parties, config.budgets[label], pruning, parties.dense)
+    tuned = tune_defense(parties, config.budgets[label], pruning, parties.train_dense())
     outcome = attack_models(parties, _prune(parties, label, tuned.defense, pruning))
     return replace(outcome, tuned=tuned.after(outcome.victim))
 
@@ -74,10 +75,10 @@ def _prune(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> 
     config, sparsity = parties.config, pruning.schedule.sparsity
     title = f"prune under {label}" + (f" to {sparsity}" if len(config.prunings_of(label)) > 1 else "")
     keep = "trajectory" in required_signals(config.attacks, "disjoint")
-    rounds = parties.pruned_members(title, defense, pruning, keep_rounds=keep)
-    references = parties.pruned_references(label, defense, pruning) if config.uses("shared") else []
+    rounds = parties.prune_with_shadows(title, defense, pruning, keep_rounds=keep)
+    references = parties.prune_references(label, defense, pruning) if config.uses("shared") else []
     unaware = None
     if config.non_adaptive and defense != Undefended():
-        plain = parties.pruned_members(f"{title}: shadows without it", Undefended(), pruning)
-        unaware = parties.swap_victim(rounds[-1], plain[-1])
+        plain = parties.prune_with_shadows(f"{title}: shadows without it", Undefended(), pruning)
+        unaware = swap_shadows(rounds[-1], plain[-1])
     return Attacked(label, defense, sparsity, rounds, references, unaware)

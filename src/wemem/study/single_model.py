@@ -13,18 +13,16 @@ from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.export.checkpoint import read_certificate
 from wemem.files.record_tables import read_members
-from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cost import CostModel
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.stages import Stages
-from wemem.pipeline.victim import is_onnx, victim_ensemble, victim_file
+from wemem.pipeline.victim import is_onnx, load_victim, read_victim, read_victim_file
 from wemem.pruning import Pruning
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
-from wemem.signals import UNKNOWN
-from wemem.store.keys import VictimKey
 from wemem.store.store import Store
 from wemem.study.attacking import Attacked, attack_models
 from wemem.study.feasibility import require_auditable, require_feasible, require_known_start
@@ -47,8 +45,8 @@ class Pruned:
         tuned: the defense that was found for a budget, with a summary of how; None if the study names the defense.
     """
 
-    dense: Stage
-    stage: Stage
+    dense: TrainedModels
+    stage: TrainedModels
     defense: Defense
     split: Split
     input_shape: tuple[int, ...]
@@ -70,13 +68,10 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     require_known_start(config)
     config, data = _for_one_model(config, label), load_data(config, progress)
     split, taken = _split_for_pruning(config, data)
-    stages, seed = Stages(config, data, store, progress), config.seeds[0]
-    parties = Parties(config, data, stages, seed, split)
+    pipeline, seed = Pipeline.open(config, data, store, progress), config.seeds[0]
+    parties = Parties(pipeline, seed, split)
     require_feasible(parties, [split])
-    victim, fingerprint = victim_ensemble(config, data)
-    dense = Stage(
-        VictimKey(stages.architecture, fingerprint, None).key(), victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN}
-    )
+    dense = load_victim(pipeline.workspace)
     (pruning,) = config.prunings
     tuned = None
     cost = CostModel(config, len(split.records(0, Role.TRAIN)))
@@ -86,9 +81,9 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
         tuned = tune_defense(parties, budget, pruning, dense)
     defense = config.defenses[label] if tuned is None else tuned.defense
     progress.plan((cost.defender_scores() if defense.needs_scores else 0.0) + cost.pruning(1, defense, [pruning]))
-    scores = [parties.defender_scores if defense.needs_scores else None]
-    rounds = stages.prune(
-        f"prune under {label}", dense, split, pruning, defense, seeds=parties.member_seeds, scores=scores
+    scores = [parties.score_defender() if defense.needs_scores else None]
+    rounds = pipeline.pruner.prune(
+        f"prune under {label}", dense, split, pruning, defense, seeds=parties.model_seeds, scores=scores
     )
     tuned = None if tuned is None else tuned.after(rounds[-1])
     return Pruned(dense, rounds[-1], defense, split, data.input_shape, taken, tuned)
@@ -170,14 +165,14 @@ def audit_model(
     weights = Path(config.victim.weights)
     config = _with_settings(_for_one_model(config, label))
     data = config.data.load() if data is None else data
-    parties = Parties.of(config, data, Stages(config, data, store, progress), config.seeds[0])
+    parties = Parties.of(Pipeline.open(config, data, store, progress), config.seeds[0])
     require_auditable(parties)
     _require_size(parties, config.pruning if label is not None else None)
     cost = cost_of(config, data)
     progress.plan(cost.preparation() + (0.0 if label is None else _pruning_work(cost, label)))
     if label is None:
-        references = parties.dense_references_of("dense") if config.uses("shared") else []
-        return attack_models(parties, Attacked("audited model", None, 0.0, [parties.dense], references))
+        references = parties.train_references_of("dense") if config.uses("shared") else []
+        return attack_models(parties, Attacked("audited model", None, 0.0, [parties.train_dense()], references))
     for name, attack in config.attacks.items():
         if attack.required_signals & {"dense", "trajectory"}:
             raise InputError(
@@ -187,12 +182,12 @@ def audit_model(
     defense = config.defenses[label]
     (pruning,) = config.prunings
     certificate = read_certificate(weights)
-    victim = parties.behind_victim(_pruned_shadows(parties, label, defense, pruning), certificate)
+    victim = parties.join_victim(_pruned_shadows(parties, label, defense, pruning), certificate)
     unaware = None
     if config.non_adaptive and defense != Undefended():
         plain = _pruned_shadows(parties, f"{label}: without it", Undefended(), pruning)
-        unaware = parties.behind_victim(plain, certificate)
-    references = parties.pruned_references(label, defense, pruning) if config.uses("shared") else []
+        unaware = parties.join_victim(plain, certificate)
+    references = parties.prune_references(label, defense, pruning) if config.uses("shared") else []
     return attack_models(
         parties, Attacked("audited model", defense, pruning.schedule.sparsity, [victim], references, unaware)
     )
@@ -212,18 +207,21 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
     Raises:
         InputError: its tensors have other shapes, or its answers.
     """
-    made = parties.stages.blank([0])
+    made = parties.pipeline.workspace.untrained([0])
     if pruning is not None:
         example = torch.from_numpy(parties.data.features[:2])
         made = pruning.to(pruning.sparsities[0], parties.config.finetune).prune(made, pruning.sparsities[0], example)
     if is_onnx(parties.config):
-        answers, classes = victim_file(parties.config).logits(parties.data.features[:2]).shape[1], parties.data.classes
+        answers, classes = (
+            read_victim_file(parties.config).logits(parties.data.features[:2]).shape[1],
+            parties.data.classes,
+        )
         if answers != classes:
             raise InputError(
                 f"expected one logit for each of {classes} classes, got {answers}; give the data it is for"
             )
         return
-    victim = victim_ensemble(parties.config, parties.data)[0]
+    victim = read_victim(parties.config, parties.data)[0]
     for name, tensor in made.parameters.items():
         wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])
         if wanted != got:
@@ -234,10 +232,10 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
             )
 
 
-def _pruned_shadows(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> Stage:
-    members = list(range(1, parties.split.num_models))
-    scores = [parties.adversary_scores if defense.needs_scores else None] * len(members)
-    return parties.stages.prune(
-        parties.title(f"prune shadows under {label}"), parties.shadows, parties.split.select(members), pruning, defense,
-        seeds=[parties.member_seeds[k] for k in members], scores=scores,
+def _pruned_shadows(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> TrainedModels:
+    shadows = list(range(1, parties.split.num_models))
+    scores = [parties.score_adversary() if defense.needs_scores else None] * len(shadows)
+    return parties.pipeline.pruner.prune(
+        parties.title(f"prune shadows under {label}"), parties.train_shadows(), parties.split.select(shadows), pruning,
+        defense, seeds=[parties.model_seeds[k] for k in shadows], scores=scores,
     )[-1]  # fmt: skip

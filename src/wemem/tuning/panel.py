@@ -20,14 +20,15 @@ from wemem.audit.leave_one_out import leave_one_out
 from wemem.data.split import Role, Split, subsets
 from wemem.defenses import Defense
 from wemem.metrics.rates import auc, true_positive_rate
-from wemem.pipeline.artifacts import Scores, Stage
+from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
 from wemem.pipeline.cost import CHUNK, whole_chunks
 from wemem.pipeline.parties import Parties
-from wemem.pipeline.stages import Stages
+from wemem.pipeline.pipeline import Pipeline
+from wemem.pipeline.victim import unmasked
 from wemem.pruning import Pruning
 from wemem.signals import UNKNOWN, Signals
 from wemem.store.key import Key
-from wemem.store.keys import FiguresKey, PanelKey, PanelPartKey
+from wemem.store.keys import FiguresKey, PanelKey
 from wemem.store.shared_work import SharedWork
 from wemem.training import Ensemble, accuracy
 from wemem.tuning.objectives import Figures, PerModel
@@ -58,9 +59,9 @@ class Panel:
 
     key: Key
     split: Split
-    dense: Stage
+    dense: TrainedModels
     seeds: list[int]
-    scores: list[Scores | None]
+    scores: list[MemorizationScores | None]
     evaluated: Int64[np.ndarray, " n"]
     seconds: float
 
@@ -68,7 +69,7 @@ class Panel:
         return self.split.num_models
 
 
-def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purpose: str, count: int) -> Panel:
+def panel_of(parties: Parties, dense: TrainedModels, held: Int64[np.ndarray, " h"], purpose: str, count: int) -> Panel:
     """Train a panel on the victim's training records and some records held out from it.
 
     Args:
@@ -78,7 +79,7 @@ def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purp
         purpose: ``search`` or ``confirm``; panels of different purposes share no model but the victim.
         count: number of models beside the victim.
     """
-    stages, train, dev = parties.stages, parties.split.records(0, Role.TRAIN), parties.split.records(0, Role.DEV)
+    pipeline, train, dev = parties.pipeline, parties.split.records(0, Role.TRAIN), parties.split.records(0, Role.DEV)
     pool, settings = np.union1d(train, held), parties.config.scores
     models = max(count, settings.models)
     split = subsets(
@@ -86,23 +87,23 @@ def panel_of(parties: Parties, dense: Stage, held: Int64[np.ndarray, " h"], purp
         purpose=f"auto/{purpose}", dev=dev,
     )  # fmt: skip
     seeds = parties.seeds(f"auto/{purpose}", models)
-    trained = stages.train_in_chunks(parties.title(f"models to {purpose} with"), split, seeds)
-    scores = stages.score(parties.title(f"scores to {purpose} with"), split, trained)
+    trained = pipeline.trainer.train_in_chunks(parties.title(f"models to {purpose} with"), split, seeds)
+    scores = pipeline.scorer.score(parties.title(f"scores to {purpose} with"), split, trained)
     first = trained[: whole_chunks(count) // CHUNK]
-    others = Ensemble.concatenate([stage.ensemble for stage in first]).select(range(count))
-    own = PanelKey(dense.key if len(held) else None, tuple(s.key for s in first), scores.key, count).key()
+    others = Ensemble.concatenate([chunk.ensemble for chunk in first]).select(range(count))
+    own = PanelKey(dense.key if len(held) else None, tuple(chunk.key for chunk in first), scores.key, count).key()
     if not len(held):
-        joined = Stage(own, others, {})
+        joined = TrainedModels(own, others, {})
         return Panel(own, split.select(range(count)), joined, seeds[:count], [scores] * count, pool, scores.seconds)
     victim = np.zeros(len(parties.data), np.int8)
     for role, records in ((Role.AUDIT, held), (Role.TRAIN, train), (Role.DEV, dev)):
         victim[records] = role
     roles = np.concatenate([victim[None], split.roles[:count]])
-    victim_alone = replace(dense.ensemble.select([0]), masks={}, channels={})
-    joined = Stage(own, Ensemble.concatenate([victim_alone, others]), {})
+    victim_alone = unmasked(dense.ensemble.select([0]))
+    joined = TrainedModels(own, Ensemble.concatenate([victim_alone, others]), {})
     return Panel(
-        own, Split(roles, parties.data.labels, "subsets"), joined, [parties.member_seeds[0], *seeds[:count]],
-        [parties.defender_scores, *[scores] * count], pool, scores.seconds,
+        own, Split(roles, parties.data.labels, "subsets"), joined, [parties.model_seeds[0], *seeds[:count]],
+        [parties.score_defender(), *[scores] * count], pool, scores.seconds,
     )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def restricted(panel: Panel, unused: Int64[np.ndarray, " u"], fpr: float) -> Pan
 
 
 def measure(
-    stages: Stages, panel: Panel, defense: Defense, pruning: Pruning, *, title: str, models: int,
+    pipeline: Pipeline, panel: Panel, defense: Defense, pruning: Pruning, *, title: str, models: int,
     attacks: Sequence[Attack], fpr: float, seed: int,
 ) -> Figures:  # fmt: skip
     """Prune the first models of a panel under a defense, and measure accuracy and leakage.
@@ -133,7 +134,7 @@ def measure(
     The figures are stored, the weights are not.
 
     Args:
-        stages: computes and stores.
+        pipeline: computes and stores.
         panel: the models.
         defense: the defense to try.
         pruning: schedule and recipe.
@@ -145,20 +146,21 @@ def measure(
     """
     split = panel.split.select(range(models))
     own = FiguresKey(
-        panel.key, models, pruning, defense, stages.config.training,
-        stages.ensemble_inputs(split, panel.seeds[:models]), tuple(attacks), fpr, seed,
+        panel.key, models, pruning, defense, pipeline.workspace.config.training,
+        pipeline.workspace.ensemble_inputs(split, panel.seeds[:models]), tuple(attacks), fpr, seed,
         tuple(panel.evaluated.tolist()),
     ).key()  # fmt: skip
     # one process at a time: the weights are deleted once the figures are stored, and no other may wait for them
-    work = SharedWork(stages.store, own, 1)
+    work = SharedWork(pipeline.cache.store, own, 1)
     for number in work.claims():
         start = time.perf_counter()
-        part = Stage(PanelPartKey(panel.key, models).key(), panel.dense.ensemble.select(range(models)), {})
+        part = panel.dense.select(range(models))
         scores = panel.scores[:models] if defense.needs_scores else [None] * models
-        pruned = stages.prune(title, part, split, pruning, defense, seeds=panel.seeds[:models], scores=scores)[-1]
-        arrays = _figures(pruned.ensemble, stages, split, panel.evaluated, attacks, fpr, seed)
-        stages.store.put(work.key(number), arrays, {"seconds": time.perf_counter() - start})
-        stages.store.delete(pruned.key)
+        seeds = panel.seeds[:models]
+        pruned = pipeline.pruner.prune(title, part, split, pruning, defense, seeds=seeds, scores=scores)[-1]
+        arrays = _figures(pruned.ensemble, pipeline, split, panel.evaluated, attacks, fpr, seed)
+        pipeline.cache.store.put(work.key(number), arrays, {"seconds": time.perf_counter() - start})
+        pipeline.cache.store.delete(pruned.key)
     entry = work.done()[0]
     stored = {name: np.array(array) for name, array in entry.arrays.items()}
     by_attack = {
@@ -171,13 +173,13 @@ def measure(
 
 
 def _figures(
-    ensemble: Ensemble, stages: Stages, split: Split, evaluated: Int64[np.ndarray, " n"], attacks: Sequence[Attack],
+    ensemble: Ensemble, pipeline: Pipeline, split: Split, evaluated: Int64[np.ndarray, " n"], attacks: Sequence[Attack],
     fpr: float, seed: int,
 ) -> dict[str, PerModel]:  # fmt: skip
-    data, rows = stages.data, split.audited(0)
+    data, rows = pipeline.workspace.data, split.audited(0)
+    logits = ensemble.logits(data.features[rows], device=pipeline.workspace.device)
     signals = Signals(
-        ensemble.logits(data.features[rows], device=stages.device), data.labels[rows], split.roles[:, rows], rows,
-        "shared", (UNKNOWN,) * split.num_models,
+        logits, data.labels[rows], split.roles[:, rows], rows, "shared", (UNKNOWN,) * split.num_models
     )  # fmt: skip
     counted, member = np.isin(rows, evaluated), signals.roles == Role.TRAIN
     pairs = {"confidence": _members_and_others(signals.logit_confidence, member, counted)}

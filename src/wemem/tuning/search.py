@@ -30,7 +30,7 @@ from wemem.config.budget import Budget
 from wemem.defenses import Defense, Observation, OnlineController, Undefended, chain, make_defense
 from wemem.defenses.online import at_strength
 from wemem.errors import InputError
-from wemem.pipeline.artifacts import Stage
+from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cost import CostModel
 from wemem.pipeline.parties import Parties
 from wemem.pruning import Pruning
@@ -65,7 +65,7 @@ class TunedDefense:
     budget: Budget
     summary: Mapping[str, Any]
 
-    def after(self, victim: Stage) -> "TunedDefense":
+    def after(self, victim: TrainedModels) -> "TunedDefense":
         """Add the strengths of the victim's rounds to the summary, if its run steered itself.
 
         Args:
@@ -82,7 +82,7 @@ class TunedDefense:
         return replace(self, summary={**self.summary, "settings_in_words": words})
 
 
-def tune_defense(parties: Parties, budget: Budget, pruning: Pruning, dense: Stage) -> TunedDefense:
+def tune_defense(parties: Parties, budget: Budget, pruning: Pruning, dense: TrainedModels) -> TunedDefense:
     """Find a defense for a budget.
 
     Args:
@@ -110,10 +110,10 @@ def _budget_summary(budget: Budget) -> dict[str, Any]:
 class Search:
     """One search. Every result is in the store; the object holds copies of those that it has read."""
 
-    def __init__(self, parties: Parties, budget: Budget, pruning: Pruning, dense: Stage) -> None:
+    def __init__(self, parties: Parties, budget: Budget, pruning: Pruning, dense: TrainedModels) -> None:
         self.parties, self.budget, self.pruning, self.dense = parties, budget, pruning, dense
         self.propose = proposer()
-        self.panel = panel_of(parties, dense, parties.tune, "search", budget.models)
+        self.panel = panel_of(parties, dense, parties.tuning_records, "search", budget.models)
         self.points: dict[str, dict[int, Point]] = {"try": {}, "audit": {}}  # by step and number
         self.seconds: dict[tuple[str, int], float] = {}
         self.problems: list[str] = []
@@ -127,7 +127,7 @@ class Search:
             if not self.points["try"]:
                 raise
             stopped = "user"
-            self.parties.stages.progress.tell(
+            self.parties.pipeline.cache.progress.tell(
                 "search stopped: going on with the best so far; interrupt again to end here"
             )
         known = list((self.points["audit"] or self.points["try"]).values())
@@ -176,7 +176,7 @@ class Search:
 
     def _confirm(self, best: Point, known: Sequence[Point], stopped: Stopped) -> TunedDefense:
         """Measure the chosen setting again with new models, on records that the search did not use if they suffice."""
-        unused = self.parties.confirm
+        unused = self.parties.confirmation_records
         fresh = panel_of(self.parties, self.dense, unused, "confirm", self.budget.models)
         fresh = restricted(fresh, unused, self.budget.at_fpr)
         defense = make_defense(best.kind, best.settings)
@@ -211,7 +211,7 @@ class Search:
         self, step: Literal["try", "audit"], count: int, *, pruning: Pruning, models: int, candidates: Sequence[Any]
     ) -> SharedWork:
         own = SearchKey(step, self.panel.key, models, pruning, candidates, self.budget.at_fpr, self.parties.seed)
-        return SharedWork(self.parties.stages.store, own.key(), count)
+        return SharedWork(self.parties.pipeline.cache.store, own.key(), count)
 
     def _do(
         self, work: SharedWork, number: int, kind: str, settings: Mapping[str, Any], plain: Figures, pruning: Pruning,
@@ -225,15 +225,15 @@ class Search:
         except InputError as error:
             problem = str(error)
         meta = {"point": point, "problem": problem, "seconds": time.perf_counter() - start}
-        self.parties.stages.store.put(work.key(number), {}, meta)
+        self.parties.pipeline.cache.store.put(work.key(number), {}, meta)
 
     def _measure(
         self, defense: Defense, pruning: Pruning, models: int, attacks: Sequence[Attack], title: str,
         panel: Panel | None = None,
     ) -> Figures:  # fmt: skip
         return measure(
-            self.parties.stages, panel or self.panel, defense, pruning, title=self.parties.title(title), models=models,
-            attacks=attacks, fpr=self.budget.at_fpr, seed=self.parties.seed,
+            self.parties.pipeline, panel or self.panel, defense, pruning, title=self.parties.title(title),
+            models=models, attacks=attacks, fpr=self.budget.at_fpr, seed=self.parties.seed,
         )  # fmt: skip
 
     def _read(self, step: str, work: SharedWork) -> None:
@@ -256,7 +256,7 @@ class Search:
         now = front(list(self.points["try"].values()))
         if now != self.reported_front:
             self.reported_front = now
-            self.parties.stages.progress.tell(
+            self.parties.pipeline.cache.progress.tell(
                 f"front after {len(self.points['try'])} settings, accuracy against undefended and AUC: "
                 + "; ".join(f"{p.kind} {-100 * p.accuracy_drop:+.1f} {100 * p.leakage:.1f} %" for p in now)
             )

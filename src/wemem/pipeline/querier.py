@@ -1,0 +1,53 @@
+"""Queries of models, answered as their defense lets them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from wemem.defenses import Defense, OutputPostprocessing
+from wemem.pipeline.artifacts import Answers, TrainedModels
+from wemem.pipeline.cache import Computed
+from wemem.pipeline.workspace import Workspace
+from wemem.randomness import derive_seed
+from wemem.signals import postprocessed, query_models
+from wemem.store.keys import SignalsKey
+
+
+@dataclass(frozen=True)
+class Querier:
+    """Queries models as an adversary would."""
+
+    workspace: Workspace
+
+    def query(
+        self, title: str, models: TrainedModels, records: Int64[np.ndarray, " N"], required_signals: frozenset[str], *,
+        seed: int, defense: Defense | None = None, turn: int = 0,
+    ) -> Answers:  # fmt: skip
+        """Answers of some models on some records.
+
+        Args:
+            title: for the progress display.
+            models: the models.
+            records: numbers of the records.
+            required_signals: names of :data:`~wemem.signals.EXTRAS`.
+            seed: of the queries.
+            defense: the one under which the models answer.
+            turn: a number that differs between models queried with one seed, so that no two draw their answers alike.
+        """
+        space = self.workspace
+        altered = defense if defense is not None and defense.capability(OutputPostprocessing) is not None else None
+        key = SignalsKey(
+            models.key, space.data.fingerprint, tuple(records.tolist()), tuple(sorted(required_signals)), seed,
+            space.device.type, altered, None if altered is None else turn,
+        ).key()  # fmt: skip
+
+        def compute() -> Computed:
+            answering = models.queried(space.device)
+            if altered is not None:
+                answering = postprocessed(answering, altered, seed=derive_seed(seed, "answers", turn))
+            features, labels = space.data.features[records], space.data.labels[records]
+            return query_models(answering, features, labels, required_signals, seed=seed), {}
+
+        entry = space.cache.remember(title, key, compute)
+        return Answers(key, entry.arrays, float(entry.meta["seconds"]))

@@ -1,0 +1,57 @@
+"""Memorization scores from subset models."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wemem.data.split import Role, Split
+from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
+from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
+from wemem.pipeline.cache import Computed
+from wemem.pipeline.workspace import Workspace
+from wemem.store.key import Key
+from wemem.store.keys import ScoresKey
+
+#: Fields of :class:`~wemem.memorization.Memorization`, as they are stored.
+FIELDS = ("score", "standard_error", "inside", "outside")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores records by models that were trained with and without them."""
+
+    workspace: Workspace
+
+    def key(self, split: Split, subset_models: Sequence[Key]) -> Key:
+        """The key of what :meth:`score` gives."""
+        return ScoresKey(tuple(subset_models), split.fingerprint, self.workspace.config.scores.form).key()
+
+    def score(self, title: str, split: Split, subset_models: Sequence[TrainedModels]) -> MemorizationScores:
+        """Memorization scores of the records in a split; the subset models stay stored, for attacks use them too.
+
+        Args:
+            title: for the progress display.
+            split: roles of the subset models.
+            subset_models: the models, chunk by chunk.
+        """
+        key = self.key(split, [chunk.key for chunk in subset_models])
+        entry = self.workspace.cache.remember(title, key, lambda: self._estimate(split, subset_models))
+        seconds = sum(chunk.seconds for chunk in subset_models) + float(entry.meta["seconds"])
+        memorization = Memorization(**{name: np.array(entry.arrays[name]) for name in FIELDS})
+        return MemorizationScores(
+            key, memorization, float(entry.meta["halves_correlation"]), split.num_models, seconds
+        )  # fmt: skip
+
+    def _estimate(self, split: Split, subset_models: Sequence[TrainedModels]) -> Computed:
+        space, start = self.workspace, time.perf_counter()
+        pool = np.flatnonzero((split.roles != Role.UNUSED).any(axis=0))
+        values = np.full(split.roles.shape, np.nan)
+        features, labels = space.data.features[pool], space.data.labels[pool]
+        logits = np.concatenate([chunk.queried(space.device).logits(features) for chunk in subset_models])
+        values[:, pool] = truth_values(logits, labels, space.config.scores.form)
+        memorization = estimate_memorization(values, split.roles)
+        trust = halves_correlation(values[:, pool], split.roles[:, pool], seed=0)
+        arrays = {name: getattr(memorization, name) for name in FIELDS}
+        return arrays, {"halves_correlation": trust, "seconds": time.perf_counter() - start}

@@ -1,0 +1,131 @@
+"""Soft targets: predictions of a defense's teachers on the train records of every model, and on views of them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from scipy.special import log_softmax, softmax
+
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split
+from wemem.data.teachers import Teachers, held_out
+from wemem.defenses import Defense, Distillation
+from wemem.pipeline.artifacts import SoftTargets, TrainedModels
+from wemem.pipeline.cache import Computed
+from wemem.pipeline.trainer import Trainer
+from wemem.pipeline.workspace import Workspace
+from wemem.randomness import derive_seed
+from wemem.store.keys import DenseTargetsKey, TeacherTargetsKey
+from wemem.training import Ensemble
+from wemem.training.views import ViewedRecords
+
+#: Smallest probability, so that every log-probability is finite in float32.
+LEAST = 1e-30
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Gives every model of a defense that distills its soft targets."""
+
+    workspace: Workspace
+    trainer: Trainer
+
+    def teach(
+        self, title: str, dense: TrainedModels, split: Split, seeds: Sequence[int], defense: Defense
+    ) -> SoftTargets | None:
+        """Log-probabilities by the teachers of each model on its own train records, 0 for other records.
+
+        Args:
+            title: for the progress display.
+            dense: the unpruned models.
+            split: their roles.
+            seeds: one per model.
+            defense: names its teachers; without any the result is None.
+        """
+        distillation = defense.capability(Distillation)
+        if distillation is None:
+            return None
+        if isinstance(distillation.source, Teachers):
+            return self._by_held_out_models(title, split, seeds, distillation.source)
+        return self._by_dense_models(title, dense, split)
+
+    def _by_dense_models(self, title: str, dense: TrainedModels, split: Split) -> SoftTargets:
+        """Soft targets by the unpruned models, each for the records that it was trained on."""
+        space = self.workspace
+        key = DenseTargetsKey(dense.key, space.data.fingerprint, split.fingerprint, space.device.type).key()
+
+        def compute() -> Computed:
+            return {"teacher_log_probs": dense_log_probabilities(dense.ensemble, split, space.data, space.device)}, {}
+
+        entry = space.cache.remember(f"{title}: dense predictions", key, compute)
+        return SoftTargets(key, np.array(entry.arrays["teacher_log_probs"]), float(entry.meta["seconds"]))
+
+    def _by_held_out_models(self, title: str, split: Split, seeds: Sequence[int], source: Teachers) -> SoftTargets:
+        """Soft targets by models that did not train on a record: the mean of their probabilities.
+
+        They are trained on parts of each model's own train records.
+        """
+        space, parts = self.workspace, held_out(split, source, seeds, self.workspace.data.features)
+        own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(source.count)]
+        teachers = self.trainer.train_in_chunks(f"{title}: teachers", parts, own_seeds)
+        models = tuple(chunk.key for chunk in teachers)
+        key = TeacherTargetsKey(models, space.data.fingerprint, split.fingerprint, source).key()
+
+        def compute() -> Computed:
+            start, ensembles = time.perf_counter(), [chunk.ensemble for chunk in teachers]
+            targets = teacher_log_probabilities(ensembles, parts, split, space.data, source, space.device)
+            return {"teacher_log_probs": targets}, {"seconds": time.perf_counter() - start}
+
+        entry = space.cache.remember(f"{title}: teachers' predictions", key, compute)
+        seconds = sum(chunk.seconds for chunk in teachers) + float(entry.meta["seconds"])
+        return SoftTargets(key, np.array(entry.arrays["teacher_log_probs"]), seconds)
+
+
+def dense_log_probabilities(
+    dense: Ensemble, split: Split, data: Dataset, device: torch.device
+) -> Float32[np.ndarray, "K N C"]:
+    """Log-probabilities of each model on its own train records, 0 for other records."""
+    targets = np.zeros((split.num_models, len(data), data.classes), np.float32)
+    for k in range(split.num_models):
+        train = split.records(k, Role.TRAIN)
+        logits = dense.select([k]).logits(data.features[train], device=device)[0]
+        targets[k, train] = log_softmax(logits.astype(np.float64), axis=-1)
+    return targets
+
+
+def teacher_log_probabilities(
+    chunks: Sequence[Ensemble], parts: Split, split: Split, data: Dataset, source: Teachers, device: torch.device
+) -> Float32[np.ndarray, "K M C"]:
+    """Logarithm of the mean probabilities of each model's teachers on the records that each was trained without.
+
+    Args:
+        chunks: the teachers of all K models, ``source.count`` for each, in one or several ensembles.
+        parts: roles of the teachers (:func:`~wemem.data.teachers.held_out`).
+        split: roles of the models.
+        data: N records.
+        source: number of teachers, and the views that they predict: M is N, and as many more for each view.
+        device: where they compute.
+
+    Returns:
+        By model and number of a record or view; 0 where no teacher was trained without it.
+    """
+    teachers = [(ensemble, place) for ensemble in chunks for place in range(len(ensemble))]
+    train = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
+    drawn = None if source.views is None else source.views.draw(train, len(data), data.input_shape)
+    viewed = ViewedRecords(torch.from_numpy(data.features), drawn)
+    targets = np.zeros((split.num_models, source.passes_per_epoch * len(data), data.classes), np.float32)
+    for k in range(split.num_models):
+        total, models = np.zeros(targets.shape[1:]), np.zeros(targets.shape[1])
+        for t in range(k * source.count, (k + 1) * source.count):
+            unseen = np.add.outer(len(data) * np.arange(source.passes_per_epoch), parts.records(t, Role.AUDIT)).ravel()
+            x = viewed.numbered([k], torch.from_numpy(unseen)[None])[0].numpy()
+            ensemble, place = teachers[t]
+            logits = ensemble.select([place]).logits(x, device=device)[0]
+            total[unseen] += softmax(logits.astype(np.float64), axis=-1)
+            models[unseen] += 1
+        answered = models > 0
+        targets[k, answered] = np.log(np.maximum(total[answered] / models[answered, None], LEAST))
+    return targets

@@ -1,0 +1,77 @@
+"""Training of unpruned models, in chunks that are stored one by one."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wemem.data.split import Split
+from wemem.pipeline.artifacts import TrainedModels
+from wemem.pipeline.cache import Computed
+from wemem.pipeline.cost import CHUNK, training_work
+from wemem.pipeline.progress import show_epoch
+from wemem.pipeline.workspace import Workspace
+from wemem.store.key import Key
+from wemem.store.keys import DenseKey
+from wemem.training import Choice, History, fit
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains models from scratch on their train records, by the study's ``[training]``."""
+
+    workspace: Workspace
+
+    def key(self, split: Split, seeds: Sequence[int]) -> Key:
+        """The key of what :meth:`train` gives."""
+        return DenseKey(self.workspace.ensemble_inputs(split, seeds), self.workspace.config.training).key()
+
+    def train(self, title: str, split: Split, seeds: Sequence[int]) -> TrainedModels:
+        """Unpruned models, one per row of the split."""
+        key, work = self.key(split, seeds), training_work(split, self.workspace.config.training)
+        entry = self.workspace.cache.remember(title, key, lambda: self._fit(split, seeds), work)
+        blank = self.workspace.untrained(seeds[:1])
+        return TrainedModels(key, blank.with_arrays(entry.arrays), entry.meta)
+
+    def train_in_chunks(self, title: str, split: Split, seeds: Sequence[int]) -> list[TrainedModels]:
+        """Unpruned models in chunks of :data:`~wemem.pipeline.cost.CHUNK`: more models later cost only the new ones."""
+        return [
+            self.train(
+                f"{title} {chunk.start + 1}-{chunk.stop} of {len(seeds)}",
+                split.select(chunk),
+                [seeds[k] for k in chunk],
+            )
+            for chunk in chunks(len(seeds))
+        ]
+
+    def _fit(self, split: Split, seeds: Sequence[int]) -> Computed:
+        space, start, epochs = self.workspace, time.perf_counter(), self.workspace.config.training.epochs
+        fitted = fit(
+            space.untrained(seeds), space.data, split, space.config.training, seeds=seeds,
+            backend=space.config.backend, device=space.device,
+            on_epoch=lambda epoch, running: show_epoch(space.cache.progress, epoch, epochs, running),
+        )  # fmt: skip
+        return fitted.ensemble.arrays(), {
+            **training_summary(fitted.history, fitted.choice),
+            "recipe_fingerprint": space.recipe_fingerprint(None, None),
+            "seconds": time.perf_counter() - start,
+        }
+
+
+def chunks(models: int) -> list[range]:
+    """The places of models, cut into chunks of :data:`~wemem.pipeline.cost.CHUNK`.
+
+    >>> chunks(20)
+    [range(0, 16), range(16, 20)]
+    """
+    return [range(start, min(start + CHUNK, models)) for start in range(0, models, CHUNK)]
+
+
+def training_summary(history: tuple[History, ...], choice: Choice) -> dict[str, Any]:
+    """The course of a training, as it is stored."""
+    return {
+        "backend": asdict(choice),
+        "dev_accuracy": [max(one.dev_accuracy) for one in history],
+        "epochs": [len(one.dev_accuracy) for one in history],
+        "records_seen": sum(one.records_seen for one in history),
+    }
