@@ -82,6 +82,10 @@ class Faulty(Defense):
         return "faulty"
 
 
+class Mutable(Faulty):
+    __hash__ = None  # type: ignore[assignment]  # as of a dataclass that is not frozen
+
+
 class WithAnotherRepr(Faulty):
     def __repr__(self):
         return "a defense"

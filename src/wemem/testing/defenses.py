@@ -201,8 +201,9 @@ def _batch(defense: Defense, rng: np.random.Generator, epoch: int) -> Batch:
 
 
 def _part(batch: Batch, models: slice, records: slice) -> Batch:
-    values: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return replace(batch, **{n: v[models, records] for n, v in values.items() if isinstance(v, torch.Tensor)})
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    cut: dict[str, Any] = {n: v[models, records] for n, v in values.items() if isinstance(v, torch.Tensor)}
+    return replace(batch, **cut)
 
 
 def check_outputs(defense: Defense, *, seed: int = 0) -> None:
