@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import wemem.defenses
 from wemem.data.batches import Group
 from wemem.defenses import (
     DEFENSES,
@@ -76,7 +75,7 @@ def check_value(defense: Defense) -> None:
         f"expected a frozen dataclass, got {type(defense).__name__}; decorate it with @dataclass(frozen=True)",
     )
     parts = defense.parts if isinstance(defense, Chain) else (defense,)
-    names = {**vars(wemem.defenses), **{type(part).__name__: type(part) for part in parts}}
+    names = {cls.__name__: cls for cls in (Chain, *map(type, parts))}
     try:
         again = eval(repr(defense), {"__builtins__": {}}, names)  # noqa: S307  (the caller's own object)
     except Exception as error:

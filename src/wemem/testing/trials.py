@@ -14,9 +14,9 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.defenses import Defense, Observation, TrainingRecords
 from wemem.memorization import Memorization
-from wemem.pipeline.artifacts import Scores
+from wemem.pipeline.artifacts import MemorizationScores
+from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.pipeline.stages import Stages
 from wemem.store.key import Key
 from wemem.store.store import Store
 from wemem.training import Ensemble
@@ -53,7 +53,8 @@ class Trial:
         return Trial(self.folder, self.seed, other=True)
 
     @cached_property
-    def stages(self) -> Stages:
+    def pipeline(self) -> Pipeline:
+        """Stages of a small study."""
         sgd: Mapping[str, Any] = {"optimizer": "sgd", "learning_rate": 0.05, "batch_size": 16, "patience": None}
         table = {
             "data": {"source": "digits"}, "model": {"kind": "fc", "hidden": [12, 8], "dropout": 0.0},
@@ -61,15 +62,18 @@ class Trial:
             "backend": self.backend, "device": "cpu",
         }  # fmt: skip
         config = parse_study(table)
-        return Stages(config, small_data(self.seed, self.other), Store(self.folder), Silent())
+        return Pipeline.open(config, small_data(self.seed, self.other), Store(self.folder), Silent())
 
     def prune(self, defense: Defense) -> Ensemble:
         """Prune under a defense; the teachers that it asks for are trained first."""
-        split, seeds = small_split(self.stages.data.labels, self.seed), [self.seed + k for k in range(MODELS)]
-        (pruning,) = self.stages.config.prunings
-        dense = self.stages.train("dense models", split, seeds)
+        split, seeds = (
+            small_split(self.pipeline.workspace.data.labels, self.seed),
+            [self.seed + k for k in range(MODELS)],
+        )
+        (pruning,) = self.pipeline.workspace.config.prunings
+        dense = self.pipeline.trainer.train("dense models", split, seeds)
         scores = [random_scores(split, k, self.seed) if defense.needs_scores else None for k in range(MODELS)]
-        rounds = self.stages.prune("prune", dense, split, pruning, defense, seeds=seeds, scores=scores)
+        rounds = self.pipeline.pruner.prune("prune", dense, split, pruning, defense, seeds=seeds, scores=scores)
         return rounds[-1].ensemble
 
 
@@ -92,12 +96,12 @@ def small_split(labels: Int64[np.ndarray, " N"], seed: int) -> Split:
     return Split(roles, labels, "subsets")
 
 
-def random_scores(split: Split, model: int, seed: int) -> Scores:
+def random_scores(split: Split, model: int, seed: int) -> MemorizationScores:
     """Memorization scores of one model's training records, none for any other record."""
     score = np.where(split.roles[model] == Role.TRAIN, np.random.default_rng([seed, 9]).random(RECORDS), np.nan)
     none = np.zeros(RECORDS, np.int64)
     own = Key({"stage": "conformance", "scores": [None if np.isnan(s) else float(s) for s in score]})
-    return Scores(own, Memorization(score, np.full(RECORDS, np.nan), none, none), float("nan"), 0, 0.0)
+    return MemorizationScores(own, Memorization(score, np.full(RECORDS, np.nan), none, none), float("nan"), 0, 0.0)
 
 
 def known_records(seed: int, *, other: bool) -> TrainingRecords:
