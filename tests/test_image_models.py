@@ -13,7 +13,7 @@ from wemem.data.split import Role
 from wemem.defenses import Undefended
 from wemem.errors import InputError
 from wemem.models import MODELS, ResNet8, make_model
-from wemem.pipeline import stages
+from wemem.pipeline import querier
 from wemem.pruning import LayerChoice, Pruning, Schedule, iterate, prunable_weights
 from wemem.signals import query_models
 from wemem.training import Ensemble, Recipe, fit
@@ -226,7 +226,7 @@ def test_a_study_of_images_asks_lira_about_mirror_images_where_training_mirrored
         asked.append(needs)
         return query_models(models, features, labels, needs, seed=seed)
 
-    monkeypatch.setattr(stages, "query_models", query)
+    monkeypatch.setattr(querier, "query_models", query)
     table = {
         "data": {"source": str(tmp_path / "images.npz")},
         "model": {"kind": "resnet8", "width": TINY},
