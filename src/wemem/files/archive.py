@@ -188,10 +188,9 @@ class _Unfolded:
             return b""
         if len(header) < BLOCK:
             raise EOFError("it ends too early")
-        # the checksum counts its own field as spaces; old writers took bytes for signed
-        counted = header[:148] + b" " * 8 + header[156:]
-        signed = sum(byte - 256 if byte > 127 else byte for byte in counted)
-        if _number(header[148:156]) not in (sum(counted), signed):
+        # the checksum counts its own field as spaces
+        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        if _number(header[148:156]) != checksum:
             raise ValueError("a header with a wrong checksum")
         return header
 
