@@ -93,10 +93,10 @@ def write(folder: Path) -> None:
     table = pa.table({"a": [1.0, 2.0], "y": ["x" * 300_000_000, "b"]})
     pyarrow.parquet.write_table(table, place("parquet", "long label.parquet"), compression="zstd", use_dictionary=False)
     for reader in ("weights", "sparse weights"):
-        text = "{" + ",".join(
+        index = "{" + ",".join(
             f'"{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(150_000)
         ) + "}"  # fmt: skip
-        place(reader, "tensors.safetensors").write_bytes(struct.pack("<Q", len(text)) + text.encode())
+        place(reader, "tensors.safetensors").write_bytes(struct.pack("<Q", len(index)) + index.encode())
         endless(place(reader, "zeros.safetensors"))
     for reader in ("json", "toml", "mat", "tar", "results"):
         endless(place(reader, "zeros.bin"))

@@ -87,7 +87,8 @@ def label_column(path: Path, names: Sequence[str], label: str | int | None) -> s
         InputError: no such column, no feature beside it, or a column that numbers the records: as a feature it would
             tell a model which record it sees.
     """
-    columns = f"the columns {', '.join(names)}" if len(names) <= 20 else f"{len(names)} columns from {names[0]!r} on"
+    shown = [name[:40] for name in names[:21]]
+    columns = f"the columns {', '.join(shown)}" if len(names) <= 20 else f"{len(names)} columns from {shown[0]!r} on"
     for name in names:
         if name == "" or PANDAS_INDEX.fullmatch(name):
             raise InputError(f"{path}: expected no record numbers as a feature, got column {name!r}; drop the index")
