@@ -1,6 +1,9 @@
 """Hand-made results of a small study, whose numbers are easy to follow through tables and sentences."""
 
+import copy
 from typing import Any
+
+from wemem.files.hashing import sha256_of
 
 #: (defense, test accuracy, balanced accuracy of the confidence attack, TPR of LiRA at 1 % FPR)
 ARMS = (
@@ -24,9 +27,16 @@ def make_results(
     seeds: tuple[int, ...] = (0,), attacks: tuple[str, ...] = ATTACKS, nonmembers: int = 452
 ) -> dict[str, Any]:
     """Results of every arm at 60 % sparsity; seeds differ by half a point."""
+    study = {"name": "location", "defenses": {name: {} for name, *_ in ARMS[1:]}}
     return {
-        "schema": "wemem.results/1",
-        "study": {"name": "location", "defenses": {name: {} for name, *_ in ARMS[1:]}},
+        "schema": "wemem.results/2",
+        "study": study,
+        "study_sha256": sha256_of(study),
+        "planned": {
+            "runs": {name: 1 for name, *_ in ARMS}, "seeds": list(seeds),
+            "attacks": {name: name for name in attacks},
+        },
+        "files": {},
         "environment": {
             "wemem": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6", "threads": 2,
             "platform": "Linux",
@@ -42,6 +52,22 @@ def make_results(
         ],
         "runs": [make_run(*arm, seed, attacks, nonmembers) for seed in seeds for arm in ARMS],
     }  # fmt: skip
+
+
+def as_version_1(results: dict[str, Any]) -> dict[str, Any]:
+    """The same results as version 1 had them: no hashes, other names in the certificate."""
+    old = copy.deepcopy(results)
+    old["schema"] = "wemem.results/1"
+    for name in ("study_sha256", "planned", "files"):
+        del old[name]
+    for run in old["runs"]:
+        for worst in run["worst"].values():
+            for name in ("chance", "chance_high"):
+                worst.pop(name, None)
+        del run["model_file"], run["altered_answers"]
+        run["certificate"]["victim_made_as"] = run["certificate"].pop("victim_recipe_fingerprint")
+        run["certificate"]["adversary_made_as"] = run["certificate"].pop("adversary_recipe_fingerprints")
+    return old
 
 
 def make_run(
@@ -71,7 +97,10 @@ def make_run(
         },
         "records_seen": 0 if defense == "dense" else 1503 * 50,
         "backend": {"backend": "vmapped", "reason": "rule: no convolutions"},
-        "certificate": {"adaptive": True, "victim_made_as": "a1", "adversary_made_as": ["a1"], "models": 5},
+        "certificate": {
+            "adaptive": True, "victim_recipe_fingerprint": "a1", "adversary_recipe_fingerprints": ["a1"], "models": 5,
+        },
+        "model_file": None, "altered_answers": False,
         "rounds": [
             {"round": r, "sparsity": 0.15 * r, "test_accuracy": accuracy, "dev_accuracy": accuracy, "epochs": [7, 9]}
             for r in range(0 if defense == "dense" else 5)

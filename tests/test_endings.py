@@ -1,6 +1,5 @@
 """How commands end: one line and an exit code that means one thing, whatever goes wrong and whenever."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from results_example import make_results
+from bound_results import bound_folder
 from small_study import as_toml, table, write_data
 from test_workers import LISTENING, none_left
 from wemem import cli
@@ -23,12 +22,11 @@ WEMEM = [sys.executable, "-m", "wemem"]
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """A folder of results that pass a gate."""
-    (tmp_path / "results.json").write_text(json.dumps(make_results()))
-    return tmp_path
+    return bound_folder(tmp_path / "results")
 
 
 def passing(folder: Path) -> list[str]:
-    return [*WEMEM, "gate", str(folder), "--max-tpr", "0.9", "--label", "rsw"]
+    return [*WEMEM, "gate", str(folder), "--max-tpr", "0.5"]
 
 
 def ended(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
@@ -98,7 +96,7 @@ def test_a_fault_of_the_program_is_one_line_that_asks_for_a_report(results, caps
     def broken(*_):
         raise KeyError("surprise")
 
-    monkeypatch.setattr(gate, "check", broken)
+    monkeypatch.setattr(gate, "judge", broken)
     # errors are placed by the file they came from: a test is a user's file, so the fault is made to come from ours
     monkeypatch.setattr("wemem.cli.endings._is_users", lambda _: False)
     arguments = ["gate", str(results), "--max-tpr", "0.9"]
@@ -164,5 +162,7 @@ def imported(arguments: list[str], names: tuple[str, ...]) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr.split()
 
 
-def test_help_imports_no_library_of_numbers():
+def test_help_imports_no_library_of_numbers_and_a_gate_none_that_trains_or_draws(results):
     assert imported(["--help"], ("torch", "numpy", "scipy", "pyarrow", "pydantic")) == []
+    arguments = ["gate", str(results), "--max-tpr", "0.5"]
+    assert imported(arguments, ("torch", "scipy.stats", "matplotlib", "sklearn")) == []

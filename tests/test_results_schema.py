@@ -52,7 +52,15 @@ def test_every_object_is_closed_but_settings_and_attacks():
                 walk(child, (*path, name))
 
     walk(results_schema(), ())
-    assert {path[-1] for path in free} == {"study", "settings", "attacks", "non_adaptive", "leave_one_out"}
+    assert {path[-1] for path in free} == {
+        "study",
+        "files",
+        "runs",
+        "settings",
+        "attacks",
+        "non_adaptive",
+        "leave_one_out",
+    }
 
 
 @pytest.mark.parametrize("level", ["results", "run", "attack"])
@@ -74,7 +82,7 @@ def test_no_key_may_be_missing_or_unknown(level: str):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda r: r.update(schema="wemem.results/2"),
+        lambda r: r.update(schema="wemem.results/3"),
         lambda r: r["data"].update(fingerprint="not a hash"),
         lambda r: r["data"].update(classes=1),
         lambda r: r["scores"][0].update(party="victim"),

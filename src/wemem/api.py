@@ -1,6 +1,6 @@
 """A study as a user holds it: read it, run it into a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,25 +27,22 @@ from wemem.export.checkpoint import (
 from wemem.export.footprint import footprint_lines, side_by_side
 from wemem.export.onnx import BATCH, onnx_bytes
 from wemem.export.sparse import sparse_bytes
-from wemem.files.atomic import require_folder, write_atomically
+from wemem.files.atomic import write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.files.input_files import is_folder, user_path
+from wemem.files.output_folder import output_folder
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress, Silent
-from wemem.results.build import (
-    black_box_results,
-    environment,
-    per_sample_table,
-    sample_rows,
-    study_results,
-    write_results,
-)
+from wemem.results.black_box import black_box_results
+from wemem.results.build import environment, study_results
+from wemem.results.folder import remove_old_results, write_results
+from wemem.results.sample_table import per_sample_table
 from wemem.store.store import Store
-from wemem.study.black_box import BlackBoxAudit, audit_by_functions, audit_signals
+from wemem.study.black_box import audit_by_functions, audit_signals
 from wemem.study.grid_search import select_settings
 from wemem.study.outcome import Outcome
 from wemem.study.run import run_study
-from wemem.study.single_model import audit_model, prune_model
+from wemem.study.single_model import Pruned, audit_model, prune_model
 from wemem.training import Ensemble, choose_device
 from wemem.tuning.wording import tuning_in_words
 
@@ -133,41 +130,45 @@ def run_into(
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     progress = progress or Silent()
-    out = require_folder(out)
-    data, root = load_data(config, progress), store or out.parent / ".store"
-    if jobs == 1:
-        return _run_alone(config, data, out, Store(root, progress.warn), progress)
-    with threads_of(jobs):
-        compute_side_by_side(config, data, root, progress, jobs)
-        progress.begin("put together what is in the store", 0)
-        results = _run_alone(config, data, out, Store(root, progress.warn), Silent())
-        progress.end(stored=False)
-        return results
+    with output_folder(out) as folder:
+        data, root = load_data(config, progress), store or folder.parent / ".store"
+        if jobs == 1:
+            return _run_alone(config, data, folder, Store(root, progress.warn), progress)
+        with threads_of(jobs):
+            compute_side_by_side(config, data, root, progress, jobs)
+            progress.begin("put together what is in the store", 0)
+            results = _run_alone(config, data, folder, Store(root, progress.warn), Silent())
+            progress.end(stored=False)
+            return results
 
 
 def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progress: Progress) -> dict[str, Any]:
     selection = select_settings(config, kept, progress, data) if config.grids else None
     outcomes = list(run_study(selection.config if selection else config, kept, progress, data))
-    for outcome in outcomes:
-        write_model(out / "models", outcome)
-    results = study_results(config, data, outcomes)
+    results, samples = study_results(config, data, outcomes), per_sample_table(config, outcomes, data)
     if selection is not None:
         results["selection"] = selection.as_json()
-    write_results(out, results, per_sample_table(outcomes, data))
-    return results
+    remove_old_results(out)
+    files = [write_model(out / "models", outcome) for outcome in outcomes]
+    for run, (weights, *_) in zip(results["runs"], files, strict=True):
+        run["model_file"] = weights.relative_to(out).as_posix()
+    return write_results(out, results, samples, [path for paths in files for path in paths])
 
 
-def write_model(folder: Path, outcome: Outcome) -> Path:
-    """The victim's weights and, where it was pruned, its masks beside them; returns the weights file."""
+def write_model(folder: Path, outcome: Outcome) -> list[Path]:
+    """Write the victim's weights and, where it was pruned, its masks or channels beside them.
+
+    Returns:
+        The files, the weights first.
+    """
     label = file_name(outcome.label)
     name = label if outcome.defense is None else f"{label}-sparsity{outcome.sparsity}"
     path = folder / f"{name}-seed{outcome.seed}.safetensors"
-    _write_weights(path, outcome.victim.ensemble, path.with_suffix(".masks.safetensors"))
-    return path
+    return _write_weights(path, outcome.victim.ensemble, path.with_suffix(".masks.safetensors"))
 
 
-def _write_weights(path: Path, ensemble: Ensemble, masks_path: Path) -> None:
-    """The first member's weights and, beside them, what says which weights or channels are left of the dense model."""
+def _write_weights(path: Path, ensemble: Ensemble, masks_path: Path) -> list[Path]:
+    """Write the first model's weights and, beside them, which weights or channels are left of the dense model."""
     for stale in (masks_path, channels_path(path)):
         stale.unlink(missing_ok=True)
     write_atomically(path, lambda part: write_weights(part, ensemble.state(0)))
@@ -177,6 +178,7 @@ def _write_weights(path: Path, ensemble: Ensemble, masks_path: Path) -> None:
     if ensemble.channels:
         text = channels_of(path, ensemble)
         write_atomically(channels_path(path), lambda part: part.write_text(text, encoding="utf-8"))
+    return [path, *(file for file in (masks_path, channels_path(path)) if file.exists())]
 
 
 def prune_into(
@@ -192,20 +194,30 @@ def prune_into(
         What was done and how to load it, in sentences.
     """
     progress = progress or Silent()
-    out = require_folder(out)
-    pruned = prune_model(config, label, Store(store or out.parent / ".store", progress.warn), progress)
-    ensemble = pruned.stage.ensemble
-    rounds = pruned.stage.meta["rounds"]
-    costs = side_by_side(pruned.dense.ensemble.module(0), ensemble.module(0), pruned.input_shape)
+    with output_folder(out) as folder:
+        pruned = prune_model(config, label, Store(store or folder.parent / ".store", progress.warn), progress)
+        costs = side_by_side(pruned.dense.ensemble.module(0), pruned.stage.ensemble.module(0), pruned.input_shape)
+        _write_pruned(folder, config, pruned, costs)
+    return _pruning_summary(folder / "weights.safetensors", config, label, pruned, costs)
+
+
+def _write_pruned(out: Path, config: StudyConfig, pruned: Pruned, costs: Mapping[str, Any]) -> None:
+    ensemble, rounds = pruned.stage.ensemble, pruned.stage.meta["rounds"]
     made_with = environment(choose_device(config.device))
-    told = {"study": config.table, "environment": made_with, "rounds": rounds, "footprint": costs}
+    payload = {"study": config.table, "environment": made_with, "rounds": rounds, "footprint": costs}
     if pruned.tuned is not None:
-        told["auto"] = pruned.tuned.summary
+        payload["auto"] = pruned.tuned.summary
     _write_weights(out / "weights.safetensors", ensemble, out / "masks.safetensors")
     compact = sparse_bytes(ensemble.state(0))
     write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
-    certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], told)
+    certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], payload)
     write_atomically(out / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
+
+
+def _pruning_summary(
+    weights: Path, config: StudyConfig, label: str, pruned: Pruned, costs: Mapping[str, Any]
+) -> list[str]:  # fmt: skip
+    rounds = pruned.stage.meta["rounds"]
     accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
     if rounds[-1]["test_accuracy"] is not None:
         accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
@@ -214,9 +226,9 @@ def prune_into(
         lines.append("It starts from new weights: of the given model only the architecture was used.")
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
-    file = str(out / "weights.safetensors")
+    file = str(weights)
     load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
-    if ensemble.channels:
+    if pruned.stage.ensemble.channels:
         load = f"wemem.load_pruned(model, {file!r})"
     tuning = tuning_in_words(pruned.tuned.summary) if pruned.tuned else []
     return [*tuning, *lines, *footprint_lines(costs), f"Load it: {load}"]
@@ -236,7 +248,11 @@ def export_into(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     Raises:
         InputError: weights that do not fit the model, or a model that cannot be written as ONNX.
     """
-    out = require_folder(out)
+    with output_folder(out) as folder:
+        return _export(config, weights, folder)
+
+
+def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     weights = weights / "weights.safetensors" if is_folder(weights, "weights") else user_path(weights)
     data = config.data.load()
     module = load_pruned(config.model.build(data.input_shape, data.classes), weights)
@@ -258,35 +274,33 @@ def audit_into(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit the study's given model and leave ``results.json`` and ``per_sample.parquet`` in a folder."""
     progress = progress or Silent()
-    out = require_folder(out)
-    data = load_data(config, progress)
-    outcome = audit_model(config, label, Store(store or out.parent / ".store", progress.warn), progress, data)
-    results, samples = study_results(config, data, [outcome]), per_sample_table([outcome], data)
-    write_results(out, results, samples)
-    return results, samples
+    with output_folder(out) as folder:
+        data = load_data(config, progress)
+        kept = Store(store or folder.parent / ".store", progress.warn)
+        outcome = audit_model(config, label, kept, progress, data)
+        results, samples = study_results(config, data, [outcome]), per_sample_table(config, [outcome], data)
+        return _leave(folder, results, samples)
 
 
 def audit_outputs_into(
     signals: Path, attacks: str | Sequence[str], out: Path, seed: int = 0
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit a model by the outputs in a file (:func:`~wemem.study.black_box.audit_signals`)."""
-    out = require_folder(out)
-    found = audit_signals(signals, make_attacks(attacks), seed=seed)
-    return _leave(found, signals.name, seed, out)
+    with output_folder(out) as folder:
+        audited = audit_signals(signals, make_attacks(attacks), seed=seed)
+        return _leave(folder, *black_box_results(audited, signals.name, seed, signals))
 
 
 def audit_functions_into(
     config: StudyConfig, predict: str, train: str, members: Path, out: Path, store: Path | None, progress: Progress
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit a model by its predictions (:func:`~wemem.study.black_box.audit_by_functions`)."""
-    out = require_folder(out)
-    kept = Store(store or out.parent / ".store", progress.warn)
-    found = audit_by_functions(config, predict, train, members, kept, progress)
-    return _leave(found, predict, config.seeds[0], out)
+    with output_folder(out) as folder:
+        kept = Store(store or folder.parent / ".store", progress.warn)
+        audited = audit_by_functions(config, predict, train, members, kept, progress)
+        return _leave(folder, *black_box_results(audited, predict, config.seeds[0]))
 
 
-def _leave(found: BlackBoxAudit, name: str, seed: int, out: Path) -> tuple[dict[str, Any], pa.Table]:
-    results = black_box_results(found, name, seed)
-    samples = sample_rows("audited model", seed, 0.0, found.report, found.signals.labels, None)
-    write_results(out, results, samples)
-    return results, samples
+def _leave(folder: Path, results: Mapping[str, Any], samples: pa.Table) -> tuple[dict[str, Any], pa.Table]:
+    remove_old_results(folder)
+    return write_results(folder, results, samples), samples

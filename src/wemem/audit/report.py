@@ -8,10 +8,11 @@ from jaxtyping import Bool
 
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.errors import InputError
-from wemem.metrics.intervals import Estimate, corrected_level
+from wemem.metrics.intervals import Estimate
 from wemem.metrics.null import chance_of_strongest
 from wemem.metrics.rates import smallest_fpr
 from wemem.metrics.registry import METRICS, Metric, ScoredRecords
+from wemem.metrics.strongest import strongest
 from wemem.randomness import generator
 from wemem.signals import SignalLayout, Signals
 
@@ -57,9 +58,8 @@ class AuditReport:
 
     def worst(self, metric: Metric) -> tuple[AttackResult, Estimate]:
         """The strongest attack by a metric, its interval widened for having been chosen among all (Bonferroni)."""
-        level = corrected_level(0.95, len(self.results))
-        strongest = max(self.results, key=lambda r: r.measure(metric).value)
-        return strongest, strongest.measure(metric, level)
+        name, estimate = strongest({result.name: result.scored for result in self.results}, metric)
+        return self[name], estimate
 
 
 def run_attacks(

@@ -256,23 +256,62 @@ def diagnose(
 def gate(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
     max_tpr: Annotated[float | None, typer.Option(help="Largest TPR at the FPR below, as a fraction.")] = None,
-    at_fpr: Annotated[float, typer.Option(help="The FPR of --max-tpr; one that results report.")] = 0.01,
+    at_fpr: Annotated[float, typer.Option(help="The FPR of --max-tpr: 0.1, 0.01 or 0.001.")] = 0.01,
     min_accuracy: Annotated[float | None, typer.Option(help="Smallest test accuracy.")] = None,
     max_auc: Annotated[float | None, typer.Option(help="Largest AUC.")] = None,
     max_balanced_accuracy: Annotated[float | None, typer.Option(help="Largest balanced accuracy.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Check this defense only; may be repeated.")] = None,
+    shipped: Annotated[Path | None, typer.Option(help="The model file to release: one of the audited ones.")] = None,
+    waive: Annotated[
+        list[str] | None,
+        typer.Option(help="Accept a reservation by its name, such as non-adaptive; may be repeated.", metavar="NAME"),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the outcome as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write the outcome as JUnit XML.")] = None,
 ) -> None:
-    """Check what models leak and achieve against limits: exit code 0 if all hold, 1 if one does not."""
-    from wemem.results.gate import Limits, check
-    from wemem.results.read import read_results
+    """Check what models leak and achieve against limits: exit code 0 if all hold, 1 if one does not.
+
+    The rates are computed anew from the records, and the hashes of all files are compared. A measurement that may be
+    too small fails, with its reason, unless that reason is waived.
+    """
+    from wemem.results.folder import GATE
+    from wemem.results.gate import Limits, judge
+    from wemem.results.gate_files import write_gate_json, write_junit
     from wemem.results.wording import printable
 
-    limits = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy)
-    checked = [(folder, check(read_results(folder), limits, label or ())) for folder in folders]
-    for folder, checks in checked:
-        for one in checks:
-            print_plainly(Console(), str(one) if len(folders) == 1 else f"{printable(str(folder))}: {one}")
-    if not all(one.passed for _, checks in checked for one in checks):
+    limits, waivers = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy), waive or []
+    verdicts = [judge(folder, limits, label or (), waivers, shipped) for folder in folders]
+    if json_file is not None:
+        write_gate_json(json_file, verdicts, waivers)
+    elif waivers:  # a waiver leaves a trace
+        for verdict in verdicts:
+            write_gate_json(verdict.folder / GATE, [verdict], waivers)
+    if junit is not None:
+        write_junit(junit, verdicts)
+    for verdict in verdicts:
+        place = "" if len(folders) == 1 else f"{printable(str(verdict.folder))}: "
+        for line in [*map(str, verdict.checks), *map(str, verdict.reservations)]:
+            print_plainly(Console(), f"{place}{line}")
+    if not all(verdict.passed for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
+) -> None:
+    """Verify the hashes of all files and compute every rate anew: exit code 0 if all hold, 1 if one does not."""
+    from wemem.results.verify import verify as verify_folder
+    from wemem.results.wording import printable
+
+    verified = [verify_folder(folder) for folder in folders]
+    words = {True: "passed", False: "failed", None: "not verifiable"}
+    for one in verified:
+        place = "" if len(folders) == 1 else f"{printable(str(one.folder))}: "
+        print_plainly(Console(), f"{place}results.json has SHA-256 {one.sha256}")
+        for finding in one.findings:
+            print_plainly(Console(), f"{place}{words[finding.passed]}: {printable(finding.text)}")
+    if not all(one.passed for one in verified):
         raise typer.Exit(1)
 
 

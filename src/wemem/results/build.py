@@ -1,9 +1,8 @@
-"""``results.json`` and ``per_sample.parquet``: what a study leaves for others to read."""
+"""``results.json``: what a study leaves for others to read."""
 
-import hashlib
-import json
 import math
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -11,31 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import torch
-from jaxtyping import Float64, Int64
-from scipy.stats import rankdata
+from jaxtyping import Bool
 
-from wemem.audit.report import AuditReport, as_json
+from wemem.attacks import ATTACKS, Attack
+from wemem.audit.report import as_json
 from wemem.config.study import StudyConfig
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
-from wemem.errors import InputError
+from wemem.defenses import OutputPostprocessing
 from wemem.export.footprint import footprint
-from wemem.files.atomic import write_atomically
+from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.metrics.registry import tpr_metric
-from wemem.pipeline.artifacts import TrainedModels
 from wemem.results.privacy import account
 from wemem.signals import UNKNOWN, Signals
-from wemem.study.black_box import BlackBoxAudit
 from wemem.study.outcome import Outcome
-from wemem.training import accuracy, choose_device, device_name
+from wemem.training import choose_device, device_name
 from wemem.training.device import CPU
 
-#: What results tell of a round.
+#: The schema that results are written by.
+SCHEMA = "wemem.results/2"
+#: Fields of a round that results have.
 ROUND = ("round", "sparsity", "test_accuracy", "confidence_auc", "dev_accuracy", "epochs")
 
 
@@ -43,10 +40,18 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
     """The content of ``results.json``; its schema is :func:`wemem.results.schema.results_schema`."""
     plain = {(o.seed, o.sparsity): o for o in outcomes if o.label == "undefended"}
     runs = [_run(outcome, config, data, plain.get((outcome.seed, outcome.sparsity))) for outcome in outcomes]
+    attacks = {r.name: kind_of(config.attacks[r.name]) for outcome in outcomes for r in outcome.report.results}
     scores = {o.seed: o.scores for o in outcomes if o.scores is not None}
     return {
-        "schema": "wemem.results/1",
+        "schema": SCHEMA,
         "study": config.table,
+        "study_sha256": sha256_of(config.table),
+        "planned": {
+            "runs": dict(Counter(outcome.label for outcome in outcomes if outcome.seed == outcomes[0].seed)),
+            "seeds": list(dict.fromkeys(outcome.seed for outcome in outcomes)),
+            "attacks": attacks,
+        },
+        "files": {},
         "environment": environment(choose_device(config.device)),
         "data": {
             "name": data.name,
@@ -69,6 +74,12 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
         ],
         "runs": runs,
     }
+
+
+def kind_of(attack: Attack) -> str:
+    """The name under which a study asks for an attack of this kind."""
+    kind = type(attack)
+    return next((name for name, known in ATTACKS.items() if known is kind), f"{kind.__module__}:{kind.__qualname__}")
 
 
 def environment(device: torch.device = CPU) -> dict[str, Any]:
@@ -145,7 +156,9 @@ def _run(
         "rounds": [{name: r[name] for name in ROUND} for r in told],
         **_privacy(outcome, config, told),
         "certificate": certificate(list(outcome.signals.values())),
-        **_what_it_is(stage, data),
+        "model_file": None,
+        "altered_answers": outcome.defense is not None and outcome.defense.capability(OutputPostprocessing) is not None,
+        **_what_it_is(outcome, config, data),
         **as_json(outcome.report, seed=outcome.seed),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": dict(outcome.leave_one_out)} if outcome.leave_one_out else {}),
@@ -179,19 +192,24 @@ def _privacy(outcome: Outcome, config: StudyConfig, told: Sequence[Mapping[str, 
     return {} if found is None else {"privacy": found}
 
 
-def _what_it_is(stage: TrainedModels, data: Dataset) -> dict[str, Any]:
-    """What the victim costs, or which file it is if no more is known of it."""
-    if stage.shipped is None:
-        return {"footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape))}
-    return {"audited_file": {"name": stage.shipped.name, "sha256": stage.shipped.sha256}}
+def _what_it_is(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[str, Any]:
+    """The victim's cost, where its architecture is known, and the file of a model from outside that was audited."""
+    stage = outcome.victim
+    if stage.shipped is not None:
+        return {"audited_file": {"name": stage.shipped.name, "sha256": stage.shipped.sha256}}
+    costs = {"footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape))}
+    if config.victim is None or outcome.rounds[-1].meta.get("rounds"):
+        return costs
+    weights = Path(config.victim.weights)
+    return {**costs, "audited_file": {"name": weights.name, "sha256": file_sha256(weights)}}
 
 
 def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
-    """From the stored fingerprints: were all models the adversary used made exactly as the attacked one?"""
+    """Compare the stored recipe fingerprints: adaptive if all models of the adversary have the victim's."""
     return {
         "adaptive": bool(all_signals) and all(signals.adaptive for signals in all_signals),
-        "victim_made_as": all_signals[0].provenance[0] if all_signals else UNKNOWN,
-        "adversary_made_as": sorted({made for signals in all_signals for made in signals.provenance[1:]}),
+        "victim_recipe_fingerprint": all_signals[0].provenance[0] if all_signals else UNKNOWN,
+        "adversary_recipe_fingerprints": sorted({made for signals in all_signals for made in signals.provenance[1:]}),
         "models": sum(signals.num_models - 1 for signals in all_signals),
     }
 
@@ -202,112 +220,19 @@ def _scored(outcome: Outcome) -> bool:
 
 def _accuracies(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[str, Any]:
     """The victim's accuracy on its train, dev and non-member records; the last is the test accuracy."""
-    found, device = {}, choose_device(config.device)
-    for name, role in (("train", Role.TRAIN), ("dev", Role.DEV), ("test", Role.AUDIT)):
-        records = outcome.split.records(0, role)
-        found[name] = accuracy(outcome.victim.first(data.features[records], device), data.labels[records])
-    n = len(outcome.split.records(0, Role.AUDIT))
-    test = proportion(round(found["test"] * n), n)
-    return {**found, "test_ci": [test.low, test.high], "test_records": n}
-
-
-def per_sample_table(outcomes: Sequence[Outcome], data: Dataset) -> pa.Table:
-    """One row per outcome and audited record: truth, memorization score, each attack's score, call and probability."""
-    tables = [
-        sample_rows(o.label, o.seed, o.sparsity, o.report, data.labels, o.memorization)
-        for o in outcomes
-        if o.report.results
-    ]
-    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
-
-
-def sample_rows(
-    label: str,
-    seed: int,
-    sparsity: float,
-    report: AuditReport,
-    labels: Int64[np.ndarray, " N"],
-    memorization: Float64[np.ndarray, " N"] | None,
-) -> pa.Table:
-    """The rows of one audit.
-
-    ``risk_rank`` is 1 for the record that the attacks together find most surely to be a member: by the mean over
-    attacks of the share of audited records that score no higher.
-
-    Raises:
-        InputError: the attacks judged different records.
-    """
-    records = report.results[0].records
-    n = len(records)
-    columns: dict[str, Any] = {
-        "label": [label] * n,
-        "seed": [seed] * n,
-        "sparsity": [sparsity] * n,
-        "record": records,
-        "class": labels[records],
-        "member": report.results[0].member,
-    }
-    if memorization is not None:
-        columns["memorization"] = memorization[records]
-    ranks = []
-    for result in report.results:
-        if not np.array_equal(result.records, records):
-            raise InputError(f"attack {result.name!r} judged other records than {report.results[0].name!r}")
-        columns[result.name] = result.output.score
-        columns[f"{result.name}_called"] = result.output.score >= result.output.threshold
-        if result.output.probability is not None:
-            columns[f"{result.name}_probability"] = result.output.probability
-        ranks.append(rankdata(result.output.score) / n)
-    columns["risk_rank"] = rankdata(-np.mean(ranks, axis=0), method="min").astype(np.int64)
-    return pa.table(columns)
-
-
-def black_box_results(found: BlackBoxAudit, name: str, seed: int) -> dict[str, Any]:
-    """The content of ``results.json`` for an audit by outputs alone."""
-    signals = found.signals
-    shares = {}
-    for part, role in (("train", Role.TRAIN), ("test", Role.AUDIT)):
-        rows = np.flatnonzero(signals.roles[0] == role)
-        shares[part] = accuracy(signals.logits[0, rows], signals.labels[rows])
-    n = int((signals.roles[0] == Role.AUDIT).sum())
-    test = proportion(round(shares["test"] * n), n)
-    run = {
-        "defense": "unknown",
-        "label": "audited model",
-        "settings": {},
-        "seed": seed,
-        "sparsity": 0.0,
-        "accuracy": {**shares, "dev": None, "test_ci": [test.low, test.high], "test_records": n},
-        "seconds": {"finetune": 0.0, "defense_overhead": None, "scores": 0.0, "attacks": 0.0},
-        "records_seen": 0,
-        "backend": {"backend": "none", "reason": "audited by its outputs"},
-        "rounds": [],
-        "certificate": certificate([signals]),
-        **as_json(found.report, seed=seed),
-    }
-    digest = hashlib.sha256(np.ascontiguousarray(signals.logits).data).hexdigest()
+    right = correct_predictions(outcome, config, data)
+    train, dev, test = (right[outcome.split.records(0, role)] for role in (Role.TRAIN, Role.DEV, Role.AUDIT))
+    share = proportion(int(test.sum()), len(test))
     return {
-        "schema": "wemem.results/1",
-        "study": {"signals": name},
-        "environment": environment(),
-        "data": {
-            "name": name,
-            "fingerprint": digest,
-            "records": len(signals.labels),
-            "classes": signals.classes,
-            "input_shape": [],
-        },
-        "notes": [
-            "Audited by outputs alone: nothing certifies how the other models were made; no attack counts as adaptive.",
-            *found.left_out,
-        ],
-        "scores": [],
-        "runs": [run],
-    }
+        "train": float(train.mean()), "dev": float(dev.mean()), "test": share.value,
+        "test_ci": [share.low, share.high], "test_records": len(test),
+    }  # fmt: skip
 
 
-def write_results(out: Path, results: Mapping[str, Any], samples: pa.Table) -> None:
-    """Write ``per_sample.parquet`` and, last of all, ``results.json`` into a folder: where it is, all is."""
-    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    write_atomically(out / "per_sample.parquet", lambda part: pyarrow.parquet.write_table(samples, part))
-    write_atomically(out / "results.json", lambda part: part.write_text(text, encoding="utf-8"))
+def correct_predictions(outcome: Outcome, config: StudyConfig, data: Dataset) -> Bool[np.ndarray, " N"]:
+    """Whether the victim predicts the class of each train, dev and non-member record; false for the other records."""
+    right, device = np.zeros(len(data), bool), choose_device(config.device)
+    for role in (Role.TRAIN, Role.DEV, Role.AUDIT):
+        records = outcome.split.records(0, role)
+        right[records] = outcome.victim.first(data.features[records], device).argmax(1) == data.labels[records]
+    return right

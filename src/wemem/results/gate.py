@@ -1,17 +1,22 @@
 """Limits on what models may leak and must still achieve, checked for a pipeline that goes on or stops.
 
 A limit is held by the end of the interval that speaks against it: the upper one of a leak, the lower one of accuracy.
-What was measured too coarsely therefore fails.
+What was measured too coarsely therefore fails. Nothing in ``results.json`` is believed that can be computed anew
+(:mod:`wemem.results.verify`), and a leak that may have been measured too small fails for that reason
+(:mod:`wemem.results.reservations`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
 from wemem.metrics.registry import METRICS, fprs, tpr_metric
 from wemem.results.arms import Arm, arms, require_labels
+from wemem.results.reservations import Reservation, require_known, reservations
+from wemem.results.verify import verify
 from wemem.results.wording import interval, per_cent, printable
 
 
@@ -95,6 +100,59 @@ class Check:
         )
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a gate for one folder.
+
+    Args:
+        folder: the folder.
+        results_sha256: SHA-256 of its ``results.json``.
+        limits: the limits.
+        checks: every arm against every limit.
+        reservations: reasons not to rely on the measured leaks, waived ones included.
+    """
+
+    folder: Path
+    results_sha256: str
+    limits: Limits
+    checks: tuple[Check, ...]
+    reservations: tuple[Reservation, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds and every reservation is waived."""
+        return all(one.passed for one in self.checks) and all(one.waived for one in self.reservations)
+
+
+def judge(
+    folder: Path, limits: Limits, labels: Sequence[str] = (), waivers: Sequence[str] = (), shipped: Path | None = None
+) -> Verdict:
+    """Verify a folder of results and check its arms against limits.
+
+    Args:
+        folder: the ``--out`` folder of a study or an audit.
+        limits: at least one.
+        labels: of the arms to check; all but ``dense`` if empty.
+        waivers: names of reservations that the user accepts.
+        shipped: the model file that is to be released, if the user names it.
+
+    Raises:
+        InputError: as :func:`check`, results that were changed after they were written, or an unknown waiver.
+    """
+    require_known(waivers)
+    verified = verify(folder)
+    if verified.forged:
+        raise InputError(
+            f"expected results in {folder} that follow from their records, got: {verified.forged[0].text}; "
+            "run the study again"
+        )
+    checks = check(verified.results, limits, labels)
+    fpr = None if limits.max_tpr is None else limits.at_fpr
+    found = reservations(verified, _chosen(verified.results, labels), fpr, shipped)
+    waived = tuple(replace(one, waived=one.name in waivers) for one in found)
+    return Verdict(folder, verified.sha256, limits, tuple(checks), waived)
+
+
 def check(results: Mapping[str, Any], limits: Limits, labels: Sequence[str] = ()) -> list[Check]:
     """Every arm against every limit, in the order of the study.
 
@@ -106,22 +164,29 @@ def check(results: Mapping[str, Any], limits: Limits, labels: Sequence[str] = ()
     Raises:
         InputError: an unknown label, no arm to check, or an arm that no attack was run on.
     """
+    return [found for arm in _chosen(results, labels) for found in _checks(arm, limits)]
+
+
+def _chosen(results: Mapping[str, Any], labels: Sequence[str]) -> list[Arm]:
     rows = arms(results)
     require_labels(rows, labels)
-    chosen = [arm for arm in rows if (arm.label in labels if labels else not arm.is_control)]
+    chosen = [arm for arm in rows if (arm.label in labels if labels else not _is_beside(arm))]
     if not chosen:
         raise InputError("expected a pruned model to check, got only the dense one; name it, --label dense")
     for arm in chosen:
         if any(not run["attacks"] for run in arm.runs):
             raise InputError(f"expected attacks on {arm.label!r}, got a run without any; run the study with attacks")
-    return [found for arm in chosen for found in _checks(arm, limits)]
+    return chosen
+
+
+def _is_beside(arm: Arm) -> bool:
+    """Whether an arm is a control of a study; a single model that was audited as it is, is none."""
+    return arm.is_control and arm.label == arm.defense
 
 
 def _checks(arm: Arm, limits: Limits) -> Iterator[Check]:
     for metric, words, limit in limits.of_leaks():
         attack, estimate, caveats = _strongest(arm, metric)
-        if METRICS[metric].fpr is not None:
-            caveats += _on_support(arm, limits.at_fpr)
         yield Check(
             arm.label, arm.sparsity, len(arm.runs), words, estimate, limit, estimate.high <= limit, attack, caveats
         )
@@ -143,17 +208,4 @@ def _strongest(arm: Arm, metric: str) -> tuple[str, Estimate, tuple[str, ...]]:
         estimate = Estimate(measured[attack].value, measured[attack].low, highest)
         if len(measured) > 1:
             caveats += ("the upper end is the highest of all attacks, not widened for the choice",)
-    if not arm.adaptive(attack):
-        caveats += ("that attack is not adaptive, one that knows the defense may find more",)
     return attack, estimate, caveats
-
-
-def _on_support(arm: Arm, fpr: float) -> tuple[str, ...]:
-    """A word on an FPR below the smallest that the non-members can show."""
-    smallest = max(audit["smallest_fpr"] for run in arm.runs for audit in run["attacks"].values())
-    if smallest <= fpr:
-        return ()
-    return (
-        f"the data cannot support this limit: the smallest FPR they show is {per_cent(smallest)}, so the rate is that "
-        "without any false positive",
-    )

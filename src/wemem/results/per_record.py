@@ -1,7 +1,7 @@
 """What a study stored of every audited record, read back by those who did not write it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from wemem.files.tables import open_parquet
 #: Numbers in the columns that are read, about 2 GiB; ten attacks on 100 models of 60,000 records take a third of it.
 MOST = 2**28
 #: Columns that are no attack's, whatever an attack calls itself.
-OWN = ("label", "seed", "sparsity", "record", "class", "member", "memorization", "risk_rank")
+OWN = ("label", "seed", "sparsity", "record", "class", "member", "correct_prediction", "memorization", "risk_rank")
 NEEDED = ("label", "seed", "sparsity", "class", "member")
 
 
@@ -29,12 +29,16 @@ class RunScores:
         classes: of the records.
         memorization: the defender's score, NaN where it has none; None if the study estimated none.
         scores: by attack, higher = member.
+        called: by attack, whether it calls the record a member.
+        correct: whether the victim predicts the record's class; None in files that do not say.
     """
 
     member: Bool[np.ndarray, " n"]
     classes: Int64[np.ndarray, " n"]
     memorization: Float64[np.ndarray, " n"] | None
     scores: Mapping[str, Float64[np.ndarray, " n"]]
+    called: Mapping[str, Bool[np.ndarray, " n"]] = field(default_factory=dict)
+    correct: Bool[np.ndarray, " n"] | None = None
 
     def members(self, attack: str) -> Float64[np.ndarray, " m"]:
         """Scores of the members."""
@@ -80,7 +84,8 @@ def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
         for name in NEEDED:
             if name not in types:
                 raise InputError(f"expected a column {name!r} in {path}, got none; {remedy}")
-        known = dict.fromkeys(name for name in (*OWN, *attacks) if name in types)
+        calls = [f"{name}_called" for name in attacks]
+        known = dict.fromkeys(name for name in (*OWN, *attacks, *calls) if name in types)
         for name in known:
             if name != "label" and not _counts(types[name]):
                 raise InputError(f"expected numbers in column {name!r} of {path}, got {types[name]}; {remedy}")
@@ -125,4 +130,6 @@ def _scores(
                 f"{other}, got {counts} records or NaN for {name!r} on {run['label']!r}; run the study again"
             )
     memorization = columns["memorization"][rows].astype(np.float64) if "memorization" in columns else None
-    return RunScores(member, columns["class"][rows].astype(np.int64), memorization, scores)
+    called = {name: columns[f"{name}_called"][rows].astype(bool) for name in scores if f"{name}_called" in columns}
+    correct = columns["correct_prediction"][rows].astype(bool) if "correct_prediction" in columns else None
+    return RunScores(member, columns["class"][rows].astype(np.int64), memorization, scores, called, correct)

@@ -1,6 +1,6 @@
-"""``results.json`` read back, by those who did not write it: checked against the schema before anything is believed."""
+"""``results.json`` read back by those who did not write it: checked against its schema and against itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,58 +8,64 @@ from jsonschema import Draft202012Validator
 
 from wemem.errors import InputError
 from wemem.files.documents import read_json
+from wemem.results.contradictions import contradictions
 from wemem.results.schema import results_schema
+
+#: The number of each version by the ``schema`` of its files.
+VERSIONS = {"wemem.results/1": 1, "wemem.results/2": 2}
+#: Names of the certificate that version 2 changed.
+RENAMED = {
+    "victim_made_as": "victim_recipe_fingerprint",
+    "adversary_made_as": "adversary_recipe_fingerprints",
+}
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The content of a folder's ``results.json``.
+    """The content of a folder's ``results.json``, under the names of version 2.
+
+    Results of version 1 keep their ``schema``. They have no hashes: nothing binds them to models or records.
+
+    Args:
+        folder: the ``--out`` folder of a study or an audit.
 
     Raises:
-        InputError: no such file, over 16 MiB, not JSON, not of the schema, or at odds with itself: an interval with its
-            ends swapped, a strongest attack that was not run, one run twice.
+        InputError: no such file, over 16 MiB, not JSON, not of a known schema, or at odds with itself
+            (:func:`~wemem.results.contradictions.contradictions`).
     """
     path = folder / "results.json"
     remedy = "give the --out folder of a study or an audit"
     try:
-        found = read_json(path, "results")
+        content = read_json(path, "results")
     except InputError as error:
         raise InputError(f"{error}; {remedy}") from error
-    wrong = next(faults(found), None)
+    wrong = next(faults(content), None)
     if wrong is not None:
         raise InputError(
-            f"expected results of schema wemem.results/1 in {path}, got a file that is not: {wrong}; {remedy}"
+            f"expected results of schema {' or '.join(VERSIONS)} in {path}, got a file that is not: {wrong}; {remedy}"
         )
-    return dict(found)
+    return _in_present_names(content)
 
 
 def faults(results: object) -> Iterator[str]:
-    """What in a value is not as the schema of results has it, or contradicts itself; nothing if all is well.
+    """Everything in a value that is not as the schema of results has it or contradicts itself.
 
     >>> next(faults([]))
     "$: [] is not of type 'object'"
     """
+    version = VERSIONS.get(str(results.get("schema")), 2) if isinstance(results, dict) else 2
     wrong = False
-    for error in Draft202012Validator(results_schema()).iter_errors(results):
+    for error in Draft202012Validator(results_schema(1 if version == 1 else 2)).iter_errors(results):
         wrong = True
         # a message can hold the whole value that is wrong
         yield f"{error.json_path}: {error.message[:100]}"
     if not wrong and isinstance(results, dict):
-        yield from _contradictions(results["runs"])
+        yield from (f"contradiction: {one}" for one in contradictions(results))
 
 
-def _contradictions(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """What no schema can say."""
-    seen = set()
-    for i, run in enumerate(runs):
-        where, key = f"runs[{i}]", (run["label"], round(run["sparsity"], 3), run["seed"])
-        if key in seen:
-            yield f"{where} has the label, sparsity and seed of another"
-        seen.add(key)
-        for metric, worst in run["worst"].items():
-            if worst["attack"] not in run["attacks"]:
-                yield f"{where}.worst.{metric} names an attack that was not run"
-        ends = [run["accuracy"]["test_ci"], *(worst["ci"] for worst in run["worst"].values())]
-        for audit in run["attacks"].values():
-            ends += [audit["balanced_accuracy_ci"], audit["auc_ci"], *audit["tpr_at_fpr_ci"].values()]
-        if any(low > high for low, high in ends):
-            yield f"{where} has an interval whose low end is above its high end"
+def _in_present_names(results: Mapping[str, Any]) -> dict[str, Any]:
+    runs = [{**run, "certificate": _renamed(run["certificate"])} for run in results["runs"]]
+    return {**results, "runs": runs}
+
+
+def _renamed(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(name, name): value for name, value in certificate.items()}

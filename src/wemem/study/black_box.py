@@ -29,11 +29,19 @@ from wemem.store.store import Store
 
 @dataclass(frozen=True, eq=False)
 class BlackBoxAudit:
-    """What the attacks said, what they saw, and which of them could not run on that, with the reason."""
+    """The result of an audit by outputs.
+
+    Args:
+        report: the results of the attacks.
+        signals: the outputs that they saw.
+        left_out: a sentence for each attack that could not run on these outputs, with the reason.
+        attacks: the attacks that ran, by label.
+    """
 
     report: AuditReport
     signals: Signals
     left_out: tuple[str, ...]
+    attacks: Mapping[str, Attack]
 
 
 def audit_signals(path: Path, attacks: Mapping[str, Attack], *, seed: int) -> BlackBoxAudit:
@@ -148,4 +156,4 @@ def _audit_what_fits(signals: Signals, attacks: Mapping[str, Attack], seed: int)
     ]
     if not fits:
         raise InputError(f"expected an attack that works on {signals.layout} outputs, got none; {'; '.join(left_out)}")
-    return BlackBoxAudit(run_attacks({signals.layout: signals}, fits, seed=seed), signals, tuple(left_out))
+    return BlackBoxAudit(run_attacks({signals.layout: signals}, fits, seed=seed), signals, tuple(left_out), fits)

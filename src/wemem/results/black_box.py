@@ -1,0 +1,82 @@
+"""Results of an audit by outputs alone, without the code that trained the models."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from wemem.audit.report import as_json
+from wemem.data.split import Role
+from wemem.files.hashing import file_sha256, sha256_of
+from wemem.metrics.intervals import proportion
+from wemem.results.build import SCHEMA, certificate, environment, kind_of
+from wemem.results.sample_table import sample_rows
+from wemem.study.black_box import BlackBoxAudit
+
+
+def black_box_results(
+    audit: BlackBoxAudit, name: str, seed: int, file: Path | None = None
+) -> tuple[dict[str, Any], pa.Table]:
+    """The content of ``results.json`` and of ``per_sample.parquet`` for an audit by outputs alone.
+
+    Args:
+        audit: the audit.
+        name: the name of the audited file or function.
+        seed: the seed of the attacks.
+        file: the file that holds the outputs, if they came in one.
+    """
+    signals, study = audit.signals, {"signals": name}
+    correct = signals.logits[0].argmax(1) == signals.labels
+    shares = {}
+    for part, role in (("train", Role.TRAIN), ("test", Role.AUDIT)):
+        rows = np.flatnonzero(signals.roles[0] == role)
+        shares[part] = float(correct[rows].mean())
+    n = int((signals.roles[0] == Role.AUDIT).sum())
+    test = proportion(round(shares["test"] * n), n)
+    run = {
+        "defense": "unknown",
+        "label": "audited model",
+        "settings": {},
+        "seed": seed,
+        "sparsity": 0.0,
+        "accuracy": {**shares, "dev": None, "test_ci": [test.low, test.high], "test_records": n},
+        "seconds": {"finetune": 0.0, "defense_overhead": None, "scores": 0.0, "attacks": 0.0},
+        "records_seen": 0,
+        "backend": {"backend": "none", "reason": "audited by its outputs"},
+        "rounds": [],
+        "certificate": certificate([signals]),
+        "model_file": None,
+        "altered_answers": False,
+        **({} if file is None else {"audited_file": {"name": file.name, "sha256": file_sha256(file)}}),
+        **as_json(audit.report, seed=seed),
+    }
+    samples = sample_rows("audited model", seed, 0.0, audit.report, signals.labels, None, correct)
+    digest = hashlib.sha256(np.ascontiguousarray(signals.logits).data).hexdigest()
+    results = {
+        "schema": SCHEMA,
+        "study": study,
+        "study_sha256": sha256_of(study),
+        "planned": {
+            "runs": {"audited model": 1},
+            "seeds": [seed],
+            "attacks": {label: kind_of(attack) for label, attack in audit.attacks.items()},
+        },
+        "files": {},
+        "environment": environment(),
+        "data": {
+            "name": name,
+            "fingerprint": digest,
+            "records": len(signals.labels),
+            "classes": signals.classes,
+            "input_shape": [],
+        },
+        "notes": [
+            "Audited by outputs alone: nothing certifies how the other models were made; no attack counts as adaptive.",
+            *audit.left_out,
+        ],
+        "scores": [],
+        "runs": [run],
+    }
+    return results, samples

@@ -1,0 +1,115 @@
+"""Contradictions within ``results.json`` that no schema can find, and no honest program writes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, pairwise
+from typing import Any
+
+from wemem.metrics.intervals import Estimate
+from wemem.metrics.rates import smallest_fpr
+from wemem.metrics.registry import METRICS, fprs, tpr_metric
+
+#: Rounding that a value may differ by from what it must be.
+ROUNDING = 1e-9
+
+#: Arms whose models are not pruned.
+UNPRUNED = ("dense", "unpruned")
+
+Run = Mapping[str, Any]
+
+
+def contradictions(results: Mapping[str, Any]) -> Iterator[str]:
+    """Every contradiction, each as a phrase that names the run.
+
+    One run twice, one run's numbers under several seeds, a value outside its own interval, a strongest attack that
+    another attack beside it exceeds, an unpruned model that is pruned, rates that fall as the false positive rate
+    rises, runs or files that the results do not declare.
+    """
+    runs = results["runs"]
+    seen = set()
+    for i, run in enumerate(runs):
+        where = f"runs[{i}] ({run['label']}, seed {run['seed']})"
+        key = run["label"], round(run["sparsity"], 3), run["seed"]
+        if key in seen:
+            yield f"{where} has the label, sparsity and seed of another"
+        seen.add(key)
+        yield from (f"{where} {wrong}" for wrong in _in_run(run))
+    for one, other in combinations(runs, 2):
+        if _cloned(one, other):
+            yield f"seeds {one['seed']} and {other['seed']} of {one['label']!r} have the same numbers and times"
+    if results["schema"] != "wemem.results/1":
+        yield from _undeclared(results)
+
+
+def _in_run(run: Run) -> Iterator[str]:
+    if run["label"] == "dense" != run["defense"]:
+        yield "is called dense and was made under a defense"
+    if run["defense"] in UNPRUNED and run["sparsity"] > 0:
+        yield f"is called {run['defense']} and is pruned"
+    accuracy = run["accuracy"]
+    yield from _outside("accuracy.test", Estimate(accuracy["test"], *accuracy["test_ci"]))
+    for name, audit in run["attacks"].items():
+        for metric in METRICS.values():
+            if (estimate := metric.read(audit)) is not None:
+                yield from _outside(f"{name} {metric.name}", estimate)
+        rates = [estimate.value for fpr in fprs() if (estimate := tpr_metric(fpr).read(audit)) is not None]
+        if any(rare > common + ROUNDING for common, rare in pairwise(rates)):
+            yield f"{name} finds more members at a lower false positive rate"
+        if abs(audit["smallest_fpr"] - smallest_fpr(audit["nonmembers"])) > ROUNDING:
+            yield f"{name} has a smallest false positive rate that {audit['nonmembers']} non-members cannot show"
+    counts = {(audit["members"], audit["nonmembers"]) for audit in run["attacks"].values()}
+    if len(counts) > 1:
+        yield "has attacks on different numbers of records"
+    yield from _strongest(run)
+
+
+def _strongest(run: Run) -> Iterator[str]:
+    """Strongest attacks that are not: another name, another value, or a weaker one than an attack beside it."""
+    for name, worst in run["worst"].items():
+        yield from _outside(f"worst {name}", Estimate(worst["value"], *worst["ci"]))
+        metric = METRICS.get(name)
+        if worst["attack"] not in run["attacks"]:
+            yield f"worst {name} names an attack that was not run"
+        elif metric is not None:
+            values = {label: one.value for label, audit in run["attacks"].items() if (one := metric.read(audit))}
+            if worst["attack"] not in values or abs(worst["value"] - values[worst["attack"]]) > ROUNDING:
+                yield f"worst {name} has another value than {worst['attack']} has"
+            elif worst["value"] < max(values.values()) - ROUNDING:
+                yield f"worst {name} is weaker than an attack beside it"
+
+
+def _outside(what: str, estimate: Estimate) -> Iterator[str]:
+    if estimate.low > estimate.high:
+        yield f"{what} has an interval whose low end is above its high end"
+    elif not estimate.low - ROUNDING <= estimate.value <= estimate.high + ROUNDING:
+        yield f"{what} {estimate.value:.4g} lies outside its interval [{estimate.low:.4g}, {estimate.high:.4g}]"
+
+
+def _cloned(one: Run, other: Run) -> bool:
+    """Whether two seeds of one arm took the same times to the last digit and came out the same: one run, copied."""
+    arm = one["label"], round(one["sparsity"], 3)
+    if arm != (other["label"], round(other["sparsity"], 3)) or one["seed"] == other["seed"]:
+        return False
+    took = one["seconds"]["finetune"] + one["seconds"]["attacks"]
+    same = ("seconds", "accuracy")
+    return took > 0 and all(one[name] == other[name] for name in same) and _areas(one) == _areas(other)
+
+
+def _areas(run: Run) -> list[float]:
+    return [audit["auc"] for audit in run["attacks"].values()]
+
+
+def _undeclared(results: Mapping[str, Any]) -> Iterator[str]:
+    planned, files = results["planned"], results["files"]
+    for run in results["runs"]:
+        label, seed = run["label"], run["seed"]
+        if seed not in planned["seeds"] or label not in planned["runs"]:
+            yield f"{label!r}, seed {seed}, is not among the planned runs"
+        yield from _unplanned_attacks(run, planned["attacks"])
+        if run["model_file"] is not None and run["model_file"] not in files:
+            yield f"the model file of {label!r}, seed {seed}, has no SHA-256"
+
+
+def _unplanned_attacks(run: Run, planned: Sequence[str]) -> Iterator[str]:
+    for name in run["attacks"]:
+        if name not in planned:
+            yield f"{run['label']!r} has an attack {name!r} that was not planned"

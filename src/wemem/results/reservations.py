@@ -1,0 +1,142 @@
+"""Reservations: reasons for which a measured leak may be too small, though the numbers themselves are right.
+
+A gate fails on each of them unless it is waived by name.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wemem.errors import InputError
+from wemem.files.hashing import file_sha256
+from wemem.resolve import did_you_mean
+from wemem.results.arms import Arm
+from wemem.results.folder import SAMPLES
+from wemem.results.verify import Verified
+from wemem.results.wording import per_cent, printable
+
+#: Reference models that LiRA and RMIA need for a bound worth the name, and records on each side.
+FEWEST_REFERENCES, FEWEST_RECORDS = 16, 100
+#: Kinds of attacks that a gate expects, each the strongest on some models.
+EXPECTED_KINDS = ("lira", "rmia")
+
+#: Names by which reservations are waived, each with its meaning.
+NAMES = {
+    "non-adaptive": "the adversary's models were not made as the audited model was",
+    "missing-attacks": f"one of {' and '.join(EXPECTED_KINDS)} was not run",
+    "few-references": f"fewer than {FEWEST_REFERENCES} reference models",
+    "few-records": f"fewer than {FEWEST_RECORDS} members or non-members",
+    "unsupported-fpr": "too few non-members for the false positive rate of the limit",
+    "altered-answers": "the defense alters answers; the weights leak more than the answers do",
+    "other-file": "a model file is missing, or is not the one that was audited",
+    "partial": "runs or attacks that were planned are missing",
+    "unverified": "the rates cannot be computed anew from records",
+}
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """One reason not to rely on the leak that was measured.
+
+    Args:
+        name: a key of :data:`NAMES`.
+        text: a phrase with the figures.
+        label: the arm that it is about; None if all.
+        waived: whether the user waived it.
+    """
+
+    name: str
+    text: str
+    label: str | None = None
+    waived: bool = False
+
+    def __str__(self) -> str:
+        arm = "" if self.label is None else f"{printable(self.label)}: "
+        if self.waived:
+            return f"waived: {arm}{printable(self.text)} ({self.name})"
+        return f"failed: {arm}{printable(self.text)} (accept it by --waive {self.name})"
+
+
+def require_known(waivers: Sequence[str]) -> None:
+    """Refuse a waiver that waives nothing.
+
+    Raises:
+        InputError: an unknown name, with the nearest one that there is.
+    """
+    for name in waivers:
+        if name not in NAMES:
+            raise InputError(
+                f"expected --waive with one of {', '.join(NAMES)}, got {name!r}{did_you_mean(name, NAMES)}"
+            )
+
+
+def reservations(
+    verified: Verified, chosen: Sequence[Arm], fpr: float | None, shipped: Path | None = None
+) -> Iterator[Reservation]:
+    """All reservations about the results of a folder and the arms that a gate checks.
+
+    Args:
+        verified: the results.
+        chosen: the arms that are checked.
+        fpr: the false positive rate of a limit; None without one.
+        shipped: the model file that is to be released, if the user names it.
+
+    Raises:
+        InputError: a file to be released that cannot be read.
+    """
+    for one in verified.findings:
+        if one.subject == "runs" and one.passed is False:
+            yield Reservation("partial", one.text)
+        elif one.file not in (None, SAMPLES) and not one.passed:
+            yield Reservation("other-file", one.text)
+    if not verified.recomputed:
+        texts = [one.text for one in verified.findings if one.subject == "rates" and not one.passed]
+        yield Reservation("unverified", texts[0] if texts else "no rates to verify")
+    digest = None if shipped is None else file_sha256(shipped)
+    kinds = verified.results.get("planned", {}).get("attacks", {})
+    for arm in chosen:
+        yield from _of_arm(arm, kinds, fpr)
+        if digest is not None and digest not in _digests(arm, verified.results):
+            text = f"the file {shipped} is not a model of {arm.label!r} that was audited"
+            yield Reservation("other-file", text, arm.label)
+
+
+def _digests(arm: Arm, results: Mapping[str, Any]) -> set[str]:
+    """SHA-256 of every file that was audited as a model of an arm."""
+    files = results.get("files", {})
+    own = {files[run["model_file"]] for run in arm.runs if run.get("model_file") in files}
+    return own | {run["audited_file"]["sha256"] for run in arm.runs if "audited_file" in run}
+
+
+def _of_arm(arm: Arm, kinds: Mapping[str, str], fpr: float | None) -> Iterator[Reservation]:
+    audits = [audit for run in arm.runs for audit in run["attacks"].values()]
+    if not all(run["certificate"]["adaptive"] for run in arm.runs) or not all(audit["adaptive"] for audit in audits):
+        yield Reservation("non-adaptive", NAMES["non-adaptive"], arm.label)
+    ran = [{kinds.get(name, name) for name in run["attacks"]} for run in arm.runs]
+    missing = [kind for kind in EXPECTED_KINDS if not all(kind in names for names in ran)]
+    if missing:
+        yield Reservation("missing-attacks", f"{' and '.join(missing)} was not run on every model", arm.label)
+    references = min(
+        (audit["reference_models"] for run in arm.runs for name, audit in run["attacks"].items()
+         if kinds.get(name, name) in EXPECTED_KINDS), default=FEWEST_REFERENCES,
+    )  # fmt: skip
+    if references < FEWEST_REFERENCES:
+        text = f"{references} reference models, {FEWEST_REFERENCES} are expected"
+        yield Reservation("few-references", text, arm.label)
+    members, others = (min(audit[side] for audit in audits) for side in ("members", "nonmembers"))
+    if min(members, others) < FEWEST_RECORDS:
+        text = f"{members} members and {others} non-members, {FEWEST_RECORDS} of each are expected"
+        yield Reservation("few-records", text, arm.label)
+    smallest = max(audit["smallest_fpr"] for audit in audits)
+    if fpr is not None and smallest > fpr:
+        text = f"{others} non-members show no FPR below {per_cent(smallest)}, the limit is at {per_cent(fpr)}"
+        yield Reservation("unsupported-fpr", text, arm.label)
+    if any(_alters(run) for run in arm.runs):
+        yield Reservation("altered-answers", NAMES["altered-answers"], arm.label)
+
+
+def _alters(run: Mapping[str, Any]) -> bool:
+    """Whether a defense alters answers; in results of version 1 by the name of the one that did."""
+    altered = run.get("altered_answers")
+    return "hamp" in run["defense"].split("+") if altered is None else bool(altered)

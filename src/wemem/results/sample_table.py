@@ -1,0 +1,72 @@
+"""``per_sample.parquet``: what a study leaves of every audited record."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float64, Int64
+from scipy.stats import rankdata
+
+from wemem.audit.report import AuditReport
+from wemem.config.study import StudyConfig
+from wemem.data.dataset import Dataset
+from wemem.errors import InputError
+from wemem.results.build import correct_predictions
+from wemem.study.outcome import Outcome
+
+
+def per_sample_table(config: StudyConfig, outcomes: Sequence[Outcome], data: Dataset) -> pa.Table:
+    """The rows of every outcome that was attacked (:func:`sample_rows`)."""
+    tables = [
+        sample_rows(
+            o.label, o.seed, o.sparsity, o.report, data.labels, o.memorization, correct_predictions(o, config, data)
+        )
+        for o in outcomes
+        if o.report.results
+    ]
+    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+
+
+def sample_rows(
+    label: str,
+    seed: int,
+    sparsity: float,
+    report: AuditReport,
+    labels: Int64[np.ndarray, " N"],
+    memorization: Float64[np.ndarray, " N"] | None,
+    correct: Bool[np.ndarray, " N"],
+) -> pa.Table:
+    """The rows of one audit: for each audited record its class, whether it is a member, whether the audited model
+    predicts it correctly, its memorization score, and each attack's score, call and probability.
+
+    ``risk_rank`` is 1 for the record that the attacks together find most surely to be a member: by the mean over
+    attacks of the share of audited records that score no higher.
+
+    Raises:
+        InputError: the attacks judged different records.
+    """
+    records = report.results[0].records
+    n = len(records)
+    columns: dict[str, Any] = {
+        "label": [label] * n,
+        "seed": [seed] * n,
+        "sparsity": [sparsity] * n,
+        "record": records,
+        "class": labels[records],
+        "member": report.results[0].member,
+        "correct_prediction": correct[records],
+    }
+    if memorization is not None:
+        columns["memorization"] = memorization[records]
+    ranks = []
+    for result in report.results:
+        if not np.array_equal(result.records, records):
+            raise InputError(f"attack {result.name!r} judged other records than {report.results[0].name!r}")
+        columns[result.name] = result.output.score
+        columns[f"{result.name}_called"] = result.output.score >= result.output.threshold
+        if result.output.probability is not None:
+            columns[f"{result.name}_probability"] = result.output.probability
+        ranks.append(rankdata(result.output.score) / n)
+    columns["risk_rank"] = rankdata(-np.mean(ranks, axis=0), method="min").astype(np.int64)
+    return pa.table(columns)

@@ -1,0 +1,199 @@
+"""Verify a folder of results: hashes of all its files, and every rate computed anew from the records.
+
+Hashes prove that the files are those that ``results.json`` was written with. They do not prove who wrote it: whoever
+can change the folder can change the hashes with it. Only a signature made elsewhere over ``results.json`` proves that.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wemem.errors import InputError
+from wemem.files.hashing import file_sha256, sha256_of
+from wemem.metrics.intervals import Estimate, proportion
+from wemem.metrics.registry import METRICS, ScoredRecords
+from wemem.metrics.strongest import strongest
+from wemem.results.folder import RESULTS, SAMPLES, is_inside
+from wemem.results.per_record import RunScores, read_scores
+from wemem.results.read import read_results
+
+#: Largest difference between a stored and a recomputed number that is put down to rounding.
+ROUNDING = 1e-9
+
+Subject = Literal["study", "files", "runs", "rates"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was verified.
+
+    Args:
+        subject: ``study``: the settings are those that were hashed. ``files``: each file is there and unchanged.
+            ``runs``: all planned runs and attacks are there. ``rates``: the numbers follow from the records.
+        passed: whether it holds; None where it cannot be verified.
+        text: a phrase for the reader.
+        file: the path of the file in the folder, of ``files``.
+    """
+
+    subject: Subject
+    passed: bool | None
+    text: str
+    file: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """Results with what was verified of them.
+
+    Args:
+        folder: the folder.
+        results: the content of ``results.json``.
+        sha256: SHA-256 of ``results.json``, for a signature outside.
+        findings: everything that was verified.
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+    sha256: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything holds; what cannot be verified does not."""
+        return all(one.passed for one in self.findings)
+
+    @property
+    def forged(self) -> list[Finding]:
+        """Findings that no waiver excuses: changed settings or records, and rates that the records do not give."""
+        wrong = [one for one in self.findings if one.passed is False]
+        return [one for one in wrong if one.subject in ("study", "rates") or one.file == SAMPLES]
+
+    @property
+    def recomputed(self) -> bool:
+        """Whether every rate was computed anew from the records."""
+        rates = [one.passed for one in self.findings if one.subject == "rates"]
+        return bool(rates) and all(rates)
+
+
+def verify(folder: Path) -> Verified:
+    """Read a folder of results, and compare them to its files and records.
+
+    Raises:
+        InputError: no results that can be read, results at odds with themselves, or a table of other records.
+    """
+    results = read_results(folder)
+    findings = [*_study(results), *_files(folder, results), *_runs(results), *_rates(folder, results)]
+    return Verified(folder, results, file_sha256(folder / RESULTS), tuple(findings))
+
+
+def _study(results: Mapping[str, Any]) -> Iterator[Finding]:
+    if "study_sha256" not in results:
+        yield Finding("study", None, "results of version 1 have no SHA-256 of the study; run it again")
+    else:
+        passed = sha256_of(results["study"]) == results["study_sha256"]
+        yield Finding("study", passed, f"the study's settings {'have' if passed else 'do not have'} the stored SHA-256")
+
+
+def _files(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
+    files = results.get("files", {})
+    if not files:
+        yield Finding("files", None, "results of version 1 bind no files; run the study again")
+    for name, digest in files.items():
+        path = folder / name
+        if not is_inside(name):
+            yield Finding("files", False, f"{name} is outside of the folder", name)
+            continue
+        try:
+            same = file_sha256(path) == digest
+        except InputError:
+            yield Finding("files", None, f"{name} is missing or cannot be read", name)
+            continue
+        text = f"{name} is unchanged" if same else f"{name} is another file than the one that was audited"
+        yield Finding("files", same, text, name)
+
+
+def _runs(results: Mapping[str, Any]) -> Iterator[Finding]:
+    planned = results.get("planned")
+    if planned is None:
+        yield Finding("runs", None, "results of version 1 do not say which runs were planned; run the study again")
+        return
+    found: dict[tuple[str, int], int] = {}
+    for run in results["runs"]:
+        arm = run["label"], run["seed"]
+        found[arm] = found.get(arm, 0) + 1
+        missing = [name for name in planned["attacks"] if run["attacks"] and name not in run["attacks"]]
+        if missing:
+            yield Finding("runs", False, f"{arm[0]!r}, seed {arm[1]}, lacks the planned attack {', '.join(missing)}")
+    for label, count in planned["runs"].items():
+        for seed in planned["seeds"]:
+            if (got := found.get((label, seed), 0)) != count:
+                yield Finding("runs", False, f"{label!r}, seed {seed}, has {got} of {count} planned runs")
+    yield Finding("runs", True, f"{len(results['runs'])} runs are here")
+
+
+def _rates(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
+    for run, scores in zip(results["runs"], read_scores(folder, results["runs"]), strict=True):
+        name = f"{run['label']!r}, {100 * run['sparsity']:.3g} % sparsity, seed {run['seed']}"
+        if not run["attacks"]:
+            continue
+        if scores is None:
+            yield Finding("rates", None, f"{name}: no per_sample.parquet to compute the rates from")
+            continue
+        wrong = list(differences(run, scores))
+        yield from (Finding("rates", False, f"{name}: {one}") for one in wrong)
+        missing = unrecorded(run, scores)
+        if missing:
+            yield Finding("rates", None, f"{name}: the records do not tell {', '.join(missing)}")
+        if not wrong and not missing:
+            yield Finding("rates", True, f"{name}: every rate follows from {len(scores.member):,} records")
+
+
+def unrecorded(run: Mapping[str, Any], scores: RunScores) -> list[str]:
+    """What of a run cannot be computed anew, because the records do not have it."""
+    missing = [name for name in run["attacks"] if name not in scores.scores or name not in scores.called]
+    return missing if scores.correct is not None else [*missing, "test accuracy"]
+
+
+def differences(run: Mapping[str, Any], scores: RunScores) -> Iterator[str]:
+    """Numbers of a run that differ from what its records give."""
+    attacks = {
+        name: ScoredRecords(scores.scores[name], scores.member, scores.called[name])
+        for name in run["attacks"]
+        if name in scores.scores and name in scores.called
+    }
+    for name, records in attacks.items():
+        for metric in METRICS.values():
+            stored = metric.read(run["attacks"][name])
+            if stored is not None:
+                yield from _compare(f"{name} {metric.phrase}", stored, metric.interval(records, 0.95))
+    if attacks.keys() == run["attacks"].keys():
+        yield from _compare_worst(run["worst"], attacks)
+    if scores.correct is not None:
+        right = scores.correct[~scores.member]
+        accuracy = run["accuracy"]
+        stored = Estimate(accuracy["test"], *accuracy["test_ci"])
+        if len(right) == accuracy["test_records"]:
+            yield from _compare("test accuracy", stored, proportion(int(right.sum()), len(right)))
+        else:
+            yield f"test accuracy is of {accuracy['test_records']} records, {len(right)} non-members are here"
+
+
+def _compare_worst(worst: Mapping[str, Any], attacks: Mapping[str, ScoredRecords]) -> Iterator[str]:
+    for metric in METRICS.values():
+        if metric.name in worst:
+            stored = worst[metric.name]
+            _, estimate = strongest(attacks, metric)
+            yield from _compare(f"worst {metric.phrase}", Estimate(stored["value"], *stored["ci"]), estimate)
+
+
+def _compare(what: str, stored: Estimate, computed: Estimate) -> Iterator[str]:
+    ends: Sequence[tuple[str, float, float]] = (
+        ("is", stored.value, computed.value),
+        ("has the lower end", stored.low, computed.low),
+        ("has the upper end", stored.high, computed.high),
+    )
+    for verb, told, fresh in ends:
+        if abs(told - fresh) > ROUNDING:
+            yield f"{what} {verb} {told:.6g}, its records give {fresh:.6g}"
+            return
