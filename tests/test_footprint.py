@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from wemem.errors import InputError
 from wemem.export.footprint import footprint, latencies
@@ -24,6 +25,73 @@ def test_multiplications_by_hand():
 
 def test_a_linear_layer_multiplies_at_every_position():
     assert footprint(nn.Sequential(nn.Linear(4, 3), nn.Flatten()), (7, 4)).macs == 7 * 4 * 3
+
+
+class First(nn.Module):
+    """The first entry of a layer's output, for a batch of sequences."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
+def test_recurrent_layers_multiply_at_every_step_by_hand():
+    # gates x (input + state) of each layer and direction, at each of 5 steps
+    assert footprint(First(nn.RNN(4, 3, batch_first=True)), (5, 4)).macs == 5 * 3 * (4 + 3)
+    assert footprint(First(nn.LSTM(4, 3, batch_first=True)), (5, 4)).macs == 5 * 4 * 3 * (4 + 3)
+    assert footprint(First(nn.GRU(4, 3, num_layers=2, batch_first=True)), (5, 4)).macs == 5 * 3 * 3 * (4 + 3 + 3 + 3)
+    both = nn.LSTM(4, 3, bidirectional=True, proj_size=2, batch_first=True)
+    assert footprint(First(both), (5, 4)).macs == 5 * 2 * (4 * 3 * (4 + 2) + 2 * 3)
+    assert footprint(nn.GRUCell(4, 3), (4,)).macs == 3 * 3 * (4 + 3)
+
+
+def test_zeros_of_a_recurrent_layer_are_not_counted():
+    layer = First(nn.LSTM(4, 3, batch_first=True))
+    layer.layer.weight_hh_l0.data[:6] = 0
+    found = footprint(layer, (5, 4))
+    assert found.macs - found.nonzero_macs == 5 * 6 * 3 == 5 * (found.parameters - found.nonzero)
+
+
+def test_attention_multiplies_projections_and_tokens_by_hand():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(query=x, key=x, value=x)[0]
+
+    # 4 projections of 5 tokens, and two products of 5 x 5 tokens over all heads
+    assert footprint(Own(), (5, 8)).macs == 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    assert footprint(layer, (5, 8)).macs == 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8 + 2 * 5 * 8 * 16
+
+
+def test_attention_to_another_width_counts_keys_and_values_at_their_own_tokens():
+    class Across(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, kdim=6, vdim=4, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x[:, :3, :6], x[:, :3, :4])[0]
+
+    assert footprint(Across(), (5, 8)).macs == 2 * 5 * 8 * 8 + 3 * 6 * 8 + 3 * 4 * 8 + 2 * 5 * 3 * 8
+
+
+def test_transposed_convolutions_multiply_at_every_input_pixel_by_hand():
+    layer = nn.ConvTranspose2d(2, 4, 3, stride=2, groups=2)
+    assert footprint(layer, (2, 5, 5)).macs == 2 * 2 * 9 * 25
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_parametrized_layers_count_by_the_weights_they_compute_with(norm):
+    found = footprint(nn.Sequential(norm(nn.Linear(6, 4)), nn.Linear(4, 2)), (6,))
+    assert found.macs == 6 * 4 + 4 * 2
 
 
 def test_a_layer_that_is_called_twice_counts_twice():

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, bytes on disk, multiplications, and measured time."""
+"""The cost of a model: parameters, bytes on disk, multiplications, and measured time."""
 
 import statistics
 import time
@@ -8,13 +8,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from wemem.errors import InputError
+from wemem.export.multiplications import multiplications
 from wemem.export.sparse import sparse_bytes
 
 BATCHES = (1, 128)
-_COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,12 @@ class Footprint:
     """The size of a model, of which nothing varies with the machine.
 
     Args:
-        parameters: numbers in its parameters.
-        nonzero: those of them that are not 0.
-        dense_bytes: of its state dict as a safetensors file.
-        sparse_bytes: of the same as a compact file (:mod:`wemem.export.sparse`).
-        macs: multiply-accumulate operations of linear and convolution layers for one record; one is two FLOPs.
-        nonzero_macs: those of them whose weight is not 0, which only a runtime for sparse weights saves.
+        parameters: numbers in the parameters.
+        nonzero: numbers in the parameters that are not 0.
+        dense_bytes: size of the state dict as a safetensors file.
+        sparse_bytes: size of the state dict as a compact file (:mod:`wemem.export.sparse`).
+        macs: multiply-accumulate operations of one record (:mod:`wemem.export.multiplications`); one is two FLOPs.
+        nonzero_macs: those of them that no zero weight takes part in, as only a runtime for sparse weights computes.
     """
 
     parameters: int
@@ -42,7 +41,7 @@ def footprint(module: nn.Module, input_shape: tuple[int, ...]) -> Footprint:
     """Measure a module that maps ``(B, *input_shape)`` to logits.
 
     Raises:
-        InputError: it fails on one record of zeros.
+        InputError: the module fails on one record of zeros.
 
     A layer from 3 to 2 features has 6 weights and 2 biases, and multiplies 6 times; one weight is zero:
 
@@ -54,37 +53,11 @@ def footprint(module: nn.Module, input_shape: tuple[int, ...]) -> Footprint:
     """
     state = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
     parameters = [p.detach() for p in module.parameters()]
-    macs, nonzero_macs = _macs(module, input_shape)
+    operations = multiplications(module, input_shape)
     return Footprint(
         sum(p.numel() for p in parameters), sum(int(p.count_nonzero()) for p in parameters),
-        len(safetensors.torch.save(state)), len(sparse_bytes(state)), macs, nonzero_macs,
+        len(safetensors.torch.save(state)), len(sparse_bytes(state)), operations.all, operations.nonzero,
     )  # fmt: skip
-
-
-def _macs(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Of one record, by hooks: every weight of a layer is used once at each of its output positions."""
-    counts = [0, 0]
-
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        weight = layer.get_parameter("weight")
-        # a convolution's output is (1, channels, positions...), a linear layer's (1, positions..., features)
-        positions = output.numel() // len(weight)
-        counts[0] += weight.numel() * positions
-        counts[1] += int(weight.count_nonzero()) * positions
-
-    hooks = [layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, _COUNTED)]
-    was_training = module.training
-    try:
-        with torch.no_grad():
-            module.eval()(torch.zeros(1, *input_shape))
-    except (RuntimeError, ValueError, IndexError) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"the model fails on input of shape {(1, *input_shape)}: {line}; check its shape") from error
-    finally:
-        module.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    return counts[0], counts[1]
 
 
 def latencies(
@@ -93,11 +66,11 @@ def latencies(
     """Median seconds of one forward pass of each module, in evaluation mode; they take turns, after a warm-up.
 
     Args:
-        modules: by name; all see the same input.
-        input_shape: of one record.
-        batch: records of a pass.
-        repeats: passes of each module, but no more than 3 once this took ``patience`` seconds.
-        patience: for large models.
+        modules: the modules by name; all see the same input.
+        input_shape: shape of one record.
+        batch: number of records of a pass.
+        repeats: number of passes of each module.
+        patience: seconds after which 3 passes are enough.
     """
     x = torch.zeros(batch, *input_shape)
     taken: dict[str, list[float]] = {name: [] for name in modules}
@@ -124,12 +97,12 @@ def side_by_side(dense: nn.Module, pruned: nn.Module, input_shape: tuple[int, ..
     }
 
 
-def footprint_lines(told: Mapping[str, Any]) -> list[str]:
-    """What :func:`side_by_side` found, in sentences."""
-    before, after = told["dense"], told["pruned"]
+def footprint_lines(measured: Mapping[str, Any]) -> list[str]:
+    """The measurements of :func:`side_by_side` in sentences."""
+    before, after = measured["dense"], measured["pruned"]
     times = [
         f"{1e3 * own['pruned']:.3g} ms against {1e3 * own['dense']:.3g} at batch {batch}"
-        for batch, own in told["latency_seconds"].items()
+        for batch, own in measured["latency_seconds"].items()
     ]
     return [
         f"Parameters: {after['parameters']:,} of {before['parameters']:,}, nonzero {after['nonzero']:,} of "
@@ -137,5 +110,5 @@ def footprint_lines(told: Mapping[str, Any]) -> list[str]:
         f"weight {after['nonzero_macs']:,}.",
         f"On disk: {after['dense_bytes']:,} bytes, {after['sparse_bytes']:,} in the compact file, "
         f"{before['dense_bytes']:,} before pruning.",
-        f"Median latency, pruned against dense on {told['threads']} thread(s): {', '.join(times)}.",
+        f"Median latency, pruned against dense on {measured['threads']} thread(s): {', '.join(times)}.",
     ]

@@ -89,7 +89,7 @@ def trace_layers(
     module = copy.deepcopy(module).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # the path is found by following gradients
-    names = {layer: name for name, layer in _outermost(module, kinds)}
+    names = {layer: name for name, layer in outermost(module, kinds)}
     origin: dict[Any, str] = {}
     ran: list[str] = []
 
@@ -114,7 +114,7 @@ def trace_layers(
     return TracedLayers(tuple(name for name in names.values() if name in ran), frozenset(outputs))
 
 
-def _outermost(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
+def outermost(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
     """Layers of these kinds, without those inside another of them, each once."""
     inside: set[nn.Module] = set()
     for name, layer in module.named_modules():

@@ -1,0 +1,127 @@
+"""Multiplications of a forward pass, one function per kind of layer.
+
+A layer's weights are each used once at every position: an output pixel of a convolution, an input pixel of a transposed
+one, a time step of a recurrent layer, a token of attention. Padding and the cropped edge of a transposed convolution
+count like any other position. The two products of attention between tokens have no weights; they count in full.
+Products that a model writes itself (``x @ y``, ``scaled_dot_product_attention``) are not seen.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wemem.errors import InputError
+from wemem.pruning.layers import CONVOLUTIONS, TRANSPOSED, WEIGHTED, first_line, outermost
+
+
+@dataclass(frozen=True)
+class Multiplications:
+    """Multiply-accumulate operations of one record.
+
+    Args:
+        all: number of operations.
+        nonzero: number of those that no zero weight takes part in.
+    """
+
+    all: int = 0
+    nonzero: int = 0
+
+    def __add__(self, other: "Multiplications") -> "Multiplications":
+        return Multiplications(self.all + other.all, self.nonzero + other.nonzero)
+
+
+def multiplications(module: nn.Module, input_shape: tuple[int, ...]) -> Multiplications:
+    """Count the multiplications of one record of zeros.
+
+    Raises:
+        InputError: the module fails on it.
+
+    >>> multiplications(nn.Linear(3, 2), (3,)).all
+    6
+    """
+    counts: list[Multiplications] = []
+
+    def note(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: object) -> None:
+        counts.append(_counted(layer, args, kwargs, output))
+
+    hooks = [layer.register_forward_hook(note, with_kwargs=True) for _, layer in outermost(module, WEIGHTED)]
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, *input_shape))
+    except InputError:
+        raise
+    except Exception as error:  # the code of the model is the user's and may raise anything
+        raise InputError(
+            f"the model fails on input of shape {(1, *input_shape)}: {first_line(error)}; check its shape"
+        ) from error
+    finally:
+        module.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return sum(counts, Multiplications())
+
+
+def _counted(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Multiplications:
+    if isinstance(layer, nn.MultiheadAttention):
+        return _attention(layer, *(args[i] if i < len(args) else kwargs[name] for i, name in enumerate(_QUERIES)))
+    rule = next(rule for kinds, rule in _POSITIONS.items() if isinstance(layer, kinds))
+    return _uses(weights_of(layer), rule(layer, args[0] if args else next(iter(kwargs.values())), output))
+
+
+def weights_of(layer: nn.Module) -> list[Tensor]:
+    """The weight matrices and kernels of a layer, as it computes with them, without its biases."""
+    names = [name for name, _ in layer.named_parameters(recurse=False)] + list(getattr(layer, "parametrizations", ()))
+    return [getattr(layer, name) for name in names if "weight" in name]
+
+
+def _uses(weights: list[Tensor], positions: int) -> Multiplications:
+    nonzero = sum(int(weight.count_nonzero()) for weight in weights)
+    return Multiplications(sum(weight.numel() for weight in weights) * positions, nonzero * positions)
+
+
+_QUERIES = ("query", "key", "value")
+
+
+def _attention(layer: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> Multiplications:
+    """Projections of the query, key, value and output, and ``query @ key`` and ``attention @ value``."""
+    asking, answering = query.numel() // layer.embed_dim, key.numel() // key.shape[-1]
+    if layer.in_proj_weight is None:
+        projections = [layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight]
+    else:
+        projections = list(layer.in_proj_weight.chunk(3))
+    uses = (asking, answering, answering)
+    products = 2 * asking * answering * layer.embed_dim
+    return sum(
+        (_uses([weight], positions) for weight, positions in zip(projections, uses, strict=True)),
+        _uses([layer.out_proj.weight], asking) + Multiplications(products, products),
+    )
+
+
+def _of_outputs(layer: Any, _: Tensor, output: Tensor) -> int:
+    return output.numel() // int(layer.out_features)
+
+
+def _of_output_pixels(layer: Any, _: Tensor, output: Tensor) -> int:
+    return output.numel() // int(layer.out_channels)
+
+
+def _of_input_pixels(layer: Any, x: Tensor, _: object) -> int:
+    return x.numel() // int(layer.in_channels)
+
+
+def _of_steps(layer: Any, x: Any, _: object) -> int:
+    data = x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x
+    return int(data.numel() // layer.input_size)
+
+
+#: How often a layer of each kind uses its weights, from the layer, its input and its output.
+_POSITIONS: Mapping[tuple[type[nn.Module], ...], Callable[[Any, Any, Any], int]] = {
+    (nn.Linear, nn.Bilinear): _of_outputs,
+    CONVOLUTIONS: _of_output_pixels,
+    TRANSPOSED: _of_input_pixels,
+    (nn.RNNBase, nn.RNNCellBase): _of_steps,
+}
