@@ -255,7 +255,8 @@ def export_into(config: StudyConfig, weights: Path, out: Path) -> list[str]:
 def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     weights = weights / "weights.safetensors" if is_folder(weights, "weights") else user_path(weights)
     data = config.data.load()
-    module = load_pruned(config.model.build(data.input_shape, data.classes), weights)
+    notes: list[str] = []
+    module = load_pruned(config.model.build(data.input_shape, data.classes), weights, notes.append)
     content, parity = onnx_bytes(module, data.features[:BATCH])
     path = out / "model.onnx"
     write_atomically(path, lambda part: part.write_bytes(content))
@@ -263,6 +264,7 @@ def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     certificate = certificate_of(path, read_certificate(weights), told, "wemem.export/1")
     write_atomically(out / EXPORTED, lambda part: part.write_text(certificate, encoding="utf-8"))
     return [
+        *(f"{note[0].upper()}{note[1:]}." for note in notes),
         f"Wrote {path}, {len(content):,} bytes, SHA-256 {file_sha256(path)}.",
         f"On {parity.records} records its logits are within {parity.difference:.1e} of PyTorch's; {parity.allowed:.1e} "
         "is allowed.",

@@ -1,7 +1,10 @@
 """The model that a user brings: its weights as an ensemble of one, or its ONNX file; and shadows put behind it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
@@ -11,6 +14,7 @@ from wemem.export.onnx import OnnxModel, read_onnx
 from wemem.files.hashing import file_sha256
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.workspace import Workspace
+from wemem.pruning import masks_of_zeros
 from wemem.signals import UNKNOWN
 from wemem.store.keys import ShippedVictimKey, SwappedKey, VictimKey
 from wemem.training import Ensemble
@@ -27,8 +31,13 @@ def read_victim_file(config: StudyConfig) -> OnnxModel:
     return read_onnx(Path(config.victim.weights))
 
 
-def read_victim(config: StudyConfig, data: Dataset) -> tuple[Ensemble, str]:
-    """The victim as an ensemble of one, and the fingerprint of its weights file.
+def read_victim(config: StudyConfig, data: Dataset, note: Callable[[str], object]) -> tuple[Ensemble, str]:
+    """The victim as an ensemble of one, its exact zeros as masks, and the fingerprint of its weights file.
+
+    Args:
+        config: the study, with a ``[victim]``.
+        data: the records that the victim is for.
+        note: called with one line where the weights are not taken as they stand in the file.
 
     Raises:
         InputError: no victim is given, or the file does not fit the model.
@@ -36,13 +45,14 @@ def read_victim(config: StudyConfig, data: Dataset) -> tuple[Ensemble, str]:
     if config.victim is None:
         raise InputError("expected a [victim] with weights, got none; add one")
     path = Path(config.victim.weights)
-    module = load_pruned(config.model.build(data.input_shape, data.classes), path)
-    return Ensemble.from_modules([module.train()]), file_sha256(path)
+    module = load_pruned(config.model.build(data.input_shape, data.classes), path, note)
+    ensemble = Ensemble.from_modules([module.train()])
+    return masks_of_zeros(ensemble, torch.from_numpy(data.features[:2]), config.prunings[0].layers), file_sha256(path)
 
 
 def load_victim(space: Workspace) -> TrainedModels:
     """The given victim alone, whose training is not known."""
-    victim, weights = read_victim(space.config, space.data)
+    victim, weights = read_victim(space.config, space.data, space.cache.progress.warn)
     key = VictimKey(space.architecture, weights, None).key()
     return TrainedModels(key, victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN})
 
@@ -61,8 +71,9 @@ def with_shadows(space: Workspace, shadows: TrainedModels, recipe_fingerprint: s
         shipped = read_victim_file(space.config)
         key = ShippedVictimKey(shipped.sha256, shipped.runtime, shadows.key).key()
         return TrainedModels(key, unmasked(shadows.ensemble), meta, shipped)
-    victim, weights = read_victim(space.config, space.data)
-    joined = Ensemble.concatenate([unmasked(victim), unmasked(shadows.ensemble)])
+    victim, weights = read_victim(space.config, space.data, space.cache.progress.warn)
+    # the masks stay, so that pruning goes on from a victim's zeros; a model without masks has lost nothing
+    joined = Ensemble.concatenate([replace(models, channels={}) for models in (victim, shadows.ensemble)])
     return TrainedModels(VictimKey(space.architecture, weights, shadows.key).key(), joined, meta)
 
 

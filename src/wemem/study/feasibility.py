@@ -14,7 +14,7 @@ from wemem.defenses import Defense, Distillation, TrainingRecords
 from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
-from wemem.pipeline.victim import is_onnx
+from wemem.pipeline.victim import is_onnx, read_victim
 from wemem.tuning.search import proposer
 
 
@@ -24,8 +24,12 @@ def require_feasible_study(pipeline: Pipeline) -> None:
     Raises:
         InputError: settings that do not go together, as :func:`require_known_start` and :func:`require_auditable` say.
     """
-    config = pipeline.workspace.config
+    config, data = pipeline.workspace.config, pipeline.workspace.data
     require_known_start(config)
+    if config.victim is not None:
+        victim, example = read_victim(config, data, lambda _: None)[0], torch.from_numpy(data.features[:2])
+        for pruning in config.prunings:
+            pruning.require_prunable(victim, example)
     for seed in config.seeds:
         parties = Parties.of(pipeline, seed)
         require_auditable(parties)

@@ -73,6 +73,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
     require_feasible(parties, [split])
     dense = load_victim(pipeline.workspace)
     (pruning,) = config.prunings
+    pruning.require_prunable(dense.ensemble, torch.from_numpy(data.features[:2]))
     tuned = None
     cost = CostModel(config, len(split.records(0, Role.TRAIN)))
     if label in config.budgets:
@@ -221,7 +222,7 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
                 f"expected one logit for each of {classes} classes, got {answers}; give the data it is for"
             )
         return
-    victim = read_victim(parties.config, parties.data)[0]
+    victim = read_victim(parties.config, parties.data, lambda _: None)[0]
     for name, tensor in made.parameters.items():
         wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])
         if wanted != got:

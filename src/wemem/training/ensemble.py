@@ -81,12 +81,22 @@ class Ensemble:
 
     @classmethod
     def concatenate(cls, parts: "Sequence[Ensemble]") -> "Ensemble":
-        """The members of several ensembles of one architecture, in order."""
+        """The models of several ensembles of one architecture, in order; a weight without a mask is kept."""
 
         def cat(kind: str) -> dict[str, Tensor]:
             return {name: torch.cat([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
 
-        return Ensemble(parts[0].template, **{kind: cat(kind) for kind in _KINDS})
+        state = [{**part.parameters, **part.buffers} for part in parts]
+        masked = dict.fromkeys(name for part in parts for name in part.masks)
+        masks = {
+            name: torch.cat([
+                part.masks[name] if name in part.masks else torch.ones_like(own[name], dtype=torch.bool)
+                for part, own in zip(parts, state, strict=True)
+            ])
+            for name in masked
+        }  # fmt: skip
+        others = {kind: cat(kind) for kind in _KINDS if kind != "masks"}
+        return Ensemble(parts[0].template, **others, masks=masks)
 
     def __len__(self) -> int:
         return len(next(iter(self.parameters.values())))
