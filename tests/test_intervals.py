@@ -15,7 +15,6 @@ from wemem.metrics.intervals import (
     corrected_level,
     mean_interval,
     paired_difference,
-    pigeonhole_bootstrap,
     proportion,
     tpr_at_fpr,
 )
@@ -326,95 +325,3 @@ def test_a_level_that_is_not_a_share_is_refused(level):
 def test_no_attack_needs_no_level():
     with pytest.raises(InputError, match="at least 1 attack"):
         corrected_level(0.95, 0)
-
-
-def auc_by_counting(members, nonmembers):
-    return np.mean([1.0 if x > y else 0.5 if x == y else 0.0 for x, y in product(members, nonmembers)])
-
-
-def ensemble(rng, targets, records, *, target_spread, record_spread, gap):
-    """Scores of leave-one-out targets on complementary halves: what target, record and chance each contribute."""
-    membership = np.zeros((targets, records), bool)
-    for pair in range(targets // 2):
-        membership[2 * pair, rng.permutation(records)[: records // 2]] = True
-        membership[2 * pair + 1] = ~membership[2 * pair]
-    strength = gap * np.exp(target_spread * rng.normal(size=(targets, 1)) + record_spread * rng.normal(size=records))
-    level = target_spread * rng.normal(size=(targets, 1)) + record_spread * rng.normal(size=records)
-    return membership * strength + level + rng.normal(size=(targets, records)), membership
-
-
-def spread_of_draws(scores, membership, rng):
-    estimate = pigeonhole_bootstrap(lambda s, _: float(s.mean()), scores, membership, rng, draws=400)
-    return (estimate.high - estimate.low) / 2 / stats.t.ppf(0.975, min(scores.shape) - 1)
-
-
-@pytest.mark.parametrize(("a", "r", "e"), [(0.01, 0.0, 0.0), (0.0, 0.01, 0.0), (0.0, 0.0, 0.01), (0.004, 0.01, 0.02)])
-def test_pigeonhole_variance_is_owens(a, r, e):
-    """A/T + R/N + 3 E/TN for the mean of a two-way table, with (1 - 1/T) and (1 - 1/N) as any bootstrap has them."""
-    rng, (t, n) = np.random.default_rng(0), (16, 40)
-    variances = []
-    for _ in range(30):
-        table = 0.5 + a**0.5 * rng.normal(size=(t, 1)) + r**0.5 * rng.normal(size=n) + e**0.5 * rng.normal(size=(t, n))
-        variances.append(spread_of_draws(table, np.ones((t, n), bool), rng) ** 2)
-    rows, columns = a * (1 - 1 / t) / t, r * (1 - 1 / n) / n
-    assert np.mean(variances) == pytest.approx(rows + columns + 3 * e / (t * n), rel=0.2)
-
-
-@pytest.mark.parametrize(("targets", "records", "target_spread", "record_spread"), [(8, 100, 0.3, 0.5), (16, 80, 0, 1)])
-def test_pigeonhole_covers_where_intervals_for_independent_scores_do_not(
-    targets, records, target_spread, record_spread
-):
-    rng = np.random.default_rng(0)
-    shape = {"target_spread": target_spread, "record_spread": record_spread, "gap": 1.0}
-    truth = np.mean([pooled_auc(*ensemble(rng, 40, 1000, **shape)) for _ in range(30)])
-    pigeonhole, independent = [], []
-    for _ in range(60):
-        scores, membership = ensemble(rng, targets, records, **shape)
-        pigeonhole.append(covers(pigeonhole_bootstrap(pooled_auc, scores, membership, rng, draws=50), truth))
-        independent.append(covers(auc_interval(scores[membership], scores[~membership]), truth))
-    assert np.mean(pigeonhole) >= 0.93 > 0.85 > np.mean(independent)
-
-
-def test_pigeonhole_interval_is_students_on_the_spread_of_the_crossed_draws():
-    scores, membership = ensemble(np.random.default_rng(0), 4, 30, target_spread=0.1, record_spread=0.1, gap=0.5)
-    rng, draws = np.random.default_rng(7), []
-    for _ in range(25):
-        rows, columns = rng.integers(4, size=4), rng.integers(30, size=30)
-        cells = [(scores[t, i], membership[t, i]) for t in rows for i in columns]
-        draws.append(auc_by_counting([s for s, m in cells if m], [s for s, m in cells if not m]))
-    estimate = pigeonhole_bootstrap(pooled_auc, scores, membership, np.random.default_rng(7), draws=25, level=0.8)
-    reach = stats.t.ppf(0.9, 3) * np.std(draws, ddof=1)
-    assert (estimate.low, estimate.high) == pytest.approx((estimate.value - reach, estimate.value + reach))
-
-
-def test_pigeonhole_repeats_with_its_generator():
-    scores, membership = ensemble(np.random.default_rng(0), 4, 30, target_spread=0.1, record_spread=0.1, gap=1.0)
-    once, again = (
-        pigeonhole_bootstrap(pooled_auc, scores, membership, np.random.default_rng(7), draws=20) for _ in range(2)
-    )
-    assert once == again
-    assert once.value == pooled_auc(scores, membership)
-    assert 0 <= once.low < once.value < once.high <= 1
-
-
-def test_targets_that_all_agree_still_have_an_interval():
-    membership = np.tile([True, False], (4, 15))
-    membership[1::2] = ~membership[1::2]
-    estimate = pigeonhole_bootstrap(pooled_auc, membership * 1.0, membership, np.random.default_rng(0), draws=20)
-    assert (estimate.value, estimate.high) == (1, 1)
-    assert estimate.low**4 == pytest.approx(0.025)
-
-
-@pytest.mark.parametrize(
-    ("scores", "membership", "draws"),
-    [
-        (np.ones(4), np.ones(4, bool), 10),
-        (np.ones((3, 4)), np.ones((4, 3), bool), 10),
-        (np.ones((1, 4)), np.ones((1, 4), bool), 10),
-        (np.ones((3, 4)), np.ones((3, 4), int), 10),
-        (np.ones((3, 4)), np.ones((3, 4), bool), 1),
-    ],
-)
-def test_tables_that_cannot_be_resampled_are_refused(scores, membership, draws):
-    with pytest.raises(InputError, match="at least 2"):
-        pigeonhole_bootstrap(lambda s, _: float(s.mean()), scores, membership, np.random.default_rng(0), draws=draws)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from rich.console import Console
 from scipy.stats import t
 
@@ -14,6 +15,8 @@ from wemem.metrics.registry import metrics_for
 from wemem.report.console import results_table
 from wemem.report.summary import plain_summary
 from wemem.results.arms import arms, over_seeds
+from wemem.results.differences import may_leak_least
+from wemem.results.schema import results_schema
 from wemem.results.wording import duration, interval
 
 
@@ -254,7 +257,7 @@ def test_summary_tells_when_its_two_measures_disagree():
     worst = results["runs"][1]["worst"]["tpr_at_0.01"]
     worst["value"], worst["ci"] = 0.41, [0.37, 0.45]
     told = plain_summary(results)[0]
-    assert "leaks more than the dense one by attack accuracy, and leaks neither" in told
+    assert "leaks more than the dense one by balanced accuracy, and leaks neither" in told
 
 
 def test_seed_by_seed_differences_find_what_overlapping_intervals_hide():
@@ -300,8 +303,8 @@ def test_targets_in_turn_have_a_verdict_of_their_own():
     gap = np.array(found["undefended"]) - np.array(found["rmr"])
     assert gap.mean() - t.ppf(1 - 0.025 / 2, 2) * gap.std(ddof=1) / np.sqrt(3) > 0
     assert told[3] == (
-        "With every reference model attacked in turn (51 targets), rmr leaks least, 4.3 % against 30.0 % without a "
-        "defense, distinguishably less than every other."
+        "Over 51 leave-one-out targets, by TPR at 1 % FPR, rmr leaks least, 4.3 % against 30.0 % without a defense, "
+        "distinguishably less than every other."
     )
     found["rsw"] = [0.05, 0.04, 0.06]
     told = plain_summary(attacked_in_turn(make_results((0, 1, 2)), found))
@@ -310,7 +313,7 @@ def test_targets_in_turn_have_a_verdict_of_their_own():
 
 def test_targets_in_turn_of_one_seed_are_told_apart_by_their_intervals():
     told = plain_summary(attacked_in_turn(make_results(), {"undefended": [0.30], "rsw": [0.05], "rmr": [0.065]}))
-    assert "(17 targets), rsw leaks least, 5.0 % against 30.0 %" in told[3]
+    assert told[3].startswith("Over 17 leave-one-out targets, by TPR at 1 % FPR, rsw leaks least, 5.0 % against 30.0 %")
     assert told[3].endswith("but is not distinguishable from rmr.")
     told = plain_summary(attacked_in_turn(make_results(), {"undefended": [0.04], "rsw": [0.05]}))
     assert told[3].endswith("no defense leaks less than pruning without one (4.0 %).")
@@ -318,7 +321,7 @@ def test_targets_in_turn_of_one_seed_are_told_apart_by_their_intervals():
 
 @pytest.mark.parametrize("found", [{}, {"dense": [0.2], "rsw": [0.1]}])
 def test_a_single_arm_attacked_in_turn_is_compared_with_nothing(found):
-    assert not any("in turn" in line for line in plain_summary(attacked_in_turn(make_results(), found)))
+    assert not any("leave-one-out targets," in line for line in plain_summary(attacked_in_turn(make_results(), found)))
 
 
 def test_arms_that_fewer_reference_models_attacked_are_said_to_look_safer():
@@ -372,3 +375,76 @@ def test_no_attacks_leave_no_word_on_leakage():
     told = plain_summary(make_results(attacks=()))
     assert told[0] == "No attack was run, so nothing here tells what leaks."
     assert not any("leaks least" in sentence for sentence in told)
+
+
+def with_tables(results: dict[str, Any], shares: dict[str, float]) -> dict[str, Any]:
+    """Arms whose leave-one-out targets and groups of records have effects in common, and little of their own."""
+    rng = np.random.default_rng(0)
+    common = 0.02 * rng.normal(size=(17, 1)) + 0.02 * rng.normal(size=10)
+    for run in results["runs"]:
+        if run["label"] in shares:
+            table = shares[run["label"]] + common + 0.002 * rng.normal(size=(17, 10))
+            value = float(table.mean())
+            measured = {"value": value, "ci": [value - 0.03, value + 0.03], "pseudo_values": table.tolist()}
+            run["leave_one_out"] = {"lira": {"targets": 17, "records": 900, "auc": measured, "tpr_at_0.01": measured}}
+            run["reference_accuracy"] = {"targets": 17, **measured}
+    return results
+
+
+def test_one_seed_tells_arms_apart_by_targets_and_records_that_they_have_in_common():
+    results = with_tables(make_results(), {"undefended": 0.2, "rsw": 0.15, "swmr": 0.1498})
+    told = plain_summary(results)
+    (line,) = [line for line in told if line.startswith("Over 17 leave-one-out targets")]
+    assert line.endswith(("but is not distinguishable from rsw.", "but is not distinguishable from swmr."))
+    assert "points below undefended over 17 leave-one-out models" in told[-2]
+    assert "not distinguishable" not in told[-2]
+    Draft202012Validator(results_schema()).validate(results)
+
+
+def test_summary_says_which_difference_it_would_have_found():
+    told = plain_summary(
+        with_tables(make_results(attacks=("lira",)), dict.fromkeys(("undefended", "rsw", "rmr", "swmr"), 0.2))
+    )
+    found = re.search(r"at a true difference of ([0-9.]+) points of TPR at 1 % FPR or ([0-9.]+) points of", told[-1])
+    assert found is not None
+    assert 0.05 < float(found[1]) < 1
+    assert "cannot say which difference it would have found" in plain_summary(make_results())[-1]
+
+
+def test_a_defense_of_answers_is_never_first_without_saying_so():
+    results = make_results()
+    for run in results["runs"]:
+        run["altered_answers"] = run["label"] == "rsw"
+    for line in plain_summary(results)[1:3]:
+        assert "rsw leaks least" in line
+        assert "rsw protects answers to queries only" in line
+        assert "Of those that protect the weights, swmr leaks least" in line
+
+
+def test_a_model_at_chance_is_said_to_show_no_leak():
+    results = make_results()
+    for run in results["runs"]:
+        for metric in ("balanced_accuracy", "tpr_at_0.01"):
+            run["worst"][metric]["value"] = run["worst"][metric]["chance"]
+    told = plain_summary(results)
+    assert "the model shows no leak above chance" in told[0]
+    assert any("no more than by chance" in line or "no defense leaks less" in line for line in told[1:3])
+
+
+def test_equal_arms_have_one_distinguishable_leader_as_seldom_as_it_says():
+    """Eight equal arms over 17 targets: the confidence set of the best holds one arm in at most 5 % of studies."""
+    rng, alone = np.random.default_rng(0), 0
+    template = make_results(attacks=("lira",))["runs"][0]
+    for _ in range(60):
+        runs = []
+        for label in "abcdefgh":
+            table = 0.1 + 0.02 * rng.normal(size=(17, 1)) + 0.02 * rng.normal(size=(17, 10))
+            measured = {"value": float(table.mean()), "ci": [0.0, 1.0], "pseudo_values": table.tolist()}
+            runs.append(
+                {
+                    **template, "label": label, "defense": label,
+                    "leave_one_out": {"lira": {"targets": 17, "records": 900, "tpr_at_0.01": measured}},
+                }
+            )  # fmt: skip
+        alone += len(may_leak_least(arms({"runs": runs}), "tpr_at_0.01", over_targets=True)) == 1
+    assert alone <= 60 * 0.05 + 3 * np.sqrt(60 * 0.05 * 0.95)

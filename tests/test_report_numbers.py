@@ -314,7 +314,7 @@ def test_the_summary_names_what_protects_best_by_each_headline_and_what_it_costs
 def test_the_leak_of_a_model_that_stands_alone_is_told():
     results = make_results()
     results["runs"] = [make_run("unknown", 0.6, 0.81, 0.3, 0, ("confidence", "lira"), NONMEMBERS)]
-    assert "right 81.0 % of the time" in report_summary(results)["leaks"][1]
+    assert "balanced accuracy of 81.0 %" in report_summary(results)["leaks"][1]
     assert len(report_summary(make_results())["leaks"]) == 1
 
 
@@ -358,9 +358,9 @@ def test_all_targets_in_turn_stand_beside_the_victim():
         told = {"targets": 17, "records": 100, "auc": {"value": value, "ci": [0.3, 0.6]}}
         run["leave_one_out"] = {"rmia": told, "lira": {**told, "auc": {"value": 0.3, "ci": [0.2, 0.4]}}}
     row = report_content(combine(sources(results)))["headline"][0]
-    assert row["in_turn"].keys() == {"auc"}
-    assert (row["in_turn"]["auc"]["attack"], row["in_turn"]["auc"]["targets"]) == ("rmia", 34)
-    assert row["in_turn"]["auc"]["value"] == pytest.approx(0.45)
+    assert row["leave_one_out"].keys() == {"auc"}
+    assert (row["leave_one_out"]["auc"]["attack"], row["leave_one_out"]["auc"]["targets"]) == ("rmia", 34)
+    assert row["leave_one_out"]["auc"]["value"] == pytest.approx(0.45)
 
 
 def test_of_many_settings_each_kind_is_shown_by_the_one_that_leaks_least():

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import t, ttest_1samp
 
 from results_example import make_results
 from wemem.errors import InputError
-from wemem.results.comparison import Comparison, leaders, pairwise, sentences
+from wemem.report.comparison import sentences
+from wemem.results.comparison import Comparison, against_rivals, leaders, pairwise
+from wemem.results.differences import holm
 
 
 def differing(seeds: int = 3) -> dict[str, Any]:
@@ -36,8 +38,9 @@ def test_difference_of_three_seeds_is_that_of_students_t():
     assert gap.interval is not None
     assert gap.value == pytest.approx(-0.12)
     assert (gap.interval.low, gap.interval.high) == pytest.approx((-0.12 - reach, -0.12 + reach))
-    assert gap.shown
-    assert not one.accuracy.shown
+    (decided,) = against_rivals(differing(), ["swmr"])
+    assert "balanced_accuracy" in decided.shown
+    assert "accuracy" not in decided.shown
 
 
 def test_sentence_turns_the_interval_to_its_direction():
@@ -134,3 +137,15 @@ def test_the_leaders_are_those_that_leak_least_by_either_headline_and_never_the_
     for run in results["runs"]:
         run["defense"] = "dense" if run["defense"] == "swmr" else run["defense"]
     assert leaders(results) == ["rsw"]
+
+
+def test_many_equal_pairs_show_a_difference_as_seldom_as_one_pair():
+    """Six equal arms, fifteen pairs; without Holm's rule two studies in five would show some difference."""
+    rng, shown, alone = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        gaps = rng.normal(size=(15, 5)) / 100
+        p_values = [float(ttest_1samp(gap, 0).pvalue) for gap in gaps]
+        shown += any(holm(p_values))
+        alone += any(p < 0.05 for p in p_values)
+    assert shown / 200 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+    assert alone / 200 > 0.3

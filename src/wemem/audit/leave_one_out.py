@@ -12,10 +12,37 @@ from jaxtyping import Bool, Float
 
 from wemem.attacks.base import Attack
 from wemem.errors import InputError
-from wemem.metrics.intervals import Estimate, pigeonhole_bootstrap
+from wemem.metrics.crossed import crossed_interval, pseudo_values, record_groups
+from wemem.metrics.intervals import Estimate
 from wemem.metrics.registry import Metric, ScoredRecords
 from wemem.randomness import generator
 from wemem.signals import Signals
+
+
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """A mean over targets with its pseudo-values.
+
+    Args:
+        value: the mean.
+        table: pseudo-values, shape ``(T, G)``; see :mod:`wemem.metrics.crossed`.
+        targets: T.
+    """
+
+    value: float
+    table: Float[np.ndarray, "T G"]
+    targets: int
+
+    @property
+    def estimate(self) -> Estimate:
+        """The value with its interval, which covers other targets and other records."""
+        return crossed_interval(self.value, self.table)
+
+    def as_json(self) -> dict[str, object]:
+        """Its form in ``results.json``; pseudo-values, which arms are compared by, to seven digits."""
+        found = self.estimate
+        table = [[float(f"{value:.7g}") for value in row] for row in self.table.tolist()]
+        return {"value": found.value, "ci": [found.low, found.high], "pseudo_values": table}
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +53,7 @@ class TargetsResult:
         name: of the attack.
         scores: float64, shape ``(T, N)``.
         membership: bool, shape ``(T, N)``.
-        seed: for the bootstrap.
+        seed: of the study, for the groups of records.
     """
 
     name: str
@@ -34,15 +61,28 @@ class TargetsResult:
     membership: Bool[np.ndarray, "T N"]
     seed: int
 
-    def measure(self, metric: Metric, level: float = 0.95) -> Estimate:
+    def measure(self, metric: Metric) -> Crossed:
         """Mean over targets of a metric that needs no threshold, each target by its own scores."""
+        groups = record_groups(self.scores.shape[1], generator(self.seed, "record groups"))
+        return Crossed(*pseudo_values(metric.value, self.scores, self.membership, groups), len(self.scores))
 
-        def mean(scores: Float[np.ndarray, "T N"], membership: Bool[np.ndarray, "T N"]) -> float:
-            rows = zip(scores, membership, strict=True)
-            return float(np.mean([metric.value(ScoredRecords(score, member)) for score, member in rows]))
 
-        rng = generator(self.seed, "bootstrap", self.name)
-        return pigeonhole_bootstrap(mean, self.scores, self.membership, rng, level=level)
+def reference_accuracy(signals: Signals, *, seed: int) -> Crossed:
+    """Mean accuracy of all models on the records that they were not trained on.
+
+    Args:
+        signals: of layout ``shared``.
+        seed: of the study, for the groups of records.
+    """
+    rows = signals.audited(0)
+    right = (signals.logits[:, rows].argmax(axis=-1) == signals.labels[rows]).astype(np.float64)
+    membership = np.stack([signals.is_member(k) for k in range(signals.num_models)])
+    groups = record_groups(len(rows), generator(seed, "record groups"))
+    return Crossed(*pseudo_values(_accuracy, right, membership, groups), len(right))
+
+
+def _accuracy(records: ScoredRecords) -> float:
+    return float(records.nonmembers.mean())
 
 
 def leave_one_out(signals: Signals, attacks: Mapping[str, Attack], *, seed: int) -> dict[str, TargetsResult]:
@@ -51,7 +91,7 @@ def leave_one_out(signals: Signals, attacks: Mapping[str, Attack], *, seed: int)
     Args:
         signals: of layout ``shared``: all members judge the same rows.
         attacks: by label; those of layout ``shared`` are run.
-        seed: for attacks that train something, and for the bootstrap.
+        seed: for attacks that train something, and for the groups of records.
 
     Raises:
         InputError: another layout, or members that judge different rows.

@@ -86,8 +86,9 @@ def compare(
 ) -> None:
     """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
     from wemem.api import read_study
+    from wemem.report.comparison import sentences
     from wemem.report.report import write_report
-    from wemem.results.comparison import leaders, sentences
+    from wemem.results.comparison import leaders
 
     config = read_study(study, _settings(set_, non_adaptive), data=data, device=device)
     console = Console()

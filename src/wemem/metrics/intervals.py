@@ -6,13 +6,12 @@ What varies decides which interval to sign:
   :func:`balanced_accuracy`, :func:`auc_interval` and :func:`tpr_at_fpr`, which take the records of one target to be
   independent of each other given its model.
 * training runs: :func:`mean_interval` and :func:`paired_difference` over seeds.
-* records and targets at once, where the members of one reference ensemble are attacked in turn and so share
-  records: :func:`pigeonhole_bootstrap`.
+* records and targets at once, where all models of one reference ensemble are attacked on the same records:
+  :mod:`wemem.metrics.crossed`.
 
 Whoever reports the strongest of several attacks takes its interval at :func:`corrected_level`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +20,6 @@ from scipy.special import bdtr, bdtrc, betaincinv, expit, logit, ndtri, stdtrit
 
 from wemem.errors import InputError
 from wemem.metrics.rates import Members, Nonmembers, auc, ordered, placements, true_positive_rate
-
-ScoreMatrix = Float[np.ndarray, "T N"]
-MembershipMatrix = Bool[np.ndarray, "T N"]
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,7 @@ def auc_interval(members: Members, nonmembers: Nonmembers, level: float = 0.95) 
         return Estimate(value, 0.0, 1.0)
     variance = of_members.var(ddof=1) / len(of_members) + of_nonmembers.var(ddof=1) / len(of_nonmembers)
     if variance == 0:
-        return _unanimous(value, fewer, error)
+        return unanimous(value, fewer, level)
     reach = ndtri(1 - error / 2) * np.sqrt(variance) / (value * (1 - value))
     return Estimate(value, float(expit(logit(value) - reach)), float(expit(logit(value) + reach)))
 
@@ -196,7 +192,7 @@ def mean_interval(values: Float[np.ndarray, " s"], level: float = 0.95) -> Estim
     """Mean over seeds with Student's t interval, ``mean -+ t sd / sqrt(s)`` with s - 1 degrees of freedom.
 
     For runs that share nothing. Targets of one ensemble share records, so that their spread tells only a part
-    of the uncertainty: :func:`pigeonhole_bootstrap`. Equal values give an interval of no width: s values say no more.
+    of the uncertainty: :mod:`wemem.metrics.crossed`. Equal values give an interval of no width: s values say no more.
 
     Raises:
         InputError: fewer than two values, values that are not finite, or ``level`` not between 0 and 1.
@@ -231,68 +227,6 @@ def paired_difference(a: Float[np.ndarray, " s"], b: Float[np.ndarray, " s"], le
     return mean_interval(a - b, level)
 
 
-def pigeonhole_bootstrap(
-    statistic: Callable[[ScoreMatrix, MembershipMatrix], float],
-    scores: ScoreMatrix,
-    membership: MembershipMatrix,
-    rng: np.random.Generator,
-    *,
-    draws: int = 200,
-    level: float = 0.95,
-) -> Estimate:
-    """A rate over several targets attacked on the same records, with Owen's (2007) pigeonhole bootstrap.
-
-    T targets and N records make T x N scores that depend on each other along rows (a model that overfits) and columns
-    (a record that every model memorizes). Intervals that take them, or the targets' rates, to be independent are
-    too short. Here each draw picks T targets and, on its own, N records, both with replacement, and takes the
-    statistic of the sub-matrix where they cross.
-
-    For ``score = target + record + rest`` with variances A, R, E the mean has variance A/T + R/N + E/TN, and no
-    bootstrap is unbiased for all of it (McCullagh 2000). This one gives about A/T + R/N + 3 E/TN (Owen 2007): it errs
-    on the wide side, by the last term only, thus by no more than sqrt(3), and little where records or targets differ.
-    The standard deviation s over the draws makes ``value -+ t s``, cut to [0, 1], with t for min(T, N) - 1
-    degrees of freedom, since few targets are few values; quantiles of the draws would not show that.
-
-    Not seen: that the targets are also each other's references, and were trained on complementary halves. If no
-    draw differs, s = 0 says nothing; the k = min(T, N) units that all agree then bound the value as in
-    :func:`auc_interval`.
-
-    Args:
-        statistic: maps ``(T, N)`` scores and membership to a rate in [0, 1], e.g. the AUC of the pooled scores.
-        scores: shape ``(T, N)``.
-        membership: bool, shape ``(T, N)``, true where the target was trained on the record.
-        rng: for the draws.
-        draws: 200 give s to 5 %; each costs one call of the statistic.
-        level: of confidence.
-
-    Raises:
-        InputError: shapes that differ, fewer than 2 targets, records or draws, ``level`` not between 0 and 1, or what
-            the statistic refuses.
-
-    >>> member = np.array([[True, False, True, False], [False, True, False, True]])
-    >>> pooled = lambda s, m: auc(s[m], s[~m])
-    >>> pigeonhole_bootstrap(pooled, member * 1.0, member, np.random.default_rng(1), draws=10).value
-    1.0
-    """
-    if scores.ndim != 2 or scores.shape != membership.shape or min(scores.shape) < 2 or membership.dtype != np.bool_:
-        raise InputError(
-            "expected scores and boolean membership (T, N) of at least 2 targets and 2 records, "
-            f"got {scores.shape} and {membership.dtype} {membership.shape}"
-        )
-    if draws < 2:
-        raise InputError(f"expected at least 2 draws, got {draws}")
-    error, value = _error(level), statistic(scores, membership)
-    (targets, records), replicates = scores.shape, np.empty(draws)
-    for draw in range(draws):
-        picked = np.ix_(rng.integers(targets, size=targets), rng.integers(records, size=records))
-        replicates[draw] = statistic(scores[picked], membership[picked])
-    fewer, spread = min(scores.shape), float(replicates.std(ddof=1))
-    if np.ptp(replicates) == 0:
-        return _unanimous(value, fewer, error)
-    reach = float(stdtrit(fewer - 1, 1 - error / 2)) * spread
-    return Estimate(value, max(0.0, value - reach), min(1.0, value + reach))
-
-
 def _error(level: float) -> float:
     """``1 - level``, checked."""
     if not 0 < level < 1:
@@ -309,7 +243,13 @@ def _wilson(successes: int, trials: int, level: float) -> Estimate:
     return Estimate(share, max(0.0, float(center - reach)), min(1.0, float(center + reach)))
 
 
-def _unanimous(value: float, units: int, error: float) -> Estimate:
-    """The interval of a mean over [0, 1] of which ``units`` independent values were seen, all of them ``value``."""
-    alike = (error / 2) ** (1 / units)
+def unanimous(value: float, units: int, level: float = 0.95) -> Estimate:
+    """The interval of a mean over [0, 1] of which some independent values were seen, all of them ``value``.
+
+    Args:
+        value: what was seen every time.
+        units: how often.
+        level: of confidence.
+    """
+    alike = (_error(level) / 2) ** (1 / units)
     return Estimate(value, alike * value, value + (1 - alike) * (1 - value))

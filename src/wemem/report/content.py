@@ -8,10 +8,11 @@ import numpy as np
 
 from wemem.metrics.intervals import Estimate, proportion
 from wemem.metrics.registry import LOW_FPR, Metric, metrics_for
+from wemem.report.comparison import sentences
 from wemem.report.summary import least_leaking
 from wemem.results.arms import Arm, Run, audits_of, over_seeds
 from wemem.results.combine import Combined
-from wemem.results.comparison import Gap, against_rivals, leaders, sentences
+from wemem.results.comparison import ACCURACY, Comparison, against_rivals, leaders
 from wemem.results.curves import by_class, by_decile, front, roc_points
 
 Value = dict[str, Any]
@@ -34,7 +35,7 @@ def headline(rows: Sequence[Arm]) -> list[Value]:
         counts = {name: min(audit[name] for audit in audits) for name in ("members", "nonmembers")} if audits else {}
         tested = min(run["accuracy"]["test_records"] for run in arm.runs)
         row = {**named(arm), "accuracy": asdict(arm.accuracy()), "test_records": tested, **strongest, **counts}
-        found.append({**row, "in_turn": in_turn} if (in_turn := _in_turn(arm)) else row)
+        found.append({**row, "leave_one_out": over} if (over := _leave_one_out(arm)) else row)
     return found
 
 
@@ -154,7 +155,8 @@ def comparisons(results: Mapping[str, Any]) -> Value:
     pairs = [
         {
             "defense": one.defense, "rival": one.rival, "sparsity": one.sparsity, "seeds": list(one.seeds),
-            "leakage": {metric: _gap(gap) for metric, gap in one.leakage.items()}, "accuracy": _gap(one.accuracy),
+            "leakage": {metric: _difference(one, metric) for metric in one.leakage},
+            "accuracy": _difference(one, ACCURACY),
         }
         for one in (against_rivals(results, of) if of else [])
     ]  # fmt: skip
@@ -215,9 +217,9 @@ def _strongest(arm: Arm, metric: str) -> Value:
     return {**found, **level, "leaks": arm.leaks(metric)}
 
 
-def _in_turn(arm: Arm) -> Value:
+def _leave_one_out(arm: Arm) -> Value:
     """The strongest attack on all members of the reference ensemble in turn, a mean over seeds."""
-    told = {m.name: arm.in_turn(m.name) for m in metrics_for("table") if not m.needs_threshold}
+    told = {m.name: arm.leave_one_out(m.name) for m in metrics_for("table") if not m.needs_threshold}
     return {
         metric: {**asdict(one[1]), "attack": one[0], "targets": one[2]}
         for metric, one in told.items()
@@ -265,11 +267,14 @@ def _span(values: Sequence[float | None]) -> Value | None:
     return {"mean": float(np.mean(known)), "least": min(known), "most": max(known)} if known else None
 
 
-def _gap(gap: Gap) -> Value:
+def _difference(one: Comparison, name: str) -> Value:
+    gap = one.differences[name]
     ends = gap.interval
     return {
         "value": gap.value,
         "low": ends.low if ends else None,
         "high": ends.high if ends else None,
-        "shown": gap.shown,
+        "shown": name in one.shown,
+        "paired_by": gap.basis,
+        "pairs": gap.count,
     }

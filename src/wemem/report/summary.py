@@ -1,39 +1,32 @@
-"""What a study found, in sentences for people who do not read tables of attacks.
+"""The findings of a study, in sentences for people who do not read tables of attacks.
 
-Two arms are said to differ only where the data says so: with two seeds or more, where the interval of their
-seed-by-seed difference excludes zero; with one, where their intervals do not overlap. Everything else is "not
-distinguishable", which is not "equal".
+Two arms are said to differ only where the data show it: over several seeds or leave-one-out targets, where the error of
+their paired difference excludes zero; with one seed and one target, where their intervals do not overlap. Everything
+else is "not distinguishable", which is not "equal".
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wemem.metrics.intervals import Estimate, corrected_level
-from wemem.metrics.registry import LOW_FPR, METRICS, PAPER, metrics_for
-from wemem.results.arms import Arm, arms, audits_of, by_seed
+from wemem.metrics.registry import LOW_FPR, LOW_RATE, METRICS, PAPER, metrics_for
+from wemem.report.certainty import on_certainty
+from wemem.results.arms import Arm, arms, audits_of
 from wemem.results.controls import effects
-from wemem.results.wording import duration, per_cent, printable
+from wemem.results.differences import accuracy_difference, leakage_difference, may_leak_least
+from wemem.results.wording import duration, names, per_cent, printable
 
 #: The two metrics that a summary on the console reports.
 SUMMARY = (PAPER, LOW_FPR)
-#: Names in a row; more are counted.
-NAMES = 4
+#: One sentence for readers who do not know the term.
+FPR_MEANS = (
+    f"At {per_cent(LOW_RATE)} FPR means: while the attack takes at most {per_cent(LOW_RATE)} of the other records for "
+    "training records."
+)
+#: Arms whose costs are listed where none stands out.
+SHOWN = 4
 #: Test accuracy that a protection may cost before a cheaper one is named beside it.
 CHEAP = 0.02
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much one arm is above another.
-
-    Args:
-        value: the first less the second.
-        sign: 1 above, -1 below, 0 not distinguishable.
-    """
-
-    value: float
-    sign: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +54,9 @@ def plain_summary(results: Mapping[str, Any]) -> list[str]:
         best = least_leaking(cast.attacked, metric)
         told.append(_on_least(cast.attacked, cast.plain, metric))
         chosen.append(best)
-    told += _on_turns(cast)
+    told += _on_targets(cast)
     shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned) and arm is not cast.plain]
-    return [*told, _on_accuracy(cast.dense, cast.plain, shown), _on_certainty(cast.rows)]
+    return [*told, _on_accuracy(cast.dense, cast.plain, shown), on_certainty(cast.rows, cast.attacked)]
 
 
 def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -78,15 +71,15 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
         best = least_leaking(cast.attacked, metric.name)
         protects.append(_on_least(cast.attacked, cast.plain, metric.name))
         chosen.append(best)
-    protects += _on_turns(cast)
-    shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned[:NAMES]) and arm is not cast.plain]
+    protects += _on_targets(cast)
+    shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned[:SHOWN]) and arm is not cast.plain]
     costs = [_on_accuracy(cast.dense, cast.plain, shown), *_on_time(shown), *_on_cheaper(cast, chosen)]
     return {
         "measured": [_on_measuring(results, cast)],
         "leaks": [_on_pruning(cast.rows, cast.dense, cast.plain), *_on_controls(cast.rows), *_on_only(cast)],
         "protects": protects or ["Fewer than two pruned models were attacked, so nothing here compares defenses."],
         "costs": costs,
-        "certainty": [_on_certainty(cast.rows)],
+        "certainty": [on_certainty(cast.rows, cast.attacked)],
     }
 
 
@@ -96,11 +89,11 @@ def dense_warning(results: Mapping[str, Any]) -> str | None:
     if dense is None or not dense.attacks or not any(dense.leaks(metric) for metric in SUMMARY):
         return None
     return (
-        "The dense model leaks too, and no defense in this report protects it: the best guess whether a record was "
-        f"trained on is right {_leak(dense, PAPER)} of the time, and the strongest attack finds "
-        f"{_leak(dense, LOW_FPR)} of its training records while accusing at most 1 % of the others. The defenses act "
-        "while the model is pruned; whoever can query the dense model attacks it as it is. Keep it to yourself, or "
-        "release an unpruned one that is distilled too (wemem prune --defense oosd --set pruning.sparsity=0)."
+        "The dense model leaks too, and no defense in this report protects it: the strongest attack tells training "
+        f"records from others with a balanced accuracy of {_leak(dense, PAPER)}, and finds {_leak(dense, LOW_FPR)} of "
+        f"its training records at {per_cent(LOW_RATE)} FPR. The defenses act while the model is pruned; whoever can "
+        "query the dense model attacks it as it is. Keep it to yourself, or release an unpruned one that is distilled "
+        "too (wemem prune --defense oosd --set pruning.sparsity=0)."
     )
 
 
@@ -128,31 +121,6 @@ def adaptivity_gaps(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def leakage_difference(ours: Arm, theirs: Arm, metric: str, comparisons: int = 1) -> Difference:
-    """Of the strongest of the attacks that both have; ``comparisons`` that are made at once widen the interval."""
-    common = [attack for attack in ours.attacks if attack in theirs.attacks]
-    if not common:
-        return Difference(float("nan"), 0)
-    by_seed = ours.strongest_by_seed(metric, common), theirs.strongest_by_seed(metric, common)
-    return _difference(*by_seed, ours.strongest(metric)[1], theirs.strongest(metric)[1], comparisons)
-
-
-def accuracy_difference(ours: Arm, theirs: Arm, comparisons: int = 1) -> Difference:
-    """Of the test accuracies."""
-    first, second = ({run["seed"]: run["accuracy"]["test"] for run in arm.runs} for arm in (ours, theirs))
-    return _difference(first, second, ours.accuracy(), theirs.accuracy(), comparisons)
-
-
-def _difference(
-    ours: Mapping[int, float], theirs: Mapping[int, float], own: Estimate, other: Estimate, comparisons: int
-) -> Difference:
-    """By the seeds that both have; by their intervals if there is but one, or if all of them differ by the same."""
-    gap = by_seed(ours, theirs, corrected_level(0.95, comparisons))
-    if gap is not None:
-        return Difference(gap.value, (gap.low > 0) - (gap.high < 0))
-    return Difference(own.value - other.value, (own.low > other.high) - (own.high < other.low))
-
-
 def _cast(results: Mapping[str, Any]) -> _Cast:
     rows = arms(results)
     highest = max(arm.sparsity for arm in rows)
@@ -170,18 +138,18 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
     if plain is None or not plain.attacks:
         return "Pruning without a defense was not attacked, so nothing here tells what pruning alone adds to the leak."
     words = {1: "leaks more than", -1: "leaks less than", 0: "leaks neither distinguishably more nor less than"}
-    accuracy, found = (words[leakage_difference(plain, dense, metric).sign] for metric in SUMMARY)
-    verdict = f"{accuracy} the dense one" + (
-        "" if accuracy == found else f" by attack accuracy, and {found} it by training records found"
+    gaps = [leakage_difference(plain, dense, metric) for metric in SUMMARY]
+    first, second = (words[0 if gap is None else gap.sign()] for gap in gaps)
+    verdict = f"{first} the dense one" + (
+        "" if first == second else f" by {METRICS[PAPER].phrase}, and {second} it by {METRICS[LOW_FPR].phrase}"
     )
     if not any(plain.leaks(metric) for metric in SUMMARY):
         verdict = f"shows no leak above chance, and {verdict}"
     return (
-        f"Pruned to {per_cent(plain.sparsity)} sparsity without a defense, the model {verdict}: the best guess "
-        f"whether a record was trained on is right {_leak(plain, PAPER)} of the time (dense "
-        f"{_leak(dense, PAPER)}, {_chance(plain, PAPER)}), and the strongest attack finds {_leak(plain, LOW_FPR)} of "
-        f"the training records (dense {_leak(dense, LOW_FPR)}, {_chance(plain, LOW_FPR)}) while accusing at most 1 % "
-        "of the others."
+        f"Pruned to {per_cent(plain.sparsity)} sparsity without a defense, the model {verdict}: the strongest attack "
+        f"tells training records from others with a balanced accuracy of {_leak(plain, PAPER)} (dense "
+        f"{_leak(dense, PAPER)}, {_chance(plain, PAPER)}), and finds {_leak(plain, LOW_FPR)} of the training records "
+        f"at {per_cent(LOW_RATE)} FPR (dense {_leak(dense, LOW_FPR)}, {_chance(plain, LOW_FPR)}). {FPR_MEANS}"
     )
 
 
@@ -210,57 +178,60 @@ def _on_controls(rows: Sequence[Arm]) -> list[str]:
 
 
 def _on_least(attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:
-    told = {arm: arm.strongest(metric)[1] for arm in attacked}
-    begin = f"By {METRICS[metric].phrase},"
-    return _least(
-        begin, told, plain, lambda arm, best, rivals: leakage_difference(arm, best, metric, rivals),
-        lambda arm: arm.leaks(metric),
-    )  # fmt: skip
+    """The victim that leaks least by a metric."""
+    leak = {arm: arm.strongest(metric)[1].value for arm in attacked}
+    return _least(f"By {METRICS[metric].phrase},", leak, plain, may_leak_least(attacked, metric), metric)
 
 
-def _on_turns(cast: _Cast) -> list[str]:
-    """The same by all members of the reference ensembles in turn; many targets tell arms apart sooner."""
-    found = {arm: turns for arm in cast.attacked if (turns := arm.in_turn(LOW_FPR)) is not None}
-    if len(found) < 2:
+def _on_targets(cast: _Cast) -> list[str]:
+    """The arm that leaks least over all leave-one-out targets, which tell arms apart sooner than the victims do."""
+    known = {arm: found for arm in cast.attacked if (found := arm.leave_one_out(LOW_FPR)) is not None}
+    if len(known) < 2:
         return []
-    targets = [turns[2] for turns in found.values()]
+    targets = [found[2] for found in known.values()]
     span = "-".join(dict.fromkeys(f"{end:,}" for end in (min(targets), max(targets))))
-    begin = f"With every reference model attacked in turn ({span} targets),"
-    return [_least(begin, {arm: turns[1] for arm, turns in found.items()}, cast.plain, _in_turn_difference)]
+    begin = f"Over {span} leave-one-out targets, by {METRICS[LOW_FPR].phrase},"
+    leak = {arm: found[1].value for arm, found in known.items()}
+    candidates = may_leak_least(list(known), LOW_FPR, over_targets=True)
+    return [_least(begin, leak, cast.plain, candidates, None)]
 
 
 def _least(
-    begin: str, told: Mapping[Arm, Estimate], plain: Arm | None, difference: Callable[[Arm, Arm, int], Difference],
-    leaks: Callable[[Arm], bool] = lambda arm: True,
-) -> str:  # fmt: skip
-    """Which arm leaks least, and what it is not distinguishable from, undefended pruning first.
+    begin: str, leak: Mapping[Arm, float], plain: Arm | None, candidates: Sequence[Arm], metric: str | None
+) -> str:
+    """The arm that leaks least, and those that may truly leak least in its place, undefended pruning first.
 
     Args:
         begin: of the sentence.
-        told: what each arm leaks.
+        leak: by arm.
         plain: undefended pruning.
-        difference: of two arms that are two of so many compared at once.
-        leaks: whether an arm leaks more than by chance.
+        candidates: the arms of which each may be the one that truly leaks least.
+        metric: by which chance is known; None over leave-one-out targets.
     """
-    best = min(told, key=lambda arm: told[arm].value)
+    best = min(leak, key=lambda arm: leak[arm])
     if best is plain:
-        return f"{begin} no defense leaks less than pruning without one ({_share(told[best].value)})."
-    rivals = sorted((arm for arm in told if arm is not best), key=lambda arm: arm is not plain)
-    alike = [arm for arm in rivals if difference(arm, best, len(rivals)).sign <= 0]
-    against = f" against {_share(told[plain].value)} without a defense" if plain is not None and plain in told else ""
-    quiet = "" if leaks(best) else ", no more than by chance"
-    others = f"but is not distinguishable from {_names(alike)}" if alike else "distinguishably less than every other"
-    return f"{begin} {_name(best)} leaks least, {_share(told[best].value)}{against}{quiet}, {others}."
+        return f"{begin} no defense leaks less than pruning without one ({_share(leak[best])})."
+    alike = sorted((arm for arm in candidates if arm is not best), key=lambda arm: arm is not plain)
+    against = f" against {_share(leak[plain])} without a defense" if plain is not None and plain in leak else ""
+    quiet = ", no more than by chance" if metric is not None and not best.leaks(metric) else ""
+    others = (
+        f"but is not distinguishable from {names([arm.label for arm in alike])}"
+        if alike else "distinguishably less than every other"
+    )  # fmt: skip
+    sentence = f"{begin} {_name(best)} leaks least, {_share(leak[best])}{against}{quiet}, {others}."
+    return sentence + _on_answers(best, leak)
 
 
-def _in_turn_difference(ours: Arm, theirs: Arm, comparisons: int) -> Difference:
-    """As :func:`leakage_difference`, by all members of the reference ensembles."""
-    common = [attack for attack in ours.turns(LOW_FPR) if attack in theirs.turns(LOW_FPR)]
-    own, other = ours.in_turn(LOW_FPR), theirs.in_turn(LOW_FPR)
-    if not common or own is None or other is None:
-        return Difference(float("nan"), 0)
-    first, second = (arm.in_turn_by_seed(LOW_FPR, common) for arm in (ours, theirs))
-    return _difference(first, second, own[1], other[1], comparisons)
+def _on_answers(best: Arm, leak: Mapping[Arm, float]) -> str:
+    """A warning where the arm protects its answers only, and the one that leaks least of those that protect weights."""
+    if not best.answers_only:
+        return ""
+    others = [arm for arm in leak if not arm.answers_only]
+    warning = f" {_name(best)} protects answers to queries only: whoever has the weights attacks a bare model."
+    if not others:
+        return warning
+    second = min(others, key=lambda arm: leak[arm])
+    return f"{warning} Of those that protect the weights, {_name(second)} leaks least, {_share(leak[second])}."
 
 
 def _on_accuracy(dense: Arm | None, plain: Arm | None, shown: Sequence[Arm]) -> str:
@@ -269,11 +240,19 @@ def _on_accuracy(dense: Arm | None, plain: Arm | None, shown: Sequence[Arm]) -> 
     for arm in shown:
         part = f"{_name(arm)} {_share(arm.accuracy().value)}"
         if base is not None:
-            gap = accuracy_difference(arm, base, len(shown))
-            where = f"{100 * abs(gap.value):.1f} points {'above' if gap.value >= 0 else 'below'} {_name(base)}"
-            part += f" ({where})" if gap.sign else f" ({where}, not distinguishable)"
+            part += f" ({_accuracy_gap(arm, base, len(shown))})"
         parts.append(part)
     return f"Test accuracy: {', '.join(parts)}."
+
+
+def _accuracy_gap(arm: Arm, base: Arm, comparisons: int) -> str:
+    """The difference in accuracy, decided at a level that allows for all comparisons (Bonferroni)."""
+    gap = accuracy_difference(arm, base)
+    if gap is None:
+        return f"no seed in common with {_name(base)}"
+    where = f"{100 * abs(gap.value):.1f} points {'above' if gap.value >= 0 else 'below'} {_name(base)}"
+    over = f" over {gap.count} leave-one-out models" if gap.basis == "targets" else ""
+    return f"{where}{over}" + ("" if gap.sign(1 - 0.05 / comparisons) else ", not distinguishable")
 
 
 def _on_measuring(results: Mapping[str, Any], cast: _Cast) -> str:
@@ -297,9 +276,9 @@ def _on_only(cast: _Cast) -> list[str]:
         return []
     arm = cast.attacked[0]
     return [
-        f"Of {_name(arm)} the best guess whether a record was trained on is right {_leak(arm, PAPER)} of the time "
-        f"({_chance(arm, PAPER)}), and the strongest attack finds {_leak(arm, LOW_FPR)} of the training records "
-        f"({_chance(arm, LOW_FPR)}) while accusing at most 1 % of the others."
+        f"The strongest attack on {_name(arm)} tells training records from others with a balanced accuracy of "
+        f"{_leak(arm, PAPER)} ({_chance(arm, PAPER)}), and finds {_leak(arm, LOW_FPR)} of the training records at "
+        f"{per_cent(LOW_RATE)} FPR ({_chance(arm, LOW_FPR)}). {FPR_MEANS}"
     ]
 
 
@@ -339,35 +318,6 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _on_certainty(rows: Sequence[Arm]) -> str:
-    seeds = min(len(arm.runs) for arm in rows)
-    if seeds == 1:
-        told = (
-            "One seed: results are called distinguishable where their intervals do not overlap, and another split or "
-            "training run may change them; run more seeds to be surer."
-        )
-    else:
-        told = (
-            f"{seeds} seeds: results are called distinguishable where the 95 % interval of their difference, seed by "
-            "seed and widened for all that are compared at once, excludes zero; what is not distinguishable may still "
-            "differ."
-        )
-    if not all(arm.adaptive(attack) for arm in rows for attack in arm.attacks):
-        told += " Some attacks were not adaptive, so that an adversary who knows the defense may find more."
-    counts: dict[str, set[int]] = {}
-    for arm in rows:
-        for run in arm.runs:
-            for attack, audit in run["attacks"].items():
-                counts.setdefault(attack, set()).add(audit["reference_models"])
-    unlike = set().union(*(own for own in counts.values() if len(own) > 1))
-    if unlike:
-        told += (
-            f" The adversary had {min(unlike)} reference models against some and {max(unlike)} against others: more "
-            "find more, so what few attacked looks safer than it is."
-        )
-    return told
-
-
 def _leak(arm: Arm, metric: str) -> str:
     return _share(arm.strongest(metric)[1].value)
 
@@ -384,11 +334,3 @@ def _share(value: float) -> str:
 
 def _name(arm: Arm) -> str:
     return printable(arm.label)
-
-
-def _names(rows: Sequence[Arm]) -> str:
-    """``a``, ``a and b``, ``a, b and c``; of many, the first and how many more."""
-    names = [_name(arm) for arm in rows]
-    if len(names) > NAMES:
-        names = [*names[: NAMES - 1], f"{len(names) - NAMES + 1} more"]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -140,23 +140,23 @@ def _headline_columns() -> tuple[Column, ...]:
             )
         ),
         *(
-            Column(f"in_turn_{metric.name}", f"{metric.label}, all targets in turn (%)", "share")
+            Column(f"leave_one_out_{metric.name}", f"{metric.label}, leave-one-out (%)", "share")
             for metric in metrics
             if not metric.needs_threshold
         ),
         Column("test_records", "Test records", "count"),
         Column("members", "Members", "count"),
         Column("nonmembers", "Non-members", "count"),
-        Column("targets", "Targets in turn", "count"),
+        Column("targets", "Leave-one-out targets", "count"),
     )  # fmt: skip
 
 
 def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
-    turns = row.get("in_turn", {})
+    turns = row.get("leave_one_out", {})
     return {
         **row,
         **{f"{metric}_attack": row[metric]["attack"] for metric in METRICS if metric in row},
-        **{f"in_turn_{metric}": told for metric, told in turns.items()},
+        **{f"leave_one_out_{metric}": told for metric, told in turns.items()},
         **({"targets": max(told["targets"] for told in turns.values())} if turns else {}),
     }
 

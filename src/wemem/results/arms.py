@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wemem.errors import InputError
-from wemem.metrics.intervals import Estimate, corrected_level, mean_interval, paired_difference
+from wemem.metrics.intervals import Estimate, corrected_level, mean_interval
 from wemem.metrics.null import Chance
 from wemem.metrics.registry import METRICS
 from wemem.resolve import did_you_mean
@@ -99,26 +99,30 @@ class Arm:
             if all(name in run["attacks"] for name in attacks)
         }
 
-    def turns(self, metric: str) -> tuple[str, ...]:
-        """Names of the attacks on all members of the reference ensemble in turn that every run tells a metric of."""
-        told = [run.get("leave_one_out") or {} for run in self.runs]
-        return tuple(name for name in told[0] if all(metric in one.get(name, ()) for one in told))
+    def leave_one_out_attacks(self, metric: str) -> tuple[str, ...]:
+        """Names of the attacks on all leave-one-out targets for which every run has a metric."""
+        runs = [run.get("leave_one_out") or {} for run in self.runs]
+        return tuple(name for name in runs[0] if all(metric in one.get(name, ()) for one in runs))
 
-    def in_turn(self, metric: str) -> tuple[str, Estimate, int] | None:
-        """Of :meth:`turns` the attack that is strongest on average, and over how many targets; None without any."""
-        told = {name: [run["leave_one_out"][name] for run in self.runs] for name in self.turns(metric)}
-        by_attack = {
-            name: over_seeds([_estimate(one[metric]["value"], one[metric]["ci"]) for one in runs])
-            for name, runs in told.items()
-        }
+    def leave_one_out(self, metric: str) -> tuple[str, Estimate, int] | None:
+        """The attack that is strongest on all leave-one-out targets, its mean, and the number of targets."""
+        by_attack = {}
+        for name in self.leave_one_out_attacks(metric):
+            runs = [run["leave_one_out"][name] for run in self.runs]
+            estimate = over_seeds([_estimate(run[metric]["value"], run[metric]["ci"]) for run in runs])
+            by_attack[name] = estimate, sum(run["targets"] for run in runs)
         if not by_attack:
             return None
-        name = max(by_attack, key=lambda attack: by_attack[attack].value)
-        return name, by_attack[name], sum(one["targets"] for one in told[name])
+        name = max(by_attack, key=lambda attack: by_attack[attack][0].value)
+        return name, *by_attack[name]
 
-    def in_turn_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
-        """As :meth:`strongest_by_seed`, of some of :meth:`turns`."""
-        return {run["seed"]: max(run["leave_one_out"][name][metric]["value"] for name in attacks) for run in self.runs}
+    @property
+    def answers_only(self) -> bool:
+        """Whether the defense protects answers to queries and not the weights.
+
+        Results of version 1 do not have it; the one defense that did so then is known by its name.
+        """
+        return any(run.get("altered_answers", run["defense"] == "hamp") for run in self.runs)
 
     def adaptive(self, attack: str) -> bool:
         """Whether the adversary's models were made as the target was, in every run."""
@@ -203,16 +207,3 @@ def _widened(run: Run, attack: str, metric: str) -> Estimate:
 
 def _estimate(value: float, ends: Sequence[float]) -> Estimate:
     return Estimate(value, ends[0], ends[1])
-
-
-def by_seed(ours: Mapping[int, float], theirs: Mapping[int, float], level: float = 0.95) -> Estimate | None:
-    """The mean difference over the seeds that both have; None for fewer than two, or if all differ by the same.
-
-    >>> by_seed({0: 0.5}, {0: 0.25, 1: 0.75})
-    """
-    seeds = sorted(ours.keys() & theirs.keys())
-    if len(seeds) < 2:
-        return None
-    first, second = (np.array([values[seed] for seed in seeds], np.float64) for values in (ours, theirs))
-    gap = paired_difference(first, second, level)
-    return gap if gap.high - gap.low > 1e-9 else None

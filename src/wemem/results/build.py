@@ -162,6 +162,7 @@ def _run(
         **as_json(outcome.report, seed=outcome.seed),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": dict(outcome.leave_one_out)} if outcome.leave_one_out else {}),
+        **({"reference_accuracy": dict(outcome.reference_accuracy)} if outcome.reference_accuracy else {}),
         **({"auto": {**outcome.tuned.summary, **_audited(outcome, config, data, plain)}} if outcome.tuned else {}),
     }
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from wemem.metrics.intervals import Estimate
-from wemem.results.arms import Arm, by_seed
+from wemem.results.arms import Arm
+from wemem.results.differences import leakage_difference
 
 Cause = Literal["reuse", "pruning", "schedule"]
 
@@ -22,7 +22,7 @@ class Effect:
         cause: ``reuse`` of the training records, ``pruning``, or the ``schedule``: round by round in place of at once.
         before: the arm without the cause.
         after: the arm with it.
-        change: the mean change of the strongest of the attacks that both have, over the seeds that both have.
+        change: the mean change of the strongest of the attacks that both have.
         sign: 1 if the leak grows, -1 if it shrinks, 0 if the change is not distinguishable from none.
         exposures: records shown in fine-tuning with the cause, relative to those without it; None from the dense
             model, which was not fine-tuned.
@@ -51,26 +51,8 @@ def effects(rows: Sequence[Arm], metric: str) -> list[Effect]:
 
 def _effect(cause: Cause, before: Arm, after: Arm, metric: str) -> Effect | None:
     """One effect; None where the arms have no attack or no seed in common."""
-    common = [attack for attack in after.attacks if attack in before.attacks]
-    if not common:
-        return None
-    old, new = before.strongest_by_seed(metric, common), after.strongest_by_seed(metric, common)
-    seeds = old.keys() & new.keys()
-    if not seeds:
-        return None
-    change = sum(new[seed] - old[seed] for seed in seeds) / len(seeds)
-    gap = by_seed(new, old)
-    sign = _sign(gap) if gap is not None else _apart(before.strongest(metric)[1], after.strongest(metric)[1])
-    return Effect(cause, before, after, change, sign, _exposures(before, after))
-
-
-def _sign(gap: Estimate) -> int:
-    return (gap.low > 0) - (gap.high < 0)
-
-
-def _apart(before: Estimate, after: Estimate) -> int:
-    """The sign of a change where the intervals do not overlap, else 0."""
-    return (after.low > before.high) - (after.high < before.low)
+    gap = leakage_difference(after, before, metric)
+    return None if gap is None else Effect(cause, before, after, gap.value, gap.sign(), _exposures(before, after))
 
 
 def _exposures(before: Arm, after: Arm) -> float | None:

@@ -1,5 +1,7 @@
 """Names, shares and times as the console shows them."""
 
+from collections.abc import Sequence
+
 from wemem.metrics.intervals import Estimate
 
 
@@ -12,6 +14,18 @@ def printable(text: str) -> str:
     'déjà vu\\n\\x1b[31m'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def names(labels: Sequence[str], most: int = 4) -> str:
+    """Labels in a row; of many, the first ones and how many more.
+
+    >>> names(["a", "b"]), names(["a", "b", "c", "d", "e"])
+    ('a and b', 'a, b, c and 2 more')
+    """
+    shown = [printable(label) for label in labels]
+    if len(shown) > most:
+        shown = [*shown[: most - 1], f"{len(shown) - most + 1} more"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def duration(seconds: float) -> str:

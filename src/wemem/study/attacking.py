@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from wemem.attacks.base import Attack, AttackOutput
-from wemem.audit.leave_one_out import leave_one_out
+from wemem.audit.leave_one_out import leave_one_out, reference_accuracy
 from wemem.audit.report import AttackResult, AuditReport, attack_result
 from wemem.defenses import Defense
 from wemem.metrics.registry import METRICS
@@ -14,7 +14,7 @@ from wemem.pipeline.artifacts import CollectedSignals, TrainedModels
 from wemem.pipeline.cache import Computed
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.query import disjoint_signals, shared_signals
-from wemem.signals import SignalLayout
+from wemem.signals import SignalLayout, Signals
 from wemem.store.keys import AttackKey, LeaveOneOutKey
 from wemem.study.outcome import Outcome
 
@@ -51,15 +51,15 @@ def attack_models(parties: Parties, models: Attacked) -> Outcome:
     results = [
         _predict(parties, name, attack, signals[attack.layout], models.label) for name, attack in config.attacks.items()
     ]
+    every_target = config.leave_one_out and "shared" in signals
     return Outcome(
         models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split, models.rounds,
         {layout: own.signals for layout, own in signals.items()}, AuditReport(tuple(result for result, _ in results)),
         parties.score_defender() if config.needs_scores else None,
         sum(own.seconds for own in signals.values()) + sum(seconds for _, seconds in results),
         non_adaptive=None if models.unaware is None else _attack_unaware(parties, models, models.unaware),
-        leave_one_out=_attack_references(parties, models.label, signals["shared"])
-        if config.leave_one_out and "shared" in signals
-        else {},
+        leave_one_out=_attack_references(parties, models.label, signals["shared"]) if every_target else {},
+        reference_accuracy=_reference_accuracy(parties, signals["shared"].signals) if every_target else None,
         is_control=models.label in config.controls,
     )  # fmt: skip
 
@@ -82,8 +82,7 @@ def _attack_references(parties: Parties, label: str, collected: CollectedSignals
 
     def attacked(attack: Attack) -> Computed:
         targets = leave_one_out(collected.signals, {attack.name: attack}, seed=parties.seed)[attack.name]
-        measures = {metric.name: targets.measure(metric) for metric in metrics}
-        summary = {metric: {"value": e.value, "ci": [e.low, e.high]} for metric, e in measures.items()}
+        summary = {metric.name: targets.measure(metric).as_json() for metric in metrics}
         counts = {"targets": len(targets.scores), "records": targets.scores.shape[1]}
         return {"score": targets.scores}, {**counts, **summary}
 
@@ -95,6 +94,12 @@ def _attack_references(parties: Parties, label: str, collected: CollectedSignals
         meta = parties.pipeline.cache.remember(title, key, partial(attacked, attack)).meta
         results[name] = {metric: value for metric, value in meta.items() if metric != "seconds"}
     return results
+
+
+def _reference_accuracy(parties: Parties, signals: Signals) -> dict[str, Any]:
+    """Accuracy of the models that are attacked in turn."""
+    accuracy = reference_accuracy(signals, seed=parties.seed)
+    return {"targets": accuracy.targets, **accuracy.as_json()}
 
 
 def _predict(

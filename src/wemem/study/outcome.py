@@ -33,6 +33,7 @@ class Outcome:
         attack_seconds: the wall time of querying and attacking when it was computed.
         non_adaptive: the results of the same attacks by an adversary whose shadows were pruned without the defense.
         leave_one_out: by attack, a summary of attacking every model of the reference ensemble in turn.
+        reference_accuracy: a summary of the accuracy of those models; None where they are not all attacked.
         tuned: the defense that was found for a budget, with a summary of how; None if the study names the defense.
         is_control: True for an arm of :mod:`wemem.config.controls`.
     """
@@ -49,6 +50,7 @@ class Outcome:
     attack_seconds: float
     non_adaptive: AuditReport | None = None
     leave_one_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reference_accuracy: Mapping[str, Any] | None = None
     tuned: TunedDefense | None = None
     is_control: bool = False
 

@@ -1,0 +1,206 @@
+"""Differences between two arms, paired by all that both have in common.
+
+Arms of one study and seed attack the same leave-one-out targets on the same records. Where results have the
+pseudo-values of both, a difference is paired by target and record, and its interval covers other targets and other
+records (:mod:`wemem.metrics.crossed`). Otherwise it is paired by seed, and its interval covers other seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import stdtr
+
+from wemem.metrics.crossed import Spread, crossed_spread, mean_of
+from wemem.metrics.intervals import Estimate
+from wemem.results.arms import Arm
+
+Basis = Literal["targets", "seeds"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One arm less another.
+
+    Args:
+        value: the mean difference, as a fraction.
+        spread: its standard error; None with one seed, or if all seeds differ by the same.
+        basis: what it is paired by.
+        count: number of targets or of seeds.
+        apart: 1 or -1 where the arms' own intervals do not overlap, else 0; for differences without an error.
+    """
+
+    value: float
+    spread: Spread | None
+    basis: Basis
+    count: int
+    apart: int = 0
+
+    @property
+    def interval(self) -> Estimate | None:
+        """At 95 %, for this difference alone."""
+        return None if self.spread is None else self.spread.interval()
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided, by Student's t."""
+        if self.spread is None:
+            return None
+        if self.spread.error == 0:
+            return float(self.value == 0)
+        return float(2 * stdtr(self.spread.freedom, -abs(self.value) / self.spread.error))
+
+    def sign(self, level: float = 0.95) -> int:
+        """1 or -1 where the first arm is shown to be above or below the second, else 0."""
+        if self.spread is None:
+            return self.apart
+        ends = self.spread.interval(level)
+        return (ends.low > 0) - (ends.high < 0)
+
+    def exceeds(self, level: float) -> bool:
+        """Whether the first arm is shown to be above the second by a one-sided test."""
+        return self.sign(2 * level - 1) > 0
+
+
+def leakage_difference(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
+    """The strongest attack on one arm less that on the other, of the attacks that both have; None without any.
+
+    It is taken over leave-one-out targets only if the strongest attack on either victim is among those on the
+    targets: else an arm could look safe because the attack that finds most was not run on them.
+    """
+    on_targets = _common_on_targets(ours, theirs, metric)
+    if all(arm.strongest(metric)[0] in on_targets for arm in (ours, theirs)):
+        return leakage_over_targets(ours, theirs, metric)
+    return leakage_over_seeds(ours, theirs, metric)
+
+
+def leakage_over_targets(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
+    """The strongest attack on the leave-one-out targets of one arm less that on the other's; None without any.
+
+    Without pseudo-values, which results of version 1 lack, the means of the seeds are compared.
+    """
+    attacks = _common_on_targets(ours, theirs, metric)
+    if not attacks:
+        return None
+    strongest = [max(attacks, key=lambda name: _mean(arm, name, metric)) for arm in (ours, theirs)]
+    first, second = (
+        {run["seed"]: run["leave_one_out"][name][metric] for run in arm.runs}
+        for arm, name in zip((ours, theirs), strongest, strict=True)
+    )
+    paired = _over_targets(first, second)
+    own, other = ours.leave_one_out(metric), theirs.leave_one_out(metric)
+    if paired is not None or own is None or other is None:
+        return paired
+    means = [{seed: measured["value"] for seed, measured in runs.items()} for runs in (first, second)]
+    return _over_seeds(means[0], means[1], own[1], other[1])
+
+
+def leakage_over_seeds(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
+    """As :func:`leakage_difference`, over seeds; None without an attack or a seed that both have."""
+    common = [attack for attack in ours.attacks if attack in theirs.attacks]
+    if not common:
+        return None
+    first, second = (arm.strongest_by_seed(metric, common) for arm in (ours, theirs))
+    return _over_seeds(first, second, ours.strongest(metric)[1], theirs.strongest(metric)[1])
+
+
+def accuracy_difference(ours: Arm, theirs: Arm) -> Difference | None:
+    """Accuracy of one arm less that of the other: of all reference models where known, else of the victims."""
+    first, second = (
+        {run["seed"]: run["reference_accuracy"] for run in arm.runs if "reference_accuracy" in run}
+        for arm in (ours, theirs)
+    )
+    over_targets = _over_targets(first, second) if first and second else None
+    if over_targets is not None:
+        return over_targets
+    ours_by_seed, theirs_by_seed = (
+        {run["seed"]: run["accuracy"]["test"] for run in arm.runs} for arm in (ours, theirs)
+    )
+    return _over_seeds(ours_by_seed, theirs_by_seed, ours.accuracy(), theirs.accuracy())
+
+
+def may_leak_least(candidates: Sequence[Arm], metric: str, *, over_targets: bool = False) -> list[Arm]:
+    """The arms of which each may be the one that truly leaks least, with 95 % confidence for the whole set.
+
+    An arm is left out if it is shown to leak more than some other, by one-sided tests at ``0.05 / (n - 1)`` each. The
+    arm that truly leaks least is compared with ``n - 1`` others, so that it is left out with a probability of at most
+    5 %, whichever arm the data put first (a confidence set of the best, as in Hsu 1984).
+
+    Args:
+        candidates: the arms.
+        metric: by which they leak.
+        over_targets: compare over leave-one-out targets in place of the victims.
+    """
+    compare = leakage_over_targets if over_targets else leakage_over_seeds
+    level = 1 - 0.05 / max(1, len(candidates) - 1)
+    return [
+        one for one in candidates
+        if not any(
+            (gap := compare(one, other, metric)) is not None and gap.exceeds(level)
+            for other in candidates if other is not one
+        )
+    ]  # fmt: skip
+
+
+def holm(p_values: Sequence[float | None], error: float = 0.05) -> list[bool]:
+    """Which of several hypotheses are rejected by Holm's (1979) step-down rule; None is never rejected.
+
+    >>> holm([0.01, 0.04, None, 0.02])
+    [True, True, False, True]
+    >>> holm([0.01, 0.04, 0.04])
+    [True, False, False]
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    rejected = [False] * len(p_values)
+    for step, (p, i) in enumerate(order):
+        if p > error / (len(order) - step):
+            break
+        rejected[i] = True
+    return rejected
+
+
+def _common_on_targets(ours: Arm, theirs: Arm, metric: str) -> list[str]:
+    return [name for name in ours.leave_one_out_attacks(metric) if name in theirs.leave_one_out_attacks(metric)]
+
+
+def _mean(arm: Arm, attack: str, metric: str) -> float:
+    return float(np.mean([run["leave_one_out"][attack][metric]["value"] for run in arm.runs]))
+
+
+def _over_targets(first: Mapping[int, Mapping[str, Any]], second: Mapping[int, Mapping[str, Any]]) -> Difference | None:
+    """By the seeds that both have; None unless all of those have pseudo-values of equal shape."""
+    seeds = sorted(first.keys() & second.keys())
+    spreads, targets = [], 0
+    for seed in seeds:
+        one, other = first[seed], second[seed]
+        tables = [np.asarray(measured.get("pseudo_values", ()), np.float64) for measured in (one, other)]
+        if tables[0].ndim != 2 or tables[0].shape != tables[1].shape:
+            return None
+        spreads.append(crossed_spread(one["value"] - other["value"], tables[0] - tables[1]))
+        targets += len(tables[0])
+    if not spreads:
+        return None
+    mean = mean_of(spreads)
+    return Difference(mean.value, mean if mean.error > 0 else None, "targets", targets)
+
+
+def _over_seeds(
+    first: Mapping[int, float], second: Mapping[int, float], own: Estimate, other: Estimate
+) -> Difference | None:
+    """By the seeds that both have; without an error for one seed, or if all differ by the same."""
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    gaps = np.array([first[seed] - second[seed] for seed in seeds], np.float64)
+    apart = (own.low > other.high) - (own.high < other.low)
+    spread = None
+    if len(seeds) > 1 and np.ptp(gaps) > 1e-9:
+        spread = Spread(float(gaps.mean()), float(gaps.std(ddof=1) / np.sqrt(len(gaps))), len(gaps) - 1.0)
+    return Difference(float(gaps.mean()), spread, "seeds", len(seeds), apart)
+
+
+def detectable(differences: Sequence[Difference], level: float = 0.95) -> float | None:
+    """The true difference that would be found with 80 % probability, as a median over differences; None without any."""
+    known = [gap.spread.detectable(level) for gap in differences if gap.spread is not None]
+    return float(np.median(known)) if known else None
