@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import small_study
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
 from wemem.config.study import parse_study
+from wemem.data.neighbours import clusters
 from wemem.data.split import Role
 from wemem.data.teachers import held_out
 from wemem.defenses import (
@@ -27,7 +28,7 @@ from wemem.errors import InputError
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
 from wemem.pruning import Pruning, Schedule
-from wemem.randomness import derive_seed
+from wemem.randomness import derive_seed, generator
 from wemem.store.key import Key
 from wemem.store.store import Store
 from wemem.study.run import run_study
@@ -221,6 +222,64 @@ def test_what_is_alike_is_held_out_from_the_same_teachers():
             patterns, sizes = np.unique(parts.roles[:, alike], axis=1, return_counts=True)
             assert patterns.shape[1] <= 2
             assert sizes.max() >= 0.8 * len(alike)
+
+
+def twins(data, split, distance=0.0):
+    """The data set with one train record made a copy of another of another class, and the two records."""
+    train = split.records(0, Role.TRAIN)
+    one = int(train[0])
+    other = int(train[data.labels[train] != data.labels[one]][0])
+    features = data.features.copy()
+    features[other] = features[one]
+    features[other, 0] += distance
+    return type(data).from_arrays("twins", features, data.labels), one, other
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+@pytest.mark.parametrize("distance", [0.0, 0.05])
+@given(seed=st.integers(0, 9))
+def test_twins_of_different_labels_are_held_out_from_the_same_teachers(cut, distance, seed):
+    data = blobs(200, seed=seed)
+    split = split_of(data, members=1, train=120)
+    planted, one, other = twins(data, split, distance)
+    roles = held_out(split, Teachers(10, 3, cut), [seed], planted.features).roles
+    assert np.array_equal(roles[:, one], roles[:, other])
+    # one step further apart than near copies, the two go their own ways for some draw of the teachers
+    far = twins(data, split, distance=3.0)[0]
+    patterns = [held_out(split, Teachers(10, 3, cut), [s], far.features).roles for s in range(5)]
+    assert not all(np.array_equal(roles[:, one], roles[:, other]) for roles in patterns)
+
+
+def test_a_mislabelled_twin_does_not_reach_the_targets_of_the_other(tmp_path):
+    """Change the label of one twin, and the teachers of the other stay what they were, to the byte."""
+    study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
+    data = study.data.load()
+    split = split_of(data, members=1, train=120, dev=40)
+    planted, one, other = twins(data, split)
+    parts = held_out(split, Teachers(5, 1, 5), [0], planted.features)
+    (teacher,) = [t for t in range(5) if parts.roles[t, one] == Role.AUDIT]
+    labels = planted.labels.copy()
+    labels[other] = labels[one]
+    relabelled = type(data).from_arrays("relabelled", planted.features, labels)
+    blank = Pipeline.open(study, data, Store(tmp_path / "store"), Silent()).workspace.untrained([1])
+    alone = parts.select([teacher])
+    before, after = (fit(blank, d, alone, study.training, seeds=[1]).ensemble for d in (planted, relabelled))
+    assert same_bytes(before, after)
+
+
+def test_without_copies_the_teachers_are_those_of_clusters_within_the_classes():
+    data = blobs(200)
+    split = split_of(data, members=1, train=120)
+    rng = generator(0, "split/held out", 10, 3)
+    train, roles = rng.permutation(split.records(0, Role.TRAIN)), np.zeros((10, len(data)), np.int8)
+    for label in range(data.classes):
+        turns = np.zeros(10, np.int64)
+        for together in clusters(data.features, train[data.labels[train] == label], 5):
+            out = np.lexsort((rng.random(10), turns))[:3]
+            turns[out] += len(together)
+            roles[:, together] = Role.TRAIN
+            roles[np.ix_(out, together)] = Role.AUDIT
+    assert np.array_equal(held_out(split, Teachers(10, 3, 5), [0], data.features).roles[:, train], roles[:, train])
 
 
 def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path):

@@ -36,7 +36,7 @@ def _copies(data: Dataset) -> list[str]:
     are = "is a copy of another" if len(copies) == 1 else "are copies of others"
     return [
         f"{len(copies):,} of {len(data):,} records {are} ({copy} of {original}); a copy of what was trained on may be "
-        "judged as not trained on, and a defense that holds a record out still shows its copy: keep one of each"
+        "judged as not trained on: keep one of each"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Teachers of a member: models on parts of its own train records, so that some did not train on a record."""
+"""Teachers of a model: models on parts of its own training records, some of which were not trained on a record."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from wemem.data.neighbours import clusters
+from wemem.data.neighbours import clusters, copies, keep_copies_together
 from wemem.data.split import Indices, Role, Split
 from wemem.data.views import Views
 from wemem.errors import InputError
@@ -15,17 +15,20 @@ from wemem.randomness import generator
 
 @dataclass(frozen=True)
 class Teachers:
-    """Models that a member's training records are split over, so that some did not train on a record.
+    """Models among which a model's training records are divided, so that each record is held out from some.
 
     Args:
-        count: models a member has.
-        held_out: how many of them each record is held out from; its targets are the mean of what those predict.
-        clusters: into how many clusters of similar records each class is cut; a cluster is held out as a whole. 0
-            holds out record by record.
-        views: of a record, about which its teachers are asked too; None asks about the record alone.
+        count: number of teachers of a model.
+        held_out: number of teachers that each record is held out from; the mean of their predictions is
+            its target.
+        clusters: number of clusters of similar records into which each class is cut. A cluster is held out
+            as a whole; 0 holds out record by record. Exact and near copies are held out together in any
+            case, whatever their labels.
+        views: views of each record that the teachers predict too; None for the record alone.
 
     Raises:
-        InputError: fewer than two models, records that all or none of them train on, or classes held out as a whole.
+        InputError: fewer than two teachers, records held out from all or none of them, or one cluster a
+            class.
     """
 
     count: int
@@ -44,34 +47,35 @@ class Teachers:
 
     @property
     def passes_per_epoch(self) -> int:
-        """How often an epoch shows a record: as itself, and as each of its views."""
+        """Number of times that an epoch shows a record: as itself, and as each of its views."""
         return 1 if self.views is None else 1 + self.views.count
 
     @property
     def trainings(self) -> int:
-        """Of how many models on all of the records the work is."""
+        """Cost of training the teachers, in trainings on all records of the model."""
         return self.count - self.held_out
 
 
 def held_out(
     split: Split, teachers: Teachers, seeds: Sequence[int], features: Float32[np.ndarray, "N ..."]
 ) -> Split:  # fmt: skip
-    """The teachers of every member: models on parts of its own train records.
+    """Divide every model's training records among its teachers.
 
-    A class's records are spread evenly over the models, so that one held out is stratified cross-fitting. Dev records
-    are the member's own; records that are held out are audited.
+    A class's records are spread evenly over the teachers, so that one held out is stratified
+    cross-fitting. Dev records are those of the model; records that are held out have the role of audited
+    ones.
 
     Args:
-        split: roles (K, N) of the members.
-        teachers: how many a member has, and from how many of them a record is held out.
-        seeds: one per member.
-        features: of the N records, for their clusters.
+        split: roles (K, N) of the models.
+        teachers: number of teachers of a model, and how many of them a record is held out from.
+        seeds: one per model.
+        features: features of the N records, for their clusters and copies.
 
     Returns:
-        Roles (K * teachers.count, N), member by member.
+        Roles (K * teachers.count, N), model by model.
 
     Raises:
-        InputError: a class with too few train records for every model to see one.
+        InputError: a class with too few training records for every teacher to see one.
     """
     count, times = teachers.count, teachers.held_out
     roles = np.zeros((split.num_models, count, len(split.labels)), np.int8)
@@ -79,10 +83,10 @@ def held_out(
         rng = generator(seed, "split/held out", count, times)
         roles[k][:, split.records(k, Role.DEV)] = Role.DEV
         train = rng.permutation(split.records(k, Role.TRAIN))
-        for label in np.unique(split.labels[train]):
+        for parts in _held_together(features, train, split.labels, teachers.clusters):
             turns = np.zeros(count, np.int64)
-            for together in _held_together(features, train[split.labels[train] == label], teachers.clusters):
-                # the models that were left without the fewest records, ties at random
+            for together in parts:
+                # the teachers with the fewest records held out so far, ties at random
                 out = np.lexsort((rng.random(count), turns))[:times]
                 turns[out] += len(together)
                 roles[k][:, together] = Role.TRAIN
@@ -90,5 +94,15 @@ def held_out(
     return Split(roles.reshape(-1, len(split.labels)), split.labels, "subsets")
 
 
-def _held_together(features: Float32[np.ndarray, "N ..."], records: Indices, count: int) -> list[Indices]:
-    return clusters(features, records, count) if count else list(records[:, None])
+def _held_together(
+    features: Float32[np.ndarray, "N ..."], train: Indices, labels: Indices, count: int
+) -> list[list[Indices]]:
+    """Records that are held out together, for each class in turn.
+
+    Copies with another label are listed with the class to whose records they are nearest.
+    """
+    classes = [train[labels[train] == label] for label in np.unique(labels[train])]
+    cut = [clusters(features, own, count) if count else list(own[:, None]) for own in classes]
+    parts = keep_copies_together(features, [part for own in cut for part in own], copies(features, train))
+    ends = np.cumsum([len(own) for own in cut])
+    return [[part for part in parts[end - len(own) : end] if len(part)] for own, end in zip(cut, ends, strict=True)]
