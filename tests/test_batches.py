@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wemem.data.batches import Group, batch_bounds, plan_steps
+from wemem.data.batches import Group, batch_bounds, join_single_records, plan_steps
 from wemem.errors import InputError
 
 
@@ -56,10 +56,10 @@ def test_bounds_cut_without_gap_and_leave_no_single_record(n, size):
 def test_every_record_of_every_group_is_shown_exactly_once_an_epoch(groups, size, epoch):
     steps = plan_steps(groups, size, seeds=range(len(groups)), epoch=epoch)
     for k, own in enumerate(groups):
-        for part in own:
+        for part in join_single_records(own):
             of_key = [step for step in steps if step.key == part.key]
             seen = [i for records in shown(of_key, k) for i in records]
-            assert sorted(seen) == part.records.tolist()
+            assert sorted(seen) == sorted(part.records.tolist())
 
 
 @given(ensembles, st.integers(1, 9))
@@ -67,8 +67,8 @@ def test_groups_never_mix_and_keep_their_decay(groups, size):
     for step in plan_steps(groups, size, seeds=range(len(groups)), epoch=0):
         assert step.weight_decay == {"all": None, "risky": 0.1}[step.key]
         for k, own in enumerate(groups):
-            (part,) = (g for g in own if g.key == step.key)
-            assert set(step.records[k][step.weights[k] > 0]) <= set(part.records)
+            records = [g.records for g in join_single_records(own) if g.key == step.key]
+            assert set(step.records[k][step.weights[k] > 0]) <= set(np.concatenate([*records, []]))
 
 
 @given(ensembles, st.integers(1, 9))
@@ -121,3 +121,25 @@ def test_two_groups_of_one_key_are_refused():
 def test_members_that_disagree_on_a_decay_are_refused():
     with pytest.raises(InputError, match="one weight decay for key 'all'"):
         plan_steps([[group(0, 1)], [group(2, 3, decay=0.1)]], 2, seeds=[0, 1], epoch=0)
+
+
+def test_a_group_of_one_record_joins_its_neighbour_and_takes_its_key_and_decay():
+    calm, risky = group(1, 2, 3), group(7, key="risky", decay=0.1)
+    for groups in ([calm, risky], [risky, calm]):
+        steps = plan_steps([groups], 2, seeds=[0], epoch=0)
+        assert {(step.key, step.weight_decay) for step in steps} == {("all", None)}
+        assert sorted(record for step in shown(steps, 0) for record in step) == [1, 2, 3, 7]
+
+
+def test_single_records_join_one_another_and_the_only_record_stays():
+    single = [group(k, key=str(k)) for k in range(5)]
+    assert [(g.key, sorted(g.records)) for g in join_single_records(single)] == [("1", [0, 1]), ("3", [2, 3, 4])]
+    assert shown(plan_steps([[group(5)]], 10, seeds=[0], epoch=0), 0) == [[5]]
+
+
+@given(ensembles, st.integers(2, 9))
+def test_no_step_is_taken_on_one_record_where_a_model_has_more(groups, batch_size):
+    steps = plan_steps(groups, batch_size, seeds=range(len(groups)), epoch=0)
+    for k, own in enumerate(groups):
+        if sum(len(g.records) for g in own) > 1:
+            assert all(len(records) != 1 for records in shown(steps, k))

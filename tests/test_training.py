@@ -653,3 +653,24 @@ def test_what_cannot_be_trained_is_refused_in_one_line(call, message):
     with pytest.raises(InputError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def with_batch_norm(members):
+    return Ensemble.from_modules([
+        nn.Sequential(nn.Linear(FEATURES, 4), nn.BatchNorm1d(4), nn.Linear(4, CLASSES)) for _ in range(members)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["vmapped", "sequential"])
+def test_one_risky_record_under_batch_norm_trains(backend):
+    scores = [np.where(np.arange(len(DATA)) == split_of(DATA).records(k, Role.TRAIN)[0], 1.0, 0.0) for k in range(3)]
+    defense = MemoryRegularizer(threshold=0.5, decay=0.1)
+    fitted = fit(
+        with_batch_norm(3), DATA, split_of(DATA), ADAM, seeds=SEEDS, defense=defense, scores=scores, backend=backend
+    )  # fmt: skip
+    assert [history.records_seen for history in fitted.history] == [50 * ADAM.epochs] * 3
+
+
+def test_steps_on_one_record_under_batch_norm_are_refused_before_the_first():
+    with pytest.raises(InputError, match=r"expected at least 2 records for each step .*, got batch_size = 1"):
+        fit(with_batch_norm(3), DATA, split_of(DATA), replace(ADAM, batch_size=1), seeds=SEEDS)

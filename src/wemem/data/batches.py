@@ -6,7 +6,7 @@ that every backend, also the one that trains the members one after another, sees
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -53,6 +53,24 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     return list(pairwise([*starts, n]))
 
 
+def join_single_records(groups: Sequence[Group]) -> list[Group]:
+    """One model's groups, where a group of one record joins the group after it, or the one before it if it is last.
+
+    A step needs two records under BatchNorm. The record is then stepped on with the decay and the optimizer state of
+    the group that it joins. The only group of a model stays as it is.
+
+    >>> calm, risky = Group(np.arange(3)), Group(np.array([7]), "risky", 0.1)
+    >>> [(group.key, group.records.tolist()) for group in join_single_records([calm, risky])]
+    [('all', [0, 1, 2, 7])]
+    """
+    joined = [group for group in groups if len(group.records)]
+    while len(joined) > 1 and (i := next((i for i, g in enumerate(joined) if len(g.records) == 1), None)) is not None:
+        single = joined.pop(i)
+        i = min(i, len(joined) - 1)
+        joined[i] = replace(joined[i], records=np.concatenate([joined[i].records, single.records]))
+    return joined
+
+
 def plan_steps(groups: Sequence[Sequence[Group]], batch_size: int, seeds: Sequence[int], epoch: int) -> list[Step]:
     """The steps of one epoch: each member's groups shuffled and cut into batches, the steps in random order.
 
@@ -66,6 +84,7 @@ def plan_steps(groups: Sequence[Sequence[Group]], batch_size: int, seeds: Sequen
     Raises:
         InputError: a member with two groups of one key, or members that disagree on a key's weight decay.
     """
+    groups = [join_single_records(own) for own in groups]
     keys = dict.fromkeys(group.key for own in groups for group in own)
     for key in keys:
         _require_agreement(key, groups)

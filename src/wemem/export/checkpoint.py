@@ -200,6 +200,8 @@ def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
             if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= dense:
                 raise ValueError("no channels of that layer")
         return layers
+    except InputError:
+        raise
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError) as error:
         line = " ".join(str(error).split())[:200]
         raise InputError(

@@ -28,6 +28,7 @@ from wemem.defenses import (
     Undefended,
 )
 from wemem.errors import InputError
+from wemem.models.outputs import require_logits
 from wemem.randomness import derive_seed
 from wemem.training.adversary_turns import AdversaryTurns
 from wemem.training.backends import Choice, choose_backend
@@ -108,6 +109,7 @@ def fit(
     _require_fitting(ensemble, data, split, recipe, len(seeds), defense, teacher_log_probs)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         choice = choose_backend(ensemble, torch.from_numpy(data.features[:2]), data.classes, backend, where)
+        _require_enough_for_a_step(ensemble, data, split, recipe)
         records = [
             TrainingRecords(
                 split.records(k, Role.TRAIN), data.labels, None if scores is None else scores[k], seed,
@@ -152,6 +154,20 @@ def _require_fitting(
         )
     if (reason := defense.incompatibility_reason(ensemble.template)) is not None:
         raise InputError(reason)
+
+
+def _require_enough_for_a_step(ensemble: Ensemble, data: Dataset, split: Split, recipe: Recipe) -> None:
+    """Refuse steps on one record where the model cannot take one, as BatchNorm cannot."""
+    fewest = min(len(split.records(k, Role.TRAIN)) for k in range(len(ensemble)))
+    if min(recipe.batch_size, fewest) > 1:
+        return
+    try:
+        require_logits(ensemble.module(0).train(), torch.from_numpy(data.features[:1]), data.classes)
+    except InputError as error:
+        raise InputError(
+            f"expected at least 2 records for each step of a model with batch statistics, got batch_size = "
+            f"{recipe.batch_size} and a model of {fewest} training record(s); set a larger batch_size, or bring more"
+        ) from error
 
 
 def _moved(data: Dataset, device: torch.device) -> list[Tensor]:
