@@ -63,7 +63,7 @@ def _damage_on_one_line(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (EOFError, ValueError, OverflowError, zlib.error, gzip.BadGzipFile) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: expected a .tgz archive, got a damaged one ({reason}); get it again") from error
 
 

@@ -62,8 +62,10 @@ def read_mat(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
                         arrays[name] = value
                         limit -= value.size * (value.dtype.itemsize + 4)
                 file.seek(end)
-    except (EOFError, struct.error, zlib.error, OverflowError) as error:
-        reason = " ".join(str(error).split()) or "it ends too early"
+    except InputError:
+        raise
+    except (EOFError, ValueError, OverflowError, struct.error, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200] or "it ends too early"
         raise InputError(f"{path}: expected a whole .mat file, got a damaged one ({reason}); get it again") from error
     missing = [name for name in names if name not in arrays]
     if missing:

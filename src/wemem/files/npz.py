@@ -59,7 +59,7 @@ def read_npz(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
     except InputError:
         raise
     except DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: expected a whole .npz file, got a damaged one ({reason}); write it again") from error
 
 
