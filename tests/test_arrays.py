@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from wemem.data.concerns import concerns
+from wemem.data.dataset import Dataset
 from wemem.data.loaders.arrays import dataset_of
 from wemem.data.sources import load_dataset
+from wemem.errors import InputError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 9, 8, 3), np.uint8)
@@ -55,3 +58,38 @@ def test_notes_on_images_come_before_those_on_labels():
         "pixels 0..",
         "the labels",
     ]
+
+
+TOKENS = RNG.integers(0, 50, (6, 12))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int16])
+def test_whole_numbers_keep_their_values_as_int64_and_become_floats_on_request(tmp_path, dtype):
+    np.savez(tmp_path / "a.npz", x=TOKENS.astype(dtype), y=LABELS)
+    data = load_dataset(str(tmp_path / "a.npz"))
+    assert data.features.dtype == np.int64
+    np.testing.assert_array_equal(data.features, TOKENS)
+    assert data.as_floats().fingerprint == Dataset.from_arrays("toy", TOKENS, LABELS).fingerprint
+
+
+def test_whole_numbers_beyond_float32_are_exact():
+    large = np.array([[2**24 + 1, 2**62], [0, -(2**62)]])
+    np.testing.assert_array_equal(dataset_of("toy", large, [0, 1]).features, large)
+    with pytest.raises(InputError, match="at most 63 bits"):
+        dataset_of("toy", large.astype(np.uint64) + np.uint64(2**63), [0, 1])
+
+
+def test_whole_numbers_are_never_called_large():
+    data = dataset_of("toy", TOKENS * 1000, LABELS)
+    assert concerns(data) == []
+    assert any("are large" in line for line in concerns(dataset_of("toy", TOKENS * 1000.0, LABELS)))
+
+
+@pytest.mark.parametrize("features", [TOKENS % 2, TOKENS > 9, TOKENS.astype(np.float64)])
+def test_switches_and_floats_become_float32(features):
+    data = dataset_of("toy", features, LABELS)
+    assert data.features.dtype == np.float32
+
+
+def test_whole_numbers_and_equal_floats_are_different_data_sets():
+    assert dataset_of("toy", TOKENS, LABELS).fingerprint != dataset_of("toy", TOKENS * 1.0, LABELS).fingerprint

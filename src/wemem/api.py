@@ -31,7 +31,7 @@ from wemem.files.atomic import write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.files.input_files import is_folder, user_path
 from wemem.files.output_folder import output_folder
-from wemem.pipeline.loading import load_data
+from wemem.pipeline.loading import load_data, study_data
 from wemem.pipeline.progress import Progress, Silent
 from wemem.results.black_box import black_box_results
 from wemem.results.build import environment, study_results
@@ -254,7 +254,7 @@ def export_into(config: StudyConfig, weights: Path, out: Path) -> list[str]:
 
 def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     weights = weights / "weights.safetensors" if is_folder(weights, "weights") else user_path(weights)
-    data = config.data.load()
+    data = study_data(config)
     notes: list[str] = []
     module = load_pruned(config.model.build(data.input_shape, data.classes), weights, notes.append)
     content, parity = onnx_bytes(module, data.features[:BATCH])

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float, Float32, Int8, Int64
+from jaxtyping import Float, Float32, Int8, Int64, Real
 from scipy.special import log_softmax, softmax
 
 from wemem.data.split import Role
@@ -219,7 +219,7 @@ class Queried(Protocol):
 
     def __len__(self) -> int: ...
 
-    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
+    def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
         """Answers of every model on the same records."""
         ...
 
@@ -233,7 +233,7 @@ class Postprocessed:
     def __len__(self) -> int:
         return len(self.models)
 
-    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
+    def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
         """Altered logits of every model on the same records."""
         self.queries += 1
         return np.stack(
@@ -258,7 +258,7 @@ def postprocessed(models: Queried, defense: Defense, *, seed: int) -> Queried:
 
 def query_models(
     ensemble: Queried,
-    features: Float32[np.ndarray, "N ..."],
+    features: Real[np.ndarray, "N ..."],
     labels: Int64[np.ndarray, " N"],
     required_signals: frozenset[str],
     *,
@@ -290,7 +290,7 @@ def query_models(
 
 def mean_answer(
     ensemble: Queried,
-    features: Float32[np.ndarray, "N ..."],
+    features: Real[np.ndarray, "N ..."],
     first: Float32[np.ndarray, "K N C"],
     *,
     repeats: int = REPEATS,
@@ -314,7 +314,7 @@ def mean_answer(
 
 def sensitivity(
     ensemble: Queried,
-    features: Float32[np.ndarray, "N ..."],
+    features: Real[np.ndarray, "N ..."],
     probabilities: Float32[np.ndarray, "K N C"],
     *,
     seed: int,
@@ -331,7 +331,7 @@ def sensitivity(
 
 def robustness(
     ensemble: Queried,
-    features: Float32[np.ndarray, "N ..."],
+    features: Real[np.ndarray, "N ..."],
     labels: Int64[np.ndarray, " N"],
     *,
     seed: int,

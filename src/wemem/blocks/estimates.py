@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, Real
 from scipy.special import log_softmax
 
 from wemem.data.split import Indices, Role, Split, subsets
@@ -110,7 +110,7 @@ class SoftTargets:
 def out_of_sample_targets(
     train: Train,
     labels: Sequence[int] | np.ndarray,
-    features: Float32[np.ndarray, "N ..."],
+    features: Real[np.ndarray, "N ..."],
     *,
     teachers: int = 10,
     held_out_from: int = 3,

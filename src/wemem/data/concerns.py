@@ -41,8 +41,8 @@ def _copies(data: Dataset) -> list[str]:
 
 
 def _out_of_scale(data: Dataset) -> list[str]:
-    """Of records without a shape; images are scaled by those who make them."""
-    if len(data.input_shape) > 1:
+    """Of records without a shape that measure something; images are scaled by those who make them."""
+    if len(data.input_shape) > 1 or data.features.dtype != np.float32:
         return []
     squares = np.einsum("nf,nf->f", data.features, data.features, dtype=np.float64)  # makes no second table
     size = np.sqrt(squares / len(data))

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64, Real
 
 from wemem.errors import InputError
 
@@ -21,7 +21,7 @@ class Dataset:
 
     Args:
         name: the name of the data set in reports.
-        features: float32, shape ``(N, ...)``, finite.
+        features: shape ``(N, ...)``; finite float32, or int64 for whole numbers such as token ids.
         labels: int64, shape ``(N,)``, values ``0 .. classes-1``.
         classes: the number of classes, at least 2.
         class_names: the label of each class in the source; empty if the labels there are ``0 .. classes-1`` too.
@@ -38,7 +38,7 @@ class Dataset:
     """
 
     name: str
-    features: Float32[np.ndarray, "N ..."]
+    features: Real[np.ndarray, "N ..."]
     labels: Int64[np.ndarray, "N"]
     classes: int
     class_names: tuple[str, ...] = ()
@@ -54,9 +54,9 @@ class Dataset:
             )
         if len(x) == 0:
             raise InputError(f"data set {self.name!r}: expected at least one record, got none; bring some")
-        if x.dtype != np.float32 or y.dtype != np.int64:
+        if x.dtype not in (np.float32, np.int64) or y.dtype != np.int64:
             raise InputError(
-                f"data set {self.name!r}: expected float32 features and int64 labels, "
+                f"data set {self.name!r}: expected float32 or int64 features and int64 labels, "
                 f"got {x.dtype} and {y.dtype}; use Dataset.from_arrays to convert"
             )
         if self.classes < 2:
@@ -87,7 +87,7 @@ class Dataset:
 
         Args:
             name: the name of the data set in reports.
-            features: numbers, shape ``(N, ...)``.
+            features: numbers, shape ``(N, ...)``; they become float32.
             labels: whole numbers ``(N,)`` or ``(N, 1)``, or one column of 0 and 1 for each class, ``(N, C)``.
             classes: the number of classes, for labels ``0 .. classes-1``. If None, the classes are the labels that
                 occur, in ascending order; where those are not ``0 .. C-1``, a note says how they were numbered.
@@ -134,6 +134,10 @@ class Dataset:
         """Some of the records, in the given order."""
         return replace(self, features=self.features[records], labels=self.labels[records])
 
+    def as_floats(self) -> "Dataset":
+        """The same records with float32 features."""
+        return replace(self, features=self.features.astype(np.float32, copy=False))
+
     def require_all_records(self, what: str) -> None:
         """Refuse record numbers from outside where only some of the records were drawn, and are numbered anew.
 
@@ -152,7 +156,8 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shapes and bytes; names and notes do not count."""
-        digest = hashlib.sha256(repr((self.features.shape, self.classes)).encode())
+        kind = () if self.features.dtype == np.float32 else (str(self.features.dtype),)
+        digest = hashlib.sha256(repr((self.features.shape, self.classes, *kind)).encode())
         digest.update(np.ascontiguousarray(self.features).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()

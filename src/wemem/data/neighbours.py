@@ -12,7 +12,7 @@ relation, so that no two near copies are in different groups.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Real
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import KDTree
@@ -28,7 +28,7 @@ COMPONENTS = 12
 LOOKUP, COMPARED = 256, 2**22
 
 
-def clusters(features: Float32[np.ndarray, "N ..."], records: Indices, count: int) -> list[Indices]:
+def clusters(features: Real[np.ndarray, "N ..."], records: Indices, count: int) -> list[Indices]:
     """Cut some records into clusters of similar ones, whose sizes differ by at most one per cut.
 
     Args:
@@ -54,7 +54,7 @@ def clusters(features: Float32[np.ndarray, "N ..."], records: Indices, count: in
     return [cluster for part, share in parts for cluster in clusters(features, part, share)]
 
 
-def copies(features: Float32[np.ndarray, "N ..."], records: Indices) -> list[Indices]:
+def copies(features: Real[np.ndarray, "N ..."], records: Indices) -> list[Indices]:
     """Groups of two or more records that are exact or near copies of one another, whatever their labels.
 
     Args:
@@ -83,7 +83,7 @@ def copies(features: Float32[np.ndarray, "N ..."], records: Indices) -> list[Ind
 
 
 def keep_copies_together(
-    features: Float32[np.ndarray, "N ..."], parts: Sequence[Indices], groups: Sequence[Indices]
+    features: Real[np.ndarray, "N ..."], parts: Sequence[Indices], groups: Sequence[Indices]
 ) -> list[Indices]:
     """Parts in which no group of copies is divided; parts that are left without a record are empty.
 
@@ -114,7 +114,7 @@ def keep_copies_together(
     ]
 
 
-def _rows(features: Float32[np.ndarray, "N ..."], records: Indices) -> Float64[np.ndarray, "n F"]:
+def _rows(features: Real[np.ndarray, "N ..."], records: Indices) -> Float64[np.ndarray, "n F"]:
     return np.asarray(features[records].reshape(len(records), -1), np.float64)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Real
 
 from wemem.data.neighbours import clusters, copies, keep_copies_together
 from wemem.data.split import Indices, Role, Split
@@ -57,7 +57,7 @@ class Teachers:
 
 
 def held_out(
-    split: Split, teachers: Teachers, seeds: Sequence[int], features: Float32[np.ndarray, "N ..."]
+    split: Split, teachers: Teachers, seeds: Sequence[int], features: Real[np.ndarray, "N ..."]
 ) -> Split:  # fmt: skip
     """Divide every model's training records among its teachers.
 
@@ -95,7 +95,7 @@ def held_out(
 
 
 def _held_together(
-    features: Float32[np.ndarray, "N ..."], train: Indices, labels: Indices, count: int
+    features: Real[np.ndarray, "N ..."], train: Indices, labels: Indices, count: int
 ) -> list[list[Indices]]:
     """Records that are held out together, for each class in turn.
 

@@ -24,6 +24,7 @@ from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
 from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
 from wemem.pipeline.cost import CHUNK, CostModel
+from wemem.pipeline.loading import study_data
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
@@ -139,7 +140,7 @@ def diagnose(
             f"expected pruning.rewind = 'none', got {config.pruning.rewind!r}; rewinding undoes the exposures that a "
             "diagnosis adds up"
         )
-    data = config.data.load() if data is None else data
+    data = study_data(config) if data is None else data
     pipeline = Pipeline.open(config, data, store, progress)
     parties = Parties.of(pipeline, config.seeds[0])
     pruning = config.pruning.to(max(config.pruning.sparsities), config.finetune)

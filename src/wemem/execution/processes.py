@@ -26,6 +26,7 @@ from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.execution.graph import Task, perform, selection_tasks, study_tasks
 from wemem.execution.lifeline import serve_with_lifeline
+from wemem.pipeline.loading import study_data
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress, Silent
@@ -269,7 +270,7 @@ def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None
     message = json.loads(connection.recv_bytes())
     while True:
         config = parse_study(message["study"])
-        data = config.data.load() if data is None else data
+        data = study_data(config) if data is None else data
         pipeline = Pipeline.open(config, data, Store(root, reporting.warn), reporting)
         parties: Parties | None = None
         while "task" in (message := json.loads(connection.recv_bytes())):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Real
 from torch import nn
 
 from wemem.errors import InputError
@@ -71,7 +71,7 @@ class OnnxModel:
         """What computes the answers."""
         return f"onnxruntime {version('onnxruntime')}"
 
-    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
+    def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
         """Answers to records.
 
         Raises:
@@ -101,7 +101,7 @@ class OnnxModel:
         return found
 
 
-def onnx_bytes(module: nn.Module, features: Float32[np.ndarray, "N ..."]) -> tuple[bytes, Parity]:
+def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[bytes, Parity]:
     """A module as the content of an ONNX file for batches of any size, checked against it in onnxruntime.
 
     Names of files and lines that the exporter notes down are left out.

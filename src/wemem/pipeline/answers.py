@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Real
 
 from wemem.export.onnx import OnnxModel
 from wemem.signals import Queried
@@ -21,7 +21,7 @@ class OnDevice:
     def __len__(self) -> int:
         return len(self.ensemble)
 
-    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
+    def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
         """Answers of every member on the same records."""
         return self.ensemble.logits(features, device=self.device)
 
@@ -36,6 +36,6 @@ class ShippedFirst:
     def __len__(self) -> int:
         return 1 + len(self.others)
 
-    def logits(self, features: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
+    def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
         """Answers of every model on the same records."""
         return np.concatenate([self.shipped.logits(features)[None], self.others.logits(features)])

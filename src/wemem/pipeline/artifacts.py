@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Real
 
 from wemem.export.onnx import OnnxModel
 from wemem.memorization import Memorization
@@ -47,7 +47,7 @@ class TrainedModels:
         own = OnDevice(self.ensemble, device)
         return own if self.shipped is None else ShippedFirst(self.shipped, own)
 
-    def first(self, features: Float32[np.ndarray, "N ..."], device: torch.device) -> Float32[np.ndarray, "N C"]:
+    def first(self, features: Real[np.ndarray, "N ..."], device: torch.device) -> Float32[np.ndarray, "N C"]:
         """Answers of model 0 alone."""
         if self.shipped is not None:
             return self.shipped.logits(features)

@@ -1,8 +1,13 @@
-"""A study's data, and what its user should know of them."""
+"""A study's data, in the form that its model takes, and warnings about them."""
+
+import torch
 
 from wemem.config.study import StudyConfig
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
+from wemem.errors import InputError
+from wemem.models import CustomModel, Model
+from wemem.models.outputs import require_logits
 from wemem.pipeline.progress import Progress
 
 
@@ -12,7 +17,37 @@ def load_data(config: StudyConfig, progress: Progress) -> Dataset:
     Raises:
         InputError: data that cannot be used.
     """
-    data = config.data.load()
+    data = study_data(config)
     for concern in concerns(data):
         progress.warn(f"data: {concern}")
     return data
+
+
+def study_data(config: StudyConfig) -> Dataset:
+    """The data of a study, in the form that its model takes (:func:`suited_to`).
+
+    Raises:
+        InputError: data that cannot be used.
+    """
+    return suited_to(config.model, config.data.load())
+
+
+def suited_to(model: Model, data: Dataset) -> Dataset:
+    """The data set with whole-number features as they are where the model takes them, else as float32.
+
+    Models of this package compute with floating-point numbers. A user's own is tried on two records, so that one with
+    an embedding gets token ids and one with a linear layer gets numbers.
+    """
+    if data.features.dtype.kind == "f":
+        return data
+    return data if isinstance(model, CustomModel) and _takes(model, data) else data.as_floats()
+
+
+def _takes(model: CustomModel, data: Dataset) -> bool:
+    with torch.random.fork_rng(devices=[]):
+        module = model.build(data.input_shape, data.classes).eval()
+    try:
+        require_logits(module, torch.from_numpy(data.features[:2]), data.classes)
+    except InputError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
+from wemem.pipeline.loading import study_data
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
@@ -43,7 +44,7 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
         raise InputError(
             f"expected chosen settings, got grids of {', '.join(config.grids)}; use select_settings() first"
         )
-    data = config.data.load() if data is None else data
+    data = study_data(config) if data is None else data
     pipeline = Pipeline.open(config, data, store, progress)
     require_feasible_study(pipeline)
     progress.plan(planned_work(cost_of(config, data)))

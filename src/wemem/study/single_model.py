@@ -15,7 +15,7 @@ from wemem.export.checkpoint import read_certificate
 from wemem.files.record_tables import read_members
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cost import CostModel
-from wemem.pipeline.loading import load_data
+from wemem.pipeline.loading import load_data, study_data
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
@@ -165,7 +165,7 @@ def audit_model(
         raise InputError("expected a model to audit, got none; give --weights and --members")
     weights = Path(config.victim.weights)
     config = _with_settings(_for_one_model(config, label))
-    data = config.data.load() if data is None else data
+    data = study_data(config) if data is None else data
     parties = Parties.of(Pipeline.open(config, data, store, progress), config.seeds[0])
     require_auditable(parties)
     _require_size(parties, config.pruning if label is not None else None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64, Real
 from torch import Tensor, nn
 
 from wemem.defenses import InferenceAdversary
@@ -32,7 +32,7 @@ class AdversaryTurns:
     inference_adversary: InferenceAdversary
     template: nn.Module
     forward: Forward
-    features: Float[Tensor, "N ..."]
+    features: Real[Tensor, "N ..."]
     labels: Int64[Tensor, " N"]
     train: Sequence[Int64[np.ndarray, " n"]]
     dev: Sequence[Int64[np.ndarray, " d"]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -24,7 +24,7 @@ from wemem.training.ensemble import Ensemble
 
 Backend = Literal["vmapped", "sequential"]
 State = Mapping[str, Tensor]
-Forward = Callable[[State, State, Float[Tensor, "S B ..."]], Float[Tensor, "S B C"]]
+Forward = Callable[[State, State, Real[Tensor, "S B ..."]], Float[Tensor, "S B C"]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _is_plain_stack(template: nn.Module) -> bool:
 def _stack_of(template: nn.Module) -> Forward:
     """What vmap computes, with fewer operators: where models are few and small, vmap itself takes the longest."""
 
-    def forward(parameters: State, buffers: State, x: Float[Tensor, "S B ..."]) -> Float[Tensor, "S B C"]:
+    def forward(parameters: State, buffers: State, x: Real[Tensor, "S B ..."]) -> Float[Tensor, "S B C"]:
         state = {**parameters, **buffers}
         count_calls_anew(template)
         for name, layer in _layers(template):

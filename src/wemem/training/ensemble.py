@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Real
 from torch import Tensor, nn
 
 from wemem.errors import InputError
@@ -135,7 +135,7 @@ class Ensemble:
         return Ensemble(copy.deepcopy(self.template).to(device), **moved)
 
     def logits(
-        self, features: Float32[np.ndarray, "N ..."], batch_size: int = 1024, device: torch.device | str = "cpu"
+        self, features: Real[np.ndarray, "N ..."], batch_size: int = 1024, device: torch.device | str = "cpu"
     ) -> Float32[np.ndarray, "K N C"]:
         """Outputs of every member on the same records, in evaluation mode and float32, one member after another.
 
@@ -155,7 +155,7 @@ class Ensemble:
         return halving(ask, batch_size, "the answer to one record")[0]
 
     def _answers(
-        self, member: int, features: Float32[np.ndarray, "N ..."], size: int, device: torch.device
+        self, member: int, features: Real[np.ndarray, "N ..."], size: int, device: torch.device
     ) -> Float32[np.ndarray, "N C"]:
         module, starts = self.module(member).to(device), range(0, len(features), size)
         with torch.inference_mode():

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Real
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
@@ -48,7 +48,7 @@ def has_closed_form(template: nn.Module, example: Float[Tensor, "B ..."]) -> boo
 
 
 def clipped_sums(
-    template: nn.Module, backend: Backend, parameters: State, buffers: State, x: Float[Tensor, "S B ..."],
+    template: nn.Module, backend: Backend, parameters: State, buffers: State, x: Real[Tensor, "S B ..."],
     labels: Int64[Tensor, "S B"], weights: Float[Tensor, "S B"], pruned: Mapping[str, Bool[Tensor, "S ..."]],
     clipping: Clipping,
 ) -> dict[str, Float[Tensor, "S ..."]]:  # fmt: skip

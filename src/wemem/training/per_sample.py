@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Real
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
@@ -58,7 +58,7 @@ class PerSample:
         return cls(clipping, template, backend, seeds, pruned, has_closed_form(template, example))
 
     def gradients(
-        self, parameters: State, buffers: State, x: Float[Tensor, "S B ..."], labels: Int64[Tensor, "S B"],
+        self, parameters: State, buffers: State, x: Real[Tensor, "S B ..."], labels: Int64[Tensor, "S B"],
         weights: Float[Tensor, "S B"], taking: Sequence[int], steps: Sequence[int],
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """The gradients ``(S, ...)`` of one step, in the order of the parameters.

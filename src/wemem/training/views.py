@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64, Real
 from torch import Tensor
 
 from wemem.data.views import DrawnViews
@@ -17,13 +17,13 @@ class ViewedRecords:
         drawn: of the members; None where there are no views.
     """
 
-    def __init__(self, features: Float[Tensor, "N ..."], drawn: DrawnViews | None) -> None:
+    def __init__(self, features: Real[Tensor, "N ..."], drawn: DrawnViews | None) -> None:
         self.features, self.drawn = features, drawn
         if drawn is not None:
             arrays = (drawn.donors, drawn.pattern, drawn.patterns)
             self.donors, self.pattern, self.patterns = (torch.from_numpy(a).to(features.device) for a in arrays)
 
-    def numbered(self, members: Sequence[int], numbers: Int64[Tensor, "S B"]) -> Float[Tensor, "S B ..."]:
+    def numbered(self, members: Sequence[int], numbers: Int64[Tensor, "S B"]) -> Real[Tensor, "S B ..."]:
         """The records, or views, of those numbers.
 
         Args:
@@ -43,6 +43,6 @@ class ViewedRecords:
         return numbers if self.drawn is None else numbers % len(self.features)
 
 
-def rows_of(features: Float[Tensor, "N ..."], numbers: Int64[Tensor, "S B"]) -> Float[Tensor, "S B ..."]:
+def rows_of(features: Real[Tensor, "N ..."], numbers: Int64[Tensor, "S B"]) -> Real[Tensor, "S B ..."]:
     """``features[numbers]``, several times faster on a CPU."""
     return features.index_select(0, numbers.flatten()).view(*numbers.shape, *features.shape[1:])

@@ -55,7 +55,8 @@ def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
     """A data set of arrays whose layout is recognized; its notes say what was changed.
 
     Four axes are images. Channels that stand last are moved before the rows, and whole numbers 0..255 are scaled as
-    images from folders are.
+    images from folders are. Whole numbers ``(N, L)`` or ``(N, L, F)`` stay so, as token ids and codes of categories
+    must; switches of only 0 and 1 do not.
 
     Args:
         name: the name of the data set in reports.
@@ -78,7 +79,18 @@ def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
         x = normalized(x, ANY.mean[0], ANY.std[0])
         notes.append("pixels 0..255 were divided by 255, less 0.5, divided by 0.25, as images from folders are")
     data = Dataset.from_arrays(name, x, labels)
+    if _codes(x):
+        data = replace(data, features=np.ascontiguousarray(x, np.int64))
     return replace(data, notes=(*notes, *data.notes)) if notes else data
+
+
+def _codes(x: np.ndarray[Any, Any]) -> bool:
+    """Whether features are vectors or sequences of whole numbers, and not only switches of 0 and 1."""
+    if x.dtype.kind not in "iu" or x.ndim > 3:
+        return False
+    if x.max() > np.iinfo(np.int64).max:
+        raise InputError(f"expected whole-number features of at most 63 bits, got {x.max()}; give floats")
+    return bool(x.min() < 0 or x.max() > 1)
 
 
 def _bytes(x: np.ndarray[Any, Any]) -> bool:
