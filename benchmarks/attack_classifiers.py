@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy, gelu, one_hot, relu
 
 from wemem.attacks import ATTACKS, THRESHOLD
 from wemem.attacks.learned import shadow_rows
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.metrics.rates import auc
 from wemem.pipeline.progress import Silent
 from wemem.signals import Signals

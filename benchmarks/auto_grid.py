@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from wemem.config.study import load_study
+from wemem.config.parse import load_study
 from wemem.data.split import Role
 from wemem.defenses import Undefended, make_defense
 from wemem.metrics.rates import auc

@@ -11,7 +11,7 @@ is enough to tie the model to them, and nothing else explains their labels.
 
 import numpy as np
 
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.dataset import Dataset
 
 CLASSES, SIGNAL, OWN = 4, 12, 256

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 import small_study
 from test_training import ConvNet, modules
 from toy import CLASSES, blobs, ensemble_of, largest_difference, same_bytes, split_of, uneven_split
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.split import Role
 from wemem.defenses import AdversarialTraining, AdvReg, Batch, Undefended, chain, make_defense
 from wemem.defenses.advreg import InferenceNetwork

@@ -10,7 +10,7 @@ from wemem.attacks import PRESETS, TEN, Attack, make_attack
 from wemem.attacks.lira import Lira
 from wemem.attacks.rmia import Rmia
 from wemem.config.attack_entries import make_attacks, read_attack_entries
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.errors import InputError
 
 

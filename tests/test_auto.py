@@ -15,7 +15,8 @@ import pytest
 
 from small_study import table, write_data
 from wemem.config.budget import Budget
-from wemem.config.study import StudyConfig, parse_study
+from wemem.config.parse import parse_study
+from wemem.config.study import StudyConfig
 from wemem.data.split import Role, Split
 from wemem.defenses import Undefended, make_defense
 from wemem.errors import InputError

@@ -10,7 +10,8 @@ import torch
 
 from small_study import CLASSES, FEATURES, RECORDS, table, write_data
 from wemem.api import audit_into, prune_into
-from wemem.config.study import StudyConfig, parse_study
+from wemem.config.parse import parse_study
+from wemem.config.study import StudyConfig
 from wemem.errors import InputError
 from wemem.export.checkpoint import write_weights
 from wemem.models import FullyConnected

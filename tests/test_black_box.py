@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from small_study import table, write_data
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.pipeline.progress import Silent
 from wemem.store.store import Store
 from wemem.study.black_box import BlackBoxAudit, audit_by_functions

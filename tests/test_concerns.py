@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from small_study import table
 from wemem.api import run_into
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.data.sources import load_dataset

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from wemem.api import read_study
-from wemem.config.study import StudyConfig, load_study, override_key, parse_study
+from wemem.config.override import override_key
+from wemem.config.parse import load_study, parse_study
+from wemem.config.study import StudyConfig
 from wemem.data.sources import DataSource
 from wemem.defenses import MemoryRegularizer, SlidingWindow, Undefended
 from wemem.errors import InputError

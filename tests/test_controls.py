@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from results_example import make_results
 from small_study import table, write_data
 from wemem.api import run_into
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.execution.graph import study_tasks
 from wemem.pipeline.cost import CostModel

@@ -8,7 +8,8 @@ import pytest
 
 from small_study import table, write_data
 from wemem.api import run_into
-from wemem.config.study import StudyConfig, parse_study
+from wemem.config.parse import parse_study
+from wemem.config.study import StudyConfig
 from wemem.defenses import DPSGD, Undefended, make_defense
 from wemem.execution.graph import selection_tasks, study_tasks
 from wemem.pipeline.cost import CostModel, expected_epochs, step_time, whole_chunks

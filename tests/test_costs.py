@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from small_study import table, without_times, write_data
 from test_workers import SMALL
 from wemem.api import run_into
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.defenses import DPSGD, PPB, SlidingWindow, chain
 from wemem.pipeline import peak_memory
 from wemem.pipeline.peak_memory import peak_mib, reset_peak

@@ -11,7 +11,7 @@ from torch import nn
 
 import wemem.pruning
 from toy import CLASSES, FEATURES, blobs, same_bytes, split_of
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.defenses import Undefended
 from wemem.errors import InputError
 from wemem.pruning import (

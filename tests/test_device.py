@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import small_images
 from toy import CLASSES, FEATURES, blobs, ensemble_of, same_bytes, split_of, uneven_split
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.split import Role
 from wemem.defenses import Defense, TrainingRecords, Undefended, make_defense
 from wemem.defenses.advreg import InferenceNetwork

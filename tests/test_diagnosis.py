@@ -12,7 +12,7 @@ import pytest
 from exposure_scenarios import planted, study
 from small_study import as_toml, table, write_data
 from wemem import cli
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.diagnosis.design import BASE, NEVER, draw_exposures
 from wemem.diagnosis.diagnose import DiagnosisSettings, diagnose
 from wemem.diagnosis.results import diagnosis_content, diagnosis_schema

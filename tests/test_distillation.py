@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import small_study
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.neighbours import clusters
 from wemem.data.split import Role
 from wemem.data.teachers import held_out

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from small_study import table, without_times, write_data
 from wemem.api import audit_into, audit_outputs_into, prune_into, run_into
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.sources import DataSource
 from wemem.data.split import Role
 from wemem.errors import InputError

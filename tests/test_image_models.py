@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
 from wemem.api import run_into
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.split import Role
 from wemem.defenses import Undefended
 from wemem.errors import InputError

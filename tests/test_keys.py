@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wemem.attacks import ATTACKS
-from wemem.config.study import ScoreSettings
+from wemem.config.settings import ScoreSettings
 from wemem.data.teachers import Teachers
 from wemem.data.views import Views
 from wemem.defenses import DEFENSES, make_defense

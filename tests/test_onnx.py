@@ -17,7 +17,7 @@ from test_structured_files import fresh
 from wemem import cli
 from wemem.api import audit_into, export_into, prune_into, run_into
 from wemem.cli.commands import app
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.export import onnx as onnx_file
 from wemem.export.checkpoint import write_weights

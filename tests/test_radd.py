@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import small_study
 from test_defenses import known, shown
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.split import Role
 from wemem.defenses import (
     RADD,

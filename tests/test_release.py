@@ -7,7 +7,7 @@ import numpy as np
 
 import small_study
 from toy import blobs, ensemble_of
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.defenses import Chain, Defense, EarlyStopping, OutputPostprocessing, Undefended
 from wemem.pipeline.progress import Silent
 from wemem.signals import postprocessed, query_models

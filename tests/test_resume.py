@@ -9,7 +9,8 @@ import pytest
 
 from small_study import table, without_times, write_data
 from wemem.api import run_into
-from wemem.config.study import StudyConfig, parse_study
+from wemem.config.parse import parse_study
+from wemem.config.study import StudyConfig
 from wemem.pipeline.progress import Silent
 from wemem.store.store import Store
 

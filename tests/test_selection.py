@@ -9,7 +9,8 @@ from jsonschema import Draft202012Validator
 from small_study import table, without_times, write_data
 from test_resume import Counted, KilledError, killed_after
 from wemem.api import run_into
-from wemem.config.study import StudyConfig, parse_study
+from wemem.config.parse import parse_study
+from wemem.config.study import StudyConfig
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.pipeline.progress import Silent

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from small_study import CLASSES, FEATURES, RECORDS, table, write_data
 from wemem import cli
 from wemem.api import audit_into, prune_into
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.sources import DataSource
 from wemem.data.split import Role
 from wemem.errors import InputError

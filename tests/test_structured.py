@@ -11,7 +11,7 @@ from torch import nn
 import small_images
 from small_images import MODEL, images
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
-from wemem.config.study import PruningSettings
+from wemem.config.settings import PruningSettings
 from wemem.defenses import Undefended, make_defense
 from wemem.errors import InputError
 from wemem.pruning import L1Filter, LayerChoice, Pruning, Schedule, iterate, make_criterion, pruned_share

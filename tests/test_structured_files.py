@@ -14,7 +14,7 @@ from small_images import MODEL, images, residual
 from small_study import table, without_times
 from test_resume import KilledError, killed_after, same_files
 from wemem.api import audit_into, prune_into, run_into
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.export.checkpoint import channels_path, load_pruned, read_channels, write_weights
 from wemem.pipeline.progress import Silent

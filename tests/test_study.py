@@ -17,7 +17,7 @@ from small_study import RECORDS, table, without_times, write_data
 from wemem.api import run_into
 from wemem.audit.report import run_attacks
 from wemem.config.attack_entries import make_attacks
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.export import checkpoint as weights_module
 from wemem.metrics.registry import METRICS

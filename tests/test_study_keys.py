@@ -10,7 +10,7 @@ import pytest
 
 from small_study import table, without_times, write_data
 from wemem.api import run_into
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.pipeline.progress import Silent
 
 SMALL: dict[str, Any] = {

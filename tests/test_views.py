@@ -6,7 +6,7 @@ import torch
 
 import small_study
 from toy import blobs, ensemble_of, largest_difference, split_of
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out

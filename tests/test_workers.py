@@ -14,7 +14,8 @@ from small_study import as_toml, table, without_times, write_data
 from test_cli import refused, stored_entries
 from test_resume import same_files
 from wemem.api import run_into
-from wemem.config.study import StudyConfig, parse_study
+from wemem.config.parse import parse_study
+from wemem.config.study import StudyConfig
 from wemem.defenses import Undefended
 from wemem.errors import InputError
 from wemem.execution.graph import Task, selection_tasks, study_tasks

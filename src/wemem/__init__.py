@@ -18,7 +18,8 @@ if TYPE_CHECKING:
         out_of_sample_targets,
     )
     from wemem.config.attack_entries import make_attacks
-    from wemem.config.study import StudyConfig, load_study, parse_study
+    from wemem.config.parse import load_study, parse_study
+    from wemem.config.study import StudyConfig
     from wemem.data.dataset import Dataset
     from wemem.data.sources import DataSource, load_dataset
     from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
@@ -54,7 +55,8 @@ _HOMES = {
     "wemem.blocks": "DefenseBatchSampler DefenseLoss IterativePruner PruningEngine memorization_scores "
     "out_of_sample_targets",
     "wemem.config.attack_entries": "make_attacks",
-    "wemem.config.study": "StudyConfig load_study parse_study",
+    "wemem.config.parse": "load_study parse_study",
+    "wemem.config.study": "StudyConfig",
     "wemem.data.dataset": "Dataset",
     "wemem.data.sources": "DataSource load_dataset",
     "wemem.data.split": "Role Split given_victim random_halves subsets victim_and_shadows",

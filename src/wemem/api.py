@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from wemem.config.attack_entries import make_attacks
 from wemem.config.defense_entries import file_name
-from wemem.config.study import StudyConfig, override_key, parse_study, read_table
+from wemem.config.override import override_key
+from wemem.config.parse import parse_study, read_table
+from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import FreshStart
 from wemem.errors import InputError
@@ -64,7 +66,7 @@ def read_study(
 
     Args:
         path: a TOML file; the defaults if None.
-        overrides: ``key=value``, as in :func:`~wemem.config.study.override_key`; they win over the options.
+        overrides: ``key=value``, as in :func:`~wemem.config.override.override_key`; they win over the options.
         data: another data source.
         model: another model kind.
         weights: a trained model in place of one the study trains.
@@ -73,7 +75,7 @@ def read_study(
         device: where to compute.
 
     Raises:
-        InputError: as :func:`~wemem.config.study.load_study`, or weights without members.
+        InputError: as :func:`~wemem.config.parse.load_study`, or weights without members.
     """
     if (weights is None) != (members is None):
         raise InputError("expected --weights and --members together; who was a member decides what an audit says")

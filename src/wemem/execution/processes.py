@@ -21,7 +21,8 @@ from typing import Any, Self
 
 import torch
 
-from wemem.config.study import StudyConfig, parse_study
+from wemem.config.parse import parse_study
+from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.execution.graph import Task, perform, selection_tasks, study_tasks

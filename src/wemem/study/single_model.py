@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wemem.config.study import PruningSettings, StudyConfig
+from wemem.config.settings import PruningSettings
+from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
 from wemem.defenses import Defense, Undefended

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from wemem.config.study import parse_study
+from wemem.config.parse import parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.defenses import Defense, Observation, TrainingRecords

@@ -1,0 +1,152 @@
+"""The plain tables of a study: numbers of models, shares, and how models are pruned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wemem.data.split import require_shares
+from wemem.errors import InputError
+from wemem.memorization import Form
+from wemem.pruning import LayerChoice, Pruning, Schedule, make_criterion
+from wemem.pruning.iterate import Rewind
+from wemem.pruning.masks import Scope
+from wemem.pruning.schedule import ScheduleKind
+from wemem.training import FINETUNE, Recipe
+
+
+def require_different(what: str, values: Sequence[float | str]) -> None:
+    """Refuse to do the same twice.
+
+    Raises:
+        InputError: a value stands there more than once.
+    """
+    if len(set(values)) < len(values):
+        raise InputError(f"expected different {what}, got {list(values)}; name each once")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """The table ``[split]``.
+
+    Args:
+        shadows: shadow models, made as the victim was, from the adversary's half of the records.
+        train: share of a half that a model trains on.
+        dev: share of a half for early stopping; the rest are its audited non-members.
+        references: models on random halves of the audited records, for attacks that need them (LiRA, RMIA); even.
+    """
+
+    shadows: int = 5
+    train: float = 0.6
+    dev: float = 0.1
+    references: int = 16
+
+    def __post_init__(self) -> None:
+        require_shares(self.shadows, self.train, self.dev)
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """The table ``[scores]``: how each party estimates memorization scores of its own records.
+
+    Args:
+        models: subset models of a party.
+        fraction: share of the victim's number of training records that a subset model trains on.
+        form: average the true class's ``probability`` or the ``indicator`` of a right prediction.
+        file: the defender's scores from a ``.csv`` or ``.parquet`` file instead.
+    """
+
+    models: int = 40
+    fraction: float = 0.7
+    form: Form = "probability"
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.models < 2:
+            raise InputError(f"models must be at least 2, got {self.models}; scores compare with and without a record")
+        if not 0 < self.fraction < 1:
+            raise InputError(f"fraction must be in (0, 1), got {self.fraction}")
+
+
+@dataclass(frozen=True)
+class VictimSettings:
+    """The table ``[victim]``: a model that exists already, in place of one the study trains.
+
+    Args:
+        weights: its ``.safetensors`` file.
+        members: a ``.csv`` or ``.parquet`` file with a column ``record``, or an ``.npz`` with an array ``members``: the
+            indices of the records it was trained on.
+        adversary_share: share of the members that the adversary gets as data of its own; they are then not audited. For
+            victims
+            that were trained on most of the records there are.
+    """
+
+    weights: str
+    members: str
+    adversary_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.adversary_share < 1:
+            raise InputError(f"adversary_share must be in [0, 1), got {self.adversary_share}")
+
+
+@dataclass(frozen=True)
+class PruningSettings:
+    """The table ``[pruning]``.
+
+    Args:
+        sparsity: one or several target sparsities.
+        rounds: rounds of pruning and fine-tuning.
+        schedule: ``geometric``, ``cubic``, ``linear`` or ``one_shot``.
+        scope: ``layer`` or ``global``.
+        rewind: ``none`` or ``initial``.
+        method: a criterion by its name (:data:`~wemem.pruning.CRITERIA`) or ``module:Class``, or a table of its
+            ``kind`` and settings.
+        classifier: name of the layer that gives the logits, where the forward pass does not show it.
+        ignored_layers: names of layers that stay whole.
+        embeddings: also prune embedding tables.
+    """
+
+    sparsity: float | tuple[float, ...] = 0.6
+    rounds: int = 5
+    schedule: ScheduleKind = "geometric"
+    scope: Scope = "layer"
+    rewind: Rewind = "none"
+    method: str | dict[str, Any] = "magnitude"
+    classifier: str | None = None
+    ignored_layers: tuple[str, ...] = ()
+    embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.sparsities:
+            raise InputError("sparsity expected one or more values, got none")
+        require_different("sparsities", self.sparsities)
+        for sparsity in self.sparsities:
+            self.to(sparsity, FINETUNE)
+
+    @property
+    def sparsities(self) -> tuple[float, ...]:
+        """All targets."""
+        return self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
+
+    def to(self, sparsity: float, recipe: Recipe) -> Pruning:
+        """How to prune to one of the targets."""
+        return Pruning(
+            Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind,
+            make_criterion(self.method), LayerChoice(self.classifier, self.ignored_layers, self.embeddings),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """The table ``[selection]``: how one setting is chosen from a grid, by the same rule for every kind of defense.
+
+    Args:
+        max_accuracy_drop: dev accuracy below undefended's that a setting may cost, as a fraction; of those that cost no
+            more, the one that leaks least by ``dev_auc`` is chosen.
+    """
+
+    max_accuracy_drop: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_accuracy_drop <= 1:
+            raise InputError(f"max_accuracy_drop must be in [0, 1], got {self.max_accuracy_drop}; 0.01 is one point")
