@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Real
+from jaxtyping import Float32, Float64, Real
 
 from wemem.export.onnx import OnnxModel
 from wemem.memorization import Memorization
 from wemem.pipeline.answers import OnDevice, ShippedFirst
 from wemem.signals import Queried, Signals
 from wemem.store.key import Key
-from wemem.store.keys import SelectionKey
+from wemem.store.keys import ScoreFileKey, SelectionKey
 from wemem.training import Ensemble
 
 
@@ -87,6 +87,13 @@ class MemorizationScores:
     halves_correlation: float
     models: int
     seconds: float
+
+    @classmethod
+    def given(cls, score: Float64[np.ndarray, " N"]) -> "MemorizationScores":
+        """Scores that come from elsewhere, NaN for records without one."""
+        unknown, none = np.full(len(score), np.nan), np.zeros(len(score), np.int64)
+        key = ScoreFileKey(tuple(None if np.isnan(one) else float(one) for one in score)).key()
+        return cls(key, Memorization(score, unknown, none, none), float("nan"), 0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

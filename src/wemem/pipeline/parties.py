@@ -21,7 +21,7 @@ from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.files.input_files import user_path
 from wemem.files.record_tables import read_members
-from wemem.memorization import Memorization, read_scores
+from wemem.memorization import read_scores
 from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
 from wemem.pipeline.cost import CHUNK, whole_chunks
 from wemem.pipeline.pipeline import Pipeline
@@ -30,7 +30,6 @@ from wemem.pipeline.victim import with_shadows
 from wemem.pruning import Pruning
 from wemem.randomness import derive_seed, generator
 from wemem.signals import UNKNOWN
-from wemem.store.keys import ScoreFileKey
 
 Records = Int64[np.ndarray, " n"]
 
@@ -238,10 +237,7 @@ def read_score_file(file: str, data: Dataset) -> MemorizationScores:
         InputError: the file cannot be read, or the data set is a draw from those that it names.
     """
     data.require_all_records("memorization scores")
-    score = read_scores(user_path(file), len(data))
-    unknown, none = np.full(len(score), np.nan), np.zeros(len(score), np.int64)
-    key = ScoreFileKey(tuple(None if np.isnan(one) else float(one) for one in score)).key()
-    return MemorizationScores(key, Memorization(score, unknown, none, none), float("nan"), 0, 0.0)
+    return MemorizationScores.given(read_scores(user_path(file), len(data)))
 
 
 def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:

@@ -13,11 +13,9 @@ from wemem.config.parse import parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.defenses import Defense, Observation, TrainingRecords
-from wemem.memorization import Memorization
 from wemem.pipeline.artifacts import MemorizationScores
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
-from wemem.store.key import Key
 from wemem.store.store import Store
 from wemem.training import Ensemble
 
@@ -99,9 +97,7 @@ def small_split(labels: Int64[np.ndarray, " N"], seed: int) -> Split:
 def random_scores(split: Split, model: int, seed: int) -> MemorizationScores:
     """Memorization scores of one model's training records, none for any other record."""
     score = np.where(split.roles[model] == Role.TRAIN, np.random.default_rng([seed, 9]).random(RECORDS), np.nan)
-    none = np.zeros(RECORDS, np.int64)
-    own = Key({"stage": "conformance", "scores": [None if np.isnan(s) else float(s) for s in score]})
-    return MemorizationScores(own, Memorization(score, np.full(RECORDS, np.nan), none, none), float("nan"), 0, 0.0)
+    return MemorizationScores.given(score)
 
 
 def known_records(seed: int, *, other: bool) -> TrainingRecords:
