@@ -68,7 +68,7 @@ def _regression(ranks: Sequence[Inputs], member: Sequence[Member]) -> tuple[floa
 
 
 def _fit(ranks: Sequence[Inputs], member: Sequence[Member]) -> Float[np.ndarray, " F"]:
-    model = LogisticRegression(class_weight="balanced", max_iter=1000)
+    model = LogisticRegression(class_weight="balanced", solver="newton-cholesky")
     model.fit(np.concatenate(ranks), np.concatenate(member))
     return np.asarray(model.coef_[0])
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wemem.attacks.channels import Adversary
 from wemem.config.attack_entries import AttackEntry, read_attack_entries
 from wemem.config.controls import CONTROLS, Control
 from wemem.config.defense_entries import DefenseEntry, read_entries
@@ -34,7 +35,17 @@ TABLES: Mapping[str, type] = {
     "pruning": PruningSettings,
     "selection": SelectionSettings,
 }
-SCALARS = ("name", "seeds", "attacks", "backend", "device", "non_adaptive", "leave_one_out", "controls")
+SCALARS = (
+    "name",
+    "seeds",
+    "attacks",
+    "backend",
+    "device",
+    "non_adaptive",
+    "leave_one_out",
+    "controls",
+    "adversary",
+)
 KEYS = (*SCALARS, "data", "model", *TABLES, "finetune", "victim", "defenses")
 
 
@@ -107,6 +118,7 @@ class _Scalars:
     non_adaptive: bool = False
     leave_one_out: bool = False
     controls: tuple[Control, ...] = CONTROLS
+    adversary: Adversary = "weights"
 
 
 def _as_table(
@@ -125,6 +137,7 @@ def _as_table(
         "non_adaptive": study.non_adaptive,
         "leave_one_out": study.leave_one_out,
         "controls": list(study.controls),
+        "adversary": study.adversary,
         "attacks": preset if isinstance(preset := given.get("attacks", "ten"), str) else [a.table for a in attacks],
         "data": asdict(study.data),
         "model": {"kind": given.get("model", {}).get("kind", "fc"), **own},

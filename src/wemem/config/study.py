@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from wemem.attacks.base import Attack
+from wemem.attacks.channels import Adversary
 from wemem.config.budget import Budget
 from wemem.config.controls import CONTROLS, Control, control_schedule
 from wemem.config.settings import (
@@ -44,6 +45,8 @@ class StudyConfig:
         non_adaptive: also report the adversary whose shadows were pruned without the defense.
         leave_one_out: also attack every reference model in turn, for attacks that use them.
         controls: the undefended arms that stand beside the defenses (:mod:`wemem.config.controls`).
+        adversary: the most that the adversary has, ``weights`` or ``answers``; it matters for defenses that alter
+            answers, which are attacked by the weights too unless the adversary has answers alone.
         grids: by label, the settings of which one is to be selected.
         references: by label, how many reference models, where that is not the number of ``split``.
         split, scores, training, pruning, finetune, selection, victim: the tables of those names.
@@ -61,6 +64,7 @@ class StudyConfig:
     non_adaptive: bool = False
     leave_one_out: bool = False
     controls: tuple[Control, ...] = CONTROLS
+    adversary: Adversary = "weights"
     split: SplitSettings = field(default_factory=SplitSettings)
     scores: ScoreSettings = field(default_factory=ScoreSettings)
     training: Recipe = DENSE

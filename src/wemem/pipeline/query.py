@@ -24,19 +24,21 @@ def mirrors(parties: Parties) -> bool:
 
 
 def disjoint_signals(
-    parties: Parties, label: str, rounds: Sequence[TrainedModels], defense: Defense | None = None
-) -> CollectedSignals:
+    parties: Parties, label: str, rounds: Sequence[TrainedModels], attacks: Mapping[str, Attack],
+    defense: Defense | None = None,
+) -> CollectedSignals:  # fmt: skip
     """Query the victim and its shadows on every record that one of them uses.
 
     Args:
         parties: the seed of the study.
         label: the label of the arm, for the progress display.
         rounds: the models after each stored round, of which the last ones are attacked.
-        defense: the defense under which they answer.
+        attacks: the attacks that read the signals.
+        defense: the defense under which the models answer; None for an adversary who holds their weights.
     """
     split, query = parties.evaluation_split, parties.pipeline.querier.query
     records = np.flatnonzero((split.roles != 0).any(axis=0))
-    wanted, seed = required_signals(parties.config.attacks, "disjoint"), derive_seed(parties.seed, "queries")
+    wanted, seed = required_signals(attacks, "disjoint"), derive_seed(parties.seed, "queries")
     last = query(parties.title(f"query {label}"), rounds[-1], records, wanted, seed=seed, defense=defense)
     parts, extras = [last], {name: np.array(array) for name, array in last.arrays.items() if name != "logits"}
     if "dense" in wanted:
@@ -68,7 +70,7 @@ def _query_rounds(
 
 def shared_signals(
     parties: Parties, label: str, victim: TrainedModels, references: Sequence[TrainedModels],
-    defense: Defense | None = None,
+    attacks: Mapping[str, Attack], defense: Defense | None = None,
 ) -> CollectedSignals:  # fmt: skip
     """Query the victim and the reference models on the audited records and the population.
 
@@ -77,9 +79,10 @@ def shared_signals(
         label: the label of the arm, for the progress display.
         victim: the attacked models; model 0 is the victim.
         references: the reference models, chunk by chunk.
-        defense: the defense under which they answer.
+        attacks: the attacks that read the signals.
+        defense: the defense under which the models answer; None for an adversary who holds their weights.
     """
-    split, attacks = parties.evaluation_split, parties.config.attacks
+    split = parties.evaluation_split
     records = np.sort(np.concatenate([split.audited(0), parties.population]))
     wanted, seed = required_signals(attacks, "shared"), derive_seed(parties.seed, "queries")
     if mirrors(parties) and any("queries" in attack.optional_signals for attack in attacks.values()):

@@ -92,9 +92,15 @@ class Arm:
         return self.strongest(metric)[1].value > chance.high
 
     def strongest_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
-        """The value of the strongest of some attacks in each run; arms are compared on the attacks that both have."""
+        """The value of the strongest of some attacks in each run; arms are compared on the attacks that both have.
+
+        Of a run whose answers are altered all attacks count: those that were added fit its channel.
+        """
         return {
-            run["seed"]: max(_measured(run["attacks"][name], metric).value for name in attacks)
+            run["seed"]: max(
+                _measured(run["attacks"][name], metric).value
+                for name in (run["attacks"] if run.get("altered_answers") else attacks)
+            )
             for run in self.runs
             if all(name in run["attacks"] for name in attacks)
         }

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from wemem.attacks import kind_of
 from wemem.audit.report import as_json
 from wemem.data.split import Role
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
-from wemem.results.build import SCHEMA, certificate, environment, kind_of
+from wemem.results.build import SCHEMA, certificate, environment
 from wemem.results.sample_table import sample_rows
 from wemem.study.black_box import BlackBoxAudit
 

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from wemem.attacks import ATTACKS, Attack
+from wemem.attacks import kind_of
 from wemem.audit.report import as_json
 from wemem.config.study import StudyConfig
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
-from wemem.defenses import OutputPostprocessing
 from wemem.export.footprint import footprint
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
@@ -40,7 +39,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
     """The content of ``results.json``; its schema is :func:`wemem.results.schema.results_schema`."""
     plain = {(o.seed, o.sparsity): o for o in outcomes if o.label == "undefended"}
     runs = [_run(outcome, config, data, plain.get((outcome.seed, outcome.sparsity))) for outcome in outcomes]
-    attacks = {r.name: kind_of(config.attacks[r.name]) for outcome in outcomes for r in outcome.report.results}
+    attacks = {name: kind_of(attack) for name, attack in config.attacks.items()}
     scores = {o.seed: o.scores for o in outcomes if o.scores is not None}
     return {
         "schema": SCHEMA,
@@ -74,12 +73,6 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
         ],
         "runs": runs,
     }
-
-
-def kind_of(attack: Attack) -> str:
-    """The name under which a study asks for an attack of this kind."""
-    kind = type(attack)
-    return next((name for name, known in ATTACKS.items() if known is kind), f"{kind.__module__}:{kind.__qualname__}")
 
 
 def environment(device: torch.device = CPU) -> dict[str, Any]:
@@ -157,7 +150,7 @@ def _run(
         **_privacy(outcome, config, told),
         "certificate": certificate(list(outcome.signals.values())),
         "model_file": None,
-        "altered_answers": outcome.defense is not None and outcome.defense.capability(OutputPostprocessing) is not None,
+        "altered_answers": outcome.altered_answers,
         **_what_it_is(outcome, config, data),
         **as_json(outcome.report, seed=outcome.seed),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),

@@ -1,14 +1,16 @@
 """Attacks on the models of one arm: query them as the adversary would, and run every attack on the answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from wemem.attacks.base import Attack, AttackOutput
+from wemem.attacks.channels import attacks_on_altered_answers, weights_held
 from wemem.audit.leave_one_out import leave_one_out, reference_accuracy
 from wemem.audit.report import AttackResult, AuditReport, attack_result
-from wemem.defenses import Defense
+from wemem.config.study import StudyConfig
+from wemem.defenses import Defense, OutputPostprocessing
 from wemem.metrics.registry import METRICS
 from wemem.pipeline.artifacts import CollectedSignals, TrainedModels
 from wemem.pipeline.cache import Computed
@@ -30,6 +32,7 @@ class Attacked:
         rounds: the victim and its shadows after each stored round; those of the last round are attacked.
         references: the reference models, for attacks that use them.
         unaware: the victim and shadows of the adversary who does not know the defense, if that one is asked for.
+        is_file: True if the victim is a file, whose answers an audit takes as they are.
     """
 
     label: str
@@ -38,45 +41,93 @@ class Attacked:
     rounds: Sequence[TrainedModels]
     references: Sequence[TrainedModels]
     unaware: TrainedModels | None = None
+    is_file: bool = False
+
+    @property
+    def altered_answers(self) -> bool:
+        """True if the models answer through a defense that alters answers."""
+        defense = None if self.is_file else self.defense
+        return defense is not None and defense.capability(OutputPostprocessing) is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """One way by which an adversary knows the models.
+
+    Args:
+        attacks: the attacks on it, by label.
+        defense: the defense under which the models answer; None if they answer unaltered.
+    """
+
+    attacks: Mapping[str, Attack]
+    defense: Defense | None
+
+
+def channels_of(config: StudyConfig, models: Attacked) -> list[Channel]:
+    """The channels of the study's adversary: the answers, and the weights of models whose answers are altered."""
+    if not models.altered_answers:
+        return [Channel(config.attacks, None)]
+    answers = Channel(attacks_on_altered_answers(config.attacks), models.defense)
+    return [answers, *([Channel(weights_held(config.attacks), None)] if config.adversary == "weights" else [])]
 
 
 def attack_models(parties: Parties, models: Attacked) -> Outcome:
     """Query the models as the adversary would, and run every attack on the answers."""
-    config, victim = parties.config, models.rounds[-1]
-    signals: dict[SignalLayout, CollectedSignals] = {}
-    if config.uses("disjoint"):
-        signals["disjoint"] = disjoint_signals(parties, models.label, models.rounds, models.defense)
-    if models.references:
-        signals["shared"] = shared_signals(parties, models.label, victim, models.references, models.defense)
+    config = parties.config
+    channels = [(channel, _query(parties, models, channel)) for channel in channels_of(config, models)]
     results = [
-        _predict(parties, name, attack, signals[attack.layout], models.label) for name, attack in config.attacks.items()
+        _predict(parties, name, attack, signals[attack.layout], models.label)
+        for channel, signals in channels
+        for name, attack in channel.attacks.items()
     ]
-    every_target = config.leave_one_out and "shared" in signals
+    _, answers = channels[0]
+    every_target = config.leave_one_out and "shared" in answers
     return Outcome(
         models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split, models.rounds,
-        {layout: own.signals for layout, own in signals.items()}, AuditReport(tuple(result for result, _ in results)),
+        {layout: own.signals for layout, own in answers.items()}, AuditReport(tuple(result for result, _ in results)),
         parties.score_defender() if config.needs_scores else None,
-        sum(own.seconds for own in signals.values()) + sum(seconds for _, seconds in results),
+        sum(own.seconds for _, signals in channels for own in signals.values()) + sum(took for _, took in results),
         non_adaptive=None if models.unaware is None else _attack_unaware(parties, models, models.unaware),
-        leave_one_out=_attack_references(parties, models.label, signals["shared"]) if every_target else {},
-        reference_accuracy=_reference_accuracy(parties, signals["shared"].signals) if every_target else None,
+        leave_one_out={
+            name: summary
+            for channel, signals in channels
+            if every_target and "shared" in signals
+            for name, summary in _attack_references(parties, models.label, channel, signals["shared"]).items()
+        },
+        altered_answers=models.altered_answers,
+        reference_accuracy=_reference_accuracy(parties, answers["shared"].signals) if every_target else None,
         is_control=models.label in config.controls,
     )  # fmt: skip
+
+
+def _query(parties: Parties, models: Attacked, channel: Channel) -> dict[SignalLayout, CollectedSignals]:
+    """Query the models through a channel, for the signals of every layout that its attacks work on."""
+    layouts, attacks = {attack.layout for attack in channel.attacks.values()}, channel.attacks
+    signals: dict[SignalLayout, CollectedSignals] = {}
+    if "disjoint" in layouts:
+        signals["disjoint"] = disjoint_signals(parties, models.label, models.rounds, attacks, channel.defense)
+    if "shared" in layouts:
+        victim = models.rounds[-1]
+        signals["shared"] = shared_signals(parties, models.label, victim, models.references, attacks, channel.defense)
+    return signals
 
 
 def _attack_unaware(parties: Parties, models: Attacked, unaware: TrainedModels) -> AuditReport:
     """Run the attacks that learn from shadows, with shadows pruned without the defense."""
     title = f"{models.label}, non-adaptive"
-    collected = disjoint_signals(parties, title, [unaware], models.defense)
+    channel = channels_of(parties.config, models)[0]
     chosen = {
         name: attack
-        for name, attack in parties.config.attacks.items()
+        for name, attack in channel.attacks.items()
         if attack.layout == "disjoint" and "trajectory" not in attack.required_signals
     }
+    collected = disjoint_signals(parties, title, [unaware], chosen, channel.defense)
     return AuditReport(tuple(_predict(parties, name, attack, collected, title)[0] for name, attack in chosen.items()))
 
 
-def _attack_references(parties: Parties, label: str, collected: CollectedSignals) -> dict[str, dict[str, Any]]:
+def _attack_references(
+    parties: Parties, label: str, channel: Channel, collected: CollectedSignals
+) -> dict[str, dict[str, Any]]:
     """Attack every model of the reference ensemble in turn, by each attack that compares models."""
     metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
 
@@ -87,7 +138,7 @@ def _attack_references(parties: Parties, label: str, collected: CollectedSignals
         return {"score": targets.scores}, {**counts, **summary}
 
     results: dict[str, dict[str, Any]] = {}
-    shared = {name: attack for name, attack in parties.config.attacks.items() if attack.layout == "shared"}
+    shared = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
     for name, attack in shared.items():
         key = LeaveOneOutKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
         title = parties.title(f"{name} on {label}, all models in turn")

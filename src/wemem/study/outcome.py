@@ -36,6 +36,7 @@ class Outcome:
         reference_accuracy: a summary of the accuracy of those models; None where they are not all attacked.
         tuned: the defense that was found for a budget, with a summary of how; None if the study names the defense.
         is_control: True for an arm of :mod:`wemem.config.controls`.
+        altered_answers: True if the defense protects answers by altering them; the weights answer unaltered.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Outcome:
     reference_accuracy: Mapping[str, Any] | None = None
     tuned: TunedDefense | None = None
     is_control: bool = False
+    altered_answers: bool = False
 
     @property
     def kind(self) -> str:

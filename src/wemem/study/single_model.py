@@ -174,7 +174,8 @@ def audit_model(
     progress.plan(cost.preparation() + (0.0 if label is None else _pruning_work(cost, label)))
     if label is None:
         references = parties.train_references_of("dense") if config.uses("shared") else []
-        return attack_models(parties, Attacked("audited model", None, 0.0, [parties.train_dense()], references))
+        dense = [parties.train_dense()]
+        return attack_models(parties, Attacked("audited model", None, 0.0, dense, references, is_file=True))
     for name, attack in config.attacks.items():
         if attack.required_signals & {"dense", "trajectory"}:
             raise InputError(
@@ -191,7 +192,8 @@ def audit_model(
         unaware = parties.join_victim(plain, certificate)
     references = parties.prune_references(label, defense, pruning) if config.uses("shared") else []
     return attack_models(
-        parties, Attacked("audited model", defense, pruning.schedule.sparsity, [victim], references, unaware)
+        parties,
+        Attacked("audited model", defense, pruning.schedule.sparsity, [victim], references, unaware, is_file=True),
     )
 
 
