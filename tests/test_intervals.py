@@ -184,19 +184,30 @@ def test_swapping_the_sides_mirrors_the_interval(members, nonmembers):
 
 def tpr_bounds_by_loop(members, nonmembers, fpr, level):
     """The derivation in the docstring, word by word."""
-    quarter, n, m = (1 - level) / 4, len(nonmembers), len(members)
+    half, n, m = (1 - level) / 2, len(nonmembers), len(members)
     descending = sorted(nonmembers, reverse=True)
-    binomial = stats.binom(n, fpr)
-    a = max((j for j in range(1, n + 1) if binomial.cdf(j - 1) <= quarter), default=None)
-    b = min((j for j in range(1, n + 1) if binomial.sf(j - 1) <= quarter), default=None)
-    low, high = 0.0, 1.0
-    if a is not None:
-        found = sum(x > descending[a - 1] for x in members)
-        low = stats.binomtest(found, m).proportion_ci(1 - 2 * quarter, "exact").low
-    if b is not None:
-        found = sum(x > descending[b - 1] for x in members)
-        high = stats.binomtest(found, m).proportion_ci(1 - 2 * quarter, "exact").high
-    return low, high
+    binomial, value = stats.binom(n, fpr), true_positive_rate(members, nonmembers, fpr)
+
+    def places(error):
+        a = max((j for j in range(1, n + 1) if binomial.cdf(j - 1) <= error), default=None)
+        return a, min((j for j in range(1, n + 1) if binomial.sf(j - 1) <= error), default=None)
+
+    def shares(places, level):
+        for place in places:
+            found = 0 if place is None else sum(x > descending[place - 1] for x in members)
+            yield found / m, stats.binomtest(found, m).proportion_ci(level, "exact")
+
+    a, b = places(half)
+    top = descending if b is None else descending[:b]
+    if len(set(top)) < len(top):
+        a, b = places(half / 2)
+        (_, below), (_, above) = shares((a, b), 1 - half)
+        return (0.0 if a is None else below.low), (1.0 if b is None else above.high)
+    own = stats.binomtest(round(value * m), m).proportion_ci(level, "exact")
+    (below, _), (above, _) = shares((a, b), level)
+    low = max(0.0, value - ((value - own.low) ** 2 + (value - below) ** 2) ** 0.5)
+    high = min(1.0, value + ((own.high - value) ** 2 + (above - value) ** 2) ** 0.5)
+    return (0.0 if a is None else low), (1.0 if b is None else high)
 
 
 @given(tied, st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0, np.inf]), min_size=1, max_size=60).map(np.array), levels)
@@ -241,11 +252,11 @@ def test_tpr_interval_covers_where_a_lump_of_nonmembers_sits_at_the_threshold():
         assert estimate.value == 0
 
 
-@pytest.mark.parametrize(("fpr", "n"), [(0.01, 437), (0.001, 4380)])
+@pytest.mark.parametrize(("fpr", "n"), [(0.01, 368), (0.001, 3688)])
 def test_a_lower_bound_above_zero_needs_this_many_nonmembers(fpr, n):
     members = np.ones(100)
-    assert tpr_at_fpr(members, np.zeros(n - 1), fpr).low == 0
-    assert tpr_at_fpr(members, np.zeros(n), fpr).low > 0.9
+    assert tpr_at_fpr(members, -np.arange(1.0, n), fpr).low == 0
+    assert tpr_at_fpr(members, -np.arange(1.0, n + 1), fpr).low > 0.9
 
 
 def test_tpr_interval_narrows_with_the_sample():

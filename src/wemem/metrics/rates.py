@@ -130,7 +130,7 @@ def smallest_fpr(nonmembers: int) -> float:
 
     False positives come whole. Below ``1 / n`` none is allowed, so that the TPR is the one at zero false positives
     whatever rate was asked for: 0.1 % needs 1,000 non-members. A lower bound above zero for it needs more, about
-    4,400 at 95 % (:func:`wemem.metrics.intervals.tpr_at_fpr`).
+    3,700 at 95 % (:func:`wemem.metrics.intervals.tpr_at_fpr`).
 
     Raises:
         InputError: no non-members.
