@@ -293,5 +293,5 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 
 def test_where_everything_is_at_risk_nothing_can_be_shown_and_that_is_refused():
-    with pytest.raises(InputError, match="expected records that are not high-risk, got none among a member's 4"):
+    with pytest.raises(InputError, match="expected records that are not high-risk, got none among a model's 4"):
         shown(RADD(threshold=0.0), 0, known([0, 0, 1, 1], np.full(4, 0.5)))

@@ -83,6 +83,6 @@ class Budget:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def controller(self) -> OnlineController:
-        """Defense of mode ``online``. It observes no attack, so the confidence gap stands for the TPR."""
+        """Defense of mode ``online``, for which the confidence gap stands in for the TPR."""
         aim = 0.0 if self.max_tpr is None else max(0.0, self.max_tpr - self.at_fpr)
         return OnlineController(self.max_accuracy_drop, aim)

@@ -1,12 +1,12 @@
 """Similar records: clusters of nearly the same size, and groups of exact and near copies.
 
-Clusters: a set is cut in two at a quantile of its leading principal component, each part again, until
-there are as many clusters as wanted (principal direction divisive partitioning, Boley 1998, with cuts
-that balance the sizes). Similar records then mostly share a cluster.
+Clusters: a set is cut in two at a quantile of its leading principal component, each part again,
+until there are as many clusters as wanted (principal direction divisive partitioning, Boley 1998,
+with cuts that balance the sizes). Similar records then mostly share a cluster.
 
-Copies: two records are near copies if their Euclidean distance is at most :data:`NEAR` times the root mean
-square distance between two records of the set. A group of copies is a connected component of that
-relation, so that no two near copies are in different groups.
+Copies: two records are near copies if their Euclidean distance is at most :data:`NEAR` times the
+root mean square distance between two records of the set. A group of copies is a connected component
+of that relation, so that no two near copies are in different groups.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ def clusters(features: Real[np.ndarray, "N ..."], records: Indices, count: int) 
 
 
 def copies(features: Real[np.ndarray, "N ..."], records: Indices) -> list[Indices]:
-    """Groups of two or more records that are exact or near copies of one another, whatever their labels.
+    """Groups of two or more exact or near copies, whatever their labels.
 
     Args:
         features: features of the whole data set.
@@ -87,8 +87,8 @@ def keep_copies_together(
 ) -> list[Indices]:
     """Parts in which no group of copies is divided; parts that are left without a record are empty.
 
-    A divided group moves, as a whole, to the part whose mean is nearest to the group's, among the parts
-    that had one of its records.
+    A divided group moves, as a whole, to the part whose mean is nearest to the group's, among the
+    parts that had one of its records.
 
     Args:
         features: features of the whole data set.

@@ -1,4 +1,4 @@
-"""Teachers of a model: models on parts of its own training records, some of which were not trained on a record."""
+"""Teachers of a model: models that are each trained on a part of its training records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from wemem.randomness import generator
 
 @dataclass(frozen=True)
 class Teachers:
-    """Models among which a model's training records are divided, so that each record is held out from some.
+    """Models among which the training records are divided; some of them do not see a record.
 
     Args:
         count: number of teachers of a model.
-        held_out: number of teachers that each record is held out from; the mean of their predictions is
-            its target.
-        clusters: number of clusters of similar records into which each class is cut. A cluster is held out
-            as a whole; 0 holds out record by record. Exact and near copies are held out together in any
-            case, whatever their labels.
+        held_out: number of teachers that each record is held out from; the mean of their
+            predictions is its target.
+        clusters: number of clusters of similar records into which each class is cut. A cluster is
+            held out as a whole; 0 holds out record by record. Exact and near copies are held out
+            together in any case, whatever their labels.
         views: views of each record that the teachers predict too; None for the record alone.
 
     Raises:
-        InputError: fewer than two teachers, records held out from all or none of them, or one cluster a
-            class.
+        InputError: fewer than two teachers, records held out from all or none of them, or one
+            cluster a class.
     """
 
     count: int
@@ -62,8 +62,8 @@ def held_out(
     """Divide every model's training records among its teachers.
 
     A class's records are spread evenly over the teachers, so that one held out is stratified
-    cross-fitting. Dev records are those of the model; records that are held out have the role of audited
-    ones.
+    cross-fitting. Dev records are those of the model; records that are held out have the role of
+    audited ones.
 
     Args:
         split: roles (K, N) of the models.

@@ -1,10 +1,11 @@
-"""Views of a member's records: copies in which a share of the features is another of its records'.
+"""Views of a model's training records: copies with some features of another of its records.
 
-A model that learns what other models predict need not learn it of its training records alone: they can be asked about
-anything. Shown views beside the records, it learns more of what its teachers compute, and less of single records.
+A model that learns from teachers can learn at any input, not only at its training records. Learning
+at views as well, it comes closer to the function of its teachers and depends less on single
+records.
 
-Among ``N`` records, view ``v = 1 .. count`` of record ``r`` goes by the number ``v * N + r``, so whatever names records
-can name views.
+Among ``N`` records, view ``v = 1 .. count`` of record ``r`` has the number ``v * N + r``, so that
+an array of record numbers can hold views too.
 """
 
 from collections.abc import Sequence
@@ -17,20 +18,20 @@ from wemem.data.split import Indices
 from wemem.errors import InputError
 from wemem.randomness import generator
 
-#: Choices of features that views share; which one a view has is drawn.
+#: Number of patterns of replaced features; each view draws one.
 PATTERNS = 256
 
 
 @dataclass(frozen=True)
 class Views:
-    """How many views a record has, and how much of it they keep.
+    """Number of views of a record, and share of its features that they replace.
 
     Args:
-        count: views of each record.
-        share: of the features that are another record's, on average; in (0, 1).
+        count: number of views of each record.
+        share: mean share of a view's features that are another record's, in (0, 1).
 
     Raises:
-        InputError: no view, or one that keeps everything or nothing.
+        InputError: no view, or views that replace nothing or everything.
     """
 
     count: int
@@ -43,12 +44,12 @@ class Views:
             raise InputError(f"expected the share of features that a view replaces in (0, 1), got {self.share}")
 
     def draw(self, train: Sequence[Indices], records: int, shape: tuple[int, ...]) -> "DrawnViews":
-        """The views of every member, a function of nothing but what is given here: all who ask mean the same ones.
+        """Draw the views of every model; the same arguments give the same views.
 
         Args:
-            train: train records of each of the K members; they are mixed with one another, and with no other record.
-            records: N, in the data set.
-            shape: of one record.
+            train: training records of each of the K models; they are mixed with one another only.
+            records: number of records in the data set, N.
+            shape: shape of one record.
         """
         rng = generator(0, "views", self.count, records)
         place, pattern = rng.random((self.count, records)), rng.integers(0, PATTERNS, (self.count, records))
@@ -58,12 +59,13 @@ class Views:
 
 @dataclass(frozen=True, eq=False)
 class DrawnViews:
-    """What each view is made of.
+    """Composition of every view.
 
     Args:
-        donors: shape ``(K, V, N)``, whose features the views of a record take, by member and view.
-        pattern: shape ``(V, N)``, which of the patterns says which features those are.
-        patterns: shape ``(P, ...)``, True at features of the donor.
+        donors: shape ``(K, V, N)``, the record from which each view takes features, by model and
+            view.
+        pattern: shape ``(V, N)``, index of the pattern of each view.
+        patterns: shape ``(P, ...)``, True at the features that come from the donor.
     """
 
     donors: Int64[np.ndarray, "K V N"]

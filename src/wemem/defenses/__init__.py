@@ -73,7 +73,8 @@ __all__ = [
     "make_defense",
 ]  # fmt: skip
 
-#: The kinds that a study can name; ``a+b`` chains two of them, ``package.module:Class`` is a user's own.
+#: Kinds that a study can name; ``a+b`` is a chain of two, ``package.module:Class`` a defense of the
+#: user's.
 DEFENSES: dict[str, type[Defense]] = {
     "undefended": Undefended,
     "rsw": SlidingWindow,
@@ -94,10 +95,11 @@ CHAINS = {"swmr": "rsw+rmr"}
 
 
 def make_defense(kind: str, settings: Mapping[str, Any] | None = None) -> Defense:
-    """A defense from its kind and settings, as they stand in a study.
+    """Make a defense from its kind and settings, as they stand in a study.
 
     Args:
-        kind: a key of :data:`DEFENSES`, ``swmr``, several joined by ``+``, or ``package.module:Class``.
+        kind: a key of :data:`DEFENSES`, ``swmr``, several joined by ``+``, or
+            ``package.module:Class``.
         settings: hyperparameters; in a chain each goes to the part that has a field of that name.
 
     Raises:

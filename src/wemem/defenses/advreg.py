@@ -1,22 +1,25 @@
-"""AdvReg, adversarial regularization: train against an attacker that trains too (Nasr et al., CCS 2018).
+"""AdvReg, adversarial regularization: train against an attacker (Nasr et al., CCS 2018).
 
-An inference network ``h`` tells from the posterior ``f(x)`` and the one-hot label ``y`` how likely a record is one of
-the member's train records ``D`` and none of its dev records ``D'``, the reference set. The two play::
+An inference network ``h`` estimates from the posterior ``f(x)`` and the one-hot label ``y`` the
+probability that a record is one of the model's training records ``D`` and not one of its dev
+records ``D'``, the reference set. The two networks play::
 
     h maximizes   gain(f, h) = 1/2 mean_D log h(f(x), y) + 1/2 mean_D' log(1 - h(f(x), y))
     f minimizes   mean CE + theta * mean log h(f(x), y)            over the batch, a part of D
 
-The last term is minus the attacker's loss on the batch: the loss is ``CE - theta * (attacker's loss)``. As in the
-source's algorithm the model's step takes the gain's first half only, on train records.
+The last term is minus the attacker's loss on the batch: the loss is ``CE - theta * (attacker's
+loss)``. As in the source's algorithm the model's step uses the first half of the gain only, on
+training records.
 
-What the source leaves open, and what is decided here:
+The source leaves three points open. They are decided here:
 
-* They alternate step by step: ``h`` takes :data:`TURNS` turns before every step of the model, each on a batch of train
-  records and one as large of dev records, drawn anew and computed in evaluation mode, as an attacker would see them.
-* ``h`` is new in every round, because pruning has changed what it looks at, and takes :data:`WARM_UP` turns before the
-  first step, so that it is of use from then on.
-* ``h`` is a network of :data:`WIDTHS` hidden units on posterior and label together, a tenth of the source's two
-  streams; Adam, ReLU. It is enough to find what there is in outputs of some hundred records.
+* The two alternate step by step. ``h`` takes :data:`TURNS` turns before every step of the model,
+  each on a batch of training records and one of as many dev records, drawn anew and computed in
+  evaluation mode, as an attacker would see them.
+* ``h`` is new in every round, because pruning has changed its inputs. It takes :data:`WARM_UP`
+  turns before the first step, so that it is of use from then on.
+* ``h`` has :data:`WIDTHS` hidden units on posterior and label together, a tenth of the source's two
+  streams, with ReLU and Adam. That is enough for the outputs of some hundred records.
 """
 
 from collections.abc import Sequence
@@ -46,17 +49,18 @@ LEARNING_RATE = 3e-3
 
 @dataclass(frozen=True)
 class AdvReg(Defense):
-    """Minimize the gain of an attacker that learns meanwhile.
+    """Minimize the gain of an attacker that is trained along with the model.
 
     Args:
-        theta: weight of the attacker's gain; the source's λ. 0 is plain fine-tuning, and nobody attacks.
+        theta: weight of the attacker's gain, λ in the source; 0 is plain fine-tuning without an
+            attacker.
 
     Raises:
         InputError: a negative or infinite weight.
 
-    >>> surely = torch.tensor([[-0.5]])
+    >>> log_h = torch.tensor([[-0.5]])
     >>> one = torch.zeros(1, 1, 2), torch.tensor([[0]]), torch.ones(1, 1)
-    >>> batch = Batch(*one, 0, membership_log_probability=surely)
+    >>> batch = Batch(*one, 0, membership_log_probability=log_h)
     >>> AdvReg().loss(batch)  # log 2 - 0.5
     tensor([0.1931])
     """
@@ -86,11 +90,11 @@ class AdvReg(Defense):
 
 
 class InferenceNetwork(InferenceAdversary):
-    """The members' attackers, each a small network of its own that learns from its own member's outputs only.
+    """One small attacker network for each model, which learns from that model's outputs only.
 
     Args:
-        classes: C.
-        seeds: one per member, for the initial weights.
+        classes: number of classes, C.
+        seeds: one per model, for the initial weights.
     """
 
     warm_up = WARM_UP
@@ -108,18 +112,19 @@ class InferenceNetwork(InferenceAdversary):
         self.to(torch.device("cpu"))
 
     def to(self, device: torch.device) -> None:
-        """With an optimizer that has taken no step."""
+        """Move the networks to a device, with an optimizer that has taken no step."""
         self.layers = [tensor.to(device) for tensor in self.layers]
-        # a leaf for each member and tensor: who sits a turn out has no gradient and keeps its Adam state
-        members = range(len(self.layers[0]))
-        self.leaves = [[torch.nn.Parameter(tensor[k]) for tensor in self.layers] for k in members]
+        # a leaf for each model and tensor: a network that sits a turn out has no gradient and keeps
+        # its Adam state
+        models = range(len(self.layers[0]))
+        self.leaves = [[torch.nn.Parameter(tensor[k]) for tensor in self.layers] for k in models]
         self.optimizer = torch.optim.Adam([leaf for own in self.leaves for leaf in own], lr=LEARNING_RATE, fused=True)
 
     def learn(
         self, rows: Sequence[int], members: Float[Tensor, "S M C"], member_labels: Int64[Tensor, "S M"],
         others: Float[Tensor, "S M C"], other_labels: Int64[Tensor, "S M"],
     ) -> None:  # fmt: skip
-        """One step of Adam up the gain."""
+        """Take one step of Adam up the gain."""
         layers = [tensor.requires_grad_() for tensor in self._of(rows)]
         inside = _evidence(layers, members, member_labels)
         outside = _evidence(layers, others, other_labels)
@@ -134,7 +139,7 @@ class InferenceNetwork(InferenceAdversary):
     def membership_log_probability(
         self, rows: Sequence[int], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]
     ) -> Float[Tensor, "S B"]:
-        """The log-probability that each record is a member, ``log h``."""
+        """Log-probability that each record is a member, ``log h``."""
         return logsigmoid(_evidence(self._of(rows), logits, labels))
 
     def _of(self, rows: Sequence[int]) -> list[Tensor]:
@@ -143,7 +148,7 @@ class InferenceNetwork(InferenceAdversary):
 
 
 def _evidence(layers: Sequence[Tensor], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]) -> Tensor:
-    """The log-odds of membership ``(S, B)``."""
+    """Log-odds of membership, shape ``(S, B)``."""
     classes = logits.shape[-1]
     x = torch.cat([torch.softmax(logits, -1), one_hot(labels, classes).to(logits.dtype)], -1)
     for i in range(0, len(layers), 2):

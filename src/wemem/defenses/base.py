@@ -1,4 +1,4 @@
-"""The interface of a defense: a frozen value that says how fine-tuning differs from plain fine-tuning.
+"""The interface of a defense: a frozen value that changes fine-tuning.
 
 Its fields are its hyperparameters, its keys in TOML and its search space at once. The training loop
 calls four methods, each with a default that changes nothing::
@@ -57,7 +57,7 @@ class Defense(ABC):
         return most
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
-        """Choose the records of an epoch and how they are grouped. By default the groups that were given.
+        """Choose and group the records of an epoch. By default the groups stay as they are.
 
         Args:
             epoch: 0-based epoch within the round.
@@ -71,7 +71,7 @@ class Defense(ABC):
         return batch.mean(batch.cross_entropy())
 
     def incompatibility_reason(self, model: nn.Module) -> str | None:
-        """Reason why a model cannot be trained this way, with a remedy; None if it can. By default None."""
+        """Reason why a model cannot be trained this way, with a remedy. By default None: it can."""
         return None
 
     def capability(self, kind: type[C]) -> C | None:

@@ -17,7 +17,8 @@ class Batch:
         weights: float32, shape ``(S, B)``; 0 marks padding.
         epoch: 0-based epoch within the round.
         teacher_log_probs: shape ``(S, B, C)``, log-probabilities that the teachers predict for each
-            record or view; only with the capability :class:`~wemem.defenses.capabilities.Distillation`.
+            record or view; only with the capability
+            :class:`~wemem.defenses.capabilities.Distillation`.
         risk: shape ``(S, B)``, a number for each record; only with the capability
             :class:`~wemem.defenses.capabilities.RecordRisk`.
         membership_log_probability: shape ``(S, B)``, with gradient; only with the capability

@@ -1,4 +1,4 @@
-"""Optional parts of a defense, each a small frozen value that the training loop looks up by its type.
+"""Optional parts of a defense, each a small frozen value that is looked up by its type.
 
 Every defense chooses records and a loss. A few do more: they learn from teachers, train against an
 adversary, bound gradients, change answers. Each of these is one class here, and a defense lists the
@@ -51,7 +51,7 @@ class Capability:
 
 @dataclass(frozen=True)
 class OwnDenseModel:
-    """Teacher of a model's records: the dense model from which it was pruned. No training is needed."""
+    """Teacher of a model's records: the dense model from which it was pruned."""
 
     @property
     def trainings(self) -> int:
@@ -72,12 +72,12 @@ class Distillation(Capability):
 
     @property
     def views(self) -> Views | None:
-        """Views of the training records that are trained on beside them; None for the records alone."""
+        """Views that are trained on beside the training records; None for the records alone."""
         return self.source.views if isinstance(self.source, Teachers) else None
 
     @property
     def passes_per_epoch(self) -> int:
-        """Number of times that an epoch shows each record that it shows: as itself and as each view."""
+        """Number of times that an epoch shows a record: as itself and as each view."""
         return self.source.passes_per_epoch if isinstance(self.source, Teachers) else 1
 
 
@@ -95,8 +95,8 @@ class RecordRisk(Capability):
     """Give the loss a number for each record.
 
     Args:
-        of: function from a model's training records to float64 numbers for all N records of the data
-            set; they reach the loss as ``Batch.risk``.
+        of: function from a model's training records to float64 numbers for all N records of the
+            data set; they reach the loss as ``Batch.risk``.
     """
 
     of: Callable[[TrainingRecords], Float64[np.ndarray, " N"]]
@@ -118,8 +118,8 @@ class OutputPostprocessing(Capability):
     """Answer queries with altered logits. It does not bind an attacker who holds the weights.
 
     Args:
-        steps: functions from logits ``(N, C)`` of one model and a generator to new logits, applied in
-            this order.
+        steps: functions from logits ``(N, C)`` of one model and a generator to new logits, applied
+            in this order.
     """
 
     steps: tuple[Callable[[Logits, np.random.Generator], Logits], ...]
@@ -142,7 +142,7 @@ class OutputPostprocessing(Capability):
 
 @dataclass(frozen=True)
 class RoundObservation(Capability):
-    """Observe each model's confidence and accuracy before every round, as ``TrainingRecords.rounds``."""
+    """Observe confidence and accuracy before every round, as ``TrainingRecords.rounds``."""
 
     def then(self, later: Self) -> Self:
         """Combine two into one."""
@@ -150,7 +150,7 @@ class RoundObservation(Capability):
 
 
 def combine(capabilities: Iterable[Capability]) -> tuple[Capability, ...]:
-    """Combine the capabilities of the parts of a chain: one value of each type, in the order of the parts.
+    """Combine the capabilities of the parts of a chain into one value of each type.
 
     Raises:
         InputError: two values of a type that cannot be combined.

@@ -1,4 +1,4 @@
-"""Composition: each part plans on the groups of the part before it; at most one part replaces the loss."""
+"""Composition: the parts plan one after another, and at most one replaces the loss."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Bound on the influence of one record on a step: its gradient is clipped, and Gaussian noise is added to the sum."""
+"""Bound on the influence of one record on a step: clipped gradients and Gaussian noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from wemem.defenses.capabilities import Capability
 
 @dataclass(frozen=True)
 class Clipping(Capability):
-    """A bound on every record's gradient. The trainer sums the clipped gradients, in whichever way is cheap.
+    """A bound on every record's gradient, of which the trainer sums the clipped ones.
 
     Args:
         norm: largest L2 norm of one record's gradient, over all trainable parameters together.
@@ -39,7 +39,8 @@ class Clipping(Capability):
         Args:
             total: the sum, by parameter.
             count: number of records in the sum.
-            seed: seed of the noise, specific to the model and the step; the noise is drawn on the CPU.
+            seed: seed of the noise, specific to the model and the step; the noise is drawn on the
+                CPU.
         """
         draw = torch.Generator().manual_seed(seed)
         std = self.noise * self.norm

@@ -1,37 +1,39 @@
 """Out-of-sample distillation inside the pruning loop.
 
-The training records of a model are divided among ``teachers`` models of the same architecture so that
-every record is held out from ``held_out`` of them. Fine-tuning then learns, instead of the hard label
-``y``, the mean prediction of the teachers that were not trained on the record::
+The training records of a model are divided among ``teachers`` models of the same architecture so
+that every record is held out from ``held_out`` of them. Fine-tuning then learns, instead of the
+hard label ``y``, the mean prediction of the teachers that were not trained on the record::
 
     q(x) = mean over the teachers t that did not train on x of softmax(f_t(x))
     target = (1 - hard) * normalize(q ** (1 / temperature)) + hard * onehot(y)
     loss = - sum_c target_c log p_c
 
-It does so at the record ``x`` and at ``views`` copies of it in which a share ``swap`` of the features is
-another training record's (:mod:`wemem.data.views`), each with the predictions of the same teachers for the
-copy.
+It does so at the record ``x`` and at ``views`` copies of it in which a share ``swap`` of the
+features is another training record's (:mod:`wemem.data.views`), each with the predictions of the
+same teachers for the copy.
 
-The label of a record then reaches the pruned model only through teachers of *other* records. Two ways are
-left to it, and each is closed by a setting:
+The label of a record then reaches the pruned model only through teachers of *other* records. Two
+ways are left to it, and each is closed by a setting:
 
-* Through similar records. Their teachers did train on ``x``, so the model learns ``y`` around ``x`` from
-  them, and with it at ``x``. Therefore similar records are held out together: each class is cut into
-  ``clusters`` of similar records (:mod:`wemem.data.neighbours`), and a cluster is held out as a whole.
-  Exact and near copies are held out together whatever their labels, because a mislabelled copy would
-  otherwise reach the model through the teachers of its original (Aerni, Zhang & Tramèr, CCS 2024).
+* Through similar records. Their teachers did train on ``x``, so the model learns ``y`` around ``x``
+  from them, and with it at ``x``. Therefore similar records are held out together: each class is
+  cut into ``clusters`` of similar records (:mod:`wemem.data.neighbours`), and a cluster is held out
+  as a whole. Exact and near copies are held out together whatever their labels, because a
+  mislabelled copy would otherwise reach the model through the teachers of its original (Aerni,
+  Zhang & Tramèr, CCS 2024).
 * Through the dense model, which has learned every label and keeps some of it through all rounds of
   fine-tuning. Therefore the first round starts from new weights, and of the dense model only the
   architecture is used.
 
-What stays open: similar records of different classes that are no near copies are not held out together.
-And the model fits its targets better at its training records than elsewhere; fitting them at the views too
-reduces that, and gives a more accurate model.
+What stays open: similar records of different classes that are no near copies are not held out
+together. And the model fits its targets better at its training records than elsewhere; fitting them
+at the views too reduces that, and gives a more accurate model.
 
-The idea is Split-AI with self-distillation (SELENA, Tang et al., USENIX Security 2022), which trains one
-model from scratch on such targets, its records held out one by one. Ours are the clusters, the views, and
-the place in the rounds of pruning. ``clusters=0, held_out=1`` is cross-fitting; SELENA has 10 of 25. The
-dense model is not protected: where it is released too, distil it as well, by pruning to a sparsity of 0.
+The idea is Split-AI with self-distillation (SELENA, Tang et al., USENIX Security 2022), which
+trains one model from scratch on such targets, its records held out one by one. Ours are the
+clusters, the views, and the place in the rounds of pruning. ``clusters=0, held_out=1`` is
+cross-fitting; SELENA has 10 of 25. The dense model is not protected: where it is released too,
+distil it as well, by pruning to a sparsity of 0.
 """
 
 from dataclasses import dataclass
@@ -59,16 +61,16 @@ class OutOfSampleDistillation(Defense):
     Args:
         teachers: number of teachers of a model.
         held_out: number of teachers that each record is held out from.
-        clusters: number of clusters of similar records into which each class is cut, a cluster being held
-            out as a whole; 0 holds out record by record.
-        start: ``fresh`` trains new weights from the first round on; ``dense`` continues from the dense
-            model.
+        clusters: number of clusters of similar records into which each class is cut, a cluster
+            being held out as a whole; 0 holds out record by record.
+        start: ``fresh`` trains new weights from the first round on; ``dense`` continues from the
+            dense model.
         temperature: temperature of the targets; above 1 they are softer than the teachers, below 1
             sharper.
         hard: share of the hard label in the target, in [0, 1]; with ``start="dense"``, 1 is plain
             fine-tuning.
-        views: number of views of each record that are learned beside it; each makes an epoch longer by
-            its length without them. 0 for the records alone.
+        views: number of views of each record that are learned beside it; each makes an epoch longer
+            by its length without them. 0 for the records alone.
         swap: share of a view's features that are another record's.
 
     Raises:

@@ -1,27 +1,32 @@
-"""DP-SGD: differentially private gradients (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016).
+"""DP-SGD: clipped gradients with noise, differentially private (Abadi et al., CCS 2016).
 
-The gradient ``g_i`` of each of the ``B`` records of a step is clipped to the norm ``C``, and Gaussian noise is added
-to their sum::
+The gradient ``g_i`` of each of the ``B`` records of a step is clipped to the norm ``C``, and
+Gaussian noise is added to their sum::
 
     g = (Σ_i g_i · min(1, C / ‖g_i‖₂) + N(0, σ²C² I)) / B
 
-The norm is over all trainable parameters of a model together; pruned weights count as 0. The optimizer then steps on
-``g`` as it would on any gradient: Adam, momentum and weight decay are post-processing and cost no privacy.
+The norm is over all trainable parameters of a model together; pruned weights count as 0. The
+optimizer then steps on ``g`` as it would on any gradient: Adam, momentum and weight decay are
+post-processing and cost no privacy.
 
-**What ε means here.** :func:`wemem.results.privacy.epsilon` gives the (ε, δ) of the analysed algorithm, and training
-departs from that algorithm, so that its ε is a nominal figure and no proven bound for the models that come out:
+**Meaning of ε.** :func:`wemem.results.privacy.epsilon` gives the (ε, δ) of the analysed algorithm.
+Training departs from that algorithm, so its ε is a nominal figure and no proven bound for the
+pruned models:
 
-* Batches are cut from a shuffled order, whereas the accountant assumes that each record enters each step at random by
-  itself (Poisson sampling). ``B`` is the number of records in the batch, not its expectation.
-* Early stopping and the choice of the best checkpoint look at the dev records, without noise. What is private is at
-  best the training records; and how many steps were taken is itself an outcome.
-* It covers fine-tuning only. The original model, which was trained on the same records without noise, and the
-  pruning, which ranks its weights, are not covered; nor are memorization scores, or settings chosen by results.
-* In a chain, a sliding window and groups of risky records show a record in other batches and more or less often than
-  the sample rate ``B / n`` says, and choose by scores that come from the data.
-* The noise follows from the seed, so that a study can be repeated; who knows the seed can take it off again.
+* Batches are cut from a shuffled order, whereas the accountant assumes that each record enters each
+  step at random by itself (Poisson sampling). ``B`` is the number of records in the batch, not its
+  expectation.
+* Early stopping and the choice of the best checkpoint use the dev records without noise. At best
+  the training records are private, and the number of steps is itself an outcome.
+* It covers fine-tuning only. The original model was trained on the same records without noise, and
+  pruning ranks its weights: neither is covered, nor are memorization scores, or settings chosen by
+  results.
+* In a chain, a sliding window and groups of risky records show a record in other batches and more
+  or less often than the sample rate ``B / n``, and choose by scores that come from the data.
+* The noise follows from the seed, so that a study can be repeated. Anyone who knows the seed can
+  remove it.
 
-Against the attacks of this package the method needs no proof to be measured, and it is the measurement that counts.
+The measured leakage under the attacks of this package holds without any proof.
 """
 
 from dataclasses import dataclass
@@ -42,7 +47,8 @@ class DPSGD(Defense):
 
     Args:
         clip: C, the largest L2 norm of one record's gradient.
-        noise: σ, the standard deviation of the noise in units of ``clip``; 0 only clips, and gives no privacy.
+        noise: σ, the standard deviation of the noise in units of ``clip``; 0 only clips, and gives
+            no privacy.
 
     Raises:
         InputError: a clip that is not positive, or a negative noise.
@@ -69,7 +75,7 @@ class DPSGD(Defense):
         return (Clipping(self.clip, self.noise),)
 
     def incompatibility_reason(self, model: nn.Module) -> str | None:
-        """The first BatchNorm layer, if there is one."""
+        """Reason that names the first BatchNorm layer, if there is one."""
         for name, module in model.named_modules():
             if isinstance(module, _BatchNorm):
                 return (

@@ -1,7 +1,8 @@
-"""Early stopping, the cheapest control: fine-tune each round for fewer epochs, so that records are shown less often.
+"""Early stopping, the cheapest control: each round is fine-tuned for fewer epochs.
 
-Fewer passes over the data memorize less (Song & Mittal, USENIX Security 2021, compare every defense with it). The
-round's best checkpoint is still chosen among those epochs by dev accuracy.
+Fewer passes over the data memorize less (Song & Mittal, USENIX Security 2021, compare every defense
+with it). The round's best checkpoint is chosen among those epochs by dev accuracy, as without the
+defense.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ class EarlyStopping(Defense):
     """Fine-tune each round for at most ``stop_after`` epochs.
 
     Args:
-        stop_after: epochs; at the recipe's number and above it is undefended fine-tuning.
+        stop_after: largest number of epochs of a round; from the recipe's number on it is plain
+            fine-tuning.
 
     Raises:
         InputError: less than one epoch.
@@ -35,5 +37,5 @@ class EarlyStopping(Defense):
         return "early_stopping"
 
     def epochs(self, most: int) -> int:
-        """At most ``stop_after``."""
+        """Number of epochs of a round, at most ``stop_after``."""
         return min(most, self.stop_after)

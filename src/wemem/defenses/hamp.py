@@ -1,12 +1,14 @@
-"""HAMP: train for uncertainty, and release scores that keep nothing but their ranks (Chen & Pattabiraman, NDSS 2024).
+"""HAMP: uncertain targets and random answers in the same order (Chen & Pattabiraman, NDSS 2024).
 
-The target of a record has the highest probability ``t`` at its true class whose entropy is still large enough::
+The target of a record has the highest probability ``t`` at its true class whose entropy is still
+large enough::
 
     H(t) = - t log t - (1 - t) log((1 - t) / (C - 1))  >=  gamma log C
     loss = - t log p_y - (1 - t) / (C - 1) * sum_{c != y} log p_c - alpha * H(p)
 
-The source minimizes the divergence from the target instead of the cross-entropy; the two differ by a constant. It
-takes the released scores from the model's outputs on random inputs; without such outputs, ours come from random logits.
+The source minimizes the divergence from the target instead of the cross-entropy; the two differ by
+a constant. It takes the scores of answers from the model's outputs on random inputs; ours are
+uniform random numbers.
 """
 
 import math
@@ -29,8 +31,9 @@ class HAMP(Defense):
     """High-entropy soft labels and an entropy bonus.
 
     Args:
-        gamma: least entropy of a target as a share of the greatest, log C, in [0, 1); 0 is the hard label.
-        alpha: weight of the outputs' entropy; with ``gamma=0``, 0 is plain fine-tuning.
+        gamma: least entropy of a target as a share of the greatest, log C, in [0, 1); 0 is the hard
+            label.
+        alpha: weight of the entropy of the outputs; with ``gamma=0``, 0 is plain fine-tuning.
 
     Raises:
         InputError: a value out of range.
@@ -54,7 +57,7 @@ class HAMP(Defense):
         return "hamp"
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
-        """Mean cross-entropy against the soft labels, minus ``alpha`` times the mean entropy of the outputs."""
+        """Mean cross-entropy against the soft labels, minus ``alpha`` times the mean entropy."""
         classes = batch.logits.shape[-1]
         top = top_probability(self.gamma, classes)
         other = (1 - top) / (classes - 1)
@@ -83,7 +86,8 @@ def random_scores_in_order(
     >>> random_scores_in_order(np.array([[3, -1, 9]], np.float32), np.random.default_rng(0)).argsort().tolist()
     [[1, 0, 2]]
     """
-    # draws lie on a grid of 2^-24, on which two can be equal; the ramp keeps them apart after rounding as well
+    # draws lie on a grid of 2^-24, on which two can be equal; the ramp keeps them apart after
+    # rounding as well
     ramp = np.arange(logits.shape[1], dtype=np.float32) * np.float32(2.0**-22)
     drawn = np.sort(rng.random(logits.shape, dtype=np.float32), axis=1) + ramp
     scores = np.empty_like(drawn)
@@ -93,7 +97,9 @@ def random_scores_in_order(
 
 @lru_cache(maxsize=64)
 def top_probability(gamma: float, classes: int) -> float:
-    """The highest top probability, to 1e-10, of which the entropy is at least ``gamma log C``, the rest being uniform.
+    """Highest probability of one class, to 1e-10, at which the entropy is at least ``gamma log C``.
+
+    The rest of the probability is spread evenly over the other classes.
 
     >>> top_probability(0.0, 10), top_probability(0.95, 10) < 0.4
     (1.0, True)

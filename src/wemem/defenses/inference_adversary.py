@@ -22,7 +22,7 @@ class InferenceAdversary(ABC):
     turns: int = 1
 
     def to(self, device: torch.device) -> None:  # noqa: B027
-        """Move the state to a device, before the first turn. The default is for an adversary without state."""
+        """Move the state to a device, before the first turn. By default there is none."""
 
     @abstractmethod
     def learn(
@@ -32,7 +32,8 @@ class InferenceAdversary(ABC):
         """Take one turn: learn to tell members from other records.
 
         Args:
-            rows: the ``S`` models whose networks learn; the networks of all others stay as they are.
+            rows: the ``S`` models whose networks learn; the networks of all others stay as they
+                are.
             members: logits on some training records of each model, as an attacker sees them, in
                 evaluation mode.
             member_labels: labels of those records.
@@ -44,4 +45,4 @@ class InferenceAdversary(ABC):
     def membership_log_probability(
         self, rows: Sequence[int], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]
     ) -> Float[Tensor, "S B"]:
-        """Log-probability that each record of a step is a member, with gradient with respect to the logits."""
+        """Log-probability that each record of a step is a member, differentiable by the logits."""

@@ -1,7 +1,7 @@
-"""Label smoothing, a cheap control (Szegedy et al., CVPR 2016): learn a little of every class.
+"""Label smoothing, a cheap control (Szegedy et al., CVPR 2016).
 
-The target is ``1 - smoothing`` at the true class plus ``smoothing / C`` at each of the ``C`` classes, the true one
-among them.
+The target is ``1 - smoothing`` at the true class plus ``smoothing / C`` at each of the ``C``
+classes, the true one included.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ class LabelSmoothing(Defense):
     """Cross-entropy against smoothed labels.
 
     Args:
-        smoothing: share of the target that is spread over all classes, in [0, 1); 0 is plain fine-tuning.
+        smoothing: share of the target that is spread over all classes, in [0, 1); 0 is plain
+            fine-tuning.
 
     Raises:
         InputError: a share out of range.

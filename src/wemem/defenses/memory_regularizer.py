@@ -1,9 +1,10 @@
-"""RMR, risky-memory regularization: strong weight decay on the steps that show risky records (Shang et al., NDSS 2025).
+"""RMR, risky-memory regularization: strong decay for risky records (Shang et al., NDSS 2025).
 
-A record is risky if its memorization score is high: at least ``threshold``, or among the ``top`` share of the member's
-training records. Risky and other records are batched apart, each kind with its own Adam state; steps on risky
-batches use the weight decay ``decay``, the others the recipe's. A ``decay`` equal to the recipe's is therefore not
-plain fine-tuning: the batches and the Adam states are still apart. A ``threshold`` above every score is.
+A record is risky if its memorization score is high: at least ``threshold``, or among the ``top``
+share of the model's training records. Risky and other records are batched apart, each kind with its
+own Adam state. Steps on risky batches use the weight decay ``decay``, the others that of the
+recipe. A ``decay`` equal to the recipe's is therefore not plain fine-tuning, because batches and
+Adam states are still apart; a ``threshold`` above every score is.
 """
 
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ class MemoryRegularizer(Defense):
     """Regularize the risky records.
 
     Args:
-        top: share of the training records that counts as risky, in (0, 1). Scores of different data sets and models
-            have different scales, so this is the default: 0.27 where neither is given.
-        threshold: raw memorization score from which a record is risky, instead of ``top``.
-        decay: L2 weight decay of the risky steps.
+        top: share of the training records that counts as risky, in (0, 1); 0.27 if neither is
+            given. It is the default because scores of different data sets and models have different
+            scales.
+        threshold: memorization score from which a record is risky, instead of ``top``.
+        decay: L2 weight decay of the steps on risky records.
 
     Raises:
         InputError: both ``top`` and ``threshold``, or a value out of range.
@@ -62,7 +64,7 @@ class MemoryRegularizer(Defense):
             raise InputError(f"decay must be 0 or more, got {self.decay}")
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
-        """Each group in two: the calm and the risky records."""
+        """Divide each group into the calm and the risky records."""
         risky = records.train[self.risky(records)]
         return tuple(
             part
@@ -74,7 +76,10 @@ class MemoryRegularizer(Defense):
         )
 
     def risky(self, records: TrainingRecords) -> Bool[np.ndarray, " n"]:
-        """Which of ``records.train`` are risky; with ``top`` exactly that share, ties in the order of the data set."""
+        """True for risky records of ``records.train``.
+
+        With ``top`` exactly that share is risky; of equal scores the first in the data set are.
+        """
         scores = records.scores_of(records.train)
         if self.threshold is not None:
             return np.asarray(scores >= self.threshold)

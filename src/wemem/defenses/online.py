@@ -1,23 +1,24 @@
-"""Settings that steer themselves: SWMR whose window, risky share and decay follow what the model shows, round by round.
+"""Settings that steer themselves: SWMR whose strength follows the model, round by round.
 
-Before each round the member shows its *gap*: by how much it is surer of its train than of its dev records. One number,
-the strength ``s`` in [0, 1], turns it into settings::
+Before each round the model's *gap* is observed: its mean confidence on training records minus that
+on dev records. One number, the strength ``s`` in [0, 1], determines the settings::
 
     width = 1 - 0.9 s        top = 0.7 s        decay = 5e-4 * 600^s
 
-and the strength follows the gap ``g_r``, its growth and the accuracy ``a_r`` on ``n`` dev records::
+The strength follows the gap ``g_r``, its growth, and the accuracy ``a_r`` on ``n`` dev records::
 
-    s_0 = (g_0 - max_gap) / 0.2                                            where the dense model stands
-    s_r = s_{r-1} + 1/4   if g_r + max(0, g_r - g_{r-1}) > max_gap         too far apart, or heading there
-    s_r = s_{r-1} - 1/4   if a_r < a_0 - max_accuracy_drop - e             too much accuracy spent
-    e   = sqrt(a_0 (1 - a_0) / n)                                          what dev records cannot tell from chance
+    s_0 = (g_0 - max_gap) / 0.2                                            the dense model
+    s_r = s_{r-1} + 1/4   if g_r + max(0, g_r - g_{r-1}) > max_gap         gap too large, or about to be
+    s_r = s_{r-1} - 1/4   if a_r < a_0 - max_accuracy_drop - e             too much accuracy lost
+    e   = sqrt(a_0 (1 - a_0) / n)                                          standard error of a_0
 
-in steps of one quarter, kept in [0, 1]. Once it has gone down it never goes up again, so that it turns at most once and
-cannot oscillate. ``a_0`` is the dense model's: the undefended pruned model, from which a budget counts, is not there
-to be asked.
+in steps of one quarter, kept in [0, 1]. Once it has been lowered it is never raised again, so that
+it turns at most once and cannot oscillate. ``a_0`` is the accuracy of the dense model: the
+undefended pruned model, from which a budget counts, does not exist in such a run.
 
-No other model is needed, and every member, shadow or reference model is steered by its own observations: an adversary
-who knows the rule makes models as the victim was made. The rule is ours.
+No other model is needed. Every victim, shadow and reference model is steered by its own
+observations, so that an adversary who knows the rule makes models as the victim was made. The rule
+is ours.
 """
 
 from dataclasses import dataclass, replace
@@ -39,11 +40,12 @@ FULL = 0.2
 
 @dataclass(frozen=True)
 class OnlineController(Defense):
-    """A sliding window and memory regularization as strong as the gap asks for and the accuracy allows.
+    """A sliding window and memory regularization whose strength follows gap and accuracy.
 
     Args:
-        max_accuracy_drop: of dev accuracy from the dense model, as a fraction; None sets no bound.
-        max_gap: the gap between mean train and dev confidence that is aimed at, in [0, 1].
+        max_accuracy_drop: largest loss of dev accuracy from the dense model, as a fraction; None
+            sets no bound.
+        max_gap: intended gap between mean train and dev confidence, in [0, 1].
 
     Raises:
         InputError: a value out of range.
@@ -76,7 +78,7 @@ class OnlineController(Defense):
         return (RoundObservation(),)
 
     def strength(self, rounds: tuple[Observation, ...]) -> float:
-        """The strength in the last of these rounds, in [0, 1]; of no round, 0."""
+        """Strength in the last of these rounds, in [0, 1]; 0 if there is none."""
         level, falling = 0, False
         for r, now in enumerate(rounds):
             if r == 0:
@@ -95,18 +97,19 @@ class OnlineController(Defense):
         return now.dev_accuracy < first.dev_accuracy - self.max_accuracy_drop - error
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
-        """A window and risky groups at the strength of this round; at strength 0 what came in."""
+        """Cut the groups by window and risk at this round's strength; not at all at strength 0."""
         strength = self.strength(records.rounds)
         if strength == 0:
             return groups
         window, regularizer = at_strength(strength)
         split = regularizer.plan(epoch, window.plan(epoch, groups, records), records)
-        # members at other strengths step with other decays, so the groups' optimizers must be told apart
+        # models at other strengths step with other decays, so their groups need optimizers of their
+        # own
         return tuple(g if g.weight_decay is None else replace(g, key=f"{g.key} {g.weight_decay:.4g}") for g in split)
 
 
 def at_strength(strength: float) -> tuple[SlidingWindow, MemoryRegularizer]:
-    """The settings of a strength in (0, 1].
+    """Settings of a strength in (0, 1].
 
     >>> at_strength(1.0)
     (SlidingWindow(width=0.1, stride=0.0375, order='low_first'), MemoryRegularizer(top=0.7, threshold=None, decay=0.3))

@@ -1,7 +1,7 @@
-"""PPB, pair-based posterior balancing: make the posteriors of different records look alike (Yuan & Zhang, USENIX
-Security 2022).
+"""PPB, pair-based posterior balancing (Yuan & Zhang, USENIX Security 2022).
 
-With ``s(x)`` the posterior of a record, sorted in descending order, and ``h`` half of a batch's ``n`` records::
+With ``s(x)`` the posterior of a record, sorted in descending order, and ``h`` half of a batch's
+``n`` records::
 
     loss = mean_i CE(x_i) + alpha * mean_{i < h} KL(s(x_i) || s(x_{i+h}))
 
@@ -50,10 +50,10 @@ class PPB(Defense):
 
 
 def _divergence(batch: Batch) -> Float[Tensor, " S"]:
-    """Mean over each member's pairs, in nats; 0 where a single record makes no pair."""
+    """Mean over the pairs of each model, in nats; 0 for a single record, which makes no pair."""
     log_p = torch.log_softmax(batch.logits, -1).sort(dim=-1, descending=True).values
     half = batch.weights.sum(1).long() // 2
-    # members have different numbers of records, so each has its partners at a distance of its own
+    # models have different numbers of records, so each has its partners at a distance of its own
     index = torch.arange(log_p.shape[1], device=log_p.device)
     partner = (index + half[:, None]).clamp(max=log_p.shape[1] - 1)
     log_q = log_p.gather(1, partner[..., None].expand_as(log_p))

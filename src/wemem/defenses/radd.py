@@ -1,21 +1,23 @@
 """RADD, risk-aware distillation from the dense model, a 2026 successor of the paper's defenses.
 
-High-risk records, those with a high memorization score ``m``, learn what the member's own dense model says of them
-instead of their label, and are shown rarely. With ``q`` and ``p`` the probabilities of the dense and the pruned model,
-``q_T`` and ``p_T`` the same at temperature ``T``, and ``H`` the entropy::
+High-risk records, those with a high memorization score ``m``, are learned from the predictions of
+the model's own dense version instead of their labels, and are shown rarely. With ``q`` and ``p``
+the probabilities of the dense and the pruned model, ``q_T`` and ``p_T`` the same at temperature
+``T``, and ``H`` the entropy::
 
     loss_i = m_i * T² * KL(q_T || p_T) - entropy * H(p)        of a high-risk record, m_i at most 1
     loss_i = CE(p, y)                  - entropy * H(p)        of any other
 
-What its description leaves open, and what is decided here:
+Its description leaves three points open. They are decided here:
 
-* High-risk are the records that :class:`~wemem.defenses.MemoryRegularizer` calls risky, if their score is above 0:
-  what is not memorized has no weight and keeps its label.
-* ``T²`` keeps the gradient's size whatever the temperature (Hinton et al., arXiv:1503.02531). The entropy bonus is
-  every record's.
-* The window is the paper's, over each class's other records from low to high scores. On top of it come high-risk
-  records, as many as make up ``share`` of what is then shown, rounded down. They queue: the classes in turn, each
-  class's from low to high scores, and who was shown waits for the next round. That is at most one exposure a round.
+* High-risk are the records that :class:`~wemem.defenses.MemoryRegularizer` calls risky, if their
+  score is above 0: a record that is not memorized has no weight and keeps its label.
+* ``T²`` keeps the size of the gradient whatever the temperature (Hinton et al., arXiv:1503.02531).
+  The entropy bonus applies to every record.
+* The window is the paper's, over each class's other records from low to high scores. High-risk
+  records are added up to ``share`` of all shown records, rounded down. They are shown in turn: the
+  classes alternate, each class's records from low to high scores, and a record that was shown waits
+  for the next round. That is at most one exposure per round.
 """
 
 from dataclasses import dataclass, replace
@@ -37,23 +39,24 @@ from wemem.errors import InputError
 
 @dataclass(frozen=True)
 class RADD(Defense):
-    """Distill the high-risk records, show them once a round at most, and the others through a window.
+    """Distill the high-risk records, each shown at most once a round; a window shows the others.
 
     Args:
-        top: share of the training records that counts as high-risk, in (0, 1); 0.27 where no ``threshold`` is given.
+        top: share of the training records that counts as high-risk, in (0, 1); 0.27 where no
+            ``threshold`` is given.
         threshold: memorization score from which a record is high-risk, instead of ``top``.
-        temperature: T, of the dense model's soft labels.
-        entropy: weight of the outputs' entropy.
+        temperature: T, the temperature of the dense model's soft labels.
+        entropy: weight of the entropy of the outputs.
         width: share of a class's other records in the window, in (0, 1].
-        stride: by how much the window moves each epoch, as a share of them.
-        share: most of what an epoch shows that may be high-risk, in [0, 1).
+        stride: distance that the window moves each epoch, as a share of a class's other records.
+        share: largest share of high-risk records among the records of an epoch, in [0, 1).
 
     Raises:
         InputError: a value out of range, or both ``top`` and ``threshold``.
 
     >>> same = torch.tensor([[[0.8, 0.2]]]).log()
     >>> batch = Batch(same, torch.tensor([[1]]), torch.ones(1, 1), 0, same, torch.tensor([[0.5]]))
-    >>> RADD(entropy=0.0).loss(batch)  # says what the dense model says, whatever the label
+    >>> RADD(entropy=0.0).loss(batch)  # equal to the dense model's prediction, whatever the label
     tensor([0.])
     """
 
@@ -86,20 +89,20 @@ class RADD(Defense):
 
     @property
     def capabilities(self) -> tuple[Capability, ...]:
-        """Soft labels of the dense model, which has learned every label but reveals less of it, and scores."""
+        """Soft labels of the dense model, which reveal less than hard ones, and scores."""
         return Distillation(OwnDenseModel()), RecordRisk(self.risk)
 
     def high_risk(self, records: TrainingRecords) -> Bool[np.ndarray, " n"]:
-        """Which of ``records.train`` are."""
+        """True for high-risk records of ``records.train``."""
         risky = MemoryRegularizer(self.top, self.threshold).risky(records)
         return np.asarray(risky & (records.scores_of(records.train) > 0))
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
-        """The groups, cut to the window of the other records and the high-risk ones whose turn it is."""
+        """Cut the groups to the window and the high-risk records whose turn it is."""
         risky = self.high_risk(records)
         if risky.all():
             raise InputError(
-                f"radd expected records that are not high-risk, got none among a member's {len(risky)}; lower top or "
+                f"radd expected records that are not high-risk, got none among a model's {len(risky)}; lower top or "
                 "raise threshold"
             )
         others = replace(records, train=records.train[~risky])
@@ -111,7 +114,7 @@ class RADD(Defense):
         return tuple(replace(g, records=g.records[np.isin(g.records, shown)]) for g in groups)
 
     def _queue(self, records: TrainingRecords, risky: Int64[np.ndarray, " r"]) -> Int64[np.ndarray, " r"]:
-        """The high-risk records in the order of their turns: the first of each class, the second of each, and so on."""
+        """High-risk records in the order of their turns: the first of each class, then the second."""
         ranked = risky[np.argsort(records.scores_of(risky), kind="stable")]
         labels = records.labels[ranked]
         by_class = np.argsort(labels, kind="stable")
@@ -120,15 +123,15 @@ class RADD(Defense):
         return ranked[np.lexsort((labels, place))]
 
     def risk(self, records: TrainingRecords) -> Float64[np.ndarray, " N"]:
-        """The score of a high-risk record, at most 1; 0 for any other record."""
+        """Score of each high-risk record, at most 1; 0 for any other record."""
         weights = np.zeros(len(records.labels))
         own = records.train[self.high_risk(records)]
         weights[own] = np.minimum(records.scores_of(own), 1)
         return weights
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
-        """Mean over all records, high-risk or not."""
-        assert batch.teacher_log_probs is not None  # the trainer refuses a run without
+        """Mean loss over all records, high-risk or not."""
+        assert batch.teacher_log_probs is not None  # the trainer refuses a run without them
         assert batch.risk is not None
         plain = batch.cross_entropy()
         distilled = (
@@ -142,6 +145,6 @@ class RADD(Defense):
 def _divergence(
     teacher_log_probs: Float[Tensor, "S B C"], logits: Float[Tensor, "S B C"], temperature: float
 ) -> Float[Tensor, "S B"]:
-    """KL of each record's prediction from its soft targets, both at a temperature, in nats."""
+    """Divergence (Kullback-Leibler) of each prediction from its soft targets, in nats."""
     log_q = torch.log_softmax(teacher_log_probs / temperature, -1)
     return (log_q.exp() * (log_q - torch.log_softmax(logits / temperature, -1))).sum(-1)

@@ -6,10 +6,10 @@ With ``L`` the mean cross-entropy of a batch::
     odd epochs:   loss = L                        if L > alpha
                   loss = mean CE against targets  otherwise, posterior flattening
 
-The target of a record has its own probability ``p_y``, held fixed, at the true class and ``(1 - p_y) / (C - 1)`` at
-every other: what is lost is spread evenly, so that no single wrong class wins. This is the published algorithm, which
-flattens every record of the batch; the authors' code for images flattens only the wrongly predicted ones and climbs the
-loss of all. Epochs are counted within a round.
+The target of a record has its own probability ``p_y``, held fixed, at the true class and ``(1 -
+p_y) / (C - 1)`` at every other, so that no single wrong class wins. This is the published
+algorithm, which flattens every record of the batch. The authors' code for images flattens only the
+wrongly predicted ones and ascends the loss of all. Epochs are counted within a round.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class RelaxLoss(Defense):
     """Hold the training loss at a level.
 
     Args:
-        alpha: that level, in nats; 0 is plain fine-tuning.
+        alpha: level of the loss, in nats; 0 is plain fine-tuning.
 
     Raises:
         InputError: a negative or infinite level.
@@ -49,7 +49,7 @@ class RelaxLoss(Defense):
         return "relaxloss"
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
-        """Each member's own loss decides which case it is in."""
+        """Loss of each model, by the case that its own mean cross-entropy is in."""
         hard = batch.cross_entropy()
         mean = batch.mean(hard)
         if batch.epoch % 2 == 0:

@@ -1,10 +1,11 @@
-"""RSW, the ranked sliding window: limit how often fine-tuning reuses a record (Shang et al., NDSS 2025).
+"""RSW, the ranked sliding window: limit the reuse of records (Shang et al., NDSS 2025).
 
-Within each class the ``n`` training records are sorted by memorization score. Epoch ``e`` of a round shows positions
+Within each class the ``n`` training records are sorted by memorization score. Epoch ``e`` of a
+round shows only the positions
 
     [p, p + width)   with   p = min(floor(stride * e), n - width)
 
-and nothing else. The window starts over each round; past a class's end it stays at the last full window.
+The window starts over each round. At the end of a class it stays at the last full window.
 """
 
 from dataclasses import dataclass, replace
@@ -27,13 +28,16 @@ class SlidingWindow(Defense):
     """Show only a window of each class, moving along the memorization ranking.
 
     Args:
-        width: records of a class in the window: a count (int) or a fraction of the class in (0, 1] (float).
-        stride: by how much the window moves each epoch: a count (int) or a fraction of the class (float).
-        order: ``low_first`` (the paper's L→H), ``high_first`` (H→L), or ``random``, a new random order each
-            round, which is the window without the ranking.
+        width: records of a class in the window, as a count (int) or a fraction of the class in (0,
+            1] (float).
+        stride: distance that the window moves each epoch, as a count (int) or a fraction of the
+            class (float).
+        order: ``low_first`` (the paper's L→H), ``high_first`` (H→L), or ``random``, a new random
+            order each round, which is the window without the ranking.
 
     Raises:
-        InputError: a width or stride out of range, or, once the data are seen, a width larger than a class.
+        InputError: a width or stride out of range, or, once the data are seen, a width larger than
+            a class.
 
     >>> import numpy as np
     >>> records = TrainingRecords(np.arange(4), np.zeros(4, np.int64), np.array([.4, .1, .3, .2]), seed=0)
@@ -62,16 +66,16 @@ class SlidingWindow(Defense):
 
     @property
     def needs_scores(self) -> bool:
-        """A random order ranks nothing."""
+        """True unless the order is random."""
         return self.order != "random"
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
-        """The groups, cut to the epoch's window; records keep their order, so that a full window changes nothing."""
+        """Cut the groups to the epoch's window; records keep their order."""
         shown = np.concatenate([self._window(epoch, own) for own in self._ranked_classes(records)])
         return tuple(replace(g, records=g.records[np.isin(g.records, shown)]) for g in groups)
 
     def _ranked_classes(self, records: TrainingRecords) -> list[Int64[np.ndarray, " c"]]:
-        """Each class's training records in the order of the window; ties in score keep the order of the data set."""
+        """Training records of each class in the order of the window; ties as in the data set."""
         train = records.train
         if self.order == "random":
             ranked = generator(records.seed, "window").permutation(train)

@@ -10,7 +10,7 @@ from wemem.errors import InputError
 
 @dataclass(frozen=True)
 class Observation:
-    """Confidence and accuracy of one model before a round of fine-tuning. No other model is consulted.
+    """Confidence and accuracy of one model before a round of fine-tuning.
 
     Args:
         train_confidence: mean probability of the true class on its training records.

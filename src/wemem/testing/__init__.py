@@ -1,4 +1,4 @@
-"""Conformance checks: requirements on every attack and defense, as functions that a user calls on an own one."""
+"""Conformance checks: requirements on attacks and defenses, as functions for a user's tests."""
 
 from wemem.testing.attacks import check_attack
 from wemem.testing.defenses import check_defense

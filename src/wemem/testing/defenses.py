@@ -1,4 +1,4 @@
-"""The conformance check of defenses: its value, its plan, its loss, and pruning under it on small data."""
+"""The conformance check of defenses: value, plan, loss, and pruning on small data."""
 
 import json
 import tempfile
@@ -35,17 +35,17 @@ TOLERANCE = 1e-3
 def check_defense(defense: Defense, *, limit: Defense | None = None, seed: int = 0) -> None:
     """Check a defense on small data: call it in a test of a defense of your own.
 
-    It must be a frozen value that its repr and its settings make again, with the same fingerprint. Its plan
-    must show training records only, each at most once in an epoch, and depend on nothing of any other
-    record. Its loss must not depend on padding or on other models. Pruning under it must give the same
-    bytes again, whatever other records hold and whatever the state of global generators; the same models on
-    both backends; and the same bytes in a chain with a defense that does nothing. At its limit it must be
-    plain fine-tuning.
+    It must be a frozen value that its repr and its settings make again, with the same fingerprint.
+    Its plan must show training records only, each at most once in an epoch, and depend on nothing
+    of any other record. Its loss must not depend on padding or on other models. Pruning under it
+    must give the same bytes again, whatever other records hold and whatever the state of global
+    generators; the same models on both backends; and the same bytes in a chain with a defense that
+    does nothing. At its limit it must be plain fine-tuning.
 
     Args:
         defense: the defense to check.
-        limit: the same defense with the settings at which it should be plain fine-tuning; None skips
-            that check, for a defense that has no such settings.
+        limit: the same defense with the settings at which it should be plain fine-tuning; None
+            skips that check, for a defense that has no such settings.
         seed: seed of data, roles and models.
 
     Raises:
@@ -65,7 +65,7 @@ def check_defense(defense: Defense, *, limit: Defense | None = None, seed: int =
 
 
 def check_value(defense: Defense) -> None:
-    """Check that a defense is a frozen value made again by its repr and by its settings, with one fingerprint.
+    """Check that repr and settings of a defense make it again, with the same fingerprint.
 
     Raises:
         AssertionError: it is not.
@@ -118,10 +118,11 @@ def _check_fingerprint(defense: Defense) -> None:
 
 
 def check_plan(defense: Defense, *, seed: int = 0) -> None:
-    """Check that a defense shows training records only, each at most once an epoch, by nothing but themselves.
+    """Check that a plan shows training records only, each at most once, and reads no other.
 
     Raises:
-        AssertionError: it shows another record, shows one twice, or depends on records that are not trained on.
+        AssertionError: it shows another record, shows one twice, or depends on records that are not
+            trained on.
     """
     records, altered = known_records(seed, other=False), known_records(seed, other=True)
     for epoch in EPOCHS:
@@ -162,7 +163,7 @@ def _same_plan(one: tuple[Group, ...], other: tuple[Group, ...]) -> bool:
 
 
 def check_loss(defense: Defense, *, seed: int = 0) -> None:
-    """Check that a loss is finite, and that padding and the outputs of other models do not change it.
+    """Check that a loss is finite, and does not depend on padding or on other models.
 
     Raises:
         AssertionError: it is not, or they do.
@@ -206,7 +207,7 @@ def _part(batch: Batch, models: slice, records: slice) -> Batch:
 
 
 def check_outputs(defense: Defense, *, seed: int = 0) -> None:
-    """Check that altered answers keep the shape, are finite, follow from the generator, and leave logits as they are.
+    """Check that altered answers are finite, of the same shape, and drawn from the generator.
 
     Raises:
         AssertionError: they do not.
@@ -227,7 +228,7 @@ def check_outputs(defense: Defense, *, seed: int = 0) -> None:
 
 
 def check_pruning(defense: Defense, *, seed: int = 0) -> None:
-    """Check pruning under a defense: repeatable, alike on both backends, unchanged by a chain with nothing.
+    """Check that pruning is repeatable, alike on both backends, and the same in a chain.
 
     Raises:
         AssertionError: the models differ.

@@ -76,7 +76,7 @@ class Trial:
 
 
 def small_data(seed: int, other: bool) -> Dataset:
-    """Records around one random centre a class; the last ones, which no model uses, are other ones on demand."""
+    """Records around one random centre a class; with ``other``, other contents of unused ones."""
     rng = np.random.default_rng(seed)
     labels = np.arange(RECORDS) % CLASSES
     features = rng.normal(0, 1, (CLASSES, FEATURES))[labels] + rng.normal(0, 1, (RECORDS, FEATURES))
@@ -86,7 +86,7 @@ def small_data(seed: int, other: bool) -> Dataset:
 
 
 def small_split(labels: Int64[np.ndarray, " N"], seed: int) -> Split:
-    """Train and dev records of each model among those that are used; the last records are held out from all."""
+    """Train and dev records of each model; the last records are held out from all of them."""
     roles = np.full((MODELS, RECORDS), Role.AUDIT, np.int8)
     for k, row in enumerate(roles):
         order = np.random.default_rng([seed, k]).permutation(RECORDS - UNUSED)
@@ -101,7 +101,7 @@ def random_scores(split: Split, model: int, seed: int) -> MemorizationScores:
 
 
 def known_records(seed: int, *, other: bool) -> TrainingRecords:
-    """Training records of one model; with ``other``, other labels and scores of all records but these."""
+    """Training records of one model; with ``other``, other contents of all other records."""
     labels = small_data(seed, other=False).labels.copy()
     split = small_split(labels, seed)
     train, scores = split.records(0, Role.TRAIN), random_scores(split, 0, seed).memorization.score
@@ -113,7 +113,7 @@ def known_records(seed: int, *, other: bool) -> TrainingRecords:
 
 
 def largest_difference(one: Ensemble, other: Ensemble) -> float:
-    """Largest difference between two ensembles' parameters and buffers; infinite if these are not the same."""
+    """Largest difference between two ensembles' arrays; infinite if their names differ."""
     a, b = one.arrays(), other.arrays()
     if a.keys() != b.keys() or any(a[name].shape != b[name].shape for name in a):
         return float("inf")

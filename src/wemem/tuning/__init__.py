@@ -1,1 +1,1 @@
-"""The search for a defense and its settings from a stated budget."""
+"""Search for a defense and its settings within a budget of accuracy and leakage."""

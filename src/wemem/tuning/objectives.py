@@ -97,13 +97,13 @@ def standard_error(values: PerModel) -> float:
 
 
 def excess(budget: Budget, point: Point, errors: float = 0.0) -> float:
-    """Amount by which a point exceeds a budget, all bounds added, as a fraction; 0 if it keeps them.
+    """Amount by which a point exceeds a budget, all bounds added; 0 if it keeps them.
 
     Args:
         budget: the bounds.
         point: the measurement. The TPR of a quick one is that of a weak attack and is not counted.
-        errors: number of standard errors by which the figures must stay within the bounds. The best of
-            many noisy figures is better than it should be, so a choice is made with one.
+        errors: number of standard errors by which the figures must stay within the bounds. The best
+            of many noisy figures is better than it should be, so a choice is made with one.
     """
     over = 0.0
     if budget.max_accuracy_drop is not None:
@@ -114,8 +114,9 @@ def excess(budget: Budget, point: Point, errors: float = 0.0) -> float:
 
 
 def ranked(budget: Budget, points: Sequence[Point]) -> list[Point]:
-    """Sort points, the best first: those within the budget by one standard error, then those that exceed it least.
+    """Sort points, the best first.
 
+    Points within the budget by one standard error come first, then those that exceed it least.
     Among those within it the one that leaks least comes first; if only a TPR is bounded, the most
     accurate.
     """
@@ -128,7 +129,7 @@ def ranked(budget: Budget, points: Sequence[Point]) -> list[Point]:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Points that no other beats in accuracy and leakage, the most accurate first; of equal ones the first."""
+    """Points that no other beats in accuracy and leakage, the most accurate first."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda p: (p.accuracy_drop, p.leakage)):
         if not kept or point.leakage < kept[-1].leakage:
@@ -137,10 +138,10 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def finalists(budget: Budget, points: Sequence[Point]) -> list[Point]:
-    """Choose the quick points that get a full audit: the best by the budget, and the rest of the front evenly.
+    """Choose the points that get a full audit: the best ones, and the rest of the front evenly.
 
-    A quick measurement does not resolve the TPR at a low FPR, so half of the places go to the front as
-    a whole.
+    A quick measurement does not resolve the TPR at a low FPR, so half of the places go to the front
+    as a whole.
     """
     places = min(budget.finalists, len(points))
     best = ranked(budget, points)

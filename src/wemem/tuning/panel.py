@@ -1,9 +1,9 @@
 """Models on which a defender tries settings, made from its own records alone.
 
-The victim stands first. Behind it are models that the defender trains on random subsets of the victim's
-training records and of some records held out from it. They play the part of an adversary's reference
-models: some were trained on a record, some were not, and each is attacked with the help of the others
-(leave-one-out). No record and no model of the study's adversary is used.
+The victim stands first. Behind it are models that the defender trains on random subsets of the
+victim's training records and of some records held out from it. They play the part of an adversary's
+reference models: some were trained on a record, some were not, and each is attacked with the help
+of the others (leave-one-out). No record and no model of the study's adversary is used.
 """
 
 import time
@@ -33,13 +33,14 @@ from wemem.store.shared_work import SharedWork
 from wemem.training import Ensemble, accuracy
 from wemem.tuning.objectives import Figures, PerModel
 
-#: Attacks with reference models in a full audit, beside the confidence, which needs none. None of their
-#: settings is tuned: that would take one more reference model on each side of every record.
+#: Attacks with reference models in a full audit, beside the confidence, which needs none. None of
+#: their settings is tuned: that would take one more reference model on each side of every record.
 REFERENCE_ATTACKS: tuple[Attack, ...] = (
     Lira(variance="global", centre="median"),
     Rmia(gamma=1.0, temperature=1.0),
 )
-#: Models that must have been trained on a record, and that must not have been, so that any model may be the target.
+#: Models that must have been trained on a record, and that must not have been, so that any model
+#: may be the target.
 SIDE = 2
 
 
@@ -53,7 +54,8 @@ class Panel:
         dense: the unpruned models.
         seeds: one seed per model.
         scores: memorization scores of each model.
-        evaluated: records that accuracy and leakage are measured on, as far as they concern a model.
+        evaluated: records that accuracy and leakage are measured on, as far as they concern a
+            model.
         seconds: wall time of the training.
     """
 
@@ -75,8 +77,10 @@ def panel_of(parties: Parties, dense: TrainedModels, held: Int64[np.ndarray, " h
     Args:
         parties: the seed of a study; the victim is model 0 of its split.
         dense: the unpruned victim, first of its ensemble.
-        held: records that the victim was not trained on; without any the victim is not in the panel.
-        purpose: ``search`` or ``confirm``; panels of different purposes share no model but the victim.
+        held: records that the victim was not trained on; without any the victim is not in the
+            panel.
+        purpose: ``search`` or ``confirm``; panels of different purposes share no model but the
+            victim.
         count: number of models beside the victim.
     """
     pipeline, train, dev = parties.pipeline, parties.split.records(0, Role.TRAIN), parties.split.records(0, Role.DEV)
@@ -91,18 +95,18 @@ def panel_of(parties: Parties, dense: TrainedModels, held: Int64[np.ndarray, " h
     scores = pipeline.scorer.score(parties.title(f"scores to {purpose} with"), split, trained)
     first = trained[: whole_chunks(count) // CHUNK]
     others = Ensemble.concatenate([chunk.ensemble for chunk in first]).select(range(count))
-    own = PanelKey(dense.key if len(held) else None, tuple(chunk.key for chunk in first), scores.key, count).key()
+    key = PanelKey(dense.key if len(held) else None, tuple(chunk.key for chunk in first), scores.key, count).key()
     if not len(held):
-        joined = TrainedModels(own, others, {})
-        return Panel(own, split.select(range(count)), joined, seeds[:count], [scores] * count, pool, scores.seconds)
+        joined = TrainedModels(key, others, {})
+        return Panel(key, split.select(range(count)), joined, seeds[:count], [scores] * count, pool, scores.seconds)
     victim = np.zeros(len(parties.data), np.int8)
     for role, records in ((Role.AUDIT, held), (Role.TRAIN, train), (Role.DEV, dev)):
         victim[records] = role
     roles = np.concatenate([victim[None], split.roles[:count]])
     victim_alone = unmasked(dense.ensemble.select([0]))
-    joined = TrainedModels(own, Ensemble.concatenate([victim_alone, others]), {})
+    joined = TrainedModels(key, Ensemble.concatenate([victim_alone, others]), {})
     return Panel(
-        own, Split(roles, parties.data.labels, "subsets"), joined, [parties.model_seeds[0], *seeds[:count]],
+        key, Split(roles, parties.data.labels, "subsets"), joined, [parties.model_seeds[0], *seeds[:count]],
         [parties.score_defender(), *[scores] * count], pool, scores.seconds,
     )  # fmt: skip
 
@@ -111,7 +115,8 @@ def restricted(panel: Panel, unused: Int64[np.ndarray, " u"], fpr: float) -> Pan
     """Panel measured on records that a search has not used, if they are enough for the FPR.
 
     They are enough if every model but the victim, which was trained on none of them, has at least
-    ``1 / fpr`` non-members and as many members among them. Otherwise the panel is returned as it is.
+    ``1 / fpr`` non-members and as many members among them. Otherwise the panel is returned as it
+    is.
 
     Args:
         panel: the models.
@@ -145,13 +150,14 @@ def measure(
         seed: seed of the attacks.
     """
     split = panel.split.select(range(models))
-    own = FiguresKey(
+    key = FiguresKey(
         panel.key, models, pruning, defense, pipeline.workspace.config.training,
         pipeline.workspace.ensemble_inputs(split, panel.seeds[:models]), tuple(attacks), fpr, seed,
         tuple(panel.evaluated.tolist()),
     ).key()  # fmt: skip
-    # one process at a time: the weights are deleted once the figures are stored, and no other may wait for them
-    work = SharedWork(pipeline.cache.store, own, 1)
+    # one process at a time: the weights are deleted once the figures are stored, and no other may
+    # wait for them
+    work = SharedWork(pipeline.cache.store, key, 1)
     for number in work.claims():
         start = time.perf_counter()
         part = panel.dense.select(range(models))
@@ -183,7 +189,8 @@ def _figures(
     )  # fmt: skip
     counted, member = np.isin(rows, evaluated), signals.roles == Role.TRAIN
     pairs = {"confidence": _members_and_others(signals.logit_confidence, member, counted)}
-    # a record takes part where reference models of both kinds are left, whichever model is the target
+    # a record takes part where reference models of both kinds are left, whichever model is the
+    # target
     kept = (member.sum(0) >= SIDE) & ((~member).sum(0) >= SIDE)
     if attacks and (member[:, kept].any(1) & (~member[:, kept]).any(1)).all():
         some = replace(

@@ -1,7 +1,8 @@
-"""Which setting to try next: Optuna's multi-objective TPE over what was tried so far.
+"""Proposals of settings by Optuna's multi-objective TPE, from the settings tried so far.
 
-A proposal is a pure function of the seed, its number and the trials before it: a sampler is made anew for each from a
-seed of its own, and its state is kept nowhere. So a search that was killed proposes what it would have proposed.
+A proposal is a pure function of the seed, its number and the trials before it: the sampler is made
+anew for each from a seed of its own, and keeps no state. A search that was killed therefore
+continues with the proposals that it would have made.
 """
 
 import warnings
@@ -15,20 +16,21 @@ from optuna.samplers import TPESampler
 from wemem.randomness import derive_seed
 from wemem.tuning.space import SPACE, STARTS, Tried
 
-#: Trials at random before the sampler learns from them, the known settings counted.
+#: Random trials before the sampler learns from them; the usual settings count as such.
 STARTUP = 10
-#: How often a proposal that was tried already is made again: by the sampler, and then at random.
+#: Attempts at a proposal that was not tried yet: first by the sampler, then at random.
 REPEATS, RANDOM = 3, 20
 
 
 def propose(tried: Sequence[Tried], families: Sequence[str], number: int, seed: int) -> tuple[str, dict[str, Any]]:
-    """Kind and settings of the trial of that number.
+    """Propose kind and settings of a trial.
 
     Args:
-        tried: trials that are finished, in the order of their numbers.
-        families: keys of :data:`~wemem.tuning.space.SPACE`; the first trials are their usual settings.
-        number: 0-based.
-        seed: of the search.
+        tried: finished trials, in the order of their numbers.
+        families: keys of :data:`~wemem.tuning.space.SPACE`; the first trials are their usual
+            settings.
+        number: 0-based number of the trial.
+        seed: seed of the search.
     """
     if number < len(families):
         return families[number], dict(STARTS[families[number]])

@@ -1,4 +1,4 @@
-"""Search for settings within a budget: many tried quickly, a few audited in full, the best measured again.
+"""Search for settings within a budget: try many, audit a few in full, measure the best again.
 
 Three steps, each on its own records and models::
 
@@ -6,15 +6,15 @@ Three steps, each on its own records and models::
     audit      all models of the defender's, every round, LiRA and RMIA as well                   tune half
     confirm    undefended pruning and the chosen setting again, with new models                   confirm half
 
-The halves are of the records held out from the victim. The models of each step are trained on random
-subsets of the victim's training records and of the half in question. The first two steps measure on all
-of these records. The last one measures on the confirm half alone, on which nothing was chosen, where it
-is large enough (:func:`wemem.tuning.panel.restricted`); elsewhere it measures on all of them, and the
-summary says how many the search had used. In both cases its models are new. Only they are: their
-training records other than the confirm half are those of the search.
+The halves are of the records held out from the victim. The models of each step are trained on
+random subsets of the victim's training records and of the half in question. The first two steps
+measure on all of these records. The last one measures on the confirm half alone, on which nothing
+was chosen, where it is large enough (:func:`wemem.tuning.panel.restricted`); elsewhere it measures
+on all of them, and the summary says how many the search had used. In both cases its models are new.
+Only they are: their training records other than the confirm half are those of the search.
 
-The study's own audit of the chosen defense takes its non-members from the confirm half too. Its members
-are the victim's training records, which the search used.
+The study's own audit of the chosen defense takes its non-members from the confirm half too. Its
+members are the victim's training records, which the search used.
 """
 
 import time
@@ -155,7 +155,7 @@ class Search:
         return "trials"
 
     def _audit(self, explored: Stopped) -> Stopped:
-        """Audit the most promising settings in full, at least one, until all are done or the time is up."""
+        """Audit the most promising settings in full, at least one, until the time is up."""
         chosen = finalists(self.budget, list(self.points["try"].values()))
         if not chosen:
             return explored
@@ -175,7 +175,7 @@ class Search:
         return explored
 
     def _confirm(self, best: Point, known: Sequence[Point], stopped: Stopped) -> TunedDefense:
-        """Measure the chosen setting again with new models, on records that the search did not use if they suffice."""
+        """Measure the chosen setting again with new models, on unused records if they suffice."""
         unused = self.parties.confirmation_records
         fresh = panel_of(self.parties, self.dense, unused, "confirm", self.budget.models)
         fresh = restricted(fresh, unused, self.budget.at_fpr)
@@ -210,8 +210,8 @@ class Search:
     def _work(
         self, step: Literal["try", "audit"], count: int, *, pruning: Pruning, models: int, candidates: Sequence[Any]
     ) -> SharedWork:
-        own = SearchKey(step, self.panel.key, models, pruning, candidates, self.budget.at_fpr, self.parties.seed)
-        return SharedWork(self.parties.pipeline.cache.store, own.key(), count)
+        key = SearchKey(step, self.panel.key, models, pruning, candidates, self.budget.at_fpr, self.parties.seed)
+        return SharedWork(self.parties.pipeline.cache.store, key.key(), count)
 
     def _do(
         self, work: SharedWork, number: int, kind: str, settings: Mapping[str, Any], plain: Figures, pruning: Pruning,
@@ -302,7 +302,8 @@ def search_work(cost: CostModel, budget: Budget) -> float:
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
     tries = fine_tuning(QUICK_MODELS, 1, budget.trials, quick(pruning))
     audits = fine_tuning(everyone, 2, budget.finalists + 1, pruning)
-    # the models of quick measurements, those of audits and those that confirm have teachers of their own
+    # the models of quick measurements, those of audits and those that confirm have teachers of
+    # their own
     teachers = sum(cost.teaching(QUICK_MODELS + 2 * everyone, own) for own in usual)
     dense = cost.dense(2 * max(config.scores.models, budget.models) * config.scores.fraction)
     return dense + teachers + (tries + audits) * len(config.pruning.sparsities)

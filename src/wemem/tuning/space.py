@@ -1,4 +1,4 @@
-"""Which settings a search may try: short ordered lists, so that what is tried twice is found in the store."""
+"""Settings that a search may try, as short ordered lists: settings recur and are stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ ORDER = ("low_first", "high_first", "random")
 TOP = (0.06, 0.1, 0.18, 0.27, 0.4, 0.55, 0.7)
 DECAY = (0.003, 0.01, 0.03, 0.1, 0.3)
 
-#: By defense the values of each setting, in an order in which neighbours are alike (but for words).
+#: By defense the values of each setting; numbers are ordered, so that neighbours are similar.
 SPACE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "rsw": {"width": WIDTH, "stride": STRIDE, "order": ORDER},
     "rmr": {"top": TOP, "decay": DECAY},
     "swmr": {"width": WIDTH, "stride": STRIDE, "order": ORDER, "top": TOP, "decay": DECAY},
-    # every other number of teachers, or of those held out, would have teachers of its own trained for every model
+    # another number of teachers, or of those held out, would need other teachers for every model
     "oosd": {
         "clusters": (0, 5),
         "start": ("fresh", "dense"),
@@ -25,7 +25,7 @@ SPACE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     },
 }
 
-#: What is tried first: each defense as it is used elsewhere.
+#: Usual settings of each defense, which are tried first.
 STARTS: Mapping[str, Mapping[str, Any]] = {
     "rsw": {"width": 0.3, "stride": 0.025, "order": "low_first"},
     "rmr": {"top": 0.27, "decay": 0.1},
@@ -36,7 +36,14 @@ STARTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting and what came of it, both to be small: accuracy drop and leakage."""
+    """A finished trial, with two objectives to be minimized.
+
+    Args:
+        kind: kind of the defense.
+        settings: settings of the defense.
+        drop: loss of accuracy from undefended pruning.
+        leakage: AUC of the strongest attack.
+    """
 
     kind: str
     settings: Mapping[str, Any]

@@ -89,7 +89,8 @@ def confirmation_in_words(confirmed_on: Mapping[str, Any] | None) -> str:
     """Beginning of a sentence about a confirmation: what about it the search had not used.
 
     Args:
-        confirmed_on: the key ``confirmed_on`` of the summary; None in results that have no such key.
+        confirmed_on: the key ``confirmed_on`` of the summary; None in results that have no such
+            key.
 
     >>> confirmation_in_words({"records": 375, "new_records": 375})
     'Confirmed with new models on 375 records, none of which the search used'

@@ -1,0 +1,109 @@
+"""Leakage of out-of-sample distillation on pairs of identical records of which one is mislabelled.
+
+    python benchmarks/twin_canaries.py --store DIR [--models 16] [--pairs 60] [--seed 0]
+
+Aerni, Zhang & Tramèr (CCS 2024) broke SELENA with such pairs: the mislabelled twin is held out from its own
+teachers, but not from those of the original, and reaches the model through them. On digits every model is
+trained on all originals and on each twin with probability one half. LiRA (mean of the logit confidence of
+models with and without the twin, one variance) attacks each model with the help of the others. Two rows:
+copies held out together whatever their labels, as ``oosd`` does, and clusters within the classes alone.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import wemem.data.teachers
+from wemem.config.study import parse_study
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split
+from wemem.defenses import OutOfSampleDistillation, Undefended
+from wemem.metrics.rates import auc, true_positive_rate
+from wemem.pipeline.pipeline import Pipeline
+from wemem.pipeline.progress import Silent
+from wemem.randomness import generator
+from wemem.signals import logit_confidence
+from wemem.store.store import Store
+from wemem.training import fit
+
+
+def planted(pairs, models, seed):
+    """Digits with mislabelled twins at the end, and roles in which every model has each with probability one half."""
+    data = parse_study({"data": {"source": "digits"}}).data.load()
+    rng = generator(seed, "twin canaries")
+    originals = rng.choice(len(data), pairs, replace=False)
+    labels = (data.labels[originals] + rng.integers(1, data.classes, pairs)) % data.classes
+    features = np.concatenate([data.features, data.features[originals]])
+    whole = Dataset.from_arrays("digits with twins", features, np.concatenate([data.labels, labels]))
+    others = np.setdiff1d(np.arange(len(data)), originals)
+    dev = rng.permutation(others)[: len(data) // 10]
+    roles = np.full((models, len(whole)), Role.AUDIT, np.int8)
+    for row in roles:
+        row[rng.permutation(np.setdiff1d(others, dev))[: len(data) // 2]] = Role.TRAIN
+        row[originals], row[dev] = Role.TRAIN, Role.DEV
+        row[len(data) :] = np.where(rng.random(pairs) < 0.5, Role.TRAIN, Role.AUDIT)
+    return whole, Split(roles, whole.labels, "subsets"), np.arange(len(data), len(whole))
+
+
+def lira(confidence, member):
+    """Likelihood ratio of each model's confidence in each twin, by the other models; one variance."""
+    scores = np.empty_like(confidence)
+    for k in range(len(confidence)):
+        rest = np.arange(len(confidence)) != k
+        inside, outside = (
+            np.nanmean(np.where(side, confidence[rest], np.nan), 0) for side in (member[rest], ~member[rest])
+        )
+        residual = np.where(member[rest], confidence[rest] - inside, confidence[rest] - outside)
+        scores[k] = ((confidence[k] - outside) ** 2 - (confidence[k] - inside) ** 2) / (2 * residual.var())
+    return scores
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--models", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    data, split, twins = planted(arguments.pairs, arguments.models, arguments.seed)
+    seeds, member = list(range(arguments.models)), split.roles[:, twins] == Role.TRAIN
+    config = parse_study({
+        "data": {"source": "digits"},
+        "model": {"kind": "fc", "hidden": [256], "dropout": 0.0},
+        "training": {"epochs": 40, "patience": 40, "weight_decay": 0.0, "keep": "last"},
+    })  # fmt: skip
+    together = wemem.data.teachers.keep_copies_together
+    rows = [
+        ("undefended", Undefended(), together),
+        ("copies together", OutOfSampleDistillation(), together),
+        ("within classes", OutOfSampleDistillation(), lambda features, parts, groups: list(parts)),
+    ]
+    for name, defense, keep in rows:
+        wemem.data.teachers.keep_copies_together = keep
+        pipeline = Pipeline.open(config, data, Store(arguments.store / name.replace(" ", "_")), Silent())
+        blank = pipeline.workspace.untrained(seeds)
+        targets = None
+        if defense != Undefended():
+            dense = pipeline.trainer.train("none", split.select([0]), seeds[:1])
+            targets = pipeline.teacher.teach("teachers", dense, split, seeds, defense).log_probabilities
+        fitted = fit(
+            blank, data, split, config.training, seeds=seeds, defense=defense, teacher_log_probs=targets
+        ).ensemble
+        confidence = logit_confidence(fitted.logits(data.features[twins]), data.labels[twins])
+        scores = lira(confidence, member)
+        inside, outside = scores[member], scores[~member]
+        unseen = [split.records(k, Role.AUDIT) for k in seeds]
+        logits = fitted.logits(data.features)
+        unseen = [own[own < twins[0]] for own in unseen]
+        right = [(logits[k, own].argmax(1) == data.labels[own]).mean() for k, own in enumerate(unseen)]
+        tpr = true_positive_rate(inside, outside, 0.01)
+        print(
+            f"{name}: test accuracy {100 * np.mean(right):.1f} %, LiRA on twins: "
+            f"AUC {100 * auc(inside, outside):.1f} %, TPR at 1 % FPR {100 * tpr:.1f} % of {len(inside)} members",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
