@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run test test-fast lint types format bench dist clean
+.PHONY: run test test-fast fuzz lint types format bench dist clean
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -17,6 +17,10 @@ test: .venv/.installed-dev
 # What to run while writing: everything but the tests that train or start processes.
 test-fast: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"
+
+# Damaged files for each reader: seconds in the tests, as long as you like here.
+fuzz: .venv/.installed-dev
+	OMP_NUM_THREADS=1 WEMEM_FUZZ=$(or $(N),1000) $(BIN)/pytest tests/test_untrusted_files.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check

@@ -16,7 +16,10 @@ import pytest
 import memory_of_hostile_files
 from wemem.files.documents import JSON_LIMIT, TOML_LIMIT
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs limits of address space, and /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="needs limits of address space, and /proc"),
+]
 
 
 def header(kind: bytes, content: bytes, name: str = "p", size: int | None = None) -> bytes:

@@ -232,7 +232,7 @@ def test_what_fails_late_leaves_no_folder(study, tmp_path):
 def test_folder_that_cannot_be_written_is_refused_before_any_work(out, study, tmp_path):
     (tmp_path / "file").write_text("mine")
     heard = Heard()
-    with pytest.raises(InputError, match=r"cannot write .* no writable folder"):
+    with pytest.raises(InputError, match=r"cannot write .* no folder"):
         run_into(parse_study(study), tmp_path / out, tmp_path / "store", heard)
     assert not heard.begun
     assert (tmp_path / "file").read_text() == "mine"
