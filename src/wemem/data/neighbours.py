@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import KDTree
 from sklearn.utils.extmath import randomized_svd
 
-Indices = Int64[np.ndarray, " n"]
+Indices = Int64[np.ndarray, " _"]
 
 #: Distance of near copies, in units of the root mean square distance between two records.
 NEAR = 0.1

@@ -28,7 +28,7 @@ from wemem.randomness import generator
 COVERED = 0.75
 
 Layout = Literal["disjoint", "shared", "subsets"]
-Indices = Int64[np.ndarray, " n"]
+Indices = Int64[np.ndarray, " _"]
 
 
 class Role(IntEnum):

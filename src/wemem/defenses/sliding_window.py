@@ -74,7 +74,7 @@ class SlidingWindow(Defense):
         shown = np.concatenate([self._window(epoch, own) for own in self._ranked_classes(records)])
         return tuple(replace(g, records=g.records[np.isin(g.records, shown)]) for g in groups)
 
-    def _ranked_classes(self, records: TrainingRecords) -> list[Int64[np.ndarray, " c"]]:
+    def _ranked_classes(self, records: TrainingRecords) -> list[Int64[np.ndarray, " _"]]:
         """Training records of each class in the order of the window; ties as in the data set."""
         train = records.train
         if self.order == "random":

@@ -31,7 +31,7 @@ from wemem.pruning import Pruning
 from wemem.randomness import derive_seed, generator
 from wemem.signals import UNKNOWN
 
-Records = Int64[np.ndarray, " n"]
+Records = Int64[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,52 +1,41 @@
-"""Turns of an inference adversary: what it is shown of the members while they train."""
+"""Turns of an inference adversary: it learns to tell training records from others while the models train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Real
-from torch import Tensor, nn
 
 from wemem.defenses import InferenceAdversary
 from wemem.randomness import generator
 from wemem.training.backends import Forward, State
+from wemem.training.cohort import Cohort
 
 
 @dataclass(frozen=True, eq=False)
 class AdversaryTurns:
-    """An inference adversary of the members that train together, and the records on which it sees them.
+    """An inference adversary of the models that train together.
 
     Args:
-        inference_adversary: with a state of its own.
-        template: the members' architecture.
-        forward: computes them.
-        features: of the whole data set.
-        labels: likewise.
-        train: each member's train records.
-        dev: each member's dev records, the reference set.
-        seeds: one per member, for the draws.
-        batch_size: records of either kind in a turn, drawn with replacement: who has few is shown as many.
+        inference_adversary: the adversary, with a state of its own.
+        cohort: the models; their dev records are the reference set.
+        forward: the function that computes the models.
+        batch_size: records of either kind in a turn, drawn with replacement, so that few records fill it too.
     """
 
     inference_adversary: InferenceAdversary
-    template: nn.Module
+    cohort: Cohort
     forward: Forward
-    features: Real[Tensor, "N ..."]
-    labels: Int64[Tensor, " N"]
-    train: Sequence[Int64[np.ndarray, " n"]]
-    dev: Sequence[Int64[np.ndarray, " d"]]
-    seeds: Sequence[int]
     batch_size: int
 
     def play(self, parameters: State, buffers: State, taking: Sequence[int], steps: Sequence[int]) -> None:
         """The turns before one step.
 
         Args:
-            parameters: of the S members that take part, each ``(S, ...)``.
-            buffers: likewise.
-            taking: which of the members they are.
-            steps: how many steps each has taken before.
+            parameters: parameters of the S models that take part, each ``(S, ...)``.
+            buffers: their buffers, each ``(S, ...)``.
+            taking: places of the S models in the cohort.
+            steps: number of steps that each has taken before.
         """
         first = [row for row, step in enumerate(steps) if step == 0]
         for turn in range(self.inference_adversary.warm_up if first else 0):
@@ -58,17 +47,18 @@ class AdversaryTurns:
     def _turn(
         self, parameters: State, buffers: State, taking: Sequence[int], steps: Sequence[int | str], turn: int
     ) -> None:
+        cohort, half = self.cohort, self.batch_size
         draws = [
-            generator(self.seeds[k], "opponent's records", step, turn) for k, step in zip(taking, steps, strict=True)
+            generator(cohort.seeds[k], "opponent's records", step, turn) for k, step in zip(taking, steps, strict=True)
         ]
         drawn = np.stack([
-            np.concatenate([rng.choice(own[k], self.batch_size) for own in (self.train, self.dev)])
+            np.concatenate([rng.choice(rows, half) for rows in (cohort.records[k].train, cohort.dev[k])])
             for k, rng in zip(taking, draws, strict=True)
         ])  # fmt: skip
-        records = torch.from_numpy(drawn).to(self.features.device, non_blocking=True)
-        self.template.eval()
+        records = torch.from_numpy(drawn).to(cohort.features.device, non_blocking=True)
+        cohort.ensemble.template.eval()
         with torch.no_grad():
-            logits = self.forward(parameters, buffers, self.features[records])
-        self.template.train()
-        labels, half = self.labels[records], self.batch_size
+            logits = self.forward(parameters, buffers, cohort.features[records])
+        cohort.ensemble.template.train()
+        labels = cohort.labels[records]
         self.inference_adversary.learn(taking, logits[:, :half], labels[:, :half], logits[:, half:], labels[:, half:])

@@ -18,7 +18,6 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.data.views import DrawnViews
 from wemem.defenses import (
-    AdversarialTraining,
     Clipping,
     Defense,
     Distillation,
@@ -30,8 +29,8 @@ from wemem.defenses import (
 from wemem.errors import InputError
 from wemem.models.outputs import require_logits
 from wemem.randomness import derive_seed
-from wemem.training.adversary_turns import AdversaryTurns
 from wemem.training.backends import Choice, choose_backend
+from wemem.training.cohort import Cohort
 from wemem.training.device import CPU, choose_device
 from wemem.training.ensemble import Ensemble
 from wemem.training.memory import (
@@ -245,19 +244,17 @@ class _Task:
         torch.manual_seed(derive_seed(self.seeds[part[0]], "dropout"))
         return self.begin(part).run(_counting(on_epoch, self.members - part[-1] - 1))
 
-    def begin(self, part: list[int]) -> "Run":
-        """Some members before their first step, on the device of the features."""
-        device = self.features.device
-        run = Run(
-            self.ensemble.select(part).to(device), part, self.features, self.labels, self.split, self.recipe,
-            self.defense, self.choice.backend, self.plan, [self.seeds[k] for k in part],
-            None if self.teacher_log_probs is None else torch.from_numpy(self.teacher_log_probs[part]).to(device),
+    def begin(self, part: list[int]) -> Run:
+        """Some of the models before their first step, on the device of the features."""
+        device, records = self.features.device, [self.records[k] for k in part]
+        views = None if self.views is None else replace(self.views, donors=self.views.donors[part])
+        taught = self.teacher_log_probs
+        cohort = Cohort(
+            part, self.ensemble.select(part).to(device), records, [self.split.records(k, Role.DEV) for k in part],
+            self.labels, ViewedRecords(self.features, views), _risk(self.defense, records, device),
+            None if taught is None else torch.from_numpy(taught[part]).to(device),
         )  # fmt: skip
-        if self.views is not None:
-            run.shown = ViewedRecords(self.features, replace(self.views, donors=self.views.donors[part]))
-        run.risk = _risk(self.defense, [self.records[k] for k in part], device)
-        run.adversary_turns = _opposition(run, self.records, self.split, self.data.classes)
-        return run
+        return Run(cohort, self.recipe, self.defense, self.choice.backend, self.plan, self.data.classes)
 
     @property
     def _on_cpu(self) -> bool:
@@ -336,20 +333,6 @@ def _risk(
     if risk is None:
         return None
     return torch.tensor(np.stack([risk.of(own) for own in records]), dtype=torch.float32, device=device)
-
-
-def _opposition(run: "Run", records: Sequence[TrainingRecords], split: Split, classes: int) -> AdversaryTurns | None:
-    adversarial = run.defense.capability(AdversarialTraining)
-    if adversarial is None:
-        return None
-    own = [records[k] for k in run.ids]
-    inference_adversary = adversarial.start(classes, [r.seed for r in own])
-    inference_adversary.to(run.device)
-    dev = [split.records(k, Role.DEV) for k in run.ids]
-    return AdversaryTurns(
-        inference_adversary, run.ensemble.template, run.forward, run.features, run.labels, [r.train for r in own], dev,
-        [r.seed for r in own], run.recipe.batch_size,
-    )  # fmt: skip
 
 
 def accuracy(logits: Float[np.ndarray, "N C"], labels: Int64[np.ndarray, " N"]) -> float:

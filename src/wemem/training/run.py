@@ -12,7 +12,7 @@ The loop, for all members at once::
         dev accuracy -> best checkpoint and early stopping, each member by itself
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +21,13 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from wemem.data.batches import Step
-from wemem.data.split import Role, Split
-from wemem.defenses import Batch, Clipping, Defense, InferenceAdversary
+from wemem.defenses import AdversarialTraining, Batch, Clipping, Defense, InferenceAdversary
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.training.adversary_turns import AdversaryTurns
 from wemem.training.augment import augment
 from wemem.training.backends import Backend, forward_of, in_precision
+from wemem.training.cohort import Cohort
 from wemem.training.dropout import MemberDropout
 from wemem.training.ensemble import Ensemble
 from wemem.training.layout import choose_layout
@@ -35,7 +35,7 @@ from wemem.training.optimizer import MemberOptimizer
 from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
 from wemem.training.side_by_side import OnEpoch
-from wemem.training.views import ViewedRecords, rows_of
+from wemem.training.views import rows_of
 
 #: Dev records that are asked about at a time.
 ASKED = 1024
@@ -65,46 +65,56 @@ Trained = tuple[Ensemble, list[History]]
 
 
 class Run:
-    """The mutable state of a training, for the members that run together; all of it is on one device."""
+    """The mutable state of a training, for the models that run together; all of it is on one device.
+
+    Args:
+        cohort: the models and their records.
+        recipe: the length and optimizer of the training.
+        defense: changes the training.
+        backend: the way in which the models are computed.
+        plan: the steps of every epoch.
+        classes: C, the number of classes.
+    """
 
     def __init__(
-        self, ensemble: Ensemble, ids: list[int], features: Tensor, labels: Tensor, split: Split, recipe: Recipe,
-        defense: Defense, backend: Backend, plan: Plan, seeds: list[int], teacher_log_probs: Tensor | None,
-    ) -> None:  # fmt: skip
-        self.ensemble, self.ids, self.features, self.labels = ensemble, ids, features, labels
-        self.recipe, self.defense, self.plan, self.seeds = recipe, defense, plan, seeds
-        self.device = features.device
-        self.forward = in_precision(forward_of(backend, ensemble.template), recipe.precision, self.device)
-        self.layout = choose_layout(backend, ensemble.template, self.device)
-        self.parameters = {n: self.layout.lay_out(t) for n, t in ensemble.parameters.items()}
-        self.buffers = dict(ensemble.buffers)
+        self, cohort: Cohort, recipe: Recipe, defense: Defense, backend: Backend, plan: Plan, classes: int
+    ) -> None:
+        self.cohort, self.recipe, self.defense, self.plan = cohort, recipe, defense, plan
+        self.template, self.device = cohort.ensemble.template, cohort.features.device
+        self.forward = in_precision(forward_of(backend, self.template), recipe.precision, self.device)
+        self.layout = choose_layout(backend, self.template, self.device)
+        self.parameters = {n: self.layout.lay_out(t) for n, t in cohort.ensemble.parameters.items()}
+        self.buffers = dict(cohort.ensemble.buffers)
+        masks = cohort.ensemble.masks
         # a frozen weight that is pruned takes no step
-        self.pruned = {n: self.layout.lay_out(~ensemble.masks[n]) for n in ensemble.masks if n in self.parameters}
+        self.pruned = {n: self.layout.lay_out(~masks[n]) for n in masks if n in self.parameters}
         self.optimizers: dict[str, MemberOptimizer] = {}
-        clipping = defense.capability(Clipping)
+        clipping, adversarial = defense.capability(Clipping), defense.capability(AdversarialTraining)
         self.per_sample = (
             None
             if clipping is None
-            else PerSample.of(clipping, ensemble.template, features[:2], backend, seeds, self.pruned)
+            else PerSample.of(clipping, self.template, cohort.features[:2], backend, cohort.seeds, self.pruned)
         )
-        self.shown = ViewedRecords(features, None)
-        self.risk: Tensor | None = None
         self.adversary_turns: AdversaryTurns | None = None
-        self.dropout_keys = [f"{n}.key" for n, m in ensemble.template.named_modules() if isinstance(m, MemberDropout)]
-        self.dropout_seeds, self.teacher_log_probs = [derive_seed(seed, "dropout") for seed in seeds], teacher_log_probs
-        self.steps_taken = [0] * len(ids)
-        self.records_seen = [0] * len(ids)
-        self.dev = [tensor.to(self.device) for tensor in _padded([split.records(k, Role.DEV) for k in ids])]
+        if adversarial is not None:
+            adversary = adversarial.start(classes, cohort.seeds)
+            adversary.to(self.device)
+            self.adversary_turns = AdversaryTurns(adversary, cohort, self.forward, recipe.batch_size)
+        self.dropout_keys = [f"{n}.key" for n, m in self.template.named_modules() if isinstance(m, MemberDropout)]
+        self.dropout_seeds = [derive_seed(seed, "dropout") for seed in cohort.seeds]
+        self.steps_taken = [0] * len(cohort.ids)
+        self.records_seen = [0] * len(cohort.ids)
+        self.dev = [tensor.to(self.device) for tensor in _padded(cohort.dev)]
 
     def trial(self, step: Step) -> None:
         """What takes the most memory: a step of all members, and a look at their dev records."""
-        everyone = list(range(len(self.ids)))
+        everyone = list(range(len(self.cohort.ids)))
         self._step(step, everyone, 0)
         self._dev_accuracy(everyone, 0)
 
     def run(self, on_epoch: OnEpoch) -> Trained:
         """Train until every member has stopped; the members at their kept checkpoints, on the CPU, with histories."""
-        count = len(self.ids)
+        count = len(self.cohort.ids)
         best, best_buffers = _copies(self.parameters), _copies(self.buffers)
         curves: list[list[float]] = [[] for _ in range(count)]
         live = list(range(count))
@@ -127,7 +137,7 @@ class Run:
             for curve, seen, steps in zip(curves, self.records_seen, self.steps_taken, strict=True)
         ]
         plain = {name: tensor.contiguous().cpu() for name, tensor in best.items()}
-        return Ensemble(self.ensemble.template, plain, {n: t.cpu() for n, t in best_buffers.items()}), history
+        return Ensemble(self.template, plain, {n: t.cpu() for n, t in best_buffers.items()}), history
 
     def _kept(self, curve: list[float]) -> int:
         """The epoch whose checkpoint stays."""
@@ -139,26 +149,26 @@ class Run:
 
     def _step(self, step: Step, live: list[int], epoch: int) -> None:
         """One optimizer step of the live members that have records in it."""
-        weights = torch.from_numpy(step.weights[self.ids])
+        weights = torch.from_numpy(step.weights[self.cohort.ids])
         seen = weights.sum(1).int().tolist()
         taking = [k for k in live if seen[k]]
         if not taking:
             return
-        records = torch.from_numpy(step.records[self.ids])
+        records = torch.from_numpy(step.records[self.cohort.ids])
         rows = None
-        if len(taking) < len(self.ids):
+        if len(taking) < len(self.cohort.ids):
             records, weights, rows = records[taking], weights[taking], torch.tensor(taking, device=self.device)
         records = records.to(self.device, non_blocking=True)
         self._set_dropout_keys(taking, rows)
         parameters = {n: _rows(t, rows).detach().requires_grad_() for n, t in self.parameters.items()}
         buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
-        self.ensemble.template.train()
+        self.template.train()
         steps = [self.steps_taken[k] for k in taking]
         if self.adversary_turns is not None:
             self.adversary_turns.play(parameters, buffers, taking, steps)
-        keys = [derive_seed(self.seeds[k], "view", taken) for k, taken in zip(taking, steps, strict=True)]
-        x = augment(self.shown.numbered(taking, records), self.recipe.augment, keys)
-        labels = self.labels[self.shown.of(records)]
+        keys = [derive_seed(self.cohort.seeds[k], "view", taken) for k, taken in zip(taking, steps, strict=True)]
+        x = augment(self.cohort.views.numbered(taking, records), self.recipe.augment, keys)
+        labels = self.cohort.labels[self.cohort.views.of(records)]
         if self.per_sample is None:
             logits = self.forward(parameters, buffers, x)
             counted = weights.to(self.device, non_blocking=True)
@@ -182,11 +192,11 @@ class Run:
         self, logits: Tensor, labels: Tensor, weights: Tensor, epoch: int, taking: list[int], records: Tensor
     ) -> Batch:
         """A step's outputs, with whatever else the defense's loss is to know of their records."""
-        who = torch.tensor(taking, device=self.device)[:, None]
+        who, cohort = torch.tensor(taking, device=self.device)[:, None], self.cohort
         return Batch(
             logits, labels, weights, epoch,
-            teacher_log_probs=None if self.teacher_log_probs is None else self.teacher_log_probs[who, records],
-            risk=None if self.risk is None else self.risk[who, self.shown.of(records)],
+            teacher_log_probs=None if cohort.teacher_log_probs is None else cohort.teacher_log_probs[who, records],
+            risk=None if cohort.risk is None else cohort.risk[who, cohort.views.of(records)],
             membership_log_probability=self._membership(taking, logits, labels),
         )  # fmt: skip
 
@@ -227,16 +237,18 @@ class Run:
             self.buffers[name][slice(None) if rows is None else rows] = drawn
 
     def _dev_accuracy(self, live: list[int], epoch: int) -> list[float]:
-        rows = None if len(live) == len(self.ids) else torch.tensor(live, device=self.device)
+        rows = None if len(live) == len(self.cohort.ids) else torch.tensor(live, device=self.device)
         records, valid = (_rows(t, rows) for t in self.dev)
         parameters = {n: self.layout.lay_out(_rows(t, rows)) for n, t in self.parameters.items()}
         buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
-        self.ensemble.template.eval()
+        self.template.eval()
         with torch.no_grad():
             cuts = torch.split(records, ASKED, dim=1)
-            logits = torch.cat([self.forward(parameters, buffers, rows_of(self.features, cut)) for cut in cuts], dim=1)
+            logits = torch.cat(
+                [self.forward(parameters, buffers, rows_of(self.cohort.features, cut)) for cut in cuts], dim=1
+            )
         _require_finite("output", logits, epoch)
-        right = (logits.argmax(-1) == self.labels[records]) & valid
+        right = (logits.argmax(-1) == self.cohort.labels[records]) & valid
         shares: list[float] = (right.sum(1).double() / valid.sum(1)).tolist()
         return shares
 
@@ -254,7 +266,7 @@ def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def _padded(records: list[Int64[np.ndarray, " n"]]) -> tuple[Int64[Tensor, "S D"], Bool[Tensor, "S D"]]:
+def _padded(records: Sequence[Int64[np.ndarray, " _"]]) -> tuple[Int64[Tensor, "S D"], Bool[Tensor, "S D"]]:
     width = max(map(len, records))
     index, valid = np.zeros((len(records), width), np.int64), np.zeros((len(records), width), bool)
     for k, own in enumerate(records):
