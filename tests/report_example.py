@@ -1,6 +1,7 @@
 """A folder as a study leaves it, small and with planted scores, for those who test what is made of it."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def make_folder(
 def write(folder: Path, results: dict[str, Any]) -> None:
     """Results, and scores for their runs; sparsities in the table are those asked for, as a study writes them."""
     folder.mkdir(parents=True, exist_ok=True)
+    runs = results["runs"]
+    results["planned"] = {
+        "runs": dict(Counter(run["label"] for run in runs if run["seed"] == runs[0]["seed"])),
+        "seeds": list(dict.fromkeys(run["seed"] for run in runs)),
+        "attacks": {name: name for run in runs for name in run["attacks"]},
+    }
     (folder / "results.json").write_text(json.dumps(results))
     tables = [samples(run) for run in results["runs"] if run["attacks"]]
     pq.write_table(pa.concat_tables(tables, promote_options="default"), folder / "per_sample.parquet")
