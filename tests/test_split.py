@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wemem.data.given_victim import given_victim, matched
 from wemem.data.split import (
     COVERED,
     Role,
     Split,
-    given_victim,
     random_halves,
     require_covered,
     stratified_draw,
@@ -230,6 +230,40 @@ def test_a_given_victim_keeps_its_members_and_lent_ones_are_not_audited():
     assert not np.isin(split.records(0, AUDIT), members).any()
     lent = np.setdiff1d(members, split.records(0, TRAIN))
     assert (split.roles[1:, lent] != Role.UNUSED).all()
+
+
+def first_of_each_class(*counts: int) -> np.ndarray:
+    return np.concatenate([np.flatnonzero(LABELS == label)[:count] for label, count in enumerate(counts)])
+
+
+def test_shadows_of_a_given_victim_have_its_number_of_records_of_every_class():
+    members = first_of_each_class(18, 6, 6, 10)
+    split = given_victim(LABELS, members, 3, seed=0)
+    assert split.records(0, TRAIN).tolist() == np.sort(members).tolist()
+    for k in range(1, 4):
+        assert np.bincount(LABELS[split.records(k, TRAIN)]).tolist() == np.bincount(LABELS[members]).tolist()
+        assert len(split.records(k, AUDIT)) >= len(split.records(0, AUDIT))
+        assert matched(LABELS, members, split.records(k, TRAIN))
+
+
+def test_a_shadow_of_a_given_victim_does_not_depend_on_how_many_there_are():
+    members = np.arange(0, N, 4)
+    assert (given_victim(LABELS, members, 4, seed=0).roles[:3] == given_victim(LABELS, members, 2, seed=0).roles).all()
+
+
+def test_where_records_do_not_suffice_shadows_train_on_a_share_of_all_and_are_not_matched():
+    members = first_of_each_class(16, 20, 12, 32)
+    split = given_victim(LABELS, members, 2, seed=0, train=0.6, dev=0.1)
+    pool = np.flatnonzero((split.roles[1:] != Role.UNUSED).any(0))
+    for k in (1, 2):
+        assert len(split.records(k, TRAIN)) == round(0.6 * len(pool)) < len(members)
+        assert not matched(LABELS, members, split.records(k, TRAIN))
+
+
+def test_a_model_of_the_same_size_and_other_classes_is_not_matched():
+    zeros, others = np.flatnonzero(LABELS == 0), np.flatnonzero(LABELS != 0)
+    assert matched(LABELS, zeros[:20], zeros[20:40])
+    assert not matched(LABELS, zeros[:20], others[:20])
 
 
 def test_selecting_members_keeps_their_roles():

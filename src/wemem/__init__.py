@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from wemem.config.parse import load_study, parse_study
     from wemem.config.study import StudyConfig
     from wemem.data.dataset import Dataset
+    from wemem.data.given_victim import given_victim
     from wemem.data.sources import DataSource, load_dataset
-    from wemem.data.split import Role, Split, given_victim, random_halves, subsets, victim_and_shadows
+    from wemem.data.split import Role, Split, random_halves, subsets, victim_and_shadows
     from wemem.defenses import Defense, MemoryRegularizer, SlidingWindow, Undefended, chain, make_defense
     from wemem.errors import InputError
     from wemem.export.checkpoint import load_pruned
@@ -59,7 +60,8 @@ _HOMES = {
     "wemem.config.study": "StudyConfig",
     "wemem.data.dataset": "Dataset",
     "wemem.data.sources": "DataSource load_dataset",
-    "wemem.data.split": "Role Split given_victim random_halves subsets victim_and_shadows",
+    "wemem.data.given_victim": "given_victim",
+    "wemem.data.split": "Role Split random_halves subsets victim_and_shadows",
     "wemem.defenses": "Defense MemoryRegularizer SlidingWindow Undefended chain make_defense",
     "wemem.errors": "InputError",
     "wemem.export.checkpoint": "load_pruned",

@@ -194,57 +194,6 @@ def require_shares(shadows: int, train: float, dev: float) -> None:
         raise InputError(f"expected train > 0, dev > 0 and train + dev < 1, got train={train}, dev={dev}")
 
 
-def given_victim(
-    labels: Int64[np.ndarray, " N"], members: Indices, shadows: int, *, seed: int, train: float = 0.6, dev: float = 0.1,
-    adversary_share: float = 0.0,
-) -> Split:  # fmt: skip
-    """The ``disjoint`` layout around a victim that exists already.
-
-    It keeps its members; of the other records it gets dev and audit records in the proportions that ``train`` and
-    ``dev`` say, and the adversary gets the rest, from which the shadows draw as in :func:`victim_and_shadows`.
-
-    Args:
-        labels: shape ``(N,)``.
-        members: the records the victim was trained on.
-        shadows: number of shadow models.
-        seed: the study's seed.
-        train: share of its records that a shadow trains on.
-        dev: share of its records for early stopping.
-        adversary_share: share of the members that the adversary gets as data of its own; they are not audited.
-
-    Raises:
-        InputError: unknown records, or too few that the victim was not trained on.
-    """
-    require_shares(shadows, train, dev)
-    members = np.unique(members)
-    if len(members) == 0 or members[0] < 0 or members[-1] >= len(labels):
-        raise InputError(f"expected members among records 0..{len(labels) - 1}, got {members[:1]}..{members[-1:]}")
-    others = np.setdiff1d(np.arange(len(labels)), members)
-    n_lent = round(adversary_share * len(members))
-    lent, audited = stratified_draw(labels, members, [n_lent, len(members) - n_lent], generator(seed, "split/lend"))
-    n_dev, n_audit = round(dev / train * len(audited)), round((1 - train - dev) / train * len(audited))
-    if n_dev + n_audit >= len(others):
-        raise InputError(
-            f"expected more than {n_dev + n_audit} records that the victim was not trained on, got {len(others)}; "
-            "bring more of them, or give the adversary a share of them (adversary_share)"
-        )
-    own_dev, own_audit, rest = stratified_draw(
-        labels, others, [n_dev, n_audit, len(others) - n_dev - n_audit], generator(seed, "split/halves")
-    )
-    pool = np.sort(np.concatenate([rest, lent]))
-    roles = np.zeros((1 + shadows, len(labels)), np.int8)
-    for role, rows in ((Role.TRAIN, audited), (Role.DEV, own_dev), (Role.AUDIT, own_audit)):
-        roles[0, rows] = role
-    n_train, n_dev = round(train * len(pool)), round(dev * len(pool))
-    for k in range(1, 1 + shadows):
-        drawn = stratified_draw(
-            labels, pool, [n_train, n_dev, len(pool) - n_train - n_dev], generator(seed, "split/member", k)
-        )
-        for role, rows in zip((Role.TRAIN, Role.DEV, Role.AUDIT), drawn, strict=True):
-            roles[k, rows] = role
-    return Split(roles, labels, "disjoint")
-
-
 def subsets(
     labels: Int64[np.ndarray, " N"], pool: Indices, size: int, models: int, *, seed: int, purpose: str,
     dev: Indices | int,

@@ -16,7 +16,8 @@ from jaxtyping import Int64
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, given_victim, random_halves, stratified_draw, subsets, victim_and_shadows
+from wemem.data.given_victim import given_victim
+from wemem.data.split import Role, Split, random_halves, stratified_draw, subsets, victim_and_shadows
 from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.files.input_files import user_path

@@ -12,7 +12,8 @@ from wemem.attacks.base import Attack
 from wemem.audit.report import AuditReport, run_attacks
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role, Split, given_victim
+from wemem.data.given_victim import given_victim
+from wemem.data.split import Role, Split
 from wemem.errors import InputError
 from wemem.files.memory_limit import memory_limit
 from wemem.files.npz import read_npz

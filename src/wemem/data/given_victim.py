@@ -1,0 +1,106 @@
+"""The split around a victim that exists already: shadows are matched to its number of training records and classes."""
+
+import numpy as np
+from jaxtyping import Int64
+
+from wemem.data.split import Indices, Role, Split, require_shares, stratified_draw
+from wemem.errors import InputError
+from wemem.randomness import generator
+
+#: Two models train on equally many records of each class if no more than this share of them differs.
+TOLERANCE = 0.02
+
+
+def given_victim(
+    labels: Int64[np.ndarray, " N"], members: Indices, shadows: int, *, seed: int, train: float = 0.6, dev: float = 0.1,
+    adversary_share: float = 0.0,
+) -> Split:  # fmt: skip
+    """Return the ``disjoint`` layout around a victim that exists already.
+
+    The victim keeps its members. Of the other records it gets dev and audit records in the proportions that ``train``
+    and ``dev`` state, and the adversary gets the rest. From those every shadow draws as many training records of each
+    class as the victim has, and dev and audit records in the same proportions. If the adversary has too few, its
+    shadows train on the share ``train`` of what it has; :func:`matched` then is false, and so no audit is adaptive.
+
+    Args:
+        labels: the class of each of the N records.
+        members: the records that the victim was trained on.
+        shadows: the number of shadow models.
+        seed: the seed of the study.
+        train: the share of a model's records that it trains on.
+        dev: the share of a model's records for early stopping.
+        adversary_share: the share of the members that the adversary gets as data of its own; they are not audited.
+
+    Raises:
+        InputError: unknown records, or too few that the victim was not trained on.
+    """
+    require_shares(shadows, train, dev)
+    members = np.unique(members)
+    if len(members) == 0 or members[0] < 0 or members[-1] >= len(labels):
+        raise InputError(f"expected members among records 0..{len(labels) - 1}, got {members[:1]}..{members[-1:]}")
+    others = np.setdiff1d(np.arange(len(labels)), members)
+    n_lent = round(adversary_share * len(members))
+    lent, audited = stratified_draw(labels, members, [n_lent, len(members) - n_lent], generator(seed, "split/lend"))
+    n_dev, n_audit = round(dev / train * len(audited)), round((1 - train - dev) / train * len(audited))
+    if n_dev + n_audit >= len(others):
+        raise InputError(
+            f"expected more than {n_dev + n_audit} records that the victim was not trained on, got {len(others)}; "
+            "bring more of them, or give the adversary a share of them (adversary_share)"
+        )
+    own_dev, own_audit, rest = stratified_draw(
+        labels, others, [n_dev, n_audit, len(others) - n_dev - n_audit], generator(seed, "split/halves")
+    )
+    pool = np.sort(np.concatenate([rest, lent]))
+    roles = np.zeros((1 + shadows, len(labels)), np.int8)
+    for role, rows in ((Role.TRAIN, audited), (Role.DEV, own_dev), (Role.AUDIT, own_audit)):
+        roles[0, rows] = role
+    for k in range(1, 1 + shadows):
+        rng = generator(seed, "split/member", k)
+        drawn = _matched_parts(labels, pool, members, train, dev, rng) or _all_of_it(labels, pool, train, dev, rng)
+        for role, rows in zip((Role.TRAIN, Role.DEV, Role.AUDIT), drawn, strict=True):
+            roles[k, rows] = role
+    return Split(roles, labels, "disjoint")
+
+
+def matched(labels: Int64[np.ndarray, " N"], members: Indices, train: Indices) -> bool:
+    """True if a model trains on as many records of each class as the victim, but for :data:`TOLERANCE` of them.
+
+    >>> labels = np.arange(200) % 2
+    >>> matched(labels, np.arange(100), np.arange(100, 200)), matched(labels, np.arange(100), np.arange(150))
+    (True, False)
+    """
+    classes = int(labels.max()) + 1
+    own, other = (np.bincount(labels[rows], minlength=classes) for rows in (members, train))
+    return int(np.abs(own - other).sum()) <= max(classes, round(TOLERANCE * len(members)))
+
+
+def _matched_parts(
+    labels: Int64[np.ndarray, " N"], pool: Indices, members: Indices, train: float, dev: float,
+    rng: np.random.Generator,
+) -> list[Indices] | None:  # fmt: skip
+    """Train, dev and audit records of a shadow with the victim's class counts; None if the pool is too small."""
+    n_dev, n_audit = (round(share / train * len(members)) for share in (dev, 1 - train - dev))
+    inside = []
+    for label, count in zip(*np.unique(labels[members], return_counts=True), strict=True):
+        own = pool[labels[pool] == label]
+        if len(own) < count:
+            return None
+        inside.append(rng.permutation(own)[:count])
+    chosen = np.sort(np.concatenate(inside))
+    left = np.setdiff1d(pool, chosen)
+    rarest = min(int((labels[left] == label).sum()) for label in np.unique(labels))
+    if rarest == 0:
+        return None
+    # enough for one dev and one audit record of the rarest class
+    n_dev, n_audit = (max(size, -(-len(left) // rarest)) for size in (n_dev, n_audit))
+    if len(left) < n_dev + n_audit:
+        return None
+    return [chosen, *stratified_draw(labels, left, [n_dev, n_audit], rng)]
+
+
+def _all_of_it(
+    labels: Int64[np.ndarray, " N"], pool: Indices, train: float, dev: float, rng: np.random.Generator
+) -> list[Indices]:
+    """Train, dev and audit records of a shadow in the stated shares of the pool."""
+    n_train, n_dev = round(train * len(pool)), round(dev * len(pool))
+    return stratified_draw(labels, pool, [n_train, n_dev, len(pool) - n_train - n_dev], rng)
