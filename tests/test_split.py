@@ -237,7 +237,7 @@ def first_of_each_class(*counts: int) -> np.ndarray:
 
 
 def test_shadows_of_a_given_victim_have_its_number_of_records_of_every_class():
-    members = first_of_each_class(18, 6, 6, 10)
+    members = first_of_each_class(12, 6, 6, 10)
     split = given_victim(LABELS, members, 3, seed=0)
     assert split.records(0, TRAIN).tolist() == np.sort(members).tolist()
     for k in range(1, 4):
