@@ -143,6 +143,31 @@ def test_lent_members_are_not_audited(given, tmp_path):
     assert not shown[outcome.split.audited(0)].any()
 
 
+def test_shadows_and_references_train_on_as_many_records_of_each_class_as_the_victim(given, tmp_path):
+    config = parse_study(given | {"attacks": ["confidence", "lira"]})
+    prune_into(config, "rsw", tmp_path / "out", tmp_path / "store")
+    given["victim"]["weights"] = str(tmp_path / "out/weights.safetensors")
+    config = parse_study(given | {"attacks": ["confidence", "lira"]})
+    results, _ = audit_into(config, "rsw", tmp_path / "audit", tmp_path / "store")
+    certificate = results["runs"][0]["certificate"]
+    assert certificate["victim_recipe_fingerprint"].endswith(f":{len(MEMBERS)}")
+    assert certificate["adaptive"]
+    assert not any("adaptive in size" in note for note in results["notes"])
+
+
+def test_an_audit_with_too_few_records_for_shadows_of_the_victims_size_is_not_adaptive(given, tmp_path):
+    np.savez(tmp_path / "members.npz", members=np.arange(RECORDS - 300))
+    config = parse_study(given)
+    prune_into(config, "rsw", tmp_path / "out", tmp_path / "store")
+    given["victim"]["weights"] = str(tmp_path / "out/weights.safetensors")
+    results, _ = audit_into(parse_study(given), "rsw", tmp_path / "audit", tmp_path / "store")
+    assert not results["runs"][0]["certificate"]["adaptive"]
+    assert not results["runs"][0]["attacks"]["confidence"]["adaptive"]
+    assert any(
+        "not adaptive in size: the adversary's shadow models were trained on" in note for note in results["notes"]
+    )
+
+
 def test_a_planted_leak_is_found(given, tmp_path):
     """A given model that knows random labels by heart is told apart from models that do not by its confidence."""
     data = DataSource(given["data"]["source"]).load()

@@ -233,7 +233,7 @@ def test_a_given_victim_keeps_its_members_and_lent_ones_are_not_audited():
 
 
 def first_of_each_class(*counts: int) -> np.ndarray:
-    return np.concatenate([np.flatnonzero(LABELS == label)[:count] for label, count in enumerate(counts)])
+    return np.concatenate([np.flatnonzero(label == LABELS)[:count] for label, count in enumerate(counts)])
 
 
 def test_shadows_of_a_given_victim_have_its_number_of_records_of_every_class():

@@ -7,8 +7,13 @@ from wemem.data.split import Indices, Role, Split, require_shares, stratified_dr
 from wemem.errors import InputError
 from wemem.randomness import generator
 
-#: Two models train on equally many records of each class if no more than this share of them differs.
-TOLERANCE = 0.02
+#: A shadow of the victim's size has at least this many records to be audited by, relative to those it trains on.
+LEAST_AUDITED = 0.1
+#: The sizes of two training sets are the same if they differ by no more than this share.
+SAME_SIZE = 0.02
+#: Their class shares are the same if no more than this share of the records would have to change class, besides what
+#: stratified draws of whole records leave.
+SAME_CLASSES = 0.05
 
 
 def given_victim(
@@ -19,8 +24,9 @@ def given_victim(
 
     The victim keeps its members. Of the other records it gets dev and audit records in the proportions that ``train``
     and ``dev`` state, and the adversary gets the rest. From those every shadow draws as many training records of each
-    class as the victim has, and dev and audit records in the same proportions. If the adversary has too few, its
-    shadows train on the share ``train`` of what it has; :func:`matched` then is false, and so no audit is adaptive.
+    class as the victim has, and dev and audit records in the same proportions, or as many as are left. If the adversary
+    has too few records, its shadows train on the share ``train`` of what it has. Then :func:`matched` is false, and no
+    audit is adaptive.
 
     Args:
         labels: the class of each of the N records.
@@ -63,7 +69,7 @@ def given_victim(
 
 
 def matched(labels: Int64[np.ndarray, " N"], members: Indices, train: Indices) -> bool:
-    """True if a model trains on as many records of each class as the victim, but for :data:`TOLERANCE` of them.
+    """True if a model trains on as many records as the victim, with the same class shares.
 
     >>> labels = np.arange(200) % 2
     >>> matched(labels, np.arange(100), np.arange(100, 200)), matched(labels, np.arange(100), np.arange(150))
@@ -71,7 +77,9 @@ def matched(labels: Int64[np.ndarray, " N"], members: Indices, train: Indices) -
     """
     classes = int(labels.max()) + 1
     own, other = (np.bincount(labels[rows], minlength=classes) for rows in (members, train))
-    return int(np.abs(own - other).sum()) <= max(classes, round(TOLERANCE * len(members)))
+    moved = 0.5 * np.abs(own / len(members) - other / len(train)).sum()
+    same_size = abs(len(members) - len(train)) <= max(1, SAME_SIZE * len(members))
+    return bool(same_size and moved <= max(SAME_CLASSES, 1.5 * classes / len(members)))
 
 
 def _matched_parts(
@@ -91,9 +99,12 @@ def _matched_parts(
     rarest = min(int((labels[left] == label).sum()) for label in np.unique(labels))
     if rarest == 0:
         return None
+    if n_dev + n_audit > len(left):
+        n_dev = round(dev / (1 - train) * len(left))
+        n_audit = len(left) - n_dev
     # enough for one dev and one audit record of the rarest class
     n_dev, n_audit = (max(size, -(-len(left) // rarest)) for size in (n_dev, n_audit))
-    if len(left) < n_dev + n_audit:
+    if n_dev + n_audit > len(left) or n_audit < LEAST_AUDITED * len(members):
         return None
     return [chosen, *stratified_draw(labels, left, [n_dev, n_audit], rng)]
 

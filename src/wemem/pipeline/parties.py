@@ -10,6 +10,7 @@ No party's models see records of another party that they must not see:
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -67,6 +68,11 @@ class Parties:
         return self.pipeline.workspace.data
 
     @cached_property
+    def members(self) -> Records:
+        """The training records of the victim, those too that the adversary has and that are not audited."""
+        return training_records(self.config, self.data, self.split)
+
+    @cached_property
     def tuning_records(self) -> Records:
         """Held-out records of the victim that a search may use: half of them, or none if no defense searches."""
         if not self.config.searches:
@@ -93,9 +99,12 @@ class Parties:
         """Roles of reference models on random halves of the audited records; enough models for their scores too."""
         audited, dev = self.split.audited(0), self.split.records(0, Role.DEV)
         outside = np.setdiff1d(np.arange(len(self.data)), np.concatenate([audited, dev]))
+        size = len(self.members)
+        if self.config.victim is not None:  # as large as the records allow, with a half of those outside for RMIA
+            size = min(size, len(audited) // 2 + max(0, len(outside) // 2 - len(dev)) // 2)
         return random_halves(
-            self.data.labels, audited, self._reference_count, seed=self.seed, outside=outside,
-            train_size=len(self.split.records(0, Role.TRAIN)), dev_size=len(dev),
+            self.data.labels, audited, self._reference_count, seed=self.seed, outside=outside, train_size=size,
+            dev_size=len(dev),
         )  # fmt: skip
 
     @cached_property
@@ -138,12 +147,24 @@ class Parties:
         """Score the victim's training records by models that see no other party's, or read the scores from a file."""
         if self.config.scores.file is not None:
             return read_score_file(self.config.scores.file, self.data)
-        return self._score_by_subsets("defender", self.split.records(0, Role.TRAIN), self.split.records(0, Role.DEV))
+        return self._score_by_subsets("defender")
 
     def score_adversary(self) -> MemorizationScores:
         """Score the adversary's own records."""
-        pool = np.flatnonzero((self.split.roles[1:] != Role.UNUSED).any(axis=0))
-        return self._score_by_subsets("adversary", pool, len(self.split.records(0, Role.DEV)))
+        return self._score_by_subsets("adversary")
+
+    def subset_split(self, party: Literal["defender", "adversary"]) -> Split:
+        """Roles of the models on subsets of one party's records that score them.
+
+        Each trains on a share of the number of records that a model of the party trains on.
+        """
+        settings, model = self.config.scores, 0 if party == "defender" else 1
+        train, dev = self.split.records(model, Role.TRAIN), self.split.records(model, Role.DEV)
+        pool = train if party == "defender" else np.flatnonzero((self.split.roles[1:] != Role.UNUSED).any(axis=0))
+        return subsets(
+            self.data.labels, pool, round(settings.fraction * len(train)), settings.models, seed=self.seed,
+            purpose=party, dev=dev if party == "defender" else len(dev),
+        )  # fmt: skip
 
     def train_references(self) -> list[TrainedModels]:
         """Train the unpruned reference models, in chunks; an arm prunes the first of them, as many as attack it."""
@@ -220,14 +241,10 @@ class Parties:
             for models, dense in zip(places, self.train_references(), strict=False)
         ]
 
-    def _score_by_subsets(self, party: str, pool: Records, dev: Records | int) -> MemorizationScores:
+    def _score_by_subsets(self, party: Literal["defender", "adversary"]) -> MemorizationScores:
         """Train models on subsets of a party's records, and score the records by them."""
-        settings = self.config.scores
-        size = round(settings.fraction * len(self.split.records(0, Role.TRAIN)))
-        split = subsets(self.data.labels, pool, size, settings.models, seed=self.seed, purpose=party, dev=dev)
-        models = self.pipeline.trainer.train_in_chunks(
-            self.title(f"{party} subset models"), split, self.seeds(party, settings.models)
-        )
+        split, seeds = self.subset_split(party), self.seeds(party, self.config.scores.models)
+        models = self.pipeline.trainer.train_in_chunks(self.title(f"{party} subset models"), split, seeds)
         return self.pipeline.scorer.score(self.title(f"{party} scores"), split, models)
 
 
@@ -239,6 +256,11 @@ def read_score_file(file: str, data: Dataset) -> MemorizationScores:
     """
     data.require_all_records("memorization scores")
     return MemorizationScores.given(read_scores(user_path(file), len(data)))
+
+
+def training_records(config: StudyConfig, data: Dataset, split: Split) -> Records:
+    """The records that the victim of a split was trained on, audited or not."""
+    return split.records(0, Role.TRAIN) if config.victim is None else read_members(config.victim.members, len(data))
 
 
 def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:

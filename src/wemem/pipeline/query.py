@@ -7,6 +7,7 @@ import numpy as np
 from wemem.attacks.base import Attack
 from wemem.defenses import Defense
 from wemem.pipeline.artifacts import Answers, CollectedSignals, TrainedModels
+from wemem.pipeline.matching import sized, sized_victim
 from wemem.pipeline.parties import Parties
 from wemem.randomness import derive_seed
 from wemem.signals import SignalLayout, Signals
@@ -49,9 +50,10 @@ def disjoint_signals(
         seen = _query_rounds(parties, label, rounds, records, defense)
         parts += seen
         extras["trajectory"] = np.stack([answers.arrays["logits"] for answers in seen], axis=2)
+    made = rounds[-1].provenance
     signals = Signals(
         last.arrays["logits"], parties.data.labels[records], split.roles[:, records], records, "disjoint",
-        rounds[-1].provenance, extras,
+        (sized_victim(parties, made[0]), *sized(parties, made, parties.split)[1:]), extras,
     )  # fmt: skip
     key = DisjointSignalsKey(tuple(part.key for part in parts), split.fingerprint).key()
     return CollectedSignals(key, signals, sum(part.seconds for part in parts))
@@ -99,7 +101,8 @@ def shared_signals(
     }
     halves = parties.reference_split.select(range(sum(len(models.ensemble) for models in references)))
     roles = np.concatenate([split.roles[:1, records], halves.roles[:, records]])
-    provenance = (victim.provenance[0], *(made for models in references for made in models.provenance))
+    made = [recipe for models in references for recipe in models.provenance]
+    provenance = (sized_victim(parties, victim.provenance[0]), *sized(parties, made, halves))
     signals = Signals(
         arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip

@@ -95,6 +95,12 @@ def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[str]:
         for shipped in (outcome.victim.shipped for outcome in outcomes)
         if shipped is not None
     ]
+    unmatched = {kind: size for outcome in outcomes for kind, size in outcome.unmatched.items()}
+    notes += [
+        f"The audit is not adaptive in size: the adversary's {kind} were trained on {size} records, not on as many of "
+        "each class as the victim; bring more records that the victim was not trained on."
+        for kind, size in unmatched.items()
+    ]
     if config.victim is not None:
         notes.append(
             "The victim's own training is not known to this study; its shadows and reference models were trained by "

@@ -14,6 +14,7 @@ from wemem.defenses import Defense, OutputPostprocessing
 from wemem.metrics.registry import METRICS
 from wemem.pipeline.artifacts import CollectedSignals, TrainedModels
 from wemem.pipeline.cache import Computed
+from wemem.pipeline.matching import unmatched_sizes
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.query import disjoint_signals, shared_signals
 from wemem.signals import SignalLayout, Signals
@@ -96,7 +97,7 @@ def attack_models(parties: Parties, models: Attacked) -> Outcome:
         },
         altered_answers=models.altered_answers,
         reference_accuracy=_reference_accuracy(parties, answers["shared"].signals) if every_target else None,
-        is_control=models.label in config.controls,
+        is_control=models.label in config.controls, unmatched=dict(unmatched_sizes(parties)),
     )  # fmt: skip
 
 

@@ -56,7 +56,8 @@ def require_auditable(parties: Parties) -> None:
     """As :func:`require_feasible`, for the victim and all models that attack it; every audited record is covered.
 
     Raises:
-        InputError: also too few reference models for some record of any arm. For thresholds each of them is a target in
+        InputError: also too few records to estimate memorization scores from, or too few reference models for some
+            record of any arm. For thresholds each of them is a target in
             turn, and for leave-one-out a second one is left out.
     """
     config, splits = parties.config, [parties.split]
@@ -65,6 +66,10 @@ def require_auditable(parties: Parties) -> None:
         fewest = min(config.references_of(label) for label in config.defenses)
         least = 3 if config.leave_one_out else 2
         require_covered(parties.reference_split.select(range(fewest)), parties.split.audited(0), least)
+    if config.needs_scores:
+        parties.subset_split("adversary")
+        if config.scores.file is None:
+            parties.subset_split("defender")
     require_feasible(parties, splits)
 
 

@@ -37,6 +37,7 @@ class Outcome:
         tuned: the defense that was found for a budget, with a summary of how; None if the study names the defense.
         is_control: True for an arm of :mod:`wemem.config.controls`.
         altered_answers: True if the defense protects answers by altering them; the weights answer unaltered.
+        unmatched: by kind of the adversary's models, their number of training records, if it is not the victim's.
     """
 
     label: str
@@ -55,6 +56,7 @@ class Outcome:
     tuned: TunedDefense | None = None
     is_control: bool = False
     altered_answers: bool = False
+    unmatched: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:

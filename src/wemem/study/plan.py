@@ -2,10 +2,9 @@
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.data.split import Role
 from wemem.defenses import Defense, Undefended
 from wemem.pipeline.cost import CostModel
-from wemem.pipeline.parties import study_split
+from wemem.pipeline.parties import study_split, training_records
 from wemem.tuning.search import search_work
 
 
@@ -32,4 +31,5 @@ def planned_work(cost: CostModel) -> float:
 
 def cost_of(config: StudyConfig, data: Dataset) -> CostModel:
     """The cost model of a study, by the number of records that its victim trains on."""
-    return CostModel(config, len(study_split(config, data, config.seeds[0]).records(0, Role.TRAIN)))
+    split = study_split(config, data, config.seeds[0])
+    return CostModel(config, len(training_records(config, data, split)))
