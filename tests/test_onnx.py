@@ -41,7 +41,7 @@ def exported(tmp_path_factory) -> tuple[Path, dict[str, Any], list[str]]:
     """A model that lost channels, pruned by the library and written as ONNX; the study of it and what was told."""
     folder = tmp_path_factory.mktemp("onnx")
     np.savez(folder / "images.npz", x=DATA.features, y=DATA.labels)
-    np.savez(folder / "members.npz", members=np.arange(0, len(DATA), 3))
+    np.savez(folder / "members.npz", members=np.random.default_rng(0).permutation(len(DATA))[:60])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         write_weights(folder / "given.safetensors", fresh().state_dict())

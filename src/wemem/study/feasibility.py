@@ -57,13 +57,13 @@ def require_auditable(parties: Parties) -> None:
 
     Raises:
         InputError: also too few records to estimate memorization scores from, or too few reference models for some
-            record of any arm. For thresholds each of them is a target in
-            turn, and for leave-one-out a second one is left out.
+            record of any arm. For thresholds each of them is a target in turn, and for leave-one-out a second one is
+            left out.
     """
     config, splits = parties.config, [parties.split]
     if config.uses("shared"):
         splits.append(parties.reference_split)
-        fewest = min(config.references_of(label) for label in config.defenses)
+        fewest = min(config.references_of(label) for label in config.labels)
         least = 3 if config.leave_one_out else 2
         require_covered(parties.reference_split.select(range(fewest)), parties.split.audited(0), least)
     if config.needs_scores:
