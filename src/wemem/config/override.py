@@ -6,17 +6,20 @@ from typing import Any
 from wemem.errors import InputError
 from wemem.files.documents import parse_toml
 
+#: Characters of a user's text that a message shows.
+SHOWN = 50
+
 
 def override_key(table: dict[str, Any], override: str) -> None:
     """Set one key of a study's table.
 
     Args:
-        table: changed in place.
-        override: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and a TOML value;
-            what is not TOML is taken as text.
+        table: the table, changed in place.
+        override: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and a TOML value; a
+            value that is not TOML is taken as text.
 
     Raises:
-        InputError: not of that form, or no such place in the table.
+        InputError: another form, or a place that the table does not have.
 
     >>> table = {"finetune": {"epochs": 21}}
     >>> override_key(table, "finetune.epochs=5"); table
@@ -24,9 +27,9 @@ def override_key(table: dict[str, Any], override: str) -> None:
     """
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise InputError(f"expected --set key=value, got {override!r}")
+        raise InputError(f"expected --set key=value, got {override[:SHOWN]!r}; write for example --set seeds=[0,1]")
     try:
-        value = parse_toml(f"value = {text}", f"--set {path[:50]}")["value"]
+        value = parse_toml(f"value = {text}", f"--set {path[:SHOWN]}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
     *parents, last = path.strip().split(".")
@@ -34,7 +37,7 @@ def override_key(table: dict[str, Any], override: str) -> None:
     for part in parents:
         node = node[_index(node, part, path)] if isinstance(node, list) else node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            raise InputError(f"--set {path}: expected {part!r} to be a table, got {node!r}")
+            raise InputError(f"--set {path[:SHOWN]}: expected {part!r} to be a table, got {str(node)[:SHOWN]!r}")
     if isinstance(node, list):
         node[_index(node, last, path)] = value
     else:
@@ -42,6 +45,7 @@ def override_key(table: dict[str, Any], override: str) -> None:
 
 
 def _index(node: list[Any], part: str, path: str) -> int:
-    if not (part.isdecimal() and int(part) < len(node)):
-        raise InputError(f"--set {path}: expected an index 0..{len(node) - 1}, got {part!r}")
+    """The index that a part of a path names in a list."""
+    if not (part.isdecimal() and len(part) <= len(str(len(node))) and int(part) < len(node)):
+        raise InputError(f"--set {path[:SHOWN]}: expected an index 0..{len(node) - 1}, got {part[:SHOWN]!r}")
     return int(part)

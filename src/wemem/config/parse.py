@@ -10,6 +10,7 @@ from wemem.attacks.channels import Adversary
 from wemem.config.attack_entries import AttackEntry, read_attack_entries
 from wemem.config.controls import CONTROLS, Control
 from wemem.config.defense_entries import DefenseEntry, read_entries
+from wemem.config.limits import require_within_limits
 from wemem.config.override import override_key
 from wemem.config.settings import (
     PruningSettings,
@@ -93,6 +94,7 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
     victim = from_table(VictimSettings, tables["victim"], "[victim]") if "victim" in table else None
     scalars = from_table(_Scalars, {k: table[k] for k in SCALARS if k in table and k != "attacks"}, "a study")
     entries = read_entries(table.get("defenses", ["undefended", "rsw", "rmr", "swmr"]))
+    require_within_limits({**table, "defenses": [dict(entry.table) for entry in entries]})
     study = StudyConfig(
         data=from_table(DataSource, tables["data"], "[data]"),
         model=make_model(model["kind"], {k: v for k, v in model.items() if k != "kind"}),

@@ -9,6 +9,7 @@ from wemem.errors import InputError
 #: Where Linux tells what groups of processes may use, and of which groups this process is.
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 UNKNOWN_MACHINE = 8 * 2**30
+MOST_GIB = 2**20
 
 
 def machine_memory() -> int:
@@ -51,8 +52,10 @@ def memory_limit(gib: float | None) -> int:
     """
     if gib is None:
         return machine_memory() // 2
-    if not 0 < gib < float("inf"):
-        raise InputError(f"memory_gib must be positive and finite, got {gib}; leave it out for half of the machine's")
+    if not 0 < gib <= MOST_GIB:
+        raise InputError(
+            f"memory_gib must be positive and at most {MOST_GIB:,}, got {gib}; leave it out for half of the machine's"
+        )
     return int(gib * 2**30)
 
 

@@ -12,6 +12,7 @@ from wemem.data.teachers import Teachers
 from wemem.defenses import Defense, Distillation
 from wemem.files.hashing import sha256_of
 from wemem.pipeline.cache import Cache
+from wemem.pipeline.memory_estimate import require_memory
 from wemem.pipeline.progress import Progress
 from wemem.pruning import Pruning
 from wemem.randomness import derive_seed
@@ -45,8 +46,10 @@ class Workspace:
         """The workspace of a study on one data set, through one store.
 
         Raises:
-            InputError: a user's model that cannot be built or called, or a device that is not there.
+            InputError: models that cannot fit into memory, a user's model that cannot be built, or a device that is
+                not there.
         """
+        require_memory(config, data)
         architecture = Architecture(config.model, behavior_fingerprint(config.model, data))
         return cls(config, data, Cache(store, progress), choose_device(config.device), architecture)
 

@@ -41,7 +41,7 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
         from opacus.accountants import RDPAccountant
     except ImportError as error:
         raise InputError("expected Opacus to account for privacy, got none; pip install wemem[dp]") from error
-    if noise == 0:
+    if noise**2 == 0:  # the accountant divides by it
         return inf
     accountant = RDPAccountant()
     accountant.history = [(noise, sample_rate, steps)]
