@@ -78,12 +78,19 @@ def leakage_difference(ours: Arm, theirs: Arm, metric: str) -> Difference | None
 def leakage_over_targets(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
     """The strongest attack on the leave-one-out targets of one arm less that on the other's; None without any.
 
-    Without pseudo-values, which results of version 1 lack, the means of the seeds are compared.
+    Of an arm whose answers are altered all attacks count, those on its weights too. Without pseudo-values, which
+    results of version 1 lack, the means of the seeds are compared.
     """
     attacks = _common_on_targets(ours, theirs, metric)
     if not attacks:
         return None
-    strongest = [max(attacks, key=lambda name: _mean(arm, name, metric)) for arm in (ours, theirs)]
+    strongest = [
+        max(
+            arm.leave_one_out_attacks(metric) if arm.answers_only else attacks,
+            key=lambda name: _mean(arm, name, metric),
+        )
+        for arm in (ours, theirs)
+    ]
     first, second = (
         {run["seed"]: run["leave_one_out"][name][metric] for run in arm.runs}
         for arm, name in zip((ours, theirs), strongest, strict=True)
