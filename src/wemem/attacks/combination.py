@@ -50,7 +50,7 @@ def learn_weights(inputs: Sequence[Inputs], member: Sequence[Member]) -> Weights
     alone = [tuple(float(i == j) for i in range(count)) for j in range(count)]
     simple = alone if count == 1 else [*alone, (1.0,) * count]
     scored = [(_mean_auc([(z @ np.asarray(w)) for z in ranks], member), w) for w in simple]
-    if count > 1 and len(ranks) > 1:
+    if count > 1 and len(ranks) > 1 and any(z.any() for z in ranks):  # constant inputs leave nothing to fit
         scored.append(_regression(ranks, member))
     best = max(value for value, _ in scored)
     return next(weights for value, weights in scored if value == best)
