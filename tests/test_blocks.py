@@ -100,7 +100,7 @@ def test_a_plain_loop_ends_with_the_weights_of_the_ensemble_trainer(kind, optimi
     for name, weight in model.named_parameters():
         assert torch.allclose(weight, ensemble.parameters[name][0], atol=2e-6), name
     for name, mask in ensemble.masks.items():
-        assert torch.equal(engine._require_prepared().pruner.masks[name], mask[0])
+        assert torch.equal(engine.masks[name], mask[0])
         assert not model.get_parameter(name)[~mask[0]].any()
 
 
@@ -250,10 +250,29 @@ def test_a_scheduler_and_gradient_clipping_work_on_the_users_optimizer():
                 average.update_parameters(model)
             scheduler.step()
     engine.apply_masks(average)
-    masks = engine._require_prepared().pruner.masks
+    masks = engine.masks
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 / 16)
     assert optimizer.param_groups[0]["weight_decay"] == 5e-4
     assert all(not average.module.get_parameter(name)[~mask].any() for name, mask in masks.items())
+
+
+def test_accelerate_wraps_model_optimizer_and_loader():
+    accelerate = pytest.importorskip("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True)
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=5e-4)
+    loader = DataLoader(TensorDataset(*tensors(TRAIN)), batch_size=BATCH)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    engine = PruningEngine("swmr", sparsity=0.6, rounds=2, seed=SEED)
+    model, optimizer, batches = engine.prepare(model, optimizer, loader, scores=SCORES)
+    for _ in engine.rounds():
+        for _ in engine.epochs(EPOCHS):
+            for x, y in batches:
+                accelerator.backward(engine.loss(model(x), y))
+                optimizer.step()
+                optimizer.zero_grad()
+    assert engine.masks
+    assert all(not model.get_parameter(name)[~mask].any() for name, mask in engine.masks.items())
 
 
 class Named(Dataset[dict[str, object]]):
@@ -290,7 +309,7 @@ def test_mappings_with_several_inputs_are_pruned_without_the_classifier():
                 engine.loss(model(batch["left"], batch["right"]), batch["labels"]).backward()
                 optimizer.step()
                 optimizer.zero_grad()
-    assert set(engine._require_prepared().pruner.masks) == {"left.weight", "right.weight"}
+    assert set(engine.masks) == {"left.weight", "right.weight"}
 
 
 def test_structured_pruning_makes_the_users_module_and_optimizer_smaller():

@@ -33,7 +33,7 @@ from wemem.blocks.optimizer import StepsByKind
 from wemem.blocks.pruner import Example, IterativePruner
 from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
 from wemem.blocks.save import read_targets, save_pruned
-from wemem.blocks.validate import optimizer_problems, problems_of
+from wemem.blocks.validate import batch_size_of, loader_problems, loss_problem, optimizer_problems, problems_of
 from wemem.defenses import Defense, Distillation, RecordRisk, make_defense
 from wemem.errors import InputError
 from wemem.memorization import read_scores
@@ -87,7 +87,9 @@ class PruningEngine:
         self.defense = make_defense(defense) if isinstance(defense, str) else defense
         self.pruning = pruning or Pruning(Schedule(sparsity, rounds))
         self.seed, self.accumulation, self.rank, self.world_size = seed, accumulation, rank, world_size
-        self._prepared: _Prepared | None = None
+        self._loss = None if loss_problem(self.defense) else DefenseLoss(self.defense)
+        self._attached: _Attached | None = None
+        self._data: _Data | None = None
         self._round, self._curve, self._best = 0, [], None  # type: int, list[float], dict[str, Tensor] | None
         self._summary: list[dict[str, Any]] = []
 
@@ -131,47 +133,101 @@ class PruningEngine:
         Raises:
             InputError: everything that :meth:`validate` lists, or inputs that do not fit together.
         """
+        defended = self.defend(loader, labels=labels, scores=scores, targets=targets)
+        self.attach(model, optimizer, first_inputs(loader) if example is None else example)
+        return model, optimizer, defended
+
+    def attach(self, model: nn.Module, optimizer: Any, example: Example) -> None:
+        """Connect the engine with a model and its optimizer alone, for a framework that owns the loop.
+
+        Args:
+            model: the trained model.
+            optimizer: an optimizer of its parameters, or a wrapper of one.
+            example: inputs of one batch.
+
+        Raises:
+            InputError: as :meth:`prepare`.
+        """
         inner = plain_module(model)
-        problems = [*self.validate(inner, loader), *optimizer_problems(optimizer, inner)]
-        if problems:
+        if problems := [*self.validate(inner), *optimizer_problems(optimizer, inner)]:
             raise InputError("; ".join(problems))
+        pruner = IterativePruner(inner, self.pruning, example)
+        pruner.attach(plain_optimizer(optimizer))
+        self._attached = _Attached(inner, StepsByKind(plain_optimizer(optimizer)), pruner)
+
+    def defend(
+        self,
+        loader: DataLoader[Any],
+        *,
+        labels: Sequence[int] | np.ndarray | None = None,
+        scores: str | Path | Float64[np.ndarray, " N"] | None = None,
+        targets: str | Path | Float32[np.ndarray, "M C"] | None = None,
+    ) -> DefendedLoader:
+        """Give a loader of the batches that the defense plans, for a framework that owns the loop.
+
+        Args:
+            loader: training data, a map-style data set.
+            labels: as in :meth:`prepare`.
+            scores: as in :meth:`prepare`.
+            targets: as in :meth:`prepare`.
+
+        Raises:
+            InputError: as :meth:`prepare`.
+        """
+        if problems := loader_problems(loader):
+            raise InputError("; ".join(problems))
+        records = len(loader.dataset)  # type: ignore[arg-type]
         classes = labels_of(loader.dataset) if labels is None else np.asarray(labels, np.int64)
-        if len(classes) != len(loader.dataset):  # type: ignore[arg-type]
-            raise InputError(f"expected one label for each of {len(loader.dataset)} records, got {len(classes)}")  # type: ignore[arg-type]
-        known = read_scores(Path(scores), len(classes)) if isinstance(scores, str | Path) else scores
+        if len(classes) != records:
+            raise InputError(f"expected one label for each of {records} records, got {len(classes)}")
+        known = read_scores(Path(scores), records) if isinstance(scores, str | Path) else scores
         sampler = DefenseBatchSampler(
-            self.defense, classes, _batch_size(loader) * self.accumulation * self.world_size, scores=known,
+            self.defense, classes, batch_size_of(loader) * self.accumulation * self.world_size, scores=known,
             seed=self.seed, accumulation=self.accumulation, rank=self.rank, world_size=self.world_size,
         )  # fmt: skip
-        soft = None
-        if targets is not None:
-            read = read_targets(targets) if isinstance(targets, str | Path) else targets
-            soft = torch.from_numpy(np.asarray(read, np.float32))
-        if self.defense.capability(Distillation) is not None:
-            expected = self.defense.passes_per_epoch * len(classes)
-            if soft is None or len(soft) != expected:
-                raise InputError(
-                    f"{self.defense.name} expected soft targets of {expected} records and views, got "
-                    f"{None if soft is None else len(soft)}; compute them with wemem.blocks.out_of_sample_targets"
-                )
-        pruner = IterativePruner(inner, self.pruning, first_inputs(loader) if example is None else example)
-        pruner.attach(plain_optimizer(optimizer))
-        kinds = StepsByKind(plain_optimizer(optimizer))
-        defended = DefendedLoader(loader, sampler, kinds.select_batch)
-        self._prepared = _Prepared(inner, kinds, defended, pruner, self._loss(), soft, self._risk(sampler))
-        return model, optimizer, defended
+        soft = read_targets(targets) if isinstance(targets, str | Path) else targets
+        expected = self.defense.passes_per_epoch * records
+        if self.defense.capability(Distillation) is not None and (soft is None or len(soft) != expected):
+            raise InputError(
+                f"{self.defense.name} expected soft targets of {expected} records and views, got "
+                f"{None if soft is None else len(soft)}; compute them with wemem.blocks.out_of_sample_targets"
+            )
+        risk = self.defense.capability(RecordRisk)
+        defended = DefendedLoader(loader, sampler, self._select)
+        self._data = _Data(
+            defended,
+            None if soft is None else torch.from_numpy(np.asarray(soft, np.float32)),
+            None if risk is None else np.nan_to_num(risk.of(sampler.records)),
+        )
+        return defended
+
+    def _select(self, batch: PlannedBatch) -> None:
+        self._require_attached().kinds.select_batch(batch)
 
     def rounds(self) -> Iterator[EngineRound]:
         """Prune the model for each round in turn; after a restored state, those that are left."""
-        prepared = self._require_prepared()
         for index in range(self._round, self.pruning.schedule.rounds):
-            self._round = index
-            prepared.loader.sampler.set_round(index)
-            prepared.kinds.reset()
-            prepared.pruner.prune(index)
-            yield EngineRound(index, prepared.pruner.sparsity)
-            self._summary.append({"round": index, "sparsity": prepared.pruner.sparsity, "dev_accuracy": self._curve})
-        self._round = self.pruning.schedule.rounds
+            yield self.begin_round(index)
+            self.end_round()
+
+    def begin_round(self, index: int) -> EngineRound:
+        """Prune the model to the sparsity of a round and forget the optimizer's state."""
+        attached = self._require_attached()
+        self._round, self._curve, self._best = index, [], None
+        self._require_data().loader.sampler.set_round(index)
+        attached.kinds.reset()
+        attached.pruner.prune(index)
+        return EngineRound(index, attached.pruner.sparsity)
+
+    def end_round(self) -> None:
+        """Give the model its best recorded weights of the round."""
+        attached = self._require_attached()
+        if self._best is not None:
+            attached.model.load_state_dict(self._best)
+        self._summary.append(
+            {"round": self._round, "sparsity": attached.pruner.sparsity, "dev_accuracy": list(self._curve)}
+        )
+        self._round += 1
 
     def epochs(self, most: int, patience: int | None = None) -> Iterator[int]:
         """Plan each epoch of a round.
@@ -181,24 +237,24 @@ class PruningEngine:
             patience: epochs without a better :meth:`record` after which the round ends; None for none.
 
         Yields:
-            The 0-based epoch. After the last one the model has its best recorded weights.
+            The 0-based epoch.
         """
-        prepared = self._require_prepared()
-        self._curve, self._best = [], None
         for epoch in range(self.defense.epochs(most)):
-            prepared.loader.sampler.set_epoch(epoch)
-            prepared.loss.set_epoch(epoch)
+            self.begin_epoch(epoch)
             yield epoch
             if patience is not None and self._curve and len(self._curve) - 1 - int(np.argmax(self._curve)) >= patience:
                 break
-        if self._best is not None:
-            prepared.model.load_state_dict(self._best)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Plan the records of an epoch of the round."""
+        self._require_data().loader.sampler.set_epoch(epoch)
+        if self._loss is not None:
+            self._loss.set_epoch(epoch)
 
     def record(self, dev_accuracy: float) -> None:
         """Record the model's accuracy on data that it does not train on; the best weights are kept."""
-        prepared = self._require_prepared()
         if dev_accuracy > max(self._curve, default=-1.0):
-            self._best = copy.deepcopy(prepared.model.state_dict())
+            self._best = copy.deepcopy(self._require_attached().model.state_dict())
         self._curve.append(float(dev_accuracy))
 
     def loss(self, logits: Float[Tensor, "B C"], labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
@@ -207,30 +263,33 @@ class PruningEngine:
         Raises:
             InputError: outside of the loop over the prepared loader, or logits of another batch.
         """
-        prepared, plan = self._require_prepared(), self._current()
+        data = self._require_data()
+        if (plan := data.loader.current) is None:
+            raise InputError("expected to be within the loop over the prepared loader, got no batch")
         if len(logits) != len(plan.indices):
             raise InputError(
                 f"expected logits of the {len(plan.indices)} records of the batch, got {len(logits)}; call loss "
                 "within the loop over the prepared loader"
             )
         soft = risk = None
-        if prepared.targets is not None:
-            soft = prepared.targets[plan.indices].to(logits.device)
-        if prepared.risk is not None:
-            numbers = plan.indices % len(prepared.risk)
-            risk = torch.from_numpy(prepared.risk[numbers]).to(logits.device, torch.float32)
-        value: Tensor = prepared.loss(logits, labels, soft, risk)
+        if data.targets is not None:
+            soft = data.targets[plan.indices].to(logits.device)
+        if data.risk is not None:
+            own = data.risk[plan.indices % len(data.risk)]
+            risk = torch.from_numpy(own).to(logits.device, torch.float32)
+        assert self._loss is not None  # without one nothing can be attached
+        value: Tensor = self._loss(logits, labels, soft, risk)
         return value
 
     def apply_masks(self, model: nn.Module) -> None:
         """Set the pruned weights of a copy to 0, such as an exponential moving average."""
-        self._require_prepared().pruner.apply(plain_module(model))
+        self._require_attached().pruner.apply(plain_module(model))
 
     def finalize(self) -> nn.Module:
         """Remove all hooks and return the plain module; pruned weights are 0."""
-        prepared = self._require_prepared()
-        prepared.kinds.remove()
-        return prepared.pruner.finalize()
+        attached = self._require_attached()
+        attached.kinds.remove()
+        return attached.pruner.finalize()
 
     def save(self, directory: str | Path) -> Path:
         """Write weights, masks and certificate, as ``wemem prune`` does.
@@ -241,56 +300,58 @@ class PruningEngine:
         Returns:
             The weights file, for ``wemem audit --weights`` and :func:`wemem.load_pruned`.
         """
-        prepared = self._require_prepared()
-        return save_pruned(Path(directory), prepared.pruner, self.defense, self._summary)
+        pruner = self._require_attached().pruner
+        return save_pruned(Path(directory), pruner, self.defense, self._summary)
 
     def state_dict(self) -> dict[str, Any]:
         """State to continue from, beside the state dicts of model and optimizer."""
-        prepared = self._require_prepared()
+        attached = self._require_attached()
         return {
             "round": self._round,
-            "sampler": prepared.loader.sampler.state_dict(),
-            "kinds": prepared.kinds.state_dict(),
-            "pruner": prepared.pruner.state_dict(),
+            "sampler": self._require_data().loader.sampler.state_dict(),
+            "kinds": attached.kinds.state_dict(),
+            "pruner": attached.pruner.state_dict(),
             "summary": copy.deepcopy(self._summary),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of :meth:`state_dict`, after :meth:`prepare`."""
-        prepared = self._require_prepared()
+        """Continue with the round of a state of :meth:`state_dict`, after :meth:`prepare`."""
+        attached = self._require_attached()
         self._round, self._summary = int(state["round"]), list(state["summary"])
-        prepared.pruner.load_state_dict(state["pruner"])
-        prepared.kinds.load_state_dict(state["kinds"])
-        prepared.loader.sampler.load_state_dict(state["sampler"])
+        attached.pruner.load_state_dict(state["pruner"])
+        attached.kinds.load_state_dict(state["kinds"])
+        self._require_data().loader.sampler.load_state_dict(state["sampler"])
 
-    def _loss(self) -> DefenseLoss:
-        return DefenseLoss(self.defense)
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """Masks by parameter name, True where a weight remains."""
+        return self._require_attached().pruner.masks
 
-    def _risk(self, sampler: DefenseBatchSampler) -> Float64[np.ndarray, " N"] | None:
-        risk = self.defense.capability(RecordRisk)
-        return None if risk is None else np.nan_to_num(risk.of(sampler.records))
+    def _require_attached(self) -> "_Attached":
+        if self._attached is None:
+            raise InputError("expected an engine with a model, got none; call prepare(model, optimizer, loader) first")
+        return self._attached
 
-    def _current(self) -> PlannedBatch:
-        plan = self._require_prepared().loader.current
-        if plan is None:
-            raise InputError("expected to be within the loop over the prepared loader, got no batch")
-        return plan
-
-    def _require_prepared(self) -> "_Prepared":
-        if self._prepared is None:
-            raise InputError("expected a prepared engine, got none; call prepare(model, optimizer, loader) first")
-        return self._prepared
+    def _require_data(self) -> "_Data":
+        if self._data is None:
+            raise InputError("expected an engine with data, got none; call prepare(model, optimizer, loader) first")
+        return self._data
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
-    """The parts that an engine drives."""
+class _Attached:
+    """The model's side of an engine."""
 
     model: nn.Module
     kinds: StepsByKind
-    loader: DefendedLoader
     pruner: IterativePruner
-    loss: DefenseLoss
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """The data's side of an engine."""
+
+    loader: DefendedLoader
     targets: Float[Tensor, "M C"] | None
     risk: Float64[np.ndarray, " N"] | None
 
@@ -304,13 +365,8 @@ def plain_module(model: nn.Module) -> nn.Module:
 def plain_optimizer(optimizer: Any) -> Optimizer:
     """The PyTorch optimizer inside a wrapper."""
     inner = getattr(optimizer, "optimizer", None)
-    return plain_optimizer(inner) if inner is not None and not isinstance(optimizer, Optimizer) else optimizer
-
-
-def _batch_size(loader: DataLoader[Any]) -> int:
-    if loader.batch_size is None:
-        raise InputError("expected a loader with batch_size, got one with a batch sampler; the defense plans batches")
-    return loader.batch_size
+    plain: Optimizer = plain_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
+    return plain
 
 
 def first_inputs(loader: DataLoader[Any]) -> Example:

@@ -128,6 +128,16 @@ class DefenseBatchSampler(Sampler[list[int]]):
         steps = plan_steps([shown], self.batch_size, [self.records.seed], self.epoch)
         return [batch for step in steps for batch in self._divided(step.records[0], step.key, step.weight_decay)]
 
+    def longest_epoch(self, epochs: int) -> int:
+        """Number of batches of the longest of a round's first epochs."""
+        before = self.epoch, self.position
+        lengths = []
+        for epoch in range(epochs):
+            self.set_epoch(epoch)
+            lengths.append(len(self))
+        self.epoch, self.position = before
+        return max(lengths)
+
     def _divided(self, records: Int64[np.ndarray, " B"], kind: str, decay: float | None) -> Iterator[PlannedBatch]:
         parts = self.accumulation * self.world_size
         if len(records) % self.world_size or len(records) < parts:

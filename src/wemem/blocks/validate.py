@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from wemem.defenses import AdversarialTraining, Clipping, Defense, OutputPostprocessing, RoundObservation
+from wemem.defenses import AdversarialTraining, Clipping, Defense, RoundObservation
 from wemem.pruning import Pruning
 
 
@@ -20,29 +20,46 @@ def problems_of(defense: Defense, pruning: Pruning, model: nn.Module, loader: Da
         loader: its training data, if known.
     """
     found = [reason] if (reason := defense.incompatibility_reason(model)) else []
-    if defense.capability(Clipping) is not None:
-        found.append(f"{defense.name} clips each record's gradient; use Opacus in your loop, or wemem.prune")
-    if defense.capability(AdversarialTraining) is not None:
-        found.append(f"{defense.name} trains an adversary between steps; use wemem.blocks.AdversarialLoss yourself")
+    if reason := loss_problem(defense):
+        found.append(reason)
     if defense.capability(RoundObservation) is not None:
-        found.append(f"{defense.name} observes the model before each round; use wemem.prune")
+        found.append(f"{defense.name} observes the model before each round; use wemem prune")
     if not any(p.requires_grad for p in model.parameters()):
         found.append("the model has no trainable parameter; unfreeze some")
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
         found.append("the model has lazy layers without weights; run one batch through it first")
-    if loader is not None:
-        if isinstance(loader.dataset, IterableDataset):
-            found.append("the data set is iterable, so its records have no numbers; give a map-style data set")
-        if loader.batch_size is None:
-            found.append("the loader has a batch sampler of its own; give batch_size instead")
-        elif loader.batch_size == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-            found.append("batches of one record under BatchNorm; raise batch_size")
-    return found
+    if loader is None:
+        return found
+    if batch_size_of(loader) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        found.append("batches of one record under BatchNorm; raise batch_size")
+    return [*found, *loader_problems(loader)]
 
 
-def protects_answers_only(defense: Defense) -> bool:
-    """True if the defense alters answers to queries, which a user's loop does not do."""
-    return defense.capability(OutputPostprocessing) is not None
+def loss_problem(defense: Defense) -> str | None:
+    """Give the reason why a defense has no loss for a plain loop; None if it has."""
+    if defense.capability(Clipping) is not None:
+        return f"{defense.name} clips each record's gradient; use Opacus in your loop, or wemem prune"
+    if defense.capability(AdversarialTraining) is not None:
+        return f"{defense.name} trains an adversary between steps; use wemem.blocks.AdversarialLoss yourself"
+    return None
+
+
+def loader_problems(loader: DataLoader[Any]) -> list[str]:
+    """List what keeps a defense from planning a loader's batches.
+
+    Args:
+        loader: the user's loader.
+    """
+    if isinstance(loader.dataset, IterableDataset):
+        return ["the data set is iterable, so its records have no numbers; give a map-style data set"]
+    if not batch_size_of(loader):
+        return ["the loader's batch sampler has no batch_size; give the loader batch_size instead"]
+    return []
+
+
+def batch_size_of(loader: DataLoader[Any]) -> int:
+    """Give the records of a batch, also of a loader that another library wrapped; 0 if it is unknown."""
+    return int(loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 0)
 
 
 def optimizer_problems(optimizer: Any, model: nn.Module) -> list[str]:
@@ -53,7 +70,7 @@ def optimizer_problems(optimizer: Any, model: nn.Module) -> list[str]:
         model: the plain module.
     """
     inner = optimizer
-    while not isinstance(inner, Optimizer) and hasattr(inner, "optimizer"):
+    while isinstance(getattr(inner, "optimizer", None), Optimizer):
         inner = inner.optimizer
     if not isinstance(inner, Optimizer):
         return [f"expected a torch optimizer, got {type(optimizer).__name__}; give the one that your loop steps"]

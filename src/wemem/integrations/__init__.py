@@ -1,0 +1,1 @@
+"""Callbacks that put pruning under a defense into training frameworks, each an optional extra."""
