@@ -18,6 +18,7 @@ from wemem.blocks import (
     IterativePruner,
     PruningEngine,
     StepsByKind,
+    ViewedDataset,
     memorization_of_models,
     memorization_scores,
     out_of_sample_targets,
@@ -414,6 +415,30 @@ def test_targets_come_from_models_that_did_not_train_on_the_record():
     assert np.allclose(np.exp(soft.log_probabilities), [0.25, 0.75])
 
 
+def test_views_of_the_users_are_learned_beside_the_records():
+    shown = []
+
+    class Spy(ViewedDataset):
+        def __getitem__(self, number):
+            shown.append(number)
+            return super().__getitem__(number)
+
+    x, y = tensors(TRAIN)
+    data = Spy(TensorDataset(x, y), lambda item, rng: (item[0] + 1, item[1]), count=2)
+    model = network()
+    optimizer = adam(model)
+    targets = torch.log_softmax(torch.randn(3 * len(TRAIN), DATA.classes), -1).numpy()
+    engine = PruningEngine(make_defense("oosd", {"views": 2, "start": "dense"}), sparsity=0.5, rounds=1)
+    model, optimizer, batches = engine.prepare(model, optimizer, DataLoader(data, batch_size=BATCH), targets=targets)
+    shown.clear()
+    for _ in engine.rounds():
+        for _ in engine.epochs(1):
+            for inputs, labels in batches:
+                engine.loss(model(inputs), labels).backward()
+                optimizer.step()
+    assert sorted(shown) == list(range(3 * len(TRAIN)))
+
+
 def test_errors_of_a_users_function_come_through():
     def train(records, seed):
         raise ZeroDivisionError("mine")
@@ -437,7 +462,11 @@ def adam(model):
         ({"loader": DataLoader(Endless())}, "map-style"),
         ({"scores": SCORES[:-1]}, "one score for each"),
         ({"scores": None}, "needs memorization scores"),
-        ({"defense": "oosd"}, "soft targets"),
+        ({"defense": make_defense("oosd", {"views": 0, "start": "dense"})}, "soft targets"),
+        (
+            {"defense": make_defense("oosd", {"start": "dense"}), "targets": np.zeros((240, 3), np.float32)},
+            "ViewedDataset",
+        ),
         ({"defense": "dpsgd"}, "Opacus"),
         ({"defense": "advreg"}, "AdversarialLoss"),
         ({"optimizer": adam(network())}, "does not hold the parameter"),
@@ -452,8 +481,17 @@ def test_bad_use_is_one_line_with_a_remedy(changed, message):
     }  # fmt: skip
     engine = PruningEngine(given["defense"])
     with pytest.raises(InputError, match=message) as raised:
-        engine.prepare(model, given["optimizer"], given["loader"], scores=given["scores"], labels=given["labels"])
+        engine.prepare(
+            model, given["optimizer"], given["loader"], scores=given["scores"], labels=given["labels"],
+            targets=given.get("targets"),
+        )  # fmt: skip
     assert "\n" not in str(raised.value)
+
+
+def test_a_defense_with_a_fresh_start_takes_no_model_that_may_be_trained():
+    with pytest.raises(InputError, match="untrained=True"):
+        PruningEngine("oosd")
+    assert PruningEngine("oosd", untrained=True).defense.name == "oosd"
 
 
 def test_a_loss_outside_of_the_loop_is_refused():

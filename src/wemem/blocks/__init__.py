@@ -12,9 +12,10 @@ from wemem.blocks.losses import AdversarialLoss, DefenseLoss
 from wemem.blocks.optimizer import StepsByKind
 from wemem.blocks.pruner import IterativePruner
 from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
+from wemem.blocks.views import ViewedDataset
 
 __all__ = [
     "AdversarialLoss", "DefendedLoader", "DefenseBatchSampler", "DefenseLoss", "EngineRound", "IterativePruner",
-    "PlannedBatch", "PruningEngine", "SoftTargets", "StepsByKind", "memorization_of_models", "memorization_scores",
-    "out_of_sample_targets",
+    "PlannedBatch", "PruningEngine", "SoftTargets", "StepsByKind", "ViewedDataset", "memorization_of_models",
+    "memorization_scores", "out_of_sample_targets",
 ]  # fmt: skip

@@ -34,7 +34,8 @@ from wemem.blocks.pruner import Example, IterativePruner
 from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
 from wemem.blocks.save import read_targets, save_pruned
 from wemem.blocks.validate import batch_size_of, loader_problems, loss_problem, optimizer_problems, problems_of
-from wemem.defenses import Defense, Distillation, RecordRisk, make_defense
+from wemem.blocks.views import ViewedDataset
+from wemem.defenses import Defense, Distillation, FreshStart, RecordRisk, make_defense
 from wemem.errors import InputError
 from wemem.memorization import read_scores
 from wemem.pruning import Pruning, Schedule
@@ -67,9 +68,12 @@ class PruningEngine:
         seed: seed of the order of records.
         accumulation: batches whose gradients the loop accumulates for one optimizer step.
         rank, world_size: this process among those of ``DistributedDataParallel``.
+        untrained: True states that the model has new weights, as a defense with a fresh start needs:
+            of the trained model only the architecture may be used.
 
     Raises:
-        InputError: an unknown defense or settings out of range.
+        InputError: an unknown defense, settings out of range, or a defense with a fresh start for a
+            model that is not stated to be untrained.
     """
 
     def __init__(
@@ -83,8 +87,14 @@ class PruningEngine:
         accumulation: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        untrained: bool = False,
     ) -> None:
         self.defense = make_defense(defense) if isinstance(defense, str) else defense
+        if self.defense.capability(FreshStart) is not None and not untrained:
+            raise InputError(
+                f"{self.defense.name} starts from new weights, because trained ones leak the labels they have learned; "
+                "give the engine untrained=True and a model with new weights, or set start = 'dense'"
+            )
         self.pruning = pruning or Pruning(Schedule(sparsity, rounds))
         self.seed, self.accumulation, self.rank, self.world_size = seed, accumulation, rank, world_size
         self._loss = None if loss_problem(self.defense) else DefenseLoss(self.defense)
@@ -191,6 +201,13 @@ class PruningEngine:
             raise InputError(
                 f"{self.defense.name} expected soft targets of {expected} records and views, got "
                 f"{None if soft is None else len(soft)}; compute them with wemem.blocks.out_of_sample_targets"
+            )
+        distillation = self.defense.capability(Distillation)
+        views = 0 if distillation is None or distillation.views is None else distillation.views.count
+        if views and not (isinstance(loader.dataset, ViewedDataset) and loader.dataset.count == views):
+            raise InputError(
+                f"{self.defense.name} learns from {views} views of each record, got a data set without them; wrap it "
+                f"in wemem.blocks.ViewedDataset(..., count={views}), or set views = 0"
             )
         risk = self.defense.capability(RecordRisk)
         defended = DefendedLoader(loader, sampler, self._select)

@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
+from wemem.blocks.views import ViewedDataset
 from wemem.errors import InputError
 
 
@@ -81,6 +82,8 @@ def labels_of(dataset: Dataset[Any]) -> Int64[np.ndarray, " N"]:
     """
     if isinstance(dataset, Subset):
         return np.asarray(labels_of(dataset.dataset)[np.asarray(dataset.indices)])
+    if isinstance(dataset, ViewedDataset):
+        return labels_of(dataset.dataset)
     if isinstance(dataset, TensorDataset):
         return np.asarray(dataset.tensors[-1], np.int64)
     for name in ("targets", "labels", "y"):

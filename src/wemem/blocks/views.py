@@ -1,0 +1,50 @@
+"""Views of records, made by a user's own augmentation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from wemem.errors import InputError
+from wemem.randomness import generator
+
+
+class ViewedDataset(Dataset[Any]):
+    """A data set whose views follow its records: view ``v`` of record ``r`` has the number ``v * N + r``.
+
+    Out-of-sample distillation learns from views beside the records. The number of a view decides what
+    it looks like, so that teachers and the pruned model see the same one.
+
+    Args:
+        dataset: map-style data set of N records.
+        view: function from an item and a generator to the item's view. It changes the inputs and
+            leaves the label.
+        count: views of each record, the ``views`` of the defense.
+        seed: seed of the views.
+
+    Raises:
+        InputError: fewer than one view.
+
+    >>> viewed = ViewedDataset([(1.0, 0), (2.0, 1)], lambda item, rng: (-item[0], item[1]), count=1)
+    >>> len(viewed), viewed[1], viewed[3]
+    (2, (2.0, 1), (-2.0, 1))
+    """
+
+    def __init__(
+        self, dataset: Any, view: Callable[[Any, np.random.Generator], Any], count: int, seed: int = 0
+    ) -> None:
+        if count < 1:
+            raise InputError(f"expected at least 1 view of a record, got {count}; without views use the data set")
+        self.dataset, self.view, self.count, self.seed = dataset, view, count, seed
+
+    def __len__(self) -> int:
+        """N, the number of records; views have the numbers from N on."""
+        return len(self.dataset)
+
+    def __getitem__(self, number: int) -> Any:
+        v, record = divmod(int(number), len(self.dataset))
+        if v > self.count:
+            raise InputError(f"expected a record or view below {(1 + self.count) * len(self.dataset)}, got {number}")
+        item = self.dataset[record]
+        return self.view(item, generator(self.seed, "blocks/view", record, v)) if v else item

@@ -1,0 +1,24 @@
+"""Every example runs as its first lines say."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted(path.name for path in (Path(__file__).parents[1] / "examples").glob("*.py"))
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_and_leaves_a_model(name, tmp_path):
+    path = Path(__file__).parents[1] / "examples" / name
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Pruned model in" in done.stdout
+    assert list((tmp_path / "runs").rglob("weights.safetensors"))
