@@ -79,3 +79,35 @@ def test_file_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="cannot write"):
         write_runs_csv(make_results(), tmp_path / "runs.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "  =",
+        " \t+",
+        "\u00a0@",
+        "\u200b=",
+        "\ufeff=",
+        "\uff1d",
+        "\uff0b",
+        "\uff0d",
+        "\uff20",
+        "\u3000=",
+        "'=",
+        '"=',
+        "\x00=",
+    ],
+)
+def test_a_formula_behind_spaces_or_in_full_width_signs_is_quoted_too(start: str, tmp_path):
+    results = make_results(attacks=("lira",))
+    for run in results["runs"]:
+        run["label"] = f"{start}1+1"
+    assert {row["label"] for row in rows_of(results, tmp_path)} == {f"'{start}1+1"}
+
+
+def test_plain_names_are_left_alone(tmp_path):
+    results = make_results(attacks=("lira",))
+    for name in ("rsw width=500", "déjà vu", "(a)", "[b]", "5 models", "中文"):
+        results["runs"][0]["label"] = name
+        assert rows_of(results, tmp_path)[0]["label"] == name

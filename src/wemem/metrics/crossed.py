@@ -11,8 +11,9 @@ design with two random factors: with the mean squares of targets, groups and the
 
 ``Var = (MS_T + MS_G - MS_TG) / (T G)``,
 
-and Satterthwaite's degrees of freedom. The difference between two arms whose targets and records are the same
-is analysed alike, on the difference of their tables; what both have in common cancels.
+and Satterthwaite's degrees of freedom, but no more than the factor with fewer levels has. The difference
+between two arms whose targets and records are the same is analysed alike, on the difference of their tables;
+what both have in common cancels.
 """
 
 from collections.abc import Callable, Sequence
@@ -116,8 +117,8 @@ def crossed_spread(value: float, table: Table) -> Spread:
     if total == 0:
         return Spread(value, 0.0, float(min(targets, groups) - 1))
     pooled = of_targets**2 / (targets - 1) + of_groups**2 / (groups - 1) + of_both**2 / ((targets - 1) * (groups - 1))
-    freedom = total**2 / pooled if pooled else min(targets, groups) - 1
-    return Spread(value, float(np.sqrt(total / table.size)), max(1.0, float(freedom)))
+    fewer = float(min(targets, groups) - 1)
+    return Spread(value, float(np.sqrt(total / table.size)), max(1.0, min(float(total**2 / pooled), fewer)))
 
 
 def crossed_interval(value: float, table: Table, level: float = 0.95) -> Estimate:

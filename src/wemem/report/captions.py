@@ -1,5 +1,5 @@
-"""Which figures a report has, and what stands below each: what is drawn, in which units, from how many records, and the
-finding in a sentence for those who do not see it.
+"""The figures of a report and their captions: units, number of records, and the finding in a sentence for readers who
+do not see the figure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,15 +59,15 @@ def _planes(content: Mapping[str, Any]) -> Iterator[Plate]:
             data=panel,
             title=f"{words} against test accuracy" + (f", {per_cent(panel['sparsity'])} sparsity" if several else ""),
             caption=(
-                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words} by the "
-                f"strongest attack ({_records(content['headline'])}) against accuracy on {tested} test records. "
-                "Filled: on the front of all defenses (grey stairs); thin lines: a defense's own front; both of the "
-                f"means. Dotted: chance, {per_cent(panel['chance'])}. Intervals may leave the picture; the table has "
-                "their ends."
+                f"Per cent with 95 % intervals, {_seeds(panel['points'])}: {words} of the strongest attack "
+                f"({_records(content['headline'])}) against accuracy on {tested} test records. The numbers are those "
+                "of the key. Filled marks, on the grey stairs, are beaten by no other arm in both measures; hollow "
+                "ones are. Dotted: what the strongest attack reaches on models that leak nothing, "
+                f"{per_cent(panel['chance'])} on average. Intervals may leave the figure; the table has their ends."
             ),
             finding=(
                 f"{_name(least)} leaks least, {_share(least['leakage'])} at {_share(least['accuracy'])} test accuracy; "
-                f"the front runs over {_and([_name(point) for point in ends])}."
+                f"beaten by none in both measures: {_and([_name(point) for point in ends])}."
             ),
         )
 
@@ -84,20 +84,20 @@ def _curves(content: Mapping[str, Any]) -> Iterator[Plate]:
         part="roc",
         draw="curves",
         data=shown,
-        title="How many are found at every false positive rate",
+        title="True positive rate at every false positive rate",
         caption=(
-            "ROC curves of each arm's strongest attack by TPR at 1 % FPR, in per cent, both axes logarithmic. Bands: "
-            f"pointwise 95 % intervals of the records, the threshold's own error included{lines}. {_records(shown)}, "
-            f"{_seeds(shown)}. Grey dashes: undefended; dotted: chance; "
-            f"the mark is at 1 % FPR. The curves begin at 1/n = {per_cent(1 / fewest)}, the smallest rate that "
-            f"{fewest:,} non-members can show" + (f"; they say nothing of {' and '.join(beyond)}." if beyond else ".")
+            "ROC curves of the attack on each arm that is strongest by TPR at 1 % FPR, in per cent, both axes "
+            "logarithmic. Bands: 95 % intervals at each rate, for other records; the error of the threshold is "
+            f"included{lines}. {_records(shown)}, {_seeds(shown)}. Grey dashes: undefended; dotted: chance; the mark "
+            f"is at 1 % FPR. The curves begin at 1/n = {per_cent(1 / fewest)}, the smallest rate that {fewest:,} "
+            "non-members can show" + (f"; they cannot show {' and '.join(beyond)}." if beyond else ".")
         ),
         finding=_extremes_of(shown, 0.01 if fewest >= 100 else 0.1),
     )
 
 
 def _extremes_of(curves: Sequence[Value], fpr: float) -> str:
-    """Of whom most and least are found at a rate."""
+    """The arms of which most and least training records are found at a rate."""
     found = [(point["tpr"], curve) for curve in curves if (point := at_rate(curve["points"], fpr))]
     if not found:
         return "There are too few non-members for a curve."
@@ -145,16 +145,16 @@ def _deciles(content: Mapping[str, Any]) -> Iterator[Plate]:
         part="groups",
         draw="deciles",
         data=shown,
-        title="Who pays: by memorization",
+        title="Members found, by memorization",
         caption=(
-            "Share of the training records found at the threshold that accuses at most 1 % of all non-members (per "
-            "cent, 95 % intervals of the records), by tenth of the defender's memorization score; at least "
-            f"{members:,} records a tenth over {_seeds(shown)}. Numbers: the first and the last tenth. Grey dashes: "
-            f"undefended; dotted: chance.{_few(members)}"
+            "Share of the training records found at 1 % FPR, by decile of the defender's memorization score (per cent, "
+            f"95 % intervals for other records); at least {members:,} records a decile over {_seeds(shown)}. One "
+            "threshold for all deciles: it takes at most 1 % of all non-members for members. Numbers: the first and "
+            f"the last decile. Grey dashes: undefended; dotted: chance.{_few(members)}"
         ),
         finding=(
-            f"Under {_name(shown[0])} the attack finds {_share(high)} of the most memorized tenth and {_share(low)} of "
-            "the least."
+            f"Under {_name(shown[0])} the attack finds {_share(high)} of the most memorized decile and {_share(low)} "
+            "of the least memorized."
         ),
     )
 
@@ -173,16 +173,16 @@ def _classes(content: Mapping[str, Any]) -> Iterator[Plate]:
         part="groups",
         draw="classes",
         data=shown,
-        title="Who pays: by class",
+        title="Members found, by class",
         caption=(
-            "Share of each class's training records found at the threshold that accuses at most 1 % of all "
-            f"non-members (per cent, 95 % intervals of the records); {fewest:,} to {many:,} records a class over "
-            f"{_seeds(shown)}. Shown: undefended and what leaks least; of many classes, those found most and least."
-            f"{_few(fewest)}"
+            "Share of each class's training records found at 1 % FPR (per cent, 95 % intervals for other records); "
+            f"{fewest:,} to {many:,} records a class over {_seeds(shown)}. One threshold for all classes: it takes at "
+            "most 1 % of all non-members for members. Shown: undefended and the arms that leak least; of many classes, "
+            f"those of which most and least are found.{_few(fewest)}"
         ),
         finding=(
-            f"Under {_name(shown[0])} class {most['group']} is found most, {_share(most['tpr'])} of its records, and "
-            f"class {least['group']} least, {_share(least['tpr'])}."
+            f"Under {_name(shown[0])} most is found of class {most['group']}, {_share(most['tpr'])} of its records, "
+            f"and least of class {least['group']}, {_share(least['tpr'])}."
         ),
     )
 
@@ -198,12 +198,11 @@ def _times(content: Mapping[str, Any]) -> Iterator[Plate]:
         part="time",
         draw="times",
         data=shown,
-        title="What each defense costs in time",
+        title="Time that each defense takes",
         caption=(
-            f"Wall-clock seconds of fine-tuning a run (mean over {_seeds(shown)}; line: from least to most), and what "
-            "comes on top once a seed: memorization scores and teachers, where a defense needs them. Beside the bar: "
-            "fine-tuning, and in brackets how much more or less than undefended in the same study, teachers included. "
-            "Times depend on the machine."
+            f"Wall-clock seconds of fine-tuning a run (mean over {_seeds(shown)}; line: from least to most), and of "
+            "what is needed once a seed: memorization scores and teachers. Beside the bar: fine-tuning, and in "
+            "brackets the difference to undefended in the same study, teachers included. Times depend on the machine."
         ),
         finding=(
             f"{_name(slowest)} fine-tunes longest, {slowest['finetune_seconds']['mean']:.1f} s, and {_name(fastest)} "
@@ -246,15 +245,24 @@ def _pairs(content: Mapping[str, Any]) -> Iterator[Plate]:
             data=own,
             title=f"{printable(leader)} against each of the others",
             caption=(
-                "Differences in percentage points, paired by seed, with 95 % intervals (Student's t, "
-                f"{len(own[0]['seeds'])} seeds). Left of 0: less leakage, or less accuracy. Filled and strong: the "
-                "interval excludes 0." + (" Pairs told of above are not repeated." if i else "")
+                f"Differences in percentage points with 95 % intervals, paired by {_paired_by(own)}. Left of 0: less "
+                "leakage, or less accuracy. Filled and strong: shown beside all other pairs (Holm's rule at 5 % a "
+                "measure)." + (" Pairs with the defense above are not repeated." if i else "")
             ),
             finding=(
-                f"{printable(leader)} leaks less than {len(less)} of {len(own)} others by at least one of the two "
-                "measures, with an interval that excludes 0."
+                f"{printable(leader)} leaks less than {len(less)} of {len(own)} others, shown by at least one measure."
             ),
         )
+
+
+def _paired_by(pairs: Sequence[Value]) -> str:
+    """What the differences of some pairs are paired by, with the number of pairs."""
+    gaps = [gap for pair in pairs for gap in (pair["accuracy"], *pair["leakage"].values())]
+    words = {"targets": "leave-one-out target and record", "seeds": "seed"}
+    counts = {basis: max(gap["pairs"] for gap in gaps if gap["paired_by"] == basis) for basis in words
+              if any(gap["paired_by"] == basis for gap in gaps)}  # fmt: skip
+    units = {"targets": "targets", "seeds": "seeds"}
+    return " or ".join(f"{words[basis]} ({count} {units[basis]})" for basis, count in counts.items())
 
 
 def _shown(content: Mapping[str, Any], part: str) -> list[Value]:

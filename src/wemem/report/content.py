@@ -108,7 +108,7 @@ def rounds(rows: Sequence[Arm]) -> list[Value]:
 
 
 def deciles(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
-    """By tenth of the members' memorization, who is found."""
+    """The share of members found in each decile of memorization."""
     return [
         {**named(arm), "attack": attack, "groups": [asdict(group) for group in groups]}
         for arm, attack, runs in _followed(combined, rows)
@@ -117,7 +117,7 @@ def deciles(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
 
 
 def classes(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
-    """By class, who is found."""
+    """The share of members found in each class."""
     return [
         {**named(arm), "attack": attack, "groups": [asdict(group) for group in by_class(runs, attack)]}
         for arm, attack, runs in _followed(combined, rows)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from wemem.files.atomic import write_atomically
 from wemem.metrics.registry import metrics_for
 
 Cell = str | int | float | None
-#: With these a spreadsheet takes a text for a formula.
-_ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n")
+#: A spreadsheet takes a text for a formula if it begins with one of these.
+_ACTIVE = frozenset("=+-@|%")
 
 
 def write_runs_csv(results: Mapping[str, Any], path: Path) -> None:
@@ -45,7 +46,7 @@ def write_csv(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(names)
+            writer.writerow([_inert(name) for name in names])
             writer.writerows([_inert(row.get(name)) for name in names] for row in rows)
 
     write_atomically(path, write)
@@ -84,9 +85,17 @@ def _with_ends(name: str, value: float, ends: tuple[float, float]) -> dict[str, 
 
 
 def _inert(cell: Cell) -> Cell:
-    """Text that stays text in a spreadsheet; numbers as they are, negative ones too.
+    """Text that stays text in a spreadsheet, after an apostrophe if need be; numbers as they are, negative ones too.
 
-    >>> _inert("=1+1"), _inert("rsw"), _inert(-1.5)
-    ("'=1+1", 'rsw', -1.5)
+    Spreadsheets skip spaces and characters without a shape before a formula, and read full-width signs as plain ones.
+    A quote or an apostrophe first would be taken off on import.
+
+    >>> _inert("=1+1"), _inert("  ＝1+1"), _inert("rsw"), _inert(-1.5)
+    ("'=1+1", "'  ＝1+1", 'rsw', -1.5)
     """
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_ACTIVE) else cell
+    if not isinstance(cell, str) or not cell:
+        return cell
+    plain = unicodedata.normalize("NFKC", cell)
+    visible = next((c for c in plain if c.isprintable() and not c.isspace() and unicodedata.category(c) != "Mn"), "")
+    hidden = not plain or not plain[0].isprintable() or plain[0] in "'\""
+    return f"'{cell}" if hidden or visible in _ACTIVE else cell

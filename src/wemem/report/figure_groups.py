@@ -25,7 +25,7 @@ PARTS = {
 
 
 def draw_deciles(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
-    """TPR by tenth of memorization, one panel an arm, the undefended model's behind each."""
+    """TPR by decile of memorization, one panel an arm, the undefended model's behind each."""
     figure, panels = grid(len(arms), 3, WIDE, 1.85)
     plain = next((arm for arm in arms if arm["defense"] == "undefended"), None)
     for axes, arm in zip(panels, arms, strict=True):
@@ -44,7 +44,7 @@ def draw_deciles(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         axes.set_title(short(arm["label"]))
         axes.set(xticks=[1, 4, 7, 10], xlim=(-0.6, 11.6))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-    figure.supxlabel("Tenth of the training records by memorization (1 least, 10 most)", fontsize=8.5)
+    figure.supxlabel("Decile of the training records by memorization (1 least, 10 most)", fontsize=8.5)
     figure.supylabel(f"{METRICS[LOW_FPR].label} (%)", fontsize=8.5)
     return figure
 
@@ -145,7 +145,8 @@ def draw_selection(chosen: Value, kinds: Mapping[str, Mark]) -> Figure:
         mark = own[one["kind"]]
         fill, strength = (mark.colour, 1.0) if one["chosen"] else ("white", 0.75)
         axes.plot(
-            [100 * one["dev_accuracy"]], [100 * one["dev_auc"]], mark.marker, markersize=7, markeredgecolor=mark.colour,
+            [100 * one["dev_accuracy"]], [100 * one["dev_auc"]], linestyle="", marker=mark.marker, markersize=7,
+            markeredgecolor=mark.colour,
             markerfacecolor=fill, markeredgewidth=1.3, alpha=strength,
         )  # fmt: skip
     axes.axvline(100 * chosen["floor"], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)))

@@ -22,10 +22,18 @@ from matplotlib.transforms import Bbox
 from wemem.files.atomic import write_atomically
 from wemem.results.wording import printable
 
+Marker = str | tuple[int, Literal[0, 1, 2], int]
 Dash = Literal["-"] | tuple[float, tuple[float, ...]]
-#: Okabe and Ito's (2008), without black, which is the undefended model's, and yellow, which vanishes on paper.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5C5C9E")
-MARKERS = ("o", "^", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8", "H")
+#: Okabe and Ito's (2008), without black, which is the undefended model's, and yellow, which vanishes on paper; then
+#: Tol's muted ones. Sixteen arms have a colour each.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#5C5C9E", "#999933", "#661100",
+    "#44AA99", "#AA4499", "#117733", "#332288", "#B8860B", "#7F7F7F",
+)  # fmt: skip
+#: Shapes that are told apart without colour; a triple is a polygon or a star of so many points.
+MARKERS: tuple[Marker, ...] = (
+    "o", "^", "v", "P", "X", "*", "d", "<", ">", "p", (4, 1, 0), (6, 1, 0), (3, 1, 0), "h", (8, 1, 0), (3, 1, 180),
+)  # fmt: skip
 DASHES: tuple[Dash, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 INK, GREY, FAINT = "#1a1a1a", "#767676", "#d9d9d9"
 #: Characters of a name in a figure; what is longer loses its middle, and the tables have all of it.
@@ -51,19 +59,37 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Mark:
-    """How a defense kind is drawn."""
+    """The colour, shape and dash of an arm or of a kind of defense."""
 
     colour: str
-    marker: str
+    marker: Marker
     dash: Dash
 
 
 def marks(kinds: Sequence[str]) -> dict[str, Mark]:
-    """A mark for each kind, in their order; markers are all different for up to 13 kinds beside these two."""
+    """A mark for each kind of defense, in their order; colours and shapes are all different for up to 16 kinds."""
     own = {"undefended": Mark(INK, "s", "-"), "dense": Mark(GREY, "D", (0, (2, 2)))}
     for i, kind in enumerate(kind for kind in dict.fromkeys(kinds) if kind not in own):
-        own[kind] = Mark(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+        own[kind] = _mark(i)
     return own
+
+
+def arm_marks(arms: Sequence[tuple[str, str]]) -> list[Mark]:
+    """A mark for each arm of one figure, so that two settings of one defense differ too.
+
+    Args:
+        arms: kind and label of each; the undefended and the dense model keep their marks.
+    """
+    own, fixed = 0, marks(())
+    found = []
+    for kind, _ in arms:
+        found.append(fixed.get(kind) or _mark(own))
+        own += kind not in fixed
+    return found
+
+
+def _mark(i: int) -> Mark:
+    return Mark(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
 
 
 @contextmanager

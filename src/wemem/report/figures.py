@@ -15,7 +15,9 @@ from wemem.report.figure_groups import draw_classes, draw_deciles, draw_pairs, d
 from wemem.report.figure_style import (
     FAINT,
     GREY,
+    NAME,
     Mark,
+    arm_marks,
     blank,
     drawing,
     files,
@@ -24,14 +26,13 @@ from wemem.report.figure_style import (
     place_labels,
     short,
 )
-from wemem.results.arms import CONTROLS
 from wemem.results.curves import at_rate
 
 Value = Mapping[str, Any]
-#: Settings up to which every one is named in the plane; of more, those on the front are, and a key names the kinds.
-NAMED = 12
+#: Arms from which on intervals are drawn fainter.
+CROWDED = 8
 #: Inches.
-WIDE, NARROW = 7.2, 4.8
+WIDE = 7.2
 
 
 def draw_all(chosen: Sequence[Plate], kinds: Sequence[str], folder: Path) -> dict[str, str]:
@@ -56,24 +57,41 @@ def draw_all(chosen: Sequence[Plate], kinds: Sequence[str], folder: Path) -> dic
 
 
 def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
-    """Accuracy against leakage: settings with both intervals, fronts as stairs, chance as a line."""
-    figure = blank(NARROW, 4.1)
+    """Accuracy against leakage: arms with both intervals and a number each, the front as stairs, a key beside it."""
+    points = panel["points"]
+    own = arm_marks([(point["defense"], point["label"]) for point in points])
+    figure = blank(WIDE, max(4.1, 0.22 * len(points) + 0.9))
     axes = figure.add_subplot()
-    axes.set(xlabel="Test accuracy (%)", ylabel=f"{METRICS[panel['measure']].label} by the strongest attack (%)")
+    axes.set(xlabel="Test accuracy (%)", ylabel=f"{METRICS[panel['measure']].label}, strongest attack (%)")
     axes.set_title("better: right and down", loc="right", color=GREY, fontsize=8)
     axes.axhline(100 * panel["chance"], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-    pruned = [point for point in panel["points"] if point["defense"] not in CONTROLS]
-    _stairs(axes, [p for p in pruned if p["front"]], color=FAINT, linewidth=5, solid_capstyle="round", zorder=1)
-    for kind in dict.fromkeys(point["defense"] for point in pruned):
-        own = [p for p in pruned if p["defense"] == kind and p["front_of_kind"]]
-        if len(own) > 1:
-            _stairs(axes, own, color=kinds[kind].colour, linestyle=kinds[kind].dash, linewidth=1.1, zorder=2)
-    for point in panel["points"]:
-        _setting(axes, point, kinds[point["defense"]], 0.55 if len(panel["points"]) <= NAMED else 0.3)
-    axes.set_xlim(window([point["accuracy"] for point in panel["points"]]))
-    axes.set_ylim(window([*(point["leakage"] for point in panel["points"]), {"value": panel["chance"]}]))
-    _name_settings(axes, panel["points"], kinds)
+    along = axes.get_yaxis_transform()
+    axes.text(1, 100 * panel["chance"], "chance", transform=along, ha="right", va="bottom", fontsize=7, color=GREY)
+    _stairs(axes, [p for p in points if p["front"]], color=FAINT, linewidth=5, solid_capstyle="round", zorder=1)
+    for point, mark in zip(points, own, strict=True):
+        _setting(axes, point, mark, 0.55 if len(points) <= CROWDED else 0.25)
+    axes.set_xlim(window([point["accuracy"] for point in points]))
+    axes.set_ylim(window([*(point["leakage"] for point in points), {"value": panel["chance"]}]))
+    handles = [
+        Line2D([], [], linestyle="", color=mark.colour, marker=mark.marker, markersize=6, markeredgewidth=1.3,
+               markerfacecolor=mark.colour if point["front"] else "white")
+        for point, mark in zip(points, own, strict=True)
+    ]  # fmt: skip
+    names = [f"{number}  {short(point['label'], NAME)}" for number, point in enumerate(points, 1)]
+    figure.legend(handles, names, loc="outside right center", fontsize=7.5, handletextpad=0.4, labelspacing=0.55)
+    _number(axes, points)
     return figure
+
+
+def _number(axes: Axes, points: Sequence[Value]) -> None:
+    """The number of each arm beside its point, the front and the controls first; one without room stands on it."""
+    at = {
+        str(number): (100 * p["accuracy"]["value"], 100 * p["leakage"]["value"]) for number, p in enumerate(points, 1)
+    }
+    fronts = [str(number) for number, point in enumerate(points, 1) if point["front"]]
+    order = [*fronts, *(number for number in at if number not in fronts)]
+    for number in place_labels(axes, [(*at[number], number) for number in order]):
+        axes.annotate(number, at[number], (3, 3), textcoords="offset points", fontsize=8, zorder=6)
 
 
 def draw_curves(curves: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
@@ -96,7 +114,14 @@ def draw_curves(curves: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         axes.axvline(1, color=GREY, linewidth=0.6)
         told = short(curve["attack"], 20)
         if at := at_rate(curve["points"], 0.01):
-            axes.plot([100 * at["fpr"]], [100 * at["tpr"]["value"]], mark.marker, color=mark.colour, markersize=5)
+            axes.plot(
+                [100 * at["fpr"]],
+                [100 * at["tpr"]["value"]],
+                linestyle="",
+                marker=mark.marker,
+                color=mark.colour,
+                markersize=5,
+            )
             told = f"{100 * at['tpr']['value']:.1f} % at 1 %\n{told}"
         axes.text(0.96, 0.05, told, ha="right", transform=axes.transAxes, fontsize=7.5)
         axes.set_title(title(curve))
@@ -172,7 +197,8 @@ def _setting(axes: Axes, point: Value, mark: Mark, strength: float) -> None:
         fmt="none", ecolor=mark.colour, elinewidth=0.8, alpha=strength, zorder=3,
     )  # fmt: skip
     axes.plot(
-        [100 * x["value"]], [100 * y["value"]], mark.marker, markersize=7, markeredgecolor=mark.colour,
+        [100 * x["value"]], [100 * y["value"]], linestyle="", marker=mark.marker, markersize=7,
+            markeredgecolor=mark.colour,
         markerfacecolor=mark.colour if point["front"] else "white", markeredgewidth=1.4, zorder=4,
     )  # fmt: skip
 
@@ -182,42 +208,6 @@ def _stairs(axes: Axes, points: Sequence[Value], **style: Any) -> None:
     ordered = sorted((100 * p["accuracy"]["value"], 100 * p["leakage"]["value"]) for p in points)
     xs, ys = [x for x, _ in ordered], [y for _, y in ordered]
     axes.plot(xs, ys, drawstyle="steps-pre", **style)
-
-
-def _name_settings(axes: Axes, points: Sequence[Value], kinds: Mapping[str, Mark]) -> None:
-    """Names beside the points; a key of the kinds where not every point could be given one."""
-    every = len(points) <= NAMED
-    told = [p for p in points if every or p["front"] or p["defense"] in ("dense", "undefended")]
-    first = sorted(told, key=lambda p: (p["defense"] not in ("dense", "undefended"), not p["front"]))
-    shown = [(100 * p["accuracy"]["value"], 100 * p["leakage"]["value"], title(p)) for p in first]
-    if not every:
-        _key(axes, points, kinds)
-    spans = [
-        (100 * x["low"], 100 * y["value"], 100 * x["high"], 100 * y["value"]) for p in points for x, y in [_ends(p)]
-    ] + [(100 * x["value"], 100 * y["low"], 100 * x["value"], 100 * y["high"]) for p in points for x, y in [_ends(p)]]
-    if place_labels(axes, shown, spans) and every:
-        _key(axes, points, kinds)
-
-
-def _ends(point: Value) -> tuple[Value, Value]:
-    return point["accuracy"], point["leakage"]
-
-
-def _key(axes: Axes, points: Sequence[Value], kinds: Mapping[str, Mark]) -> None:
-    named = list(dict.fromkeys(point["defense"] for point in points))
-    handles = [
-        Line2D(
-            [], [], color=kinds[k].colour, marker=kinds[k].marker, linestyle=kinds[k].dash, linewidth=1, markersize=5
-        )
-        for k in named
-    ]
-    axes.legend(handles, [_legible(k) for k in named], loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4)
-
-
-def _legible(kind: str) -> str:
-    """A key leaves out what begins with an underscore."""
-    text = short(kind, 18)
-    return f" {text}" if text.startswith("_") else text
 
 
 def _columns(points: Sequence[Value], x: str, y: str) -> tuple[list[float], list[float], list[float], list[float]]:

@@ -28,7 +28,7 @@ from wemem.report.content import (
     times,
 )
 from wemem.report.csv_tables import write_csv, write_runs_csv
-from wemem.report.summary import adaptivity_gaps, dense_warning, report_summary
+from wemem.report.summary import FPR_MEANS, adaptivity_gaps, dense_warning, report_summary
 from wemem.report.tables import sheets
 from wemem.results.arms import arms, audits_of
 from wemem.results.combine import Combined, read_sources
@@ -84,6 +84,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
         "summary": report_summary(results),
         "warning": dense_warning(results),
         "adaptivity": adaptivity_gaps(results),
+        "fpr_means": FPR_MEANS,
         "chance": {
             metric.name: chance_of([{"leakage": row[metric.name]} for row in shown if metric.name in row], metric)
             for metric in metrics

@@ -73,7 +73,7 @@ def sheets(content: Mapping[str, Any]) -> list[Sheet]:
         Sheet("plane", "plane", "Points and fronts", PLANE, _points(content["plane"])),
         Sheet("roc", "roc", "Points of the curves", ROC, _flat(content["roc"], "points")),
         Sheet("rounds", "rounds", "Round by round", ROUNDS, _flat(content["rounds"], "rounds")),
-        Sheet("deciles", "groups", "By tenth of memorization", GROUPS, _flat(content["deciles"], "groups")),
+        Sheet("deciles", "groups", "By decile of memorization", GROUPS, _flat(content["deciles"], "groups")),
         Sheet("classes", "groups", "By class", GROUPS, _flat(content["classes"], "groups")),
         Sheet("time", "time", "Cost of a run", TIME, content["time"]),
         Sheet("selection", "selection", "Candidates", SELECTION, _candidates(content["selection"])),
@@ -85,7 +85,7 @@ def sheets(content: Mapping[str, Any]) -> list[Sheet]:
 PLANE = (
     Column("measure", "Measure", "text"), *ARM, Column("accuracy", "Test accuracy (%)", "share"),
     Column("leakage", "Leakage (%)", "share"), Column("attack", "Attack", "name"),
-    Column("front", "On the front", "text"), Column("front_of_kind", "On its kind's", "text"),
+    Column("front", "On the front", "text"), Column("front_of_kind", "On the front of its kind", "text"),
 )  # fmt: skip
 ROC = (
     *ARM, Column("attack", "Attack", "name"), Column("false_positives", "False positives", "count"),
