@@ -1,12 +1,13 @@
 """Leakage of out-of-sample distillation on pairs of identical records of which one is mislabelled.
 
-    python benchmarks/twin_canaries.py --store DIR [--models 16] [--pairs 60] [--seed 0]
+    python benchmarks/twin_canaries.py --store DIR [--source digits] [--models 16] [--pairs 60] [--seed 0]
 
-Aerni, Zhang & Tramèr (CCS 2024) broke SELENA with such pairs: the mislabelled twin is held out from its own
-teachers, but not from those of the original, and reaches the model through them. On digits every model is
-trained on all originals and on each twin with probability one half. LiRA (mean of the logit confidence of
-models with and without the twin, one variance) attacks each model with the help of the others. Two rows:
-copies held out together whatever their labels, as ``oosd`` does, and clusters within the classes alone.
+Aerni, Zhang & Tramèr (CCS 2024) broke SELENA with such pairs: the mislabelled twin is held out from
+its own teachers, but not from those of the original, and reaches the model through them. Every model
+is trained on all originals, and on each twin with probability one half, without pruning. LiRA (means
+of the logit confidence of models with and without the twin, one variance) attacks each model with the
+help of the others. Rows: no defense; ``oosd``, which holds copies out together whatever their labels;
+and ``oosd`` with clusters within the classes alone. WEMEM_DATA names the data.
 """
 
 import argparse
@@ -27,20 +28,23 @@ from wemem.signals import logit_confidence
 from wemem.store.store import Store
 from wemem.training import fit
 
+#: Largest number of training records of a model, without the pairs.
+MOST = 1500
 
-def planted(pairs, models, seed):
-    """Digits with mislabelled twins at the end, and roles in which every model has each with probability one half."""
-    data = parse_study({"data": {"source": "digits"}}).data.load()
+
+def planted(source, pairs, models, seed):
+    """Records with mislabelled twins at the end, of which every model has each with probability one half."""
+    data = parse_study({"data": {"source": source}}).data.load()
     rng = generator(seed, "twin canaries")
     originals = rng.choice(len(data), pairs, replace=False)
     labels = (data.labels[originals] + rng.integers(1, data.classes, pairs)) % data.classes
     features = np.concatenate([data.features, data.features[originals]])
-    whole = Dataset.from_arrays("digits with twins", features, np.concatenate([data.labels, labels]))
+    whole = Dataset.from_arrays("twins", features, np.concatenate([data.labels, labels]))
     others = np.setdiff1d(np.arange(len(data)), originals)
     dev = rng.permutation(others)[: len(data) // 10]
     roles = np.full((models, len(whole)), Role.AUDIT, np.int8)
     for row in roles:
-        row[rng.permutation(np.setdiff1d(others, dev))[: len(data) // 2]] = Role.TRAIN
+        row[rng.permutation(np.setdiff1d(others, dev))[: min(len(data) // 2, MOST)]] = Role.TRAIN
         row[originals], row[dev] = Role.TRAIN, Role.DEV
         row[len(data) :] = np.where(rng.random(pairs) < 0.5, Role.TRAIN, Role.AUDIT)
     return whole, Split(roles, whole.labels, "subsets"), np.arange(len(data), len(whole))
@@ -62,14 +66,15 @@ def lira(confidence, member):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--source", default="digits")
     parser.add_argument("--models", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    data, split, twins = planted(arguments.pairs, arguments.models, arguments.seed)
+    data, split, twins = planted(arguments.source, arguments.pairs, arguments.models, arguments.seed)
     seeds, member = list(range(arguments.models)), split.roles[:, twins] == Role.TRAIN
     config = parse_study({
-        "data": {"source": "digits"},
+        "data": {"source": arguments.source},
         "model": {"kind": "fc", "hidden": [256], "dropout": 0.0},
         "training": {"epochs": 40, "patience": 40, "weight_decay": 0.0, "keep": "last"},
     })  # fmt: skip

@@ -262,6 +262,13 @@ def test_the_summary_states_how_many_records_of_the_confirmation_are_new(folder,
     assert any(f"of which the search used {used} %" in line for line in tuning_in_words(undisturbed))
 
 
+@pytest.mark.parametrize(("error", "words"), [(0.001, "met."), (0.02, "met, but by less than a standard error")])
+def test_a_budget_kept_by_less_than_its_error_is_not_called_met_without_saying_so(undisturbed, error, words):
+    confirmed = undisturbed["confirmed"] | {"accuracy_drop": 0.005, "accuracy_drop_se": error}
+    summary = undisturbed | {"met": True, "confirmed": confirmed}
+    assert any(line.startswith(f"The budget is {words}") for line in tuning_in_words(summary))
+
+
 def test_results_of_both_modes_keep_the_schema_and_are_adaptive(folder, undisturbed):
     modes = [SEARCH, {"kind": "auto", "mode": "online", "label": "online"}]
     config = parse_study(dict(study(folder).table) | {"defenses": ["undefended", *modes]})

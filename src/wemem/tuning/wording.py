@@ -78,11 +78,23 @@ def tuning_in_words(summary: Mapping[str, Any]) -> list[str]:
         f"{budget} Found after {summary['trials']} settings{stopped}: {summary['settings_in_words']}.",
         f"On the records and models that it was chosen by: {summary['search']['words']}.",
         f"{confirmation_in_words(summary.get('confirmed_on'))}: {summary['confirmed']['words']}.",
-        "The budget is met." if summary["met"] else summary["nearest"],
+        _met_in_words(summary) if summary["met"] else summary["nearest"],
         *_audit_in_words(summary),
         "The trade-offs it saw:",
         *(f"  {one['words']}" for one in summary["front"]),
     ]
+
+
+def _met_in_words(summary: Mapping[str, Any]) -> str:
+    """Sentence about a budget that the confirmed means keep, and whether they keep it by a standard
+    error.
+    """
+    budget, point = summary["budget"], summary["confirmed"]
+    bounds = [("accuracy_drop", "max_accuracy_drop"), ("tpr", "max_tpr")]
+    close = any(
+        budget[bound] is not None and point[figure] + point[f"{figure}_se"] > budget[bound] for figure, bound in bounds
+    )
+    return f"The budget is met{', but by less than a standard error of these figures' if close else ''}."
 
 
 def confirmation_in_words(confirmed_on: Mapping[str, Any] | None) -> str:
