@@ -1,6 +1,10 @@
 """The table of defenses: every kind with the settings at which it is plain fine-tuning."""
 
+import re
+import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +70,17 @@ def test_chains_conform(defense):
 
 def test_a_controller_conforms_and_is_plain_fine_tuning_where_any_gap_is_allowed():
     check_defense(OnlineController(), limit=OnlineController(max_gap=1.0))
+
+
+def test_the_defense_in_the_documentation_conforms(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "defenses.md").read_text(encoding="utf-8")
+    module, test = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "penalty.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "penalty", raising=False)
+    namespace: dict[str, Any] = {}
+    exec(test, namespace)  # noqa: S102  (our own documentation)
+    namespace["test_it_conforms_and_is_plain_fine_tuning_without_weight"]()
 
 
 # --- planted faults: each is found by the check that is for it ---
