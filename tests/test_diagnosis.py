@@ -16,7 +16,7 @@ from wemem.config.parse import parse_study
 from wemem.diagnosis.design import BASE, NEVER, draw_exposures
 from wemem.diagnosis.diagnose import DiagnosisSettings, diagnose
 from wemem.diagnosis.results import diagnosis_content, diagnosis_schema
-from wemem.diagnosis.scenario import AttackOutput, Effect, EffectName, Scenario
+from wemem.diagnosis.scenario import Decision, Effect, EffectName, Scenario
 from wemem.diagnosis.within_record import compare, contrast, higher, levelled, surplus
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
@@ -167,13 +167,13 @@ def test_a_class_that_cannot_be_in_every_part_is_refused():
 # The rule
 
 
-def effect(name: EffectName, output: AttackOutput) -> Effect:
+def effect(name: EffectName, output: Decision) -> Effect:
     low, high = {"counts": (0.03, 0.2), "excluded": (-0.1, 0.01), "open": (0.0, 0.1)}[output]
     return Effect(name, Estimate((low + high) / 2, low, high), relevant=0.02)
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "name", "defense"),
+    ("decisions", "name", "defense"),
     [
         (("counts", "excluded", "counts"), "reuse", "rsw"),
         (("open", "counts", "counts"), "memorability", "rmr"),
@@ -182,10 +182,10 @@ def effect(name: EffectName, output: AttackOutput) -> Effect:
         (("open", "excluded", "open"), "neither", None),
     ],
 )
-def test_the_rule_names_the_scenario_and_its_defense(verdicts, name, defense):
-    names: list[EffectName] = ["reuse", "memorability", "together"]
-    named = Scenario(*(effect(*one) for one in zip(names, verdicts, strict=True)))
-    assert tuple(one.verdict for one in named.effects) == verdicts
+def test_the_rule_names_the_scenario_and_its_defense(decisions, name, defense):
+    names: list[EffectName] = ["reuse", "memorability", "interaction"]
+    named = Scenario(*(effect(*one) for one in zip(names, decisions, strict=True)))
+    assert tuple(one.decision for one in named.effects) == decisions
     assert (named.name, named.defense) == (name, defense)
     if named.snippet is not None:
         told = tomllib.loads(named.snippet)

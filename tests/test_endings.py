@@ -96,7 +96,7 @@ def test_a_fault_of_the_program_is_one_line_that_asks_for_a_report(results, caps
     def broken(*_):
         raise KeyError("surprise")
 
-    monkeypatch.setattr(gate, "judge", broken)
+    monkeypatch.setattr(gate, "check_folder", broken)
     # errors are placed by the file they came from: a test is a user's file, so the fault is made to come from ours
     monkeypatch.setattr("wemem.cli.endings._is_users", lambda _: False)
     arguments = ["gate", str(results), "--max-tpr", "0.9"]

@@ -17,7 +17,7 @@ from bound_results import LEAKY, SAFE, bound_folder, edit
 from results_example import as_version_1, make_results
 from wemem import cli
 from wemem.errors import InputError
-from wemem.results.gate import Limits, judge
+from wemem.results.gate import Limits, check_folder
 from wemem.results.read import read_results
 from wemem.results.reservations import NAMES
 from wemem.results.verify import verify
@@ -33,7 +33,7 @@ def ended(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 def names(folder: Path, limits: Limits = LIMITS, **given: Any) -> list[str]:
-    return [one.name for one in judge(folder, limits, **given).reservations]
+    return [one.name for one in check_folder(folder, limits, **given).reservations]
 
 
 @pytest.fixture
@@ -50,11 +50,11 @@ def leaky(tmp_path: Path) -> Path:
 
 
 def test_an_honest_study_passes_without_a_reservation_and_a_leaking_one_fails(safe, leaky):
-    verdict = judge(safe, LIMITS)
-    assert verdict.passed
-    assert verdict.reservations == ()
-    assert not judge(leaky, LIMITS).passed
-    assert judge(leaky, LIMITS, ["rsw"]).passed
+    result = check_folder(safe, LIMITS)
+    assert result.passed
+    assert result.reservations == ()
+    assert not check_folder(leaky, LIMITS).passed
+    assert check_folder(leaky, LIMITS, ["rsw"]).passed
 
 
 def test_what_an_honest_study_wrote_verifies_in_every_part(safe, leaky):
@@ -144,7 +144,7 @@ def pretend_more_non_members(results: dict[str, Any]) -> None:
 def test_edited_results_are_refused_and_no_waiver_helps(change: Callable[[Any], None], leaky, monkeypatch, capsys):
     edit(leaky, change)
     with pytest.raises(InputError):
-        judge(leaky, LIMITS, waivers=list(NAMES))
+        check_folder(leaky, LIMITS, waivers=list(NAMES))
     waivers = [part for name in NAMES for part in ("--waive", name)]
     assert ended(["gate", str(leaky), "--max-tpr", "0.1", *waivers], monkeypatch) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -168,7 +168,7 @@ def test_records_edited_with_the_results_are_found_by_their_hash(leaky):
 
     edit(leaky, match)
     with pytest.raises(InputError, match=r"per_sample\.parquet is another file"):
-        judge(leaky, LIMITS, waivers=list(NAMES))
+        check_folder(leaky, LIMITS, waivers=list(NAMES))
 
 
 # Honest mistakes: each a reservation that fails unless it is waived by name
@@ -186,10 +186,10 @@ def test_an_audit_that_may_have_missed_a_leak_fails_with_its_reason_unless_waive
     folder = bound_folder(tmp_path, **given)
     loose = Limits(max_tpr=0.9)
     assert set(names(folder, loose)) == {name}
-    assert not judge(folder, loose).passed
-    assert judge(folder, loose, waivers=[name]).passed
+    assert not check_folder(folder, loose).passed
+    assert check_folder(folder, loose, waivers=[name]).passed
     others = [other for other in NAMES if other != name]
-    assert not judge(folder, loose, waivers=others).passed
+    assert not check_folder(folder, loose, waivers=others).passed
 
 
 def test_a_false_positive_rate_that_the_records_cannot_show_fails(safe, tmp_path):
@@ -203,10 +203,10 @@ def test_a_false_positive_rate_that_the_records_cannot_show_fails(safe, tmp_path
 def test_another_model_file_beside_old_results_fails(safe):
     shutil.copy(safe / "models/dense-seed0.safetensors", safe / "models/rsw-seed0.safetensors")
     assert names(safe) == ["other-file"]
-    assert not judge(safe, LIMITS).passed
+    assert not check_folder(safe, LIMITS).passed
     (safe / "models/swmr-seed0.safetensors").unlink()
     assert names(safe) == ["other-file", "other-file"]
-    assert judge(safe, LIMITS, waivers=["other-file"]).passed
+    assert check_folder(safe, LIMITS, waivers=["other-file"]).passed
 
 
 def test_the_file_that_ships_must_be_the_one_that_was_audited(safe):
@@ -214,7 +214,7 @@ def test_the_file_that_ships_must_be_the_one_that_was_audited(safe):
     assert names(safe, labels=["rsw"], shipped=own) == []
     assert names(safe, labels=["rsw"], shipped=other) == ["other-file"]
     with pytest.raises(InputError):
-        judge(safe, LIMITS, ["rsw"], shipped=safe / "absent.safetensors")
+        check_folder(safe, LIMITS, ["rsw"], shipped=safe / "absent.safetensors")
 
 
 def test_a_part_of_the_planned_runs_fails(leaky):
@@ -223,7 +223,7 @@ def test_a_part_of_the_planned_runs_fails(leaky):
 
     edit(leaky, drop)
     assert set(names(leaky)) == {"partial"}
-    assert judge(leaky, LIMITS, waivers=["partial"]).passed
+    assert check_folder(leaky, LIMITS, waivers=["partial"]).passed
 
 
 def test_results_whose_rates_cannot_be_computed_anew_fail(safe, tmp_path):

@@ -276,24 +276,24 @@ def gate(
     too small fails, with its reason, unless that reason is waived.
     """
     from wemem.results.folder import GATE
-    from wemem.results.gate import Limits, judge
+    from wemem.results.gate import Limits, check_folder
     from wemem.results.gate_files import write_gate_json, write_junit
     from wemem.results.wording import printable
 
     limits, waivers = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy), waive or []
-    verdicts = [judge(folder, limits, label or (), waivers, shipped) for folder in folders]
+    gated = [check_folder(folder, limits, label or (), waivers, shipped) for folder in folders]
     if json_file is not None:
-        write_gate_json(json_file, verdicts, waivers)
+        write_gate_json(json_file, gated, waivers)
     elif waivers:  # a waiver leaves a trace
-        for verdict in verdicts:
-            write_gate_json(verdict.folder / GATE, [verdict], waivers)
+        for result in gated:
+            write_gate_json(result.folder / GATE, [result], waivers)
     if junit is not None:
-        write_junit(junit, verdicts)
-    for verdict in verdicts:
-        place = "" if len(folders) == 1 else f"{printable(str(verdict.folder))}: "
-        for line in [*map(str, verdict.checks), *map(str, verdict.reservations)]:
+        write_junit(junit, gated)
+    for result in gated:
+        place = "" if len(folders) == 1 else f"{printable(str(result.folder))}: "
+        for line in [*map(str, result.checks), *map(str, result.reservations)]:
             print_plainly(Console(), f"{place}{line}")
-    if not all(verdict.passed for verdict in verdicts):
+    if not all(result.passed for result in gated):
         raise typer.Exit(1)
 
 

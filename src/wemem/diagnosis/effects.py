@@ -123,7 +123,7 @@ class Findings:
             Effect("reuse", contrast([(1, reused_low), (-1, fresh_low)], level), relevant),
             Effect("memorability", contrast([(1, fresh_high), (-1, fresh_low)], level), relevant),
             Effect(
-                "together",
+                "interaction",
                 contrast([(1, reused_high), (-1, fresh_high), (-1, reused_low), (1, fresh_low)], level),
                 relevant,
             ),

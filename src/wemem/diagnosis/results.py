@@ -57,7 +57,7 @@ def diagnosis_content(config: StudyConfig, data: Dataset, found: Diagnosis) -> d
     """The content of ``diagnosis.json``."""
     part, trust = found.exposures.part, found.scores.halves_correlation
     return {
-        "schema": "wemem.diagnosis/1",
+        "schema": "wemem.diagnosis/2",
         "study": config.table,
         "environment": environment(choose_device(config.device)),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "records": len(data), "classes": data.classes},
@@ -96,7 +96,7 @@ def diagnosis_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of ``diagnosis.json``.
 
     >>> diagnosis_schema()["properties"]["schema"]
-    {'const': 'wemem.diagnosis/1'}
+    {'const': 'wemem.diagnosis/2'}
     """
     schema: dict[str, Any] = json.loads(files("wemem.diagnosis").joinpath("diagnosis.schema.json").read_text("utf-8"))
     return schema
@@ -112,7 +112,7 @@ def _scenario(scenario: Scenario) -> dict[str, Any]:
         "defense": scenario.defense,
         "snippet": scenario.snippet,
         "effects": [
-            {"name": effect.name, **_estimate(effect.estimate), "verdict": effect.verdict}
+            {"name": effect.name, **_estimate(effect.estimate), "decision": effect.decision}
             for effect in scenario.effects
         ],
     }

@@ -1,10 +1,10 @@
-"""Which of the paper's three scenarios a pruning is in, by a rule that is stated before anything is measured.
+"""Name the paper's scenario that a pruning is in, by a rule that is stated before anything is measured.
 
 Three effects on leakage (:mod:`wemem.diagnosis.within_record`), each a difference of differences that were randomized::
 
     reuse          typical records:    shown in every round  -  shown in one
     memorability   shown in one round: memorable records     -  typical records
-    together       what both add beyond the sum of the two
+    interaction    rise by both, beyond the sum of the two
 
 The first is what would remain if no record were memorable, the second what would remain if no record were reused. An
 effect *counts* if its whole interval lies above the smallest relevant effect, is *excluded* if it lies below, and is
@@ -12,7 +12,7 @@ effect *counts* if its whole interval lies above the smallest relevant effect, i
 
     reuse counts, memorability does not   ->  reuse, RSW
     memorability counts, reuse does not   ->  memorability, RMR
-    both count, or only ``together``      ->  both, SWMR
+    both count, or only the interaction   ->  both, SWMR
     none counts                           ->  neither, nothing
 """
 
@@ -23,27 +23,33 @@ from wemem.defenses import make_defense
 from wemem.metrics.intervals import Estimate
 
 ScenarioName = Literal["reuse", "memorability", "both", "neither"]
-EffectName = Literal["reuse", "memorability", "together"]
-AttackOutput = Literal["counts", "excluded", "open"]
+EffectName = Literal["reuse", "memorability", "interaction"]
+Decision = Literal["counts", "excluded", "open"]
 
 DEFENSES: dict[ScenarioName, str | None] = {"reuse": "rsw", "memorability": "rmr", "both": "swmr", "neither": None}
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One of the three effects on leakage, as a share (0.02 are 2 points), and what the rule says of it."""
+    """One of the three effects on leakage.
+
+    Args:
+        name: the name of the effect.
+        estimate: the effect as a share (0.02 are 2 points), with its interval.
+        relevant: the smallest effect that matters.
+    """
 
     name: EffectName
     estimate: Estimate
     relevant: float
 
     @property
-    def verdict(self) -> AttackOutput:
-        """By the ends of its interval.
+    def decision(self) -> Decision:
+        """Decide by the ends of the interval whether the effect counts.
 
-        >>> Effect("reuse", Estimate(0.1, 0.03, 0.17), relevant=0.02).verdict
+        >>> Effect("reuse", Estimate(0.1, 0.03, 0.17), relevant=0.02).decision
         'counts'
-        >>> Effect("reuse", Estimate(0.0, -0.03, 0.03), relevant=0.02).verdict
+        >>> Effect("reuse", Estimate(0.0, -0.03, 0.03), relevant=0.02).decision
         'open'
         """
         if self.estimate.low > self.relevant:
@@ -53,24 +59,24 @@ class Effect:
 
 @dataclass(frozen=True)
 class Scenario:
-    """The three effects and what follows from them."""
+    """The three effects, with the scenario and the defense that follow from them."""
 
     reuse: Effect
     memorability: Effect
-    together: Effect
+    interaction: Effect
 
     @property
     def effects(self) -> tuple[Effect, Effect, Effect]:
-        """All three."""
-        return self.reuse, self.memorability, self.together
+        """The three effects in a fixed order."""
+        return self.reuse, self.memorability, self.interaction
 
     @property
     def name(self) -> ScenarioName:
-        """Which scenario it is."""
-        reuse, memorability, together = (effect.verdict == "counts" for effect in self.effects)
+        """The scenario that the rule gives."""
+        reuse, memorability, interaction = (effect.decision == "counts" for effect in self.effects)
         if reuse != memorability:
             return "reuse" if reuse else "memorability"
-        return "both" if reuse or together else "neither"
+        return "both" if reuse or interaction else "neither"
 
     @property
     def defense(self) -> str | None:

@@ -24,9 +24,9 @@ GROUPS = {"all": "all records", "low": "typical records", "high": "memorable rec
 EFFECTS = {
     "reuse": "Reuse: typical records, shown in every round - in one",
     "memorability": "Memorability: shown in one round, memorable - typical",
-    "together": "Together: beyond the sum of the two",
+    "interaction": "Interaction: beyond the sum of the two",
 }
-VERDICTS = {"counts": "counts", "excluded": "too small to matter", "open": "open"}
+DECISIONS = {"counts": "counts", "excluded": "too small to matter", "open": "open"}
 NAMES = {
     "reuse": "DATA REUSE drives memorization here.",
     "memorability": "INHERENT MEMORABILITY drives memorization here.",
@@ -109,7 +109,7 @@ def _on_other(diagnosis: Mapping[str, Any]) -> list[str]:
         f"Beside it, {effect['name']} may matter by up to {100 * effect['ci'][1]:.1f} points; if more models "
         "(--models) show that it counts, the advice becomes SWMR, which acts on both."
         for effect in diagnosis["scenario"]["effects"]
-        if effect["verdict"] == "open" and effect["name"] in ("reuse", "memorability")
+        if effect["decision"] == "open" and effect["name"] in ("reuse", "memorability")
     ]
 
 
@@ -121,22 +121,22 @@ def _on_effect(diagnosis: Mapping[str, Any], effect: Mapping[str, Any]) -> str:
         for group in ("low", "high")
     }
     size = f"{points(estimate(effect))} points"
-    verdict = {
+    decision = {
         "counts": "counts", "excluded": "is too small to matter",
         "open": "is not established, and not excluded either",
-    }[effect["verdict"]]  # fmt: skip
+    }[effect["decision"]]  # fmt: skip
     if effect["name"] == "reuse":
         return (
-            f"Reuse {verdict}: {size}. Typical records leak {end['fresh', 'low']:.1f} % if one round showed them, "
+            f"Reuse {decision}: {size}. Typical records leak {end['fresh', 'low']:.1f} % if one round showed them, "
             f"{end['reused', 'low']:.1f} % if all {rounds} did; the same records, the same number of epochs a round."
         )
     if effect["name"] == "memorability":
         return (
-            f"Memorability {verdict}: {size}. Of records that were shown in one round, typical ones leak "
+            f"Memorability {decision}: {size}. Of records that were shown in one round, typical ones leak "
             f"{end['fresh', 'low']:.1f} %, memorable ones {end['fresh', 'high']:.1f} %."
         )
     return (
-        f"What reuse adds to memorable records beyond what it adds to typical ones {verdict}: {size}. Shown in all "
+        f"What reuse adds to memorable records beyond what it adds to typical ones {decision}: {size}. Shown in all "
         f"rounds, memorable records leak {end['reused', 'high']:.1f} %; near 100 % there is no room for more."
     )
 
@@ -169,7 +169,7 @@ def _on_scores(diagnosis: Mapping[str, Any]) -> str:
 
 
 def _on_nothing(diagnosis: Mapping[str, Any], ordinary: Estimate) -> str:
-    opened = [effect for effect in diagnosis["scenario"]["effects"] if effect["verdict"] == "open"]
+    opened = [effect for effect in diagnosis["scenario"]["effects"] if effect["decision"] == "open"]
     advice = "No defense is recommended on this evidence."
     if opened:
         most = max(effect["ci"][1] for effect in opened)
@@ -201,9 +201,9 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _effects(diagnosis: Mapping[str, Any]) -> Table:
-    table = _table("Effects on leakage, points", "Effect", "Points", "AttackOutput")
+    table = _table("Effects on leakage, points", "Effect", "Points", "Decision")
     for effect in diagnosis["scenario"]["effects"]:
-        table.add_row(EFFECTS[effect["name"]], Text(points(estimate(effect))), VERDICTS[effect["verdict"]])
+        table.add_row(EFFECTS[effect["name"]], Text(points(estimate(effect))), DECISIONS[effect["decision"]])
     return table
 
 

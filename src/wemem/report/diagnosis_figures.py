@@ -63,7 +63,7 @@ def effects_figure(diagnosis: Mapping[str, Any]) -> Figure:
     for row, effect in enumerate(effects):
         told = estimate(effect)
         reach = [[100 * (told.value - told.low)], [100 * (told.high - told.value)]]
-        filled = "black" if effect["verdict"] == "counts" else "white"
+        filled = "black" if effect["decision"] == "counts" else "white"
         axes.errorbar([100 * told.value], [row], xerr=reach, fmt="o", color="black", mfc=filled, capsize=4)
     axes.axvline(0, color="grey", lw=0.8)
     axes.axvline(relevant, color="grey", lw=0.8, ls="--")

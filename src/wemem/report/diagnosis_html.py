@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from wemem.report.diagnosis import EFFECTS, LIMITS, VERDICTS, diagnosis_sentences, estimate, points
+from wemem.report.diagnosis import DECISIONS, EFFECTS, LIMITS, diagnosis_sentences, estimate, points
 
 CAPTIONS = {
     "effects": "The three effects that name the scenario.",
@@ -29,7 +29,8 @@ figure { margin: 1.5rem 0 } figcaption, footer { font-size: .85rem; color: #555 
 </style></head><body>
 <h1>Diagnosis of {{ name }}: {{ sentences[0] }}</h1>
 <table><tr><th>Effect on leakage</th><th>Points</th><th></th></tr>
-{% for effect in effects %}<tr><td>{{ effect.title }}</td><td>{{ effect.points }}</td><td>{{ effect.verdict }}</td></tr>
+{% for effect in effects %}
+<tr><td>{{ effect.title }}</td><td>{{ effect.points }}</td><td>{{ effect.decision }}</td></tr>
 {% endfor %}</table>
 {% for line in sentences[1:] %}<p>{{ line }}</p>
 {% endfor %}{% if snippet %}<pre>{{ snippet }}</pre>{% endif %}
@@ -53,7 +54,7 @@ def diagnosis_html(diagnosis: Mapping[str, Any], figures: Sequence[Path]) -> str
         figures: SVG files from :func:`~wemem.report.diagnosis_figures.write_figures`.
     """
     effects = [
-        {"title": EFFECTS[e["name"]], "points": points(estimate(e)), "verdict": VERDICTS[e["verdict"]]}
+        {"title": EFFECTS[e["name"]], "points": points(estimate(e)), "decision": DECISIONS[e["decision"]]}
         for e in diagnosis["scenario"]["effects"]
     ]
     shown = [{"caption": CAPTIONS[path.stem], "data": b64encode(path.read_bytes()).decode()} for path in figures]

@@ -101,7 +101,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """The outcome of a gate for one folder.
 
     Args:
@@ -124,9 +124,9 @@ class Verdict:
         return all(one.passed for one in self.checks) and all(one.waived for one in self.reservations)
 
 
-def judge(
+def check_folder(
     folder: Path, limits: Limits, labels: Sequence[str] = (), waivers: Sequence[str] = (), shipped: Path | None = None
-) -> Verdict:
+) -> GateResult:
     """Verify a folder of results and check its arms against limits.
 
     Args:
@@ -150,7 +150,7 @@ def judge(
     fpr = None if limits.max_tpr is None else limits.at_fpr
     found = reservations(verified, _chosen(verified.results, labels), fpr, shipped)
     waived = tuple(replace(one, waived=one.name in waivers) for one in found)
-    return Verdict(folder, verified.sha256, limits, tuple(checks), waived)
+    return GateResult(folder, verified.sha256, limits, tuple(checks), waived)
 
 
 def check(results: Mapping[str, Any], limits: Limits, labels: Sequence[str] = ()) -> list[Check]:

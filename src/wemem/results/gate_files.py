@@ -8,44 +8,44 @@ from typing import Any
 from xml.etree import ElementTree
 
 from wemem.files.atomic import write_atomically
-from wemem.results.gate import Verdict
+from wemem.results.gate import GateResult
 from wemem.results.reservations import NAMES, Reservation
 from wemem.results.wording import printable
 
 SCHEMA = "wemem.gate/1"
 
 
-def gate_content(verdicts: Sequence[Verdict], waivers: Sequence[str]) -> dict[str, Any]:
+def gate_content(gated: Sequence[GateResult], waivers: Sequence[str]) -> dict[str, Any]:
     """The outcome as JSON has it."""
     return {
         "schema": SCHEMA,
-        "passed": all(verdict.passed for verdict in verdicts),
+        "passed": all(result.passed for result in gated),
         "waivers": {name: NAMES[name] for name in waivers},
         "folders": [
             {
-                "folder": str(verdict.folder),
-                "results_sha256": verdict.results_sha256,
-                "passed": verdict.passed,
-                "limits": asdict(verdict.limits),
-                "checks": [asdict(one) for one in verdict.checks],
-                "reservations": [asdict(one) for one in verdict.reservations],
+                "folder": str(result.folder),
+                "results_sha256": result.results_sha256,
+                "passed": result.passed,
+                "limits": asdict(result.limits),
+                "checks": [asdict(one) for one in result.checks],
+                "reservations": [asdict(one) for one in result.reservations],
             }
-            for verdict in verdicts
+            for result in gated
         ],
     }
 
 
-def write_gate_json(path: Path, verdicts: Sequence[Verdict], waivers: Sequence[str]) -> None:
+def write_gate_json(path: Path, gated: Sequence[GateResult], waivers: Sequence[str]) -> None:
     """Write the outcome as JSON.
 
     Raises:
         InputError: the file cannot be written.
     """
-    text = json.dumps(gate_content(verdicts, waivers), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(gate_content(gated, waivers), indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def write_junit(path: Path, verdicts: Sequence[Verdict]) -> None:
+def write_junit(path: Path, gated: Sequence[GateResult]) -> None:
     """Write the outcome as JUnit XML: a suite for each folder, a case for each check and reservation.
 
     A failed limit or reservation is a failure, and a waived reservation is a skipped case.
@@ -54,14 +54,14 @@ def write_junit(path: Path, verdicts: Sequence[Verdict]) -> None:
         InputError: the file cannot be written.
     """
     root = ElementTree.Element("testsuites", name="wemem gate")
-    for verdict in verdicts:
-        suite = ElementTree.SubElement(root, "testsuite", name=printable(str(verdict.folder)))
-        for one in verdict.checks:
+    for result in gated:
+        suite = ElementTree.SubElement(root, "testsuite", name=printable(str(result.folder)))
+        for one in result.checks:
             name = printable(f"{one.label}, {100 * one.sparsity:.3g} % sparsity: {one.measure}")
             case = ElementTree.SubElement(suite, "testcase", classname="limit", name=name)
             if not one.passed:
                 ElementTree.SubElement(case, "failure", message=str(one))
-        for reservation in verdict.reservations:
+        for reservation in result.reservations:
             _add(suite, reservation)
         cases = suite.findall("testcase")
         suite.set("tests", str(len(cases)))
