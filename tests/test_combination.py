@@ -12,9 +12,11 @@ from scipy.stats import norm
 from wemem.attacks.bavaria import Bavaria
 from wemem.attacks.combination import combine, learn_weights, normal_ranks
 from wemem.attacks.combined import Combined
+from wemem.attacks.dense_and_pruned import DenseAndPruned
 from wemem.attacks.lira import Lira, LiraOffline
 from wemem.attacks.rmia import Rmia
 from wemem.attacks.threshold import Confidence
+from wemem.attacks.trajectory import PruningTrajectory
 from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
 from wemem.metrics.rates import auc
@@ -113,3 +115,52 @@ def test_parts_that_cannot_be_are_refused():
         Combined(parts=())
     with pytest.raises(InputError, match="a weight for each of 2 parts, got 1"):
         Combined(parts=(Lira(), Rmia()), weights=(1.0,))
+
+
+# Several releases of one model.
+
+
+def with_one_noise_input(leaks):
+    """Planted signals of which the named release leaks and the other is drawn without a leak."""
+    leaking, null = planted.disjoint(planted.LEAK), planted.disjoint(0.0, seed=1)
+    if leaks == "pruned":
+        return replace(leaking, extras={"dense": null.logits, "trajectory": with_rounds(null, leaking)})
+    return replace(
+        null, extras={"dense": leaking.logits, "trajectory": with_rounds(leaking, null)}, roles=leaking.roles
+    )
+
+
+def with_rounds(*signals):
+    return np.stack([one.logits for one in signals], axis=2)
+
+
+@pytest.mark.parametrize("attack", [PruningTrajectory(), DenseAndPruned()], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("leaks", ["pruned", "dense"])
+def test_an_attack_on_several_releases_is_as_strong_as_the_one_that_leaks(attack, leaks):
+    """By AUC and by balanced accuracy, where the other release is noise."""
+    signals = with_one_noise_input(leaks)
+    alone = replace(signals, logits=signals.extras["dense"]) if leaks == "dense" else signals
+    member = signals.is_member(0)
+    figures = []
+    for one, seen in ((attack, signals), (Confidence(), alone)):
+        output = one.predict(seen, seed=0)
+        called = output.score >= output.threshold
+        accuracy = (called[member].mean() + (~called[~member]).mean()) / 2
+        figures.append((auc(output.score[member], output.score[~member]), accuracy))
+    ours, best_input = figures
+    assert best_input[0] > 0.8
+    assert ours[0] > best_input[0] - 0.01
+    assert ours[1] > best_input[1] - 0.02
+
+
+def test_two_releases_that_leak_apart_leak_more_together():
+    """Independent noise in the two: the dense model with half the leak adds to the pruned one."""
+    signals = planted.disjoint(planted.LEAK)
+    member = signals.is_member(0)
+    pruned, both = (one.predict(signals, seed=0).score for one in (Confidence(), DenseAndPruned()))
+    assert auc(both[member], both[~member]) > auc(pruned[member], pruned[~member])
+
+
+def test_weights_of_another_number_of_releases_are_refused():
+    with pytest.raises(InputError, match="a weight for each of 3 inputs, got 2; leave weights out"):
+        DenseAndPruned(weights=(1.0, 2.0)).predict(planted.disjoint(0.0))

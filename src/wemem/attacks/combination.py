@@ -18,6 +18,9 @@ Inputs = Float[np.ndarray, "n F"]
 Weights = tuple[float, ...]
 Member = Bool[np.ndarray, " n"]
 
+#: Parts of the known models, of which each is left out once when the regression is judged.
+FOLDS = 2
+
 
 def normal_ranks(inputs: Inputs) -> Inputs:
     """Each column's ranks as quantiles of the standard normal distribution, ties at their mean rank.
@@ -58,10 +61,12 @@ def learn_weights(inputs: Sequence[Inputs], member: Sequence[Member]) -> Weights
 
 def _regression(ranks: Sequence[Inputs], member: Sequence[Member]) -> tuple[float, Weights]:
     """Weights by logistic regression, and the lesser of their mean AUC on models left out and on all."""
-    left_out = [
-        ranks[k] @ _fit([z for j, z in enumerate(ranks) if j != k], [m for j, m in enumerate(member) if j != k])
-        for k in range(len(ranks))
-    ]
+    left_out: list[Float[np.ndarray, " n"]] = [np.empty(0)] * len(ranks)
+    for fold in range(FOLDS):
+        kept = [k for k in range(len(ranks)) if k % FOLDS != fold]
+        weights = _fit([ranks[k] for k in kept], [member[k] for k in kept])
+        for k in range(fold, len(ranks), FOLDS):
+            left_out[k] = ranks[k] @ weights
     weights = _fit(ranks, member)
     value = min(_mean_auc(left_out, member), _mean_auc([z @ weights for z in ranks], member))
     return value, tuple(float(w) for w in weights)

@@ -1,4 +1,4 @@
-"""The attack by someone who holds the checkpoints of several pruning rounds."""
+"""The attack by an adversary who holds the checkpoints of several pruning rounds."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from wemem.signals import Signals, logit_confidence
 
 @dataclass(frozen=True)
 class PruningTrajectory(LearnedAttack):
-    """The logit of the true-class probability after each round, weighed as the shadows' rounds teach.
+    """The logit of the true-class probability after each round, in weighted ranks.
 
     Every round fine-tunes on the same records again: members are lifted each time, non-members drift. To attack by a
     sequence of models is the idea of Liu et al., "Membership inference attacks by exploiting loss trajectory", CCS
@@ -21,6 +21,6 @@ class PruningTrajectory(LearnedAttack):
     name = "pruning_trajectory"
     required_signals = frozenset({"trajectory"})
 
-    def features(self, signals: Signals, member: int, rows: Rows) -> Float[np.ndarray, "n R"]:
-        rounds = np.moveaxis(signals.extras["trajectory"][member, rows], 1, 0)
+    def features(self, signals: Signals, model: int, rows: Rows) -> Float[np.ndarray, "n R"]:
+        rounds = np.moveaxis(signals.extras["trajectory"][model, rows], 1, 0)
         return logit_confidence(rounds, signals.labels[rows]).T
