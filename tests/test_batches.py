@@ -114,7 +114,7 @@ def test_steps_of_two_groups_come_in_mixed_order():
 
 
 def test_two_groups_of_one_key_are_refused():
-    with pytest.raises(InputError, match="one group of key 'all' for each member, got several; name their keys apart"):
+    with pytest.raises(InputError, match="one group of key 'all' for each model, got several; name their keys apart"):
         plan_steps([[group(0, 1), group(2, 3)]], 2, seeds=[0], epoch=0)
 
 

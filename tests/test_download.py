@@ -197,7 +197,7 @@ def test_empty_file_is_a_file(site, target):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(404, "HTTP Error 404"), (500, "HTTP Error 500"), (206, "unexpected answer 206")]
+    ("status", "said"), [(404, "HTTP Error 404"), (500, "HTTP Error 500"), (206, "unexpected status 206")]
 )
 def test_error_status_is_named(site, target, status, said):
     site.status = status

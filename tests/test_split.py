@@ -108,7 +108,7 @@ def test_every_role_has_every_class(build):
 def test_a_class_missing_from_a_role_is_refused(role):
     roles = victim_and_shadows(LABELS, 1, seed=0).roles.copy()
     roles[1, (roles[1] == role) & (LABELS == 2)] = Role.UNUSED
-    expected = f"every class among the {role.name.lower()} records of member 1, got none of class 2;"
+    expected = f"every class among the {role.name.lower()} records of model 1, got none of class 2;"
     with pytest.raises(InputError, match=expected):
         Split(roles, LABELS, "disjoint")
 
@@ -297,7 +297,7 @@ def test_the_fingerprint_sees_roles_labels_and_layout(changed):
     (lambda: victim_and_shadows(LABELS, 0, seed=0), "at least 1 shadow model, got 0"),
     (lambda: victim_and_shadows(LABELS, 1, seed=0, train=0.9, dev=0.1), "train > 0, dev > 0 and train . dev < 1"),
     (lambda: victim_and_shadows(np.array([0, 0, 1]), 1, seed=0), "expected every class among the train records"),
-    (lambda: victim_and_shadows(LABELS, 1, seed=0, dev=0.01), "every class among the dev records of member 0"),
+    (lambda: victim_and_shadows(LABELS, 1, seed=0, dev=0.01), "every class among the dev records of model 0"),
     (lambda: subset_split(size=190), "at least 210 records to draw from, got 200"),
     (lambda: subset_split(size=-1), "subsets of 1 or more records and 0 or more dev records, got -1 and 20"),
     (lambda: halves(dev_size=-1), "sizes of 0 or more"),

@@ -1,9 +1,9 @@
-"""The one exception that a user is meant to read.
+"""The one exception whose message is for the user.
 
-Every message says what was expected, what came, and what to do. The command line prints it on one line
-and exits with 2; a library caller catches it as a :class:`ValueError`.
+Every message states what was expected, what was received, and a remedy. The command line prints it on one
+line and exits with code 2; a caller of the library catches it as a :class:`ValueError`.
 """
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used: a file, a setting, a data set, a combination of them."""
+    """An input that cannot be used: a file, a setting, a data set, or a combination of them."""

@@ -1,7 +1,7 @@
-"""Randomness as an argument: every random choice is a pure function of (study seed, purpose, member, ...).
+"""Randomness as an argument: every random choice is a pure function of (study seed, purpose, model, ...).
 
-Nothing in the package reads or writes global generator state to make a choice, so that the order in which
-things run, what was found in the store, and how many members an ensemble has cannot change a result.
+Nothing in the package reads or writes global generator state to make a choice. The order in which stages run, the
+results that the store has already, and the number of models of an ensemble therefore cannot change a result.
 """
 
 import hashlib
@@ -10,12 +10,12 @@ import numpy as np
 
 
 def derive_seed(seed: int, purpose: str, *parts: int | str) -> int:
-    """A 63-bit seed for one purpose.
+    """Derive a 63-bit seed for one purpose.
 
     Args:
         seed: the study's seed.
-        purpose: what the randomness is for, e.g. ``"split"`` or ``"order"``.
-        parts: member, round, epoch, ... that tell this draw from its siblings.
+        purpose: the name of the purpose, such as ``"split"`` or ``"order"``.
+        parts: the model, round, epoch, ... that distinguish this draw from others of the same purpose.
 
     >>> derive_seed(0, "init", 1) == derive_seed(0, "init", 1)
     True
@@ -27,5 +27,5 @@ def derive_seed(seed: int, purpose: str, *parts: int | str) -> int:
 
 
 def generator(seed: int, purpose: str, *parts: int | str) -> np.random.Generator:
-    """A NumPy generator (Philox) for one purpose; same arguments, same stream."""
+    """Create a NumPy generator (Philox) for one purpose; the same arguments give the same stream."""
     return np.random.Generator(np.random.Philox(derive_seed(seed, purpose, *parts)))

@@ -1,4 +1,4 @@
-"""``"package.module:attribute"``: how a study names code that is not ours."""
+"""``"package.module:attribute"``: the names by which a study refers to code of the user's."""
 
 import importlib
 import pkgutil
@@ -12,14 +12,14 @@ from wemem.errors import InputError
 
 
 def resolve(spec: str) -> object:
-    """The object that ``spec`` names.
+    """The object that a name refers to.
 
-    The current directory is put first on the import path and stays there, as ``python -m`` does, so that a file
-    beside the study file can be named. Whatever the module raises while it is imported is the user's own and passes
-    through with its traceback.
+    The current directory is put first on the import path and stays there, as with ``python -m``, so that a file
+    beside the study file can be named. An exception that the user's module raises while it is imported passes through
+    with its traceback.
 
     Args:
-        spec: dotted module, a colon, and the attribute; a dotted attribute reaches into classes.
+        spec: the dotted module, a colon, and the attribute; a dotted attribute reaches into classes.
 
     Raises:
         InputError: not of that form, no such module, or no such attribute in it.
@@ -33,22 +33,22 @@ def resolve(spec: str) -> object:
     """
     module_name, colon, attribute = spec.partition(":")
     if not colon or not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
-        raise InputError(f"expected 'package.module:name', got {spec!r}")
-    found: object = import_module(module_name)
+        raise InputError(f"expected 'package.module:name', got {spec!r}; name a module and an attribute of it")
+    target: object = import_module(module_name)
     where = module_name
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            names = (name for name in dir(found) if not name.startswith("_"))
+        if not hasattr(target, part):
+            names = (name for name in dir(target) if not name.startswith("_"))
             raise InputError(f"expected {part!r} in {where}, got no such name{did_you_mean(part, names)}")
-        found, where = getattr(found, part), f"{where}.{part}"
-    return found
+        target, where = getattr(target, part), f"{where}.{part}"
+    return target
 
 
 def import_module(name: str) -> ModuleType:
-    """Import ``name``, from the current directory too.
+    """Import a module, from the current directory too.
 
     Raises:
-        InputError: there is no such module. A module that it imports itself and that is missing is another matter.
+        InputError: there is no such module; a missing module that it imports is not meant.
     """
     here = str(Path.cwd())
     if not {"", here} & set(sys.path):

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from tables that a person wrote (TOML, command line), checked key by key."""
+"""Frozen dataclasses from tables that a user wrote (TOML, command line), checked key by key."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,12 +16,12 @@ T = TypeVar("T", bound="DataclassInstance")
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """An instance of the dataclass ``cls`` whose fields are the table's keys.
+    """Create an instance of the dataclass ``cls`` whose fields are the table's keys.
 
     Args:
-        cls: a dataclass; its annotations say what is accepted, its ``__post_init__`` may refuse more.
-        table: keys and values as TOML gives them.
-        where: what the table is, for the message.
+        cls: the dataclass; its annotations define the accepted values, and its ``__post_init__`` may refuse more.
+        table: the keys and values, as TOML gives them.
+        where: a phrase for the table, for the message.
 
     Raises:
         InputError: an unknown key, a missing one, or a value of another type or out of range.
@@ -44,8 +44,8 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
             listed = ", ".join(known) or "none"
             raise InputError(f"{where} expected keys among {listed}, got {key!r}{did_you_mean(key, known)}")
     try:
-        made: T = TypeAdapter(cls).validate_python(dict(table))
-        return made
+        instance: T = TypeAdapter(cls).validate_python(dict(table))
+        return instance
     except ValidationError as error:
         raise _one_line(error, where) from error
 

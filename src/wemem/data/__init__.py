@@ -1,1 +1,1 @@
-"""Data sets, who trains on which record, batches, views and teacher splits."""
+"""Data sets, the roles of their records for each model, batches, views and teacher splits."""

@@ -1,8 +1,8 @@
-"""Padded batches for members that train side by side.
+"""Padded batches for models that train side by side.
 
-A defense says which records of a member are batched together (:class:`Group`); :func:`plan_steps` turns the groups
-of all members into steps of ``(K, B)`` record indices and weights. The layout is made once for the whole ensemble, so
-that every backend, also the one that trains the members one after another, sees the very same batches.
+A defense groups the records of each model (:class:`Group`), and :func:`plan_steps` turns the groups of all models into
+steps of ``(K, B)`` record indices and weights. The layout is computed once for the whole ensemble, so that every
+backend sees the same batches, also the one that trains the models one after another.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class Group:
 
     Args:
         records: int64, shape ``(n,)``, indices into the data set.
-        key: which optimizer state steps on these records.
-        weight_decay: L2 decay of those steps; the recipe's where None.
+        key: the name of the optimizer state for these records.
+        weight_decay: the L2 decay of their steps; None means that of the recipe.
     """
 
     records: Int64[np.ndarray, " n"]
@@ -33,7 +33,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One optimizer step of all members. A member whose weights are all 0 takes no part in it."""
+    """One optimizer step of all models. A model whose weights are all 0 takes no part in it."""
 
     records: Int64[np.ndarray, "K B"]
     weights: Float32[np.ndarray, "K B"]
@@ -42,7 +42,7 @@ class Step:
 
 
 def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Batches of ``batch_size`` and a rest; a rest of one record joins its neighbour (BatchNorm needs two).
+    """Bounds of batches of ``batch_size``; a rest of one record joins its neighbour, because BatchNorm needs two.
 
     >>> batch_bounds(5, 2), batch_bounds(6, 4)
     ([(0, 2), (2, 5)], [(0, 4), (4, 6)])
@@ -54,7 +54,7 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def join_single_records(groups: Sequence[Group]) -> list[Group]:
-    """One model's groups, where a group of one record joins the group after it, or the one before it if it is last.
+    """Let each group of one record join the group after it, or the one before it if it is last.
 
     A step needs two records under BatchNorm. The record is then stepped on with the decay and the optimizer state of
     the group that it joins. The only group of a model stays as it is.
@@ -72,17 +72,17 @@ def join_single_records(groups: Sequence[Group]) -> list[Group]:
 
 
 def plan_steps(groups: Sequence[Sequence[Group]], batch_size: int, seeds: Sequence[int], epoch: int) -> list[Step]:
-    """The steps of one epoch: each member's groups shuffled and cut into batches, the steps in random order.
+    """Plan the steps of one epoch: each model's groups, shuffled and cut into batches, in random order.
 
     Args:
-        groups: for each of the K members its groups, each with a key of its own; where members share a key, they
-            agree on its weight decay.
-        batch_size: records per batch.
-        seeds: one per member; a member's own order depends on its own seed only.
-        epoch: redraws all orders.
+        groups: the groups of each of the K models, with different keys; models that share a key agree on its weight
+            decay.
+        batch_size: the number of records in a batch.
+        seeds: one seed for each model, on which alone its order of records depends.
+        epoch: the number of the epoch; each has another order.
 
     Raises:
-        InputError: a member with two groups of one key, or members that disagree on a key's weight decay.
+        InputError: a model with two groups of one key, or models that disagree on a key's weight decay.
     """
     groups = [join_single_records(own) for own in groups]
     keys = dict.fromkeys(group.key for own in groups for group in own)
@@ -96,7 +96,7 @@ def plan_steps(groups: Sequence[Sequence[Group]], batch_size: int, seeds: Sequen
 def _require_agreement(key: str, groups: Sequence[Sequence[Group]]) -> None:
     decays = [[group.weight_decay for group in own if group.key == key] for own in groups]
     if max(map(len, decays)) > 1:
-        raise InputError(f"expected one group of key {key!r} for each member, got several; name their keys apart")
+        raise InputError(f"expected one group of key {key!r} for each model, got several; name their keys apart")
     if len({decay for own in decays for decay in own}) > 1:
         raise InputError(f"expected one weight decay for key {key!r}, got {decays}; name the groups' keys apart")
 
@@ -104,19 +104,20 @@ def _require_agreement(key: str, groups: Sequence[Sequence[Group]]) -> None:
 def _steps_of(
     key: str, groups: Sequence[Sequence[Group]], batch_size: int, seeds: Sequence[int], epoch: int
 ) -> list[Step]:
-    own = [next((g for g in member if g.key == key), Group(np.zeros(0, np.int64), key)) for member in groups]
+    chosen = [next((g for g in model if g.key == key), Group(np.zeros(0, np.int64), key)) for model in groups]
     shuffled = [
-        generator(seed, "order", key, epoch).permutation(group.records) for seed, group in zip(seeds, own, strict=True)
+        generator(seed, "order", key, epoch).permutation(group.records)
+        for seed, group in zip(seeds, chosen, strict=True)
     ]
     bounds = [batch_bounds(len(records), batch_size) for records in shuffled]
-    decay = next((g.weight_decay for member in groups for g in member if g.key == key), None)
+    decay = next((g.weight_decay for model in groups for g in model if g.key == key), None)
     steps = []
     for i in range(max(map(len, bounds))):
         cut = [rows[slice(*b[i])] if i < len(b) else rows[:0] for rows, b in zip(shuffled, bounds, strict=True)]
         width = max(map(len, cut))
         records, weights = np.zeros((len(cut), width), np.int64), np.zeros((len(cut), width), np.float32)
         for k, rows in enumerate(cut):
-            # a short batch is padded with its own records, so that what BatchNorm sees is the member's own data
+            # A short batch is padded with its own records, so that BatchNorm sees the data of that model only.
             records[k] = np.resize(rows, width) if len(rows) else 0
             weights[k, : len(rows)] = 1
         steps.append(Step(records, weights, key, decay))

@@ -1,4 +1,4 @@
-"""What a user should know of a data set before anything is trained on it: copies of records, features out of scale."""
+"""Warnings about a data set before anything is trained on it: copies of records, features out of scale."""
 
 import hashlib
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from wemem.data.dataset import Dataset
 
-#: Root mean square above which a feature is called out of scale. Standardized ones have 1, shares and switches less.
+#: Root mean square above which a feature is called large; standardized ones have 1, shares and switches less.
 LARGE = 10.0
 
 
 def concerns(data: Dataset) -> list[str]:
-    """In sentences; none if there is nothing to say.
+    """Sentences that warn of a data set, and its notes; an empty list for a data set without any.
 
     >>> data = Dataset.from_arrays("toy", [[0.0, 900.0], [1.0, 700.0], [0.0, 900.0]], [0, 1, 0])
     >>> for concern in concerns(data):
@@ -26,25 +26,25 @@ def _copies(data: Dataset) -> list[str]:
     first: dict[bytes, int] = {}
     copies = []
     for i, record in enumerate(data.features):
-        # + 0 makes -0 to 0
-        own = first.setdefault(hashlib.blake2b((record + 0).tobytes(), digest_size=16).digest(), i)
-        if own != i:
-            copies.append((i, own))
+        # Adding 0 turns -0 into 0.
+        original = first.setdefault(hashlib.blake2b((record + 0).tobytes(), digest_size=16).digest(), i)
+        if original != i:
+            copies.append((i, original))
     if not copies:
         return []
     copy, original = copies[0]
     are = "is a copy of another" if len(copies) == 1 else "are copies of others"
     return [
-        f"{len(copies):,} of {len(data):,} records {are} ({copy} of {original}); a copy of what was trained on may be "
-        "judged as not trained on: keep one of each"
+        f"{len(copies):,} of {len(data):,} records {are} ({copy} of {original}); a copy of a training record "
+        "may count as a record that was not trained on; keep one of each"
     ]
 
 
 def _out_of_scale(data: Dataset) -> list[str]:
-    """Of records without a shape that measure something; images are scaled by those who make them."""
+    """A warning of large features, for records that are vectors of measurements."""
     if len(data.input_shape) > 1 or data.features.dtype != np.float32:
         return []
-    squares = np.einsum("nf,nf->f", data.features, data.features, dtype=np.float64)  # makes no second table
+    squares = np.einsum("nf,nf->f", data.features, data.features, dtype=np.float64)  # without a second table
     size = np.sqrt(squares / len(data))
     large, largest = int((size > LARGE).sum()), int(size.argmax())
     if not large:
@@ -52,5 +52,5 @@ def _out_of_scale(data: Dataset) -> list[str]:
     are = "is" if large == 1 else "are"
     return [
         f"{large:,} of {len(size):,} features {are} large ({largest}, root mean square {size[largest]:,.3g}); networks "
-        "learn badly from such: bring each to mean 0 and deviation 1, by numbers that you keep beside the model"
+        "learn badly from them; bring each to mean 0 and deviation 1, by numbers that you keep beside the model"
     ]

@@ -173,7 +173,7 @@ def _one_label_each(y: Int64[np.ndarray, "..."]) -> tuple[Int64[np.ndarray, "...
 
 
 def class_note(names: Sequence[str]) -> str:
-    """How classes are numbered, for a reader who knows their names.
+    """A sentence on the numbering of the classes, for a reader who knows their labels.
 
     >>> class_note(["no", "yes"])
     'the labels no, yes are the classes 0..1'

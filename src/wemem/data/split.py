@@ -1,10 +1,10 @@
-"""Who is trained on what: a ``(K, N)`` matrix of roles, member 0 the victim.
+"""The roles of records for each model: a ``(K, N)`` matrix, in which model 0 is the victim.
 
 Three layouts are the same object:
 
-* ``disjoint``: one half of the records is the victim's parties, the other the adversary's, from which every shadow
-  draws its own train, dev and audit records. Nothing the adversary learns from is ever scored.
-* ``shared``: random halves of one pool that holds the audited records (Carlini et al. 2022), as LiRA and RMIA need.
+* ``disjoint``: one half of the records is the victim's, the other the adversary's, from which every shadow draws
+  train, dev and audit records. No record from which the adversary learns is ever scored.
+* ``shared``: random halves of one pool of audited records (Carlini et al. 2022), as LiRA and RMIA need.
 * ``subsets``: random subsets of one party's own records, for memorization scores (Feldman & Zhang 2020).
 """
 
@@ -22,8 +22,8 @@ from jaxtyping import Int8, Int64
 from wemem.errors import InputError
 from wemem.randomness import generator
 
-#: Share of the mean number of models that trained on a record that every record is to have at least, where reference
-#: models train on less than half of the audited records. At 0.75 LiRA's leave-one-out AUC on noise is 0.497 with 24
+#: The number of models that train on a record is at least this share of its mean, where reference models train on
+#: less than half of the audited records. At 0.75 LiRA's leave-one-out AUC on noise is 0.497 with 24
 #: models, as with independent draws; strict balance gives 0.49.
 COVERED = 0.75
 
@@ -32,7 +32,7 @@ Indices = Int64[np.ndarray, " _"]
 
 
 class Role(IntEnum):
-    """What a record is to a member."""
+    """The use that a model makes of a record."""
 
     UNUSED = 0
     TRAIN = 1
@@ -42,15 +42,15 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Roles of ``N`` records for ``K`` members.
+    """Roles of ``N`` records for ``K`` models.
 
     Args:
         roles: int8, shape ``(K, N)``, values of :class:`Role`.
         labels: int64, shape ``(N,)``.
-        layout: which disjointness holds; it is proved here, at construction.
+        layout: the rule by which models may share records; it is checked at construction.
 
     Raises:
-        InputError: a role without a class that occurs in the data, or records shared that must not be.
+        InputError: a role without records of some class, or shared records that must not be.
     """
 
     roles: Int8[np.ndarray, "K N"]
@@ -59,9 +59,13 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.roles.ndim != 2 or self.roles.shape[1] != len(self.labels):
-            raise InputError(f"expected roles (K, {len(self.labels)}), got {self.roles.shape}")
+            raise InputError(
+                f"expected roles (K, {len(self.labels)}), got {self.roles.shape}; give one row for each model"
+            )
         if self.roles.min(initial=0) < 0 or self.roles.max(initial=0) > max(Role):
-            raise InputError(f"expected roles {[r.value for r in Role]}, got {np.unique(self.roles).tolist()}")
+            raise InputError(
+                f"expected roles {[r.value for r in Role]}, got {np.unique(self.roles).tolist()[:20]}; use those of Role"
+            )
         if self.layout == "disjoint":
             shared = (self.roles[0] != Role.UNUSED) & (self.roles[1:] != Role.UNUSED).any(axis=0)
             if shared.any():
@@ -80,7 +84,7 @@ class Split:
             missing = np.setdiff1d(classes, self.labels[row == role])
             if len(missing):
                 raise InputError(
-                    f"expected every class among the {role.name.lower()} records of member {k}, got none of class "
+                    f"expected every class among the {role.name.lower()} records of model {k}, got none of class "
                     f"{int(missing[0])}; bring more records of it, fewer shadows, or a larger share for that role"
                 )
 
@@ -89,24 +93,24 @@ class Split:
         """K, the number of models."""
         return len(self.roles)
 
-    def records(self, member: int, role: Role) -> Indices:
-        """Sorted indices of the records that have ``role`` for ``member``."""
-        return np.flatnonzero(self.roles[member] == role)
+    def records(self, model: int, role: Role) -> Indices:
+        """Sorted indices of the records that have ``role`` for ``model``."""
+        return np.flatnonzero(self.roles[model] == role)
 
-    def audited(self, member: int) -> Indices:
-        """Sorted indices of the records on which ``member`` is judged: its train and audit records."""
-        return np.flatnonzero((self.roles[member] == Role.TRAIN) | (self.roles[member] == Role.AUDIT))
+    def audited(self, model: int) -> Indices:
+        """Sorted indices of the records on which ``model`` is attacked: its train and audit records."""
+        return np.flatnonzero((self.roles[model] == Role.TRAIN) | (self.roles[model] == Role.AUDIT))
 
     @property
     def population(self) -> Indices:
-        """Records that no member uses in any role (RMIA's population)."""
+        """Records without a role for any model (RMIA's population)."""
         return np.flatnonzero((self.roles == Role.UNUSED).all(axis=0))
 
-    def select(self, members: Sequence[int]) -> "Split":
-        """The same split for some of the members. Without member 0 in front there is no victim to be disjoint from."""
-        rows = list(members)
-        kept = self.layout != "disjoint" or rows[:1] == [0]
-        return Split(self.roles[rows], self.labels, self.layout if kept else "subsets")
+    def select(self, models: Sequence[int]) -> "Split":
+        """The same split for some of the models. Without model 0 in front there is no victim to be disjoint from."""
+        rows = list(models)
+        same = self.layout != "disjoint" or rows[:1] == [0]
+        return Split(self.roles[rows], self.labels, self.layout if same else "subsets")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -121,11 +125,10 @@ def stratified_draw(
     labels: Int64[np.ndarray, " N"], pool: Indices, sizes: list[int], rng: np.random.Generator, *,
     turns: Int64[np.ndarray, " N"] | None = None,
 ) -> list[Indices]:  # fmt: skip
-    """Disjoint random parts of ``pool``, of exactly the given sizes, each with the pool's class proportions.
+    """Draw disjoint random parts of ``pool``, of exactly the given sizes, each with the pool's class proportions.
 
-    Sizes are met to the record, and each class gives every part its proportional number to within one record. Within a
-    class a record with fewer ``turns`` goes to an earlier part, but for a random lead of up to two turns; all have had
-    the same number if None.
+    Each class gives every part its proportional number to within one record. Within a class, records with fewer
+    ``turns`` go to earlier parts, but for a random lead of up to two turns; None means the same number for all.
 
     >>> import numpy as np
     >>> y = np.array([0] * 6 + [1] * 4)
@@ -134,7 +137,7 @@ def stratified_draw(
     ([3, 2], [3, 2])
     """
     if min(sizes) < 0:
-        raise InputError(f"expected sizes of 0 or more, got {sizes}")
+        raise InputError(f"expected sizes of 0 or more, got {sizes}; make them positive")
     if sum(sizes) > len(pool):
         raise InputError(f"expected at least {sum(sizes)} records to draw from, got {len(pool)}; bring more records")
     everything = [*sizes, len(pool) - sum(sizes)]
@@ -156,14 +159,14 @@ def stratified_draw(
 def victim_and_shadows(
     labels: Int64[np.ndarray, " N"], shadows: int, *, seed: int, train: float = 0.6, dev: float = 0.1
 ) -> Split:
-    """The ``disjoint`` layout: half of the records to the victim, half to the adversary.
+    """Draw the ``disjoint`` layout: half of the records to the victim, half to the adversary.
 
     Args:
-        labels: shape ``(N,)``.
-        shadows: number of shadow models; each redraws train, dev and audit records from the adversary's half.
-        seed: the study's seed; shadow ``k`` does not depend on how many shadows there are.
-        train: share of a half that is trained on.
-        dev: share of a half for early stopping; what is left is audited as non-members.
+        labels: the class of each record, shape ``(N,)``.
+        shadows: the number of shadow models; each draws train, dev and audit records from the adversary's half.
+        seed: the study's seed; shadow ``k`` does not depend on the number of shadows.
+        train: the share of a half that is trained on.
+        dev: the share of a half for early stopping; the rest is audited as non-members.
 
     Raises:
         InputError: shares that leave no audit records, or a class too rare for every role.
@@ -183,36 +186,36 @@ def victim_and_shadows(
 
 
 def require_shares(shadows: int, train: float, dev: float) -> None:
-    """Refuse numbers that no split can have.
+    """Refuse a number of shadows and shares that no split can have.
 
     Raises:
-        InputError: no shadow, or shares that leave nothing to audit.
+        InputError: no shadow, or shares that leave no records to audit.
     """
     if shadows < 1:
-        raise InputError(f"expected at least 1 shadow model, got {shadows}")
+        raise InputError(f"expected at least 1 shadow model, got {shadows}; raise split.shadows")
     if not (train > 0 and dev > 0 and train + dev < 1):
-        raise InputError(f"expected train > 0, dev > 0 and train + dev < 1, got train={train}, dev={dev}")
+        raise InputError(f"expected train > 0, dev > 0 and train + dev < 1, got train={train}, dev={dev}; change split")
 
 
 def subsets(
     labels: Int64[np.ndarray, " N"], pool: Indices, size: int, models: int, *, seed: int, purpose: str,
     dev: Indices | int,
 ) -> Split:  # fmt: skip
-    """The ``subsets`` layout: each model trains on a random ``size`` of ``pool``; who is left out is audited.
+    """Draw the ``subsets`` layout: each model trains on ``size`` random records of ``pool``; the others are audited.
 
-    Independent draws leave a record out of no model, or of all, more often than one thinks (20 models on 70 % each: one
-    record in 1,250), and such a record has no score. So records take turns: those that fewer models were trained on
-    come first, but for a random lead of up to two models. Strict turns would bind the records to each other (who was
-    out together comes in together), which makes scores noisier than their standard error says.
+    Independent draws leave some records out of no model, or of all (one in 1,250 with 20 models on 70 % each), and such
+    a record has no score. So records on which fewer models were trained come first, but for a random lead of up to two
+    models. A strict order would bind records to each other, because those that were left out together would come in
+    together, and the scores would be noisier than their standard error.
 
     Args:
-        labels: shape ``(N,)``.
-        pool: the records of one party; nothing else is trained on.
-        size: records that each model trains on.
-        models: number of models; model ``k`` does not depend on how many there are.
+        labels: the class of each record, shape ``(N,)``.
+        pool: the records of one party; no others are trained on.
+        size: the number of records that each model trains on.
+        models: the number of models; model ``k`` does not depend on it.
         seed: the study's seed.
-        purpose: whose ensemble this is; two parties with equal pools still draw differently.
-        dev: records outside the pool for early stopping, or how many each model draws from those it leaves out.
+        purpose: the name of the party; two parties with equal pools still draw differently.
+        dev: records outside the pool for early stopping, or the number that each model draws from its left-out ones.
 
     Raises:
         InputError: the pool is too small, or has dev records in it.
@@ -221,7 +224,9 @@ def subsets(
     if not isinstance(dev, int):
         _require_apart(dev, pool, "dev records outside the pool")
     if size < 1 or drawn < 0:
-        raise InputError(f"expected subsets of 1 or more records and 0 or more dev records, got {size} and {drawn}")
+        raise InputError(
+            f"expected subsets of 1 or more records and 0 or more dev records, got {size} and {drawn}; change the sizes"
+        )
     if size + drawn > len(pool):
         raise InputError(f"expected at least {size + drawn} records to draw from, got {len(pool)}; bring more records")
     roles = np.zeros((models, len(labels)), np.int8)
@@ -239,12 +244,12 @@ def random_halves(
     labels: Int64[np.ndarray, " N"], pool: Indices, models: int, *, seed: int, outside: Indices,
     train_size: int | None = None, dev_size: int,
 ) -> Split:  # fmt: skip
-    """The ``shared`` layout: complementary random halves of ``pool``; each record is in exactly half of the models.
+    """Draw the ``shared`` layout: complementary halves of ``pool``, so that half of the models train on each record.
 
     Model ``2j`` trains on a random half of the pool and is audited on the other, model ``2j+1`` the reverse. Where the
     victim trains on more than half of the audited records, ``train_size`` tops the models up with random records
-    from ``outside``, halved between the two just the same, so that they see as much data as it did. Dev records come
-    from ``outside`` too, the same for all; what is left there is the population.
+    from ``outside``, halved between the two in the same way, so that they see as much data as it did. Dev records come
+    from ``outside`` too, the same for all; the rest of them is the population.
 
     Where the victim trains on less than half, so must they, or they would memorize less than it does: then each model
     trains on ``train_size`` records of the pool. They are drawn at random, but records that too few models were trained
@@ -252,13 +257,13 @@ def random_halves(
     stricter balance would let the number of models that saw a record tell whether one more did.
 
     Args:
-        labels: shape ``(N,)``.
+        labels: the class of each record, shape ``(N,)``.
         pool: the audited records.
-        models: how many; an even number, so that the halves are complementary.
-        seed: the study's seed; model ``k`` does not depend on how many there are.
+        models: the number of models, which is even, so that the halves are complementary.
+        seed: the study's seed; model ``k`` does not depend on the number of models.
         outside: records that are not audited, for dev, top-up and population.
-        train_size: records each model trains on; half of the pool if None.
-        dev_size: records for early stopping.
+        train_size: the number of records that each model trains on; None means half of the pool.
+        dev_size: the number of records for early stopping.
 
     Raises:
         InputError: an odd number of models, too few records outside, or records that are in both.

@@ -1,1 +1,1 @@
-"""Reading, writing, hashing and downloading files: the one door between the program and the disk."""
+"""Files: reading them within limits, writing them whole, hashing and downloading."""

@@ -209,7 +209,7 @@ class _Content(io.RawIOBase):
         self.unfolded, self.left, self.padding = unfolded, size, -size % BLOCK
 
     def readable(self) -> bool:
-        """Whether it can be read, as a stream has to say."""
+        """True: the stream can be read."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:

@@ -1,4 +1,4 @@
-"""Files from the network: whole and verified, or not there at all."""
+"""Downloads: a file arrives whole and verified, or not at all."""
 
 import hashlib
 import http.client
@@ -22,7 +22,7 @@ CHUNK = 2**16
 
 
 class RangeRefusedError(Exception):
-    """The server will not give the rest of the part that we hold."""
+    """The server does not send the rest of a file of which a part is here already."""
 
 
 def fetch(
@@ -37,26 +37,26 @@ def fetch(
 ) -> Path:
     """Download ``url`` to ``destination``, which appears only once its content is verified.
 
-    What arrives is kept in ``<destination>.part``; a later call asks the server for the rest, on condition that the
-    file there is still the same (RFC 9110, Range and If-Range with a strong ETag), and starts over where that is not
-    possible. A file that is at ``destination`` already is left as it is. Processes that want the same file take
-    turns.
+    The bytes are written to ``<destination>.part`` first. A later call requests the rest, on condition that the file on
+    the server is still the same (RFC 9110, Range and If-Range with a strong ETag), and starts over where that is not
+    possible. An existing ``destination`` is left as it is. Processes that want the same file wait for one another.
 
     Args:
-        url: http or https; no redirect leads elsewhere.
-        destination: a file; its folder is created.
-        size_limit: bytes; a larger file is refused, before it is read if the server tells its size.
-        sha256: what the file must hash to, in hexadecimal.
-        md5: the same, for files of which nothing better is published.
-        check: called with the complete part; raises InputError if its content is wrong.
-        timeout: seconds that the server may stay silent.
+        url: the address, http or https; a redirect to another scheme is refused.
+        destination: the path of the file; its folder is created.
+        size_limit: the largest number of bytes; a larger file is refused, before it is read if the server announces
+            its size.
+        sha256: the published SHA-256 in hexadecimal.
+        md5: the published MD5, for files of which nothing better is published.
+        check: a function that raises InputError if the content of the file at a path is wrong.
+        timeout: the number of seconds that the server may stay silent.
 
     Returns:
-        ``destination``.
+        The path ``destination``.
 
     Raises:
-        InputError: another scheme, no connection or one that was cut (the part is kept), a file that is too large or
-            has the wrong content (the part is removed), or a folder that cannot be written.
+        InputError: another scheme, no connection or one that was cut (the part stays), a file that is too large or has
+            the wrong content (the part is removed), or a folder that cannot be written.
     """
     part = destination.with_name(f"{destination.name}.part")
     with failures_on_one_line(url, destination):
@@ -80,7 +80,7 @@ def fetch(
 
 
 def receive(url: str, part: Path, size_limit: int, timeout: float) -> None:
-    """Complete ``part``, from where it stands if the server goes along, else from the start."""
+    """Complete ``part``, from its end if the server allows it, else from the start."""
     tag = etag_file(part)
     have = part.stat().st_size if part.exists() and tag.exists() else 0
     try:
@@ -91,10 +91,10 @@ def receive(url: str, part: Path, size_limit: int, timeout: float) -> None:
 
 
 def transfer(url: str, part: Path, have: int, size_limit: int, timeout: float) -> None:
-    """One request, and its answer appended to the ``have`` bytes that the part holds.
+    """Send one request, and append the response to the ``have`` bytes of the part.
 
     Raises:
-        RangeRefusedError: the rest was asked for and something else came.
+        RangeRefusedError: the rest was requested and something else came.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "wemem", "Accept-Encoding": "identity"})
     if have:
@@ -108,14 +108,14 @@ def transfer(url: str, part: Path, have: int, size_limit: int, timeout: float) -
             raise RangeRefusedError from error
         raise
     with response:
-        if response.status == http.client.OK:  # the whole file: none of it was here, or it has changed since
+        if response.status == http.client.OK:  # the whole file: there was no part of it, or it has changed since
             have = 0
             discard(part)
             etag = response.headers.get("ETag", "")
-            if etag.startswith('"'):  # a weak one (W/"...") does not vouch for bytes
+            if etag.startswith('"'):  # a weak one (W/"...") does not identify bytes
                 etag_file(part).write_text(etag, "utf-8")
         elif not have:
-            raise ConnectionError(f"unexpected answer {response.status} {response.reason}")
+            raise ConnectionError(f"unexpected status {response.status} {response.reason}")
         elif not re.match(rf"bytes {have}-", response.headers.get("Content-Range", "")):
             raise RangeRefusedError
         with part.open("ab") as file:
@@ -123,7 +123,7 @@ def transfer(url: str, part: Path, have: int, size_limit: int, timeout: float) -
 
 
 def append(response: Any, file: IO[bytes], have: int, size_limit: int, url: str) -> None:
-    """Write the body of ``response`` behind the ``have`` bytes that came before.
+    """Write the body of ``response`` after the ``have`` bytes that are there.
 
     Raises:
         InputError: more bytes than allowed.
@@ -131,11 +131,11 @@ def append(response: Any, file: IO[bytes], have: int, size_limit: int, url: str)
     """
     total = None if response.length is None else have + response.length
     if total is not None and total > size_limit:
-        raise InputError(f"{url}: expected at most {size_limit} bytes, got {total}; it is not the file that was meant")
+        raise InputError(f"{url}: expected at most {size_limit} bytes, got {total}; check the address")
     while block := response.read(CHUNK):
         have += len(block)
         if have > size_limit:
-            raise InputError(f"{url}: expected at most {size_limit} bytes, got more; it is not the file that was meant")
+            raise InputError(f"{url}: expected at most {size_limit} bytes, got more; check the address")
         file.write(block)
     file.flush()
     os.fsync(file.fileno())
@@ -144,12 +144,12 @@ def append(response: Any, file: IO[bytes], have: int, size_limit: int, url: str)
 
 
 def require_digests(part: Path, expected: Mapping[str, str | None], url: str) -> None:
-    """Hold a file against its published checksums, as far as there are any."""
+    """Compare a file with its published checksums, where there are any."""
     for name, digest in expected.items():
         if digest is None:
             continue
         with part.open("rb") as file:
-            # MD5 finds damage and a file put in its place later; that is all that it is asked for here
+            # MD5 finds damage, and a file that was exchanged later; it is used for nothing else here.
             hasher = hashlib.new(name.replace("-", ""), usedforsecurity=name != "MD5")
             got = hashlib.file_digest(file, lambda hasher=hasher: hasher).hexdigest()  # type: ignore[misc]
         if got != digest.lower():
@@ -157,19 +157,19 @@ def require_digests(part: Path, expected: Mapping[str, str | None], url: str) ->
 
 
 def etag_file(part: Path) -> Path:
-    """Where the version that a part belongs to is noted."""
+    """The file with the version that a part belongs to."""
     return part.with_name(f"{part.name}.etag")
 
 
 def discard(part: Path) -> None:
-    """Forget a part. Its version goes last: a part whose version is unknown is never continued."""
+    """Remove a part. Its version is removed last, because a part of unknown version is never continued."""
     part.unlink(missing_ok=True)
     etag_file(part).unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait until no other process is in here. Windows needs no lock: it replaces no file that is held open."""
+    """Wait for other processes. Windows needs no lock, because it does not replace a file that is open."""
     with path.open("a") as file:
         if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -177,7 +177,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class NoDowngrade(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but not from https to http."""
+    """A handler that follows redirects, but not from https to http."""
 
     def redirect_request(
         self,
@@ -188,14 +188,14 @@ class NoDowngrade(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """The request that follows the redirect."""
+        """The request that follows a redirect."""
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise urllib.error.URLError(f"redirect from https to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """What opens http and https and nothing else; urllib's own also opens files and ftp."""
+    """An opener for http and https and nothing else; the default one of urllib also opens files and ftp."""
     director = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -212,7 +212,7 @@ def opener() -> urllib.request.OpenerDirector:
 
 @contextmanager
 def failures_on_one_line(url: str, destination: Path) -> Iterator[None]:
-    """Whatever network and disk can do wrong, as one line that says what to do without them."""
+    """Turn every failure of network and disk into one line with a remedy."""
     try:
         yield
     except InputError:

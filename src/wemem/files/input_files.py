@@ -1,4 +1,4 @@
-"""The one way to a file or folder that a user names: its content, or one line that says what is wrong with it."""
+"""The one way to files and folders that a user names: their content, or one line that says what is wrong."""
 
 import os
 import stat
@@ -116,7 +116,7 @@ def read_text(path: str | Path, kind: str, *, limit: int) -> str:
 
 
 def exists(path: str | Path, kind: str) -> bool:
-    """Whether there is a file or folder at a path.
+    """True if there is a file or folder at a path.
 
     Raises:
         InputError: a path that cannot be looked at, such as one in a folder that may not be entered.
@@ -125,7 +125,7 @@ def exists(path: str | Path, kind: str) -> bool:
 
 
 def is_folder(path: str | Path, kind: str) -> bool:
-    """Whether there is a folder at a path.
+    """True if there is a folder at a path.
 
     Raises:
         InputError: a path that cannot be looked at, such as one in a folder that may not be entered.

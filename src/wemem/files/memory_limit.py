@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it a data set may take, decided before any of it is read."""
+"""The memory of the machine, and the share of it that a data set may take, checked before it is read."""
 
 import os
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from wemem.errors import InputError
 
-#: Where Linux tells what groups of processes may use, and of which groups this process is.
+#: Files of Linux with the limits of process groups, and with the groups of this process.
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 UNKNOWN_MACHINE = 8 * 2**30
 MOST_GIB = 2**20
 
 
 def machine_memory() -> int:
-    """Bytes of RAM that this process can hope for: the machine's, or its container's if that is less."""
+    """Bytes of memory that this process can get: the machine's, or its container's if that is less."""
     total = UNKNOWN_MACHINE
     if hasattr(os, "sysconf"):
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -21,12 +21,12 @@ def machine_memory() -> int:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Bytes that this process's groups may use, and the groups around them; those without a limit say none."""
+    """Limits in bytes of the groups of this process and of those around them; groups without a limit are left out."""
     try:
         groups = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
     except OSError:
         return
-    # version 2 is one hierarchy and names no controllers; a container may see its own group as the root
+    # Version 2 is one hierarchy and names no controllers; a container may see its group as the root.
     for _, controllers, group in groups:
         if controllers and "memory" not in controllers.split(","):
             continue
@@ -39,13 +39,13 @@ def _cgroup_limits() -> Iterator[int]:
 
 
 def memory_limit(gib: float | None) -> int:
-    """Bytes that loading a data set may take.
+    """The largest number of bytes that loading a data set may take.
 
     Args:
-        gib: the limit in GiB; half of the machine's memory if None.
+        gib: the limit in GiB; None means half of the machine's memory.
 
     Raises:
-        InputError: not positive.
+        InputError: a limit that is not positive and finite.
 
     >>> memory_limit(0.5) == 2**29
     True
@@ -60,12 +60,12 @@ def memory_limit(gib: float | None) -> int:
 
 
 def require_memory(need: int, limit: int, what: str) -> None:
-    """Refuse what would not fit.
+    """Refuse data that would not fit into memory.
 
     Args:
-        need: bytes.
-        limit: bytes.
-        what: the file, for the message.
+        need: the number of bytes that the data take.
+        limit: the largest number of bytes that they may take.
+        what: the file or data set, for the message.
 
     Raises:
         InputError: ``need`` is more than ``limit``.

@@ -1,1 +1,1 @@
-"""One loader for each kind of data source: published sets, image folders, tables."""
+"""One loader for each kind of data source: published sets, image folders, tables, arrays."""
