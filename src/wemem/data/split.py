@@ -64,7 +64,7 @@ class Split:
             )
         if self.roles.min(initial=0) < 0 or self.roles.max(initial=0) > max(Role):
             raise InputError(
-                f"expected roles {[r.value for r in Role]}, got {np.unique(self.roles).tolist()[:20]}; use those of Role"
+                f"expected roles {[r.value for r in Role]}, got {np.unique(self.roles).tolist()[:20]}; use Role"
             )
         if self.layout == "disjoint":
             shared = (self.roles[0] != Role.UNUSED) & (self.roles[1:] != Role.UNUSED).any(axis=0)
