@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import wemem.data.teachers
-from wemem.config.study import parse_study
+from wemem import parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
 from wemem.defenses import OutOfSampleDistillation, Undefended
