@@ -4,9 +4,9 @@
 
 Aerni, Zhang & Tramèr (CCS 2024) broke SELENA with such pairs: the mislabelled twin is held out from
 its own teachers, but not from those of the original, and reaches the model through them. Every model
-is trained on all originals, and on each twin with probability one half, without pruning. LiRA (means
-of the logit confidence of models with and without the twin, one variance) attacks each model with the
-help of the others. Rows: no defense; ``oosd``, which holds copies out together whatever their labels;
+is trained on all originals, and a random half of the models on each twin, without pruning. LiRA
+(means of the logit confidence of models with and without the twin, one variance) attacks each model
+with the help of the others. Rows: no defense; ``oosd``, which holds copies out together whatever their labels;
 and ``oosd`` with clusters within the classes alone. WEMEM_DATA names the data.
 """
 
@@ -33,7 +33,7 @@ MOST = 1500
 
 
 def planted(source, pairs, models, seed):
-    """Records with mislabelled twins at the end, of which every model has each with probability one half."""
+    """Records with mislabelled twins at the end, each of which a random half of the models is trained on."""
     data = parse_study({"data": {"source": source}}).data.load()
     rng = generator(seed, "twin canaries")
     originals = rng.choice(len(data), pairs, replace=False)
@@ -46,7 +46,8 @@ def planted(source, pairs, models, seed):
     for row in roles:
         row[rng.permutation(np.setdiff1d(others, dev))[: min(len(data) // 2, MOST)]] = Role.TRAIN
         row[originals], row[dev] = Role.TRAIN, Role.DEV
-        row[len(data) :] = np.where(rng.random(pairs) < 0.5, Role.TRAIN, Role.AUDIT)
+    for twin in range(len(data), len(whole)):
+        roles[rng.permutation(models)[: models // 2], twin] = Role.TRAIN
     return whole, Split(roles, whole.labels, "subsets"), np.arange(len(data), len(whole))
 
 
