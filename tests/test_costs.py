@@ -17,6 +17,7 @@ from wemem.defenses import DPSGD, PPB, SlidingWindow, chain
 from wemem.pipeline import peak_memory
 from wemem.pipeline.peak_memory import peak_mib, reset_peak
 from wemem.pipeline.progress import Silent
+from wemem.report.notes import notes
 from wemem.results.privacy import account, epsilon
 from wemem.results.schema import results_schema
 from wemem.store.store import Store
@@ -119,7 +120,7 @@ def test_steps_of_dp_sgd_are_those_that_the_victim_took(told, study, outcomes):
     assert privacy["covers"] == "fine-tuning of the victim only"
     assert privacy["epsilon"] == pytest.approx(epsilon(1.0, 64 / n, 6, n**-1.1))
     assert [run["label"] for run in told["runs"] if "privacy" in run] == ["dpsgd"]
-    assert any(note.startswith("dpsgd, 60 % sparsity: nominal ε ") for note in told["notes"])
+    assert any(note.startswith("dpsgd, 60 % sparsity: nominal ε ") for note in notes(told))
 
 
 def test_privacy_is_accounted_for_in_chains_and_for_nothing_else():

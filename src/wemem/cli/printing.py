@@ -24,15 +24,16 @@ def run_and_print(
 
 def print_results(console: Console, results: dict[str, Any]) -> None:
     """Print the table of results, the sentences below it and the notes."""
-    from wemem.report.chosen import chosen_settings
+    from wemem.report.budgets import budgets
     from wemem.report.console import results_table
-    from wemem.report.found import budgets
+    from wemem.report.notes import notes
+    from wemem.report.selection import chosen_settings
     from wemem.report.summary import adaptivity_gaps, plain_summary
     from wemem.results.wording import printable
 
     console.print(results_table(results))
-    notes = map(printable, results["notes"])
-    sections = (plain_summary(results), adaptivity_gaps(results), chosen_settings(results), budgets(results), notes)
+    remarks = map(printable, notes(results))
+    sections = (plain_summary(results), adaptivity_gaps(results), chosen_settings(results), budgets(results), remarks)
     for section in sections:
         for line in section:
             print_plainly(console, line)

@@ -9,6 +9,7 @@ import numpy as np
 from wemem.metrics.intervals import Estimate, proportion
 from wemem.metrics.registry import LOW_FPR, Metric, metrics_for
 from wemem.report.comparison import sentences
+from wemem.report.notes import notes
 from wemem.report.summary import least_leaking
 from wemem.results.arms import Arm, Run, audits_of, over_seeds
 from wemem.results.combine import Combined
@@ -169,7 +170,8 @@ def provenance(combined: Combined, rows: Sequence[Arm]) -> Value:
         "folders": [
             {
                 "folder": source.name,
-                **{key: source.results[key] for key in ("study", "data", "environment", "notes", "scores")},
+                **{key: source.results[key] for key in ("study", "data", "environment", "scores")},
+                "notes": notes(source.results),
             }
             for source in combined.sources
         ],

@@ -59,7 +59,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "classes": data.classes,
             "input_shape": list(data.input_shape),
         },
-        "notes": [*_notes(config, outcomes), *(f"Data: {c}." for c in concerns(data)), *_on_privacy(runs)],
+        "notes": [*_notes(config, outcomes), *(f"Data: {c}." for c in concerns(data))],
         "scores": [
             {
                 "seed": seed,
@@ -105,24 +105,6 @@ def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[str]:
         notes.append(
             "The victim's own training is not known to this study; its shadows and reference models were trained by "
             "the study's recipe and then pruned as the victim was."
-        )
-    return notes
-
-
-def _on_privacy(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the accountant says of each arm that it is asked about, over its seeds."""
-    arms: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
-    for run in runs:
-        if "privacy" in run:
-            arms.setdefault((run["label"], round(run["sparsity"], 3)), []).append(run["privacy"])
-    notes = []
-    for (label, sparsity), told in arms.items():
-        known = [privacy["epsilon"] for privacy in told if privacy["epsilon"] is not None]
-        reasons = dict.fromkeys(privacy["note"] for privacy in told if "note" in privacy)
-        ends = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (min(known), max(known)))) if known else "not known"
-        notes.append(
-            f"{label}, {100 * sparsity:.3g} % sparsity: nominal ε {ends} at δ {told[0]['delta']:.2g}, which covers "
-            f"{told[0]['covers']}{''.join(f'; {reason}' for reason in reasons)}."
         )
     return notes
 
