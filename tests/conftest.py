@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -23,3 +24,9 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the data folder ../shared, which is not here")
     return folder
+
+
+@pytest.fixture
+def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes are not checked in a test that passes a wrong one, to see that it is refused in one line."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -59,6 +59,7 @@ def test_the_fingerprint_does_not_see_the_name_or_the_layout_in_memory():
     (lambda: Dataset.from_arrays("toy", FEATURES, LABELS.astype(str)), "expected whole-number labels, got <U"),
 ])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:overflow")
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_what_is_no_data_set_is_refused_in_one_line(build, message):
     with pytest.raises(InputError, match=message) as caught:
         build()
@@ -91,6 +92,7 @@ def test_a_stated_number_of_classes_keeps_the_labels_as_they_are():
 
 
 @pytest.mark.parametrize("labels", [np.eye(4)[:, :2], np.ones((4, 2)), np.eye(4)[:, :3] / 2, np.zeros((4, 2, 2))])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_columns_that_are_no_one_hot_labels_are_refused(labels):
     with pytest.raises(InputError, match=r"got features \(4, 3\) and labels|whole-number labels"):
         Dataset.from_arrays("toy", FEATURES, labels)

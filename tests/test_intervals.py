@@ -107,6 +107,7 @@ def test_balanced_accuracy_covers_on_average_and_nowhere_by_much_less():
 
 
 @pytest.mark.parametrize("bad", [np.array([], bool), np.array([0, 1]), np.ones((2, 2), bool)])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_calls_that_are_not_yes_or_no_are_refused(bad):
     for arguments in ((bad, calls(1, 2)), (calls(1, 2), bad)):
         with pytest.raises(InputError, match="expected boolean"):
@@ -294,11 +295,13 @@ def test_pairing_removes_what_the_seeds_have_in_common():
 
 
 @pytest.mark.parametrize("values", [np.array([1.0]), np.ones((2, 2)), np.array([1.0, np.nan]), np.array([1.0, np.inf])])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_a_mean_of_one_seed_or_of_failed_runs_is_refused(values):
     with pytest.raises(InputError, match="expected"):
         mean_interval(values)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_differences_of_unequal_seeds_are_refused():
     with pytest.raises(InputError, match="same seeds"):
         paired_difference(np.ones(3), np.ones(2))

@@ -171,6 +171,7 @@ def test_below_the_smallest_fpr_no_false_positive_is_allowed(n):
         ([1.0, np.nan], [1.0], "member scores without NaN, got 1 NaN, first at index 1"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_scores_without_an_order_are_refused(measure, members, nonmembers, complaint):
     with pytest.raises(InputError, match=complaint):
         measure(np.array(members), np.array(nonmembers))

@@ -142,7 +142,7 @@ class Attack(ABC):
             )
 
 
-def _calibrate(others: Scores, member: Bool[np.ndarray, " n"], score: Scores) -> Scores:
+def _calibrate(others: Float[np.ndarray, " o"], member: Bool[np.ndarray, " o"], score: Scores) -> Scores:
     """Platt scaling on the other members' ranks, both sides weighing the same; ranks make any range of scores safe."""
     reference = np.sort(others)
     ranks = np.searchsorted(reference, others, side="right") / len(reference)

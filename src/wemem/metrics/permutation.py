@@ -70,7 +70,7 @@ def tpr_permuted(scores: Scores, members: Memberships, fpr: float) -> Values:
 
 
 def _found_above(
-    falling: Scores, members: Memberships, spared: Int64[np.ndarray, " B"]
+    falling: Scores, members: Bool[np.ndarray, "B top"], spared: Int64[np.ndarray, " B"]
 ) -> Int64[np.ndarray, " B"] | None:
     """Members that score above the first non-member beyond those spared; None where a row does not reach it.
 

@@ -8,7 +8,7 @@ from wemem.memorization import truth_values
 from wemem.metrics.rates import auc
 from wemem.signals import Queried
 
-Records = Int64[np.ndarray, " n"]
+Records = Int64[np.ndarray, " _"]
 
 
 def confidence_auc(model: Queried, data: Dataset, train: Records, others: Records) -> float | None:

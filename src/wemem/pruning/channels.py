@@ -95,7 +95,7 @@ def remove_least(
 
 
 def restrict_channels(
-    dense: Ensemble, kept: Mapping[str, Bool[Tensor, "K C"]], example: Shaped[Tensor, "B ..."],
+    dense: Ensemble, kept: Mapping[str, Bool[Tensor, "K _"]], example: Shaped[Tensor, "B ..."],
     choice: LayerChoice | None = None,
 ) -> Ensemble:  # fmt: skip
     """A dense ensemble with only the channels that another one kept (:attr:`Ensemble.channels`)."""
@@ -239,7 +239,7 @@ def _state(ensemble: Ensemble) -> dict[str, Tensor]:
     return {**ensemble.parameters, **ensemble.buffers}
 
 
-def _without(ensemble: Ensemble, groups: Sequence[Group], gone: Sequence[Bool[Tensor, "K C"]]) -> Ensemble:
+def _without(ensemble: Ensemble, groups: Sequence[Group], gone: Sequence[Bool[Tensor, "K _"]]) -> Ensemble:
     """The ensemble without the channels of each group that are gone."""
     state, channels = _state(ensemble), dict(ensemble.channels)
     kept: dict[tuple[str, int], Bool[Tensor, "K n"]] = {}

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -22,7 +22,7 @@ from wemem.randomness import generator
 Augmentation = Literal["none", "flip", "crop_flip", "crop_flip_cutout"]
 
 
-def augment(x: Float[Tensor, "S B C H W"], kind: Augmentation, keys: Sequence[int]) -> Float[Tensor, "S B C H W"]:
+def augment(x: Real[Tensor, "S B *record"], kind: Augmentation, keys: Sequence[int]) -> Real[Tensor, "S B *record"]:
     """A random view of every image.
 
     Args:

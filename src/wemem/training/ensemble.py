@@ -36,7 +36,7 @@ class Ensemble:
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
     masks: Mapping[str, Bool[Tensor, "K ..."]] = field(default_factory=dict)
-    channels: Mapping[str, Bool[Tensor, "K C"]] = field(default_factory=dict)
+    channels: Mapping[str, Bool[Tensor, "K _"]] = field(default_factory=dict)
 
     @classmethod
     def initialize(cls, model: Model, input_shape: tuple[int, ...], classes: int, seeds: Sequence[int]) -> "Ensemble":
