@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from wemem.config.study import load_study
+from wemem.config.parse import load_study
 from wemem.data.split import Role, random_halves, subsets
 from wemem.pipeline.cost import CHUNK, whole_chunks
 from wemem.pipeline.parties import Parties
@@ -58,7 +58,9 @@ def compare(kind, model, own, other):
     top = round(TOP * known.sum())
     risky = [set(np.argsort(-scores[known])[:top].tolist()) for scores in (own, other)]
     rho = spearmanr(own[known], other[known]).statistic
-    print(f"{kind:<22} {model:>2}  rank correlation {rho:.3f}  overlap {len(risky[0] & risky[1]) / top:.3f}", flush=True)
+    print(
+        f"{kind:<22} {model:>2}  rank correlation {rho:.3f}  overlap {len(risky[0] & risky[1]) / top:.3f}", flush=True
+    )
 
 
 def main():

@@ -44,7 +44,7 @@ LISTENING = [
 ]  # fmt: skip
 SMALL: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
-    "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 4}, "scores": {"models": 6},
+    "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 6}, "scores": {"models": 6},
 }  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_two_jobs_give_what_one_gives_and_compute_nothing_twice(own):
         table(
             write_data(own), **SMALL, non_adaptive=True, leave_one_out=True,
             attacks=["confidence", "pruning_trajectory", "lira"],
-            defenses=["undefended", oosd, {**oosd, "label": "b", "temperature": 2}, {"kind": "swmr", "references": 6}],
+            defenses=["undefended", oosd, {**oosd, "label": "b", "temperature": 2}, {"kind": "swmr", "references": 8}],
         )
     )  # fmt: skip
     heard = Stages()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from wemem.data.split import require_shares
 from wemem.errors import InputError
@@ -33,14 +33,20 @@ class SplitSettings:
         train: share of a half that a model trains on.
         dev: share of a half for early stopping; the rest are its audited non-members.
         references: models on random halves of the audited records, for attacks that need them (LiRA, RMIA); even.
+        reference_scores: the models that score the training records of a reference model, for defenses that read
+            scores. ``own``: subset models of its own records, as the victim's are scored. ``pool``: the unpruned
+            reference models, at a fraction of the cost; the audit then is not adaptive.
     """
 
     shadows: int = 5
     train: float = 0.6
     dev: float = 0.1
     references: int = 16
+    reference_scores: Literal["own", "pool"] = "own"
 
     def __post_init__(self) -> None:
+        if self.reference_scores not in ("own", "pool"):
+            raise InputError(f"reference_scores must be own or pool, got {self.reference_scores!r}")
         require_shares(self.shadows, self.train, self.dev)
 
 

@@ -122,6 +122,16 @@ class StudyConfig:
         """True if memorization scores are needed: a defense reads them, or a search may choose one that does."""
         return self.searches or any(defense.needs_scores for defense in self.every_defense)
 
+    @property
+    def scored_references(self) -> int:
+        """The number of reference models whose records are scored: the most of any arm that reads scores."""
+        scored = [
+            self.references_of(label)
+            for label in self.labels
+            if label in self.budgets or self.defenses[label].needs_scores
+        ]
+        return max(scored, default=0) if self.uses("shared") else 0
+
     def uses(self, layout: SignalLayout) -> bool:
         """True if an attack of the study works on signals of a layout."""
         return any(attack.layout == layout for attack in self.attacks.values())

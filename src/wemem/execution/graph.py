@@ -97,7 +97,7 @@ def perform(parties: Parties, task: Task) -> None:
             parties.score_adversary()
         case "references":
             parties.train_references()
-            _ = parties.score_references() if config.needs_scores else None
+            parties.score_references(config.scored_references)
         case "undefended":
             keep = "trajectory" in required_signals(config.attacks, "disjoint")
             for pruning in config.prunings:

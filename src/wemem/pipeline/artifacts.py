@@ -59,6 +59,11 @@ class TrainedModels:
         made = self.meta["recipe_fingerprint"]
         return (made,) * len(self.ensemble) if isinstance(made, str) else tuple(made)
 
+    def qualified(self, difference: str) -> "TrainedModels":
+        """The same models with a difference from the recipe in their fingerprints, so that they equal no other's."""
+        recipes = [f"{recipe}:{difference}" for recipe in self.provenance]
+        return replace(self, meta={**self.meta, "recipe_fingerprint": recipes})
+
     @property
     def seconds(self) -> float:
         """Wall time when it was computed, without that of teachers."""

@@ -91,11 +91,14 @@ class CostModel:
         return self.dense(self.config.scores.models * self.config.scores.fraction)
 
     def references(self) -> float:
-        """Work of training the unpruned reference models, which are also the subset models of their own scores."""
-        if not self.config.uses("shared"):
+        """Work of training the unpruned reference models, and the models that score their records."""
+        config = self.config
+        if not config.uses("shared"):
             return 0.0
-        most = self.config.references_of("dense")
-        return self.dense(max(most, whole_chunks(self.config.scores.models)) if self.config.needs_scores else most)
+        most, scored = config.references_of("dense"), config.scored_references
+        if config.split.reference_scores == "pool":
+            return self.dense(max(most, whole_chunks(config.scores.models)) if scored else most)
+        return self.dense(most) + scored * self.adversary_scores()
 
     def preparation(self) -> float:
         """Work that all arms of a seed share."""

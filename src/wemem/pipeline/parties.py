@@ -8,6 +8,7 @@ No party's models see records of another party that they must not see:
   the adversary's records only, and for the reference models their own unpruned versions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -147,35 +148,47 @@ class Parties:
         """Score the victim's training records by models that see no other party's, or read the scores from a file."""
         if self.config.scores.file is not None:
             return read_score_file(self.config.scores.file, self.data)
-        return self._score_by_subsets("defender")
+        return self._score_by_subsets("defender", self.subset_split("defender"))
 
     def score_adversary(self) -> MemorizationScores:
         """Score the adversary's own records."""
-        return self._score_by_subsets("adversary")
+        return self._score_by_subsets("adversary", self.subset_split("adversary"))
 
     def subset_split(self, party: Literal["defender", "adversary"]) -> Split:
         """Roles of the models on subsets of one party's records that score them.
 
         Each trains on a share of the number of records that a model of the party trains on.
         """
-        settings, model = self.config.scores, 0 if party == "defender" else 1
-        train, dev = self.split.records(model, Role.TRAIN), self.split.records(model, Role.DEV)
-        pool = train if party == "defender" else np.flatnonzero((self.split.roles[1:] != Role.UNUSED).any(axis=0))
-        return subsets(
-            self.data.labels, pool, round(settings.fraction * len(train)), settings.models, seed=self.seed,
-            purpose=party, dev=dev if party == "defender" else len(dev),
-        )  # fmt: skip
+        train, dev = (self.split.records(0 if party == "defender" else 1, role) for role in (Role.TRAIN, Role.DEV))
+        if party == "defender":
+            return self._subsets(party, train, len(train), dev)
+        pool = np.flatnonzero((self.split.roles[1:] != Role.UNUSED).any(axis=0))
+        return self._subsets(party, pool, len(train), len(dev))
 
     def train_references(self) -> list[TrainedModels]:
         """Train the unpruned reference models, in chunks; an arm prunes the first of them, as many as attack it."""
         seeds = self.seeds("reference", self.reference_split.num_models)
         return self.pipeline.trainer.train_in_chunks(self.title("dense references"), self.reference_split, seeds)
 
-    def score_references(self) -> MemorizationScores:
-        """Score the audited records by the unpruned reference models, whose random halves are subsets already."""
-        split = self.reference_split.select(range(self._scored_references))
-        models = self.train_references()[: split.num_models // CHUNK]
-        return self.pipeline.scorer.score(self.title("reference scores"), split, models)
+    def score_references(self, count: int) -> list[MemorizationScores]:
+        """Score the training records of the first reference models.
+
+        Each is scored by subset models of its own records, as the victim is, or all together by the unpruned reference
+        models, whose random halves are subsets of the pool (``split.reference_scores``).
+        """
+        if self.config.split.reference_scores == "pool" and count:
+            split = self.reference_split.select(range(whole_chunks(self.config.scores.models)))
+            models = self.train_references()[: split.num_models // CHUNK]
+            return [self.pipeline.scorer.score(self.title("reference scores"), split, models)] * count
+        for model in range(len(self._reference_scores), count):
+            party = f"reference {model + 1}"
+            self._reference_scores.append(self._score_by_subsets(party, self.reference_subsets(model)))
+        return self._reference_scores[:count]
+
+    def reference_subsets(self, model: int) -> Split:
+        """Roles of the models on subsets of one reference model's training records that score them."""
+        train, dev = (self.reference_split.records(model, role) for role in (Role.TRAIN, Role.DEV))
+        return self._subsets(f"reference {model + 1}", train, len(train), dev)
 
     def train_references_of(self, label: str) -> list[TrainedModels]:
         """Train the unpruned reference models that an arm is attacked with, chunk by chunk."""
@@ -206,13 +219,18 @@ class Parties:
         """Prune the reference models that an arm is attacked with, chunk by chunk."""
         chunks, pruned = self._reference_chunks(label), list[TrainedModels]()
         to = f" to {pruning.schedule.sparsity}" if len(self.config.prunings_of(label)) > 1 else ""
-        scores = self.score_references() if defense.needs_scores else None
+        count = self.config.references_of(label)
+        scores: Sequence[MemorizationScores | None] = [None] * count
+        if defense.needs_scores:
+            scores = self.score_references(count)
         for i, (split, seeds, dense) in enumerate(chunks):
             part = f", part {i + 1} of {len(chunks)}" if i else ""
             title = self.title(f"prune references under {label}{to}{part}")
             pruned += self.pipeline.pruner.prune(
-                title, dense, split, pruning, defense, seeds=seeds, scores=[scores] * len(seeds)
+                title, dense, split, pruning, defense, seeds=seeds, scores=scores[i * CHUNK : i * CHUNK + len(seeds)]
             )  # fmt: skip
+        if defense.needs_scores and self.config.split.reference_scores == "pool":
+            return [models.qualified("scored otherwise") for models in pruned]
         return pruned
 
     def title(self, what: str) -> str:
@@ -225,12 +243,15 @@ class Parties:
         for wanted in counts:
             if wanted < 2 or wanted % 2:
                 raise InputError(f"references must be an even number, at least 2, got {wanted}; halves come in pairs")
-        return max(*counts, self._scored_references) if self.config.needs_scores else max(counts)
+        if self.config.split.reference_scores == "pool" and self.config.needs_scores:
+            # whole chunks score, so that more reference models later change no score
+            return max(*counts, whole_chunks(self.config.scores.models))
+        return max(counts)
 
-    @property
-    def _scored_references(self) -> int:
-        """The reference models that score: whole chunks, so that more reference models later change no score."""
-        return whole_chunks(self.config.scores.models)
+    @cached_property
+    def _reference_scores(self) -> list[MemorizationScores]:
+        """The scores of the first reference models, as far as they were computed or looked up."""
+        return []
 
     def _reference_chunks(self, label: str) -> list[tuple[Split, list[int], TrainedModels]]:
         """Split, seeds and unpruned models of every chunk of reference models that an arm is attacked with."""
@@ -241,9 +262,15 @@ class Parties:
             for models, dense in zip(places, self.train_references(), strict=False)
         ]
 
-    def _score_by_subsets(self, party: Literal["defender", "adversary"]) -> MemorizationScores:
+    def _subsets(self, party: str, pool: Records, trained_on: int, dev: Records | int) -> Split:
+        """Random subsets of some records, each a share of the number that a model of the party trains on."""
+        settings = self.config.scores
+        size = round(settings.fraction * trained_on)
+        return subsets(self.data.labels, pool, size, settings.models, seed=self.seed, purpose=party, dev=dev)
+
+    def _score_by_subsets(self, party: str, split: Split) -> MemorizationScores:
         """Train models on subsets of a party's records, and score the records by them."""
-        split, seeds = self.subset_split(party), self.seeds(party, self.config.scores.models)
+        seeds = self.seeds(party, self.config.scores.models)
         models = self.pipeline.trainer.train_in_chunks(self.title(f"{party} subset models"), split, seeds)
         return self.pipeline.scorer.score(self.title(f"{party} scores"), split, models)
 

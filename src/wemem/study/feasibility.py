@@ -68,6 +68,8 @@ def require_auditable(parties: Parties) -> None:
         require_covered(parties.reference_split.select(range(fewest)), parties.split.audited(0), least)
     if config.needs_scores:
         parties.subset_split("adversary")
+        for model in range(2 if config.scored_references and config.split.reference_scores == "own" else 0):
+            parties.reference_subsets(model)  # those of the others are as large
         if config.scores.file is None:
             parties.subset_split("defender")
     require_feasible(parties, splits)
