@@ -54,7 +54,7 @@ def test_key_that_the_source_does_not_have_is_refused(source, options):
 
 @pytest.mark.parametrize("gib", [0, -1.0, float("inf"), float("nan")])
 def test_memory_limit_must_be_positive_and_finite(gib):
-    with pytest.raises(InputError, match="memory_gib must be positive and finite"):
+    with pytest.raises(InputError, match="memory_gib must be positive and at most"):
         DataSource("a.npz", memory_gib=gib)
 
 

@@ -138,7 +138,7 @@ def _candidates(x: Float64[np.ndarray, "m F"], radius: float) -> Iterator[tuple[
 def _near(
     x: Float64[np.ndarray, "m F"], one: Indices, other: Indices, radius: float
 ) -> Bool[np.ndarray, " n"]:  # fmt: skip
-    """Whether each pair of rows is within the radius."""
+    """True for each pair of rows within the radius."""
     size = max(1, COMPARED // x.shape[1])
     near = np.zeros(len(one), bool)
     for start in range(0, len(one), size):

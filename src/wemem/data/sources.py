@@ -1,6 +1,6 @@
-"""Where a data set comes from, as a value: the ``[data]`` table of a study file.
+"""The source of a data set as a value: the ``[data]`` table of a study file.
 
-| ``source`` | what | other keys |
+| ``source`` | content | other keys |
 |---|---|---|
 | ``digits`` | 1797 handwritten digits of 8 x 8, within scikit-learn (Alpaydin and Kaynak 1998) | |
 | ``location`` | Location-30 (Shokri et al. 2017) | ``path`` |
@@ -9,9 +9,9 @@
 | ``folder`` | images in one folder per class | ``path``, ``memory_gib`` |
 | ``PATH.npz`` | arrays ``x`` and ``y`` | ``features``, ``label``, ``memory_gib`` |
 | ``PATH.csv``, ``PATH.parquet`` | columns of numbers and a label column | ``label``, ``memory_gib`` |
-| ``package.module:factory`` | what your function returns | |
+| ``package.module:factory`` | the result of your function | |
 
-Every source has ``records`` beside: only so many records, drawn in the classes' proportions.
+Every source has the key ``records`` too: the number of records to draw, in the classes' proportions.
 """
 
 from collections.abc import Callable
@@ -57,16 +57,16 @@ OPTIONS: dict[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set that is still to be loaded; the fields are the keys of ``[data]``.
+    """The source of a data set; the fields are the keys of ``[data]``.
 
     Args:
         source: one of :data:`NAMED`, a path that ends in ``.npz``, ``.csv`` or ``.parquet``, or
             ``"package.module:factory"``.
-        path: a named source's file or folder; see its loader.
-        label: the label column's name or position, or the label array's name (``"y"``).
-        features: .npz only: the features array's name (``"x"``).
-        memory_gib: files only: GiB that loading may take; half of the machine's memory if None.
-        records: only so many, drawn in the classes' proportions, always the same ones; all if None.
+        path: the file or folder of a named source; see its loader.
+        label: the name or position of the label column, or the name of the labels array (``"y"``).
+        features: the name of the features array (``"x"``), for ``.npz`` files.
+        memory_gib: the GiB that loading may take, for files; None means half of the machine's memory.
+        records: the number of records to draw in the classes' proportions, always the same ones; all if None.
 
     Raises:
         InputError: an unknown source, or a key that the source does not have.
@@ -93,7 +93,7 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
                 allowed = ", ".join(OPTIONS[self.kind]) or "nothing"
                 raise InputError(f"data {self.source!r}: expected {allowed} beside the source, got {key}; leave it out")
         if self.kind == ".npz" and isinstance(self.label, int):
-            raise InputError(f"data {self.source!r}: expected the name of the label array, got {self.label}")
+            raise InputError(f"data {self.source!r}: expected the name of the label array, got {self.label}; name it")
         if self.kind == "folder" and self.path is None:
             raise InputError("data 'folder': expected the path of a folder of class folders, got none; add path")
         if self.records is not None and self.records < 2:
@@ -102,7 +102,7 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
 
     @property
     def kind(self) -> Kind:
-        """Which loader reads it."""
+        """The kind of loader that reads the source."""
         for name in NAMED:
             if self.source == name:
                 return name
@@ -121,7 +121,7 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
         """Read the data set.
 
         Raises:
-            InputError: what is there cannot be used; see the loaders.
+            InputError: a source that cannot be used; see the loaders.
         """
         dataset = self._read()
         if self.records is not None and self.records != len(dataset):
@@ -160,7 +160,7 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
 
 
 def published_loader(kind: Named) -> Callable[..., Dataset]:
-    """The loader of a published data set: ``(path, records=..., limit=...)``; only its file is imported."""
+    """The loader of a published data set, ``(path, records=..., limit=...)``; only its module is imported."""
     if kind in ("purchase100", "texas100"):
         from wemem.data.loaders.purchase_texas import PURCHASE100, TEXAS100, load_binary_table
 
@@ -190,7 +190,7 @@ def load_dataset(
     """Read a data set; the arguments are those of :class:`DataSource`.
 
     Raises:
-        InputError: what :class:`DataSource` and its ``load`` refuse.
+        InputError: a source that :class:`DataSource` or its ``load`` refuses.
 
     >>> load_dataset("digits").classes
     10

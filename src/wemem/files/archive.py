@@ -71,7 +71,7 @@ def read_tgz_file(path: Path, name: str, *, size_limit: int) -> bytes:
     """The content of the file ``name`` in an archive; see :func:`walk_tgz`.
 
     Raises:
-        InputError: what :func:`walk_tgz` refuses, or no such file in the archive.
+        InputError: an archive that :func:`walk_tgz` refuses, or no such file in it.
     """
     contents: list[bytes] = []
     others: list[str] = []

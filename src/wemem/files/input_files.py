@@ -60,7 +60,7 @@ def require_file(path: str | Path, kind: str) -> Path:
         kind: a phrase for the file that is expected, such as ``"a study file"``.
 
     Raises:
-        InputError: what :func:`open_file` refuses.
+        InputError: a file that :func:`open_file` refuses.
     """
     file = user_path(path)
     with open_file(file, kind):
@@ -92,7 +92,7 @@ def read_bytes(path: str | Path, kind: str, *, limit: int) -> bytes:
     """The content of a file of at most ``limit`` bytes; no more than that is read, whatever size it declares.
 
     Raises:
-        InputError: what :func:`open_file` refuses, or a larger file.
+        InputError: a file that :func:`open_file` refuses, or a larger one.
     """
     with open_file(path, kind) as stream:
         content = stream.read(limit + 1)
@@ -105,7 +105,7 @@ def read_text(path: str | Path, kind: str, *, limit: int) -> str:
     """The content of a UTF-8 file of at most ``limit`` bytes.
 
     Raises:
-        InputError: what :func:`read_bytes` refuses, or another encoding.
+        InputError: a file that :func:`read_bytes` refuses, or one in another encoding.
     """
     try:
         return read_bytes(path, kind, limit=limit).decode("utf-8")

@@ -26,7 +26,7 @@ def load_npz(path: Path, *, features: str, label: str, limit: int) -> Dataset:
         limit: the largest number of bytes that loading may take.
 
     Raises:
-        InputError: a file that cannot be read, or what :func:`dataset_of` refuses.
+        InputError: a file that cannot be read, or arrays that :func:`dataset_of` refuses.
     """
     x, y = read_npz(path, [features, label], limit=limit)
     return dataset_of(path.stem, x, y)
@@ -36,7 +36,7 @@ def load_factory(spec: str) -> Dataset:
     """Call the function of the user's that ``spec`` names; it returns a :class:`Dataset`, or features and labels.
 
     Raises:
-        InputError: no such function, one that returns something else, or what :func:`dataset_of` refuses.
+        InputError: no such function, one that returns something else, or arrays that :func:`dataset_of` refuses.
     """
     factory = resolve(spec)
     if not callable(factory):
@@ -61,10 +61,10 @@ def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
     Args:
         name: the name of the data set in reports.
         features: numbers, shape ``(N, ...)``.
-        labels: as in :meth:`Dataset.from_arrays`.
+        labels: the labels, as :meth:`Dataset.from_arrays` takes them.
 
     Raises:
-        InputError: what :meth:`Dataset.from_arrays` refuses.
+        InputError: arrays that :meth:`Dataset.from_arrays` refuses.
 
     >>> images = dataset_of("toy", np.zeros((2, 8, 9, 3), np.uint8), [0, 1])
     >>> images.input_shape, float(images.features.max())
@@ -85,7 +85,7 @@ def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
 
 
 def _codes(x: np.ndarray[Any, Any]) -> bool:
-    """Whether features are vectors or sequences of whole numbers, and not only switches of 0 and 1."""
+    """True if features are vectors or sequences of whole numbers, and not only switches of 0 and 1."""
     if x.dtype.kind not in "iu" or x.ndim > 3:
         return False
     if x.max() > np.iinfo(np.int64).max:
@@ -94,7 +94,7 @@ def _codes(x: np.ndarray[Any, Any]) -> bool:
 
 
 def _bytes(x: np.ndarray[Any, Any]) -> bool:
-    """Whether images hold bytes: whole numbers 0..255, and not only switches of 0 and 1."""
+    """True if images hold bytes: whole numbers 0..255, and not only switches of 0 and 1."""
     return x.dtype == np.uint8 or (x.dtype.kind in "iu" and x.min(initial=0) >= 0 and 1 < x.max(initial=0) <= 255)
 
 

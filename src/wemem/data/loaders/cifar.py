@@ -29,14 +29,14 @@ SIZE_LIMIT = 2**28
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the two.
+    """The format of one of the two data sets.
 
     Args:
-        name: as a source.
-        classes: their number.
-        labels: label bytes of a record, of which the last one counts.
-        folder: within the archive.
-        files: in that folder, as patterns; the test images last.
+        name: the name of the source.
+        classes: the number of classes.
+        labels: the number of label bytes of a record, of which the last one counts.
+        folder: the name of the folder within the archive.
+        files: patterns of the files in that folder; the test images last.
         archive: the published file.
         channels: means and deviations of the training images.
     """
@@ -74,16 +74,16 @@ CIFAR100 = Cifar(
 
 
 def load_cifar(kind: Cifar, path: Path | None, *, records: int | None, limit: int) -> Dataset:
-    """Training and test images, joined.
+    """Load the training and test images, joined.
 
     Args:
-        kind: which of the two.
+        kind: the data set to load.
         path: the binary archive; its unpacked ``.bin`` files, one of them or their folder; an ``.npz`` with uint8
             arrays ``x_train``, ``y_train``, ``x_test``, ``y_test`` or ``x``, ``y`` (images ``(N, 32, 32, 3)``); or a
             folder that holds one of these. If None, the environment variable ``WEMEM_DATA``; if that is not set, the
-            archive is downloaded once and held against its published checksum. A local copy may have fewer records.
-        records: only so many, see :func:`~wemem.data.loaders.images.draw_records`.
-        limit: bytes that loading may take.
+            archive is downloaded once and compared with its published checksum. A local copy may have fewer records.
+        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`; all if None.
+        limit: the largest number of bytes that loading may take.
 
     Raises:
         InputError: no such file, one that is not of that format, or no connection.
@@ -104,31 +104,33 @@ Read = Callable[[Path, Cifar, int], tuple[Pixels, Labels]]
 
 
 def reader_of(path: Path, kind: Cifar) -> Read:
-    """What reads the file or folder at ``path``, by its name."""
+    """The reader for the file or folder at ``path``, by its name."""
     if is_folder(path, kind.name) or path.suffix == ".bin":
         return of_files
     if path.suffix == ".npz":
         return of_npz
     if path.name.endswith((".tar.gz", ".tgz")):
         return of_archive
-    raise InputError(f"{kind.name}: expected .tar.gz, .npz, .bin or a folder of .bin files, got {path}; bring one")
+    raise InputError(
+        f"{kind.name}: expected .tar.gz, .npz, .bin or a folder of .bin files, got {path}; give one of these"
+    )
 
 
 def of_archive(path: Path, kind: Cifar, limit: int) -> tuple[Pixels, Labels]:
-    """Images of the binary archive, whatever folder they lie in there."""
+    """Read the images of the binary archive, from any folder in it."""
     require_memory(SIZE_LIMIT, limit, str(path))
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
 
     def visit(place: PurePosixPath, stream: IO[bytes]) -> None:
         if any(fnmatch(place.name, pattern) for pattern in kind.files):
-            found[place.name] = stream.read()
+            contents[place.name] = stream.read()
 
     walk_tgz(path, visit, size_limit=SIZE_LIMIT)
-    return joined(path, kind, found)
+    return joined(path, kind, contents)
 
 
 def of_files(path: Path, kind: Cifar, limit: int) -> tuple[Pixels, Labels]:
-    """Images of one ``.bin`` file, or of all that a folder holds of the data set."""
+    """Read the images of one ``.bin`` file, or of all files of the data set in a folder."""
     files = matching(path, kind.files) if is_folder(path, kind.name) else [path]
     what = f"images of {kind.name}"
     sizes = [require_file(file, what).stat().st_size for file in files]
@@ -143,25 +145,25 @@ def matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return [entry for pattern in patterns for entry in entries if fnmatch(entry.name, pattern)]
 
 
-def joined(path: Path, kind: Cifar, found: dict[str, bytes]) -> tuple[Pixels, Labels]:
-    """The records of several files, in the order of their names but for the test images, which come last."""
-    if not found:
+def joined(path: Path, kind: Cifar, contents: dict[str, bytes]) -> tuple[Pixels, Labels]:
+    """Join the records of several files in the order of their names, with the test images last."""
+    if not contents:
         raise InputError(f"{path}: expected {' and '.join(kind.files)}, got neither; get {kind.archive.url}")
-    ordered = sorted(found, key=lambda name: (name.startswith("test"), name))
+    ordered = sorted(contents, key=lambda name: (name.startswith("test"), name))
     rows = []
     for name in ordered:
-        if not found[name] or len(found[name]) % kind.record:
+        if not contents[name] or len(contents[name]) % kind.record:
             raise InputError(
-                f"{path}: expected {name} to hold records of {kind.record} bytes, got {len(found[name])} bytes; "
-                f"it is damaged or not {kind.name}"
+                f"{path}: expected {name} to hold records of {kind.record} bytes, got {len(contents[name])} bytes; "
+                f"get {kind.archive.url}"
             )
-        rows.append(np.frombuffer(found[name], np.uint8).reshape(-1, kind.record))
+        rows.append(np.frombuffer(contents[name], np.uint8).reshape(-1, kind.record))
     table = np.concatenate(rows)
     return table[:, kind.labels :].reshape(-1, 3, 32, 32), table[:, kind.labels - 1].astype(np.int64)
 
 
 def of_npz(path: Path, kind: Cifar, limit: int) -> tuple[Pixels, Labels]:
-    """Images of arrays, the training part first where there are two."""
+    """Read the images of an ``.npz`` file, the training part first where there are two."""
     parts = [("x_train", "y_train"), ("x_test", "y_test")]
     try:
         arrays = read_npz(path, [name for pair in parts for name in pair], limit=limit)
@@ -177,10 +179,12 @@ def of_npz(path: Path, kind: Cifar, limit: int) -> tuple[Pixels, Labels]:
 def _channels_first(path: Path, x: np.ndarray[Any, Any]) -> Pixels:
     if x.dtype == np.uint8 and x.shape[1:] == (32, 32, 3):
         return x.transpose(0, 3, 1, 2)
-    raise InputError(f"{path}: expected uint8 images (N, 32, 32, 3), got {x.dtype} {x.shape}")
+    raise InputError(f"{path}: expected uint8 images (N, 32, 32, 3), got {x.dtype} {x.shape}; convert them")
 
 
 def _labels(path: Path, y: np.ndarray[Any, Any], count: int) -> Labels:
     if y.dtype.kind not in "iu" or y.shape != (count,) or (count and y.min() < 0):
-        raise InputError(f"{path}: expected {count} whole-number labels of 0 or more, got {y.dtype} {y.shape}")
+        raise InputError(
+            f"{path}: expected {count} whole-number labels of 0 or more, got {y.dtype} {y.shape}; convert them"
+        )
     return y.astype(np.int64)

@@ -66,16 +66,17 @@ def load_folder(path: Path, *, records: int | None, limit: int) -> Dataset:
 
 
 def load_cinic10(path: Path | None, *, records: int | None, limit: int) -> Dataset:
-    """CINIC-10: training, validation and test images, joined.
+    """Load CINIC-10: training, validation and test images, joined.
 
     Args:
         path: ``CINIC-10.tar.gz``, its unpacked folder, or a folder that holds the archive. If None, the environment
-            variable ``WEMEM_DATA``; if that is not set, the archive is downloaded once and held against its checksum.
-        records: only so many, see :func:`~wemem.data.loaders.images.draw_records`; the others are not decoded.
-        limit: bytes that loading may take.
+            variable ``WEMEM_DATA``; if that is not set, the archive is downloaded once and compared with its checksum.
+        records: the number of images to draw, see :func:`~wemem.data.loaders.images.draw_records`; the others are not
+            decoded. All if None.
+        limit: the largest number of bytes that loading may take.
 
     Raises:
-        InputError: as :func:`load_folder`, a damaged archive, or no connection.
+        InputError: images that :func:`load_folder` refuses, a damaged archive, or no connection.
     """
     own = own_copy(path)
     if own is None:
@@ -141,7 +142,7 @@ def class_order(classes: Sequence[Path]) -> Callable[[Path], tuple[int, str]]:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file's name says that it is an image, of a format that is read or of another.
+    """True if a file's name ends as those of images do, of formats that are read and of others.
 
     >>> is_image(Path("a.PNG")), is_image(Path("a.tiff")), is_image(Path("labels.csv"))
     (True, True, False)
@@ -168,7 +169,7 @@ def _files_below(folder: Path, depth: int) -> list[Path]:
 
 
 def _passed_over(entry: Path) -> bool:
-    """Whether an entry is hidden.
+    """True if an entry is hidden.
 
     Raises:
         InputError: a link.
@@ -193,7 +194,7 @@ def _require_no_parts(folder: Path, files: Mapping[Path, Sequence[Path]]) -> Non
 
 
 def _of_archive(path: Path, records: int | None, limit: int) -> Dataset:
-    """CINIC-10 from its archive, which is read twice: the names say which images to decode."""
+    """Load CINIC-10 from its archive, which is read twice: first the names, then the images that are drawn."""
     names: list[PurePosixPath] = []
 
     def note(place: PurePosixPath, stream: IO[bytes]) -> None:
@@ -224,7 +225,7 @@ def _of_archive(path: Path, records: int | None, limit: int) -> Dataset:
 
 
 class _Stack:
-    """Images of one size, as many as were announced; allocated when the first one tells the size."""
+    """A stack of images of one size, allocated when the first one is decoded."""
 
     def __init__(self, count: int, limit: int) -> None:
         self.count, self.limit, self.filled = count, limit, 0
@@ -234,7 +235,7 @@ class _Stack:
         """Decode the next image.
 
         Raises:
-            InputError: it is none, too large, or of another size than those before.
+            InputError: no image, one that is too large, or one of another size than those before.
         """
         image = decode(content, where)
         size = (image.shape[1], image.shape[2])
@@ -250,7 +251,7 @@ class _Stack:
 
 
 def decode(content: bytes, where: str) -> UInt8[np.ndarray, "3 H W"]:
-    """The pixels of one image; its size is judged before anything is unfolded."""
+    """Decode one image; its size is checked before anything is unfolded."""
     if len(content) > FILE_LIMIT:
         raise InputError(f"{where}: expected an image file of at most {FILE_LIMIT} bytes, got more; make it smaller")
     try:

@@ -1,4 +1,4 @@
-"""Location-30: which places people in Bangkok visited, as membership inference has used it since 2017.
+"""Location-30: visits of people to places in Bangkok, used by membership inference since 2017.
 
 Source: Shokri, Stronati, Song, Shmatikov, "Membership Inference Attacks Against Machine Learning Models", IEEE S&P
 2017, from Foursquare check-ins of Yang et al. 5010 users, 446 binary features (places and kinds of places visited),
@@ -32,11 +32,11 @@ Rows = UInt8[np.ndarray, "N F"]
 
 
 def load_location(path: Path | None = None) -> Dataset:
-    """The data set, from a local copy or else from the public archive.
+    """Load the data set, from a local copy or else from the public archive.
 
-    We know of no published checksum, so the content itself is verified, whatever file it came in: SHA-256 over the
-    records as rows of 447 bytes (446 features 0/1, then the class 0..29) in lexicographic order. The data set has
-    its records in that order too, so that every copy gives the same study.
+    There is no published checksum, so the content itself is verified, from any file: SHA-256 over the records as rows
+    of 447 bytes (446 features 0/1, then the class 0..29) in lexicographic order. The data set has its records in that
+    order too, so that every copy gives the same study.
 
     Args:
         path: ``location30.npz`` (arrays ``x``, ``y`` = 0..29), the published ``dataset_location.tgz``, or a folder that
@@ -53,7 +53,7 @@ def load_location(path: Path | None = None) -> Dataset:
 
 
 def find(path: Path) -> Path:
-    """The file at ``path``, or the one of ours in the folder ``path``."""
+    """The file at ``path``, or the one of Location-30 in the folder ``path``."""
     if not is_folder(path, "Location-30"):
         return path
     for name in (ARRAYS, ARCHIVE):
@@ -63,7 +63,7 @@ def find(path: Path) -> Path:
 
 
 def download() -> Path:
-    """The archive in the cache folder, fetched if it is not there yet."""
+    """The path of the archive in the cache folder; it is downloaded if missing."""
     try:
         return fetch(ARCHIVE_URL, cache_folder() / ARCHIVE, size_limit=SIZE_LIMIT, check=verified)
     except InputError as error:
@@ -71,10 +71,10 @@ def download() -> Path:
 
 
 def verified(file: Path) -> Rows:
-    """Records of a file as rows of features and class, in lexicographic order.
+    """Read the records of a file as rows of features and class, in lexicographic order.
 
     Raises:
-        InputError: they are not the 5010 records of Location-30.
+        InputError: other records than the 5010 of Location-30.
     """
     rows = rows_of_npz(file) if file.suffix.lower() == ".npz" else rows_of_archive(file)
     rows = np.ascontiguousarray(rows[np.lexsort(rows.T[::-1])])
@@ -88,21 +88,23 @@ def verified(file: Path) -> Rows:
 
 
 def rows_of_npz(file: Path) -> Rows:
-    """Rows from arrays ``x`` and ``y``."""
+    """Read rows from the arrays ``x`` and ``y``."""
     x, y = read_npz(file, ["x", "y"], limit=8 * SIZE_LIMIT)
     require_location(file, x, y)
     return np.column_stack([x, y]).astype(np.uint8)
 
 
 def rows_of_archive(file: Path) -> Rows:
-    """Rows from the published table: no header, a quoted class 1..30, then the features."""
+    """Read rows from the published table: no header, a quoted class 1..30, then the features."""
     text = read_tgz_file(file, "bangkok", size_limit=SIZE_LIMIT).decode("latin-1")
     try:
         if not text.strip():
-            raise ValueError("an empty one")
+            raise ValueError("an empty table")
         table = np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.uint8, quotechar='"', ndmin=2)
     except ValueError as error:
-        raise InputError(f"{file}: expected the table of Location-30, got: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"{file}: expected the table of Location-30, got: {' '.join(str(error).split())[:200]}; get it again"
+        ) from error
     x, y = table[:, 1:], table[:, 0] - 1
     require_location(file, x, y)
     return np.column_stack([x, y])

@@ -17,9 +17,9 @@ class Published:
 
     Args:
         url: the address of the file.
-        size: its number of bytes.
-        sha256: its SHA-256 in hexadecimal.
-        md5: its MD5, only where nothing better is published.
+        size: the number of bytes.
+        sha256: the SHA-256 in hexadecimal.
+        md5: the MD5, only where nothing better is published.
     """
 
     url: str

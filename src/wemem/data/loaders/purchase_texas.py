@@ -1,10 +1,10 @@
-"""Purchase-100 and Texas-100: the tables that membership inference has been measured on since 2017.
+"""Purchase-100 and Texas-100: tables used by membership inference since 2017.
 
 Source: Shokri, Stronati, Song, Shmatikov, "Membership Inference Attacks Against Machine Learning Models", IEEE S&P
 2017. Purchase-100: 197,324 shoppers, 600 products bought or not, 100 clusters of shoppers. Texas-100: 67,330 hospital
 stays, 6,169 attributes present or not, the 100 most frequent procedures.
 
-We know of no published checksum of these archives, so that they are not downloaded: bring a copy.
+There is no published checksum of these archives, so they are not downloaded; the user brings a copy.
 """
 
 from collections.abc import Iterable
@@ -34,12 +34,12 @@ class BinaryTable:
     """Records of 0 and 1 with a class 1..100, as text.
 
     Args:
-        name: of the data set.
-        features: their number.
-        archive: the published file.
-        files: the text files in it: the features, and the classes where they have a file of their own; else the class
-            stands first in each line.
-        url: where the archive can be had.
+        name: the name of the data set.
+        features: the number of features.
+        archive: the name of the published file.
+        files: the names of the text files in it: the features, and the classes if they have a file of their own; if
+            not, the class is the first value of each line.
+        url: the address of a page with the archive.
     """
 
     name: str
@@ -61,14 +61,14 @@ Bits = UInt8[np.ndarray, " F"]
 
 
 def load_binary_table(kind: BinaryTable, path: Path | None, *, records: int | None, limit: int) -> Dataset:
-    """All records, or some drawn in the classes' proportions.
+    """Load all records, or some drawn in the classes' proportions.
 
     Args:
-        kind: which of the two.
+        kind: the data set to load.
         path: the archive, the text file (of Texas-100 the folder with ``feats`` and ``labels``), or a folder that holds
             one of them; if None, the environment variable ``WEMEM_DATA``.
-        records: only so many, see :func:`~wemem.data.loaders.images.draw_records`.
-        limit: bytes that loading may take.
+        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`; all if None.
+        limit: the largest number of bytes that loading may take.
 
     Raises:
         InputError: no path at all, no such file, or one that is not of that format.
@@ -94,7 +94,7 @@ def load_binary_table(kind: BinaryTable, path: Path | None, *, records: int | No
 
 
 class _Lines:
-    """Takes the lines of the table's files apart as they come."""
+    """A reader of the table's files, line by line."""
 
     def __init__(self, kind: BinaryTable, limit: int) -> None:
         self.kind, self.limit = kind, limit
@@ -102,7 +102,7 @@ class _Lines:
         self.classes: list[int] = []
 
     def visit(self, place: PurePosixPath, stream: IO[bytes]) -> None:
-        """Read one file of the archive, if it is one of the table's."""
+        """Read one file of the archive, if it belongs to the table."""
         if place.name not in self.kind.files or (len(self.kind.files) > 1 and place.parts[-2:-1] not in ((), ("100",))):
             return
         first = place.name == self.kind.files[0]
@@ -115,13 +115,13 @@ class _Lines:
                 self.classes.append(_class(label, where))
             if first:
                 self.rows.append(_bits(line, self.kind.features, where))
-                # as bytes while it is read, and as float32 after; the rows' own overhead is within the difference
+                # As bytes while they are read, as float32 afterwards; the overhead of rows is within the difference.
                 require_memory(6 * self.kind.features * len(self.rows), self.limit, self.kind.name)
             else:
                 self.classes.append(_class(line, where))
 
     def dataset(self, path: Path, records: int | None) -> Dataset:
-        """What was read, once features and classes agree in number."""
+        """Build the data set from the lines that were read, if there is a class for each."""
         if not self.rows or len(self.rows) != len(self.classes):
             raise InputError(
                 f"{path}: expected {' and '.join(self.kind.files)} of equally many records, got {len(self.rows)} and "
@@ -137,21 +137,19 @@ class _Lines:
 
 
 def _lines(stream: IO[bytes], longest: int) -> Iterable[bytes]:
-    """Lines without their ends; one that is too long comes cut and is refused by its reader."""
+    """Lines without their ends; a line that is too long is cut, and then refused by its parser."""
     return (line.rstrip(b"\r\n") for line in iter(partial(stream.readline, longest), b""))
 
 
 def _class(text: bytes, where: str) -> int:
     digits = text.strip(b' "')
     if not (digits.isdigit() and len(digits) <= 3 and 1 <= int(digits) <= CLASSES):
-        raise InputError(f"{where}: expected a class 1..{CLASSES}, got {text[:20]!r}; it is damaged or another file")
+        raise InputError(f"{where}: expected a class 1..{CLASSES}, got {text[:20]!r}; get the published file")
     return int(digits)
 
 
 def _bits(line: bytes, count: int, where: str) -> Bits:
     values = np.frombuffer(line, np.uint8)
     if len(values) != 2 * count - 1 or (values[1::2] != ord(",")).any() or (values[::2] & 0xFE != ord("0")).any():
-        raise InputError(
-            f"{where}: expected {count} values 0 or 1, got {line[:20]!r}...; it is damaged or another file"
-        )
+        raise InputError(f"{where}: expected {count} values 0 or 1, got {line[:20]!r}...; get the published file")
     return values[::2] & 1

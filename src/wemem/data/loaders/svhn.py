@@ -27,14 +27,14 @@ CHANNELS = Channels((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 
 
 def load_svhn(path: Path | None, *, records: int | None, limit: int) -> Dataset:
-    """Training and test digits, joined; class ``d`` is the digit ``d``.
+    """Load the training and test digits, joined; class ``d`` is the digit ``d``.
 
     Args:
         path: a folder with ``train_32x32.mat`` and ``test_32x32.mat``, or one such file alone. If None, the
-            environment variable ``WEMEM_DATA``; if that is not set, both are downloaded once and held against their
-            published checksums.
-        records: only so many, see :func:`~wemem.data.loaders.images.draw_records`.
-        limit: bytes that loading may take.
+            environment variable ``WEMEM_DATA``; if that is not set, both are downloaded once and compared with
+            their published checksums.
+        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`; all if None.
+        limit: the largest number of bytes that loading may take.
 
     Raises:
         InputError: no such file, one that is not of that format, or no connection.
@@ -52,7 +52,7 @@ def load_svhn(path: Path | None, *, records: int | None, limit: int) -> Dataset:
 
 
 def digits_of(path: Path, limit: int) -> tuple[Pixels, Labels]:
-    """Images and digits of one file, where a 0 is labelled 10."""
+    """Read the images and digits of one file, in which a 0 is labelled 10."""
     x, y = read_mat(path, ["X", "y"], limit=limit)
     count = x.shape[-1] if x.ndim == 4 else 0
     if x.dtype != np.uint8 or x.shape != (32, 32, 3, count) or y.shape != (count, 1) or not np.isin(y, range(11)).all():

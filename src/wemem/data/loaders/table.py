@@ -17,23 +17,23 @@ from wemem.resolve import did_you_mean
 LABEL_NAMES = ("label", "y", "target")
 PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-#: How pyarrow says that a field of a column, counted from 0, is not a number.
+#: The message of pyarrow about a field that is not a number, with its column counted from 0.
 NO_NUMBER = re.compile(r"CSV column #(\d+):.* conversion error to float: invalid value '(.*)'")
 AS_NUMBERS = "give a category a column of 0 and 1 for each of its values, or drop the column"
 
 
 def read_csv(path: Path, *, label: str | int | None, limit: int) -> Dataset:
-    """A CSV file: UTF-8, commas, a header line, numbers everywhere but in the label column.
+    """Read a CSV file: UTF-8, commas, a header line, numbers everywhere but in the label column.
 
     Args:
-        path: the file.
-        label: the label column's name or position (0 is the first, -1 the last); if None, the one column that is
+        path: the path of the file.
+        label: the name or position of the label column (0 is the first, -1 the last); None means the one column that is
             called ``label``, ``y`` or ``target``.
-        limit: bytes of memory the table may take.
+        limit: the largest number of bytes that the table may take.
 
     Raises:
-        InputError: a file that cannot be read, no header, no label column, a feature that is not a number, or what
-            :class:`Dataset` refuses (an empty field is NaN).
+        InputError: a file that cannot be read, no header, no label column, a feature that is not a number, or values
+            that :class:`Dataset` refuses (an empty field is NaN).
     """
     with open_csv(path, "a table") as table:
         names = table.schema.names
@@ -53,15 +53,15 @@ def read_csv(path: Path, *, label: str | int | None, limit: int) -> Dataset:
 
 
 def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
-    """A Parquet file: numbers or booleans everywhere but in the label column.
+    """Read a Parquet file: numbers or booleans everywhere but in the label column.
 
     Args:
-        path: the file.
-        label: as in :func:`read_csv`.
-        limit: bytes of memory the table may take.
+        path: the path of the file.
+        label: the label column, as in :func:`read_csv`.
+        limit: the largest number of bytes that the table may take.
 
     Raises:
-        InputError: a file that cannot be read, no label column, a feature that is not a number, or what
+        InputError: a file that cannot be read, no label column, a feature that is not a number, or values that
             :class:`Dataset` refuses (a null is NaN).
     """
     with open_parquet(path, "a table") as table:
@@ -73,7 +73,7 @@ def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
         if field.name == target and not can_label(field.type):
             raise InputError(f"{path}: expected numbers or text as labels, got {field.type}; choose another column")
     require_memory(8 * rows * (len(schema) - 1), limit, str(path))
-    # Labels stay dictionary-encoded: a long text that repeats in every record is then held once.
+    # Labels stay dictionary-encoded, so that a long text that repeats in every record is in memory once.
     with open_parquet(path, "a table", read_dictionary=[target]) as table:
         require_memory(unfolded_bytes(table, schema.names), limit, str(path))
         batch = max(1, BLOCK_BYTES // (8 * len(schema)))
@@ -81,11 +81,11 @@ def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
 
 
 def label_column(path: Path, names: Sequence[str], label: str | int | None) -> str:
-    """The name of the label column, once the names are fit to tell columns apart.
+    """The name of the label column, once the names distinguish the columns.
 
     Raises:
-        InputError: no such column, no feature beside it, or a column that numbers the records: as a feature it would
-            tell a model which record it sees.
+        InputError: no such column, no feature beside it, or a column that numbers the records, which as a feature would
+            identify each record to a model.
     """
     shown = [name[:40] for name in names[:21]]
     columns = f"the columns {', '.join(shown)}" if len(names) <= 20 else f"{len(names)} columns from {shown[0]!r} on"
@@ -114,7 +114,7 @@ def label_column(path: Path, names: Sequence[str], label: str | int | None) -> s
 
 
 def gather(path: Path, batches: Iterable[pa.RecordBatch], names: Sequence[str], target: str, limit: int) -> Dataset:
-    """Batches of columns to one data set, as long as they fit into ``limit`` bytes."""
+    """Join batches of columns to one data set, as long as they fit into ``limit`` bytes."""
     features: list[Float32[np.ndarray, "n F"]] = [np.empty((0, len(names) - 1), np.float32)]
     codes: list[Int64[np.ndarray, " n"]] = [np.empty(0, np.int64)]
     classes: dict[object, int] = {}
@@ -139,7 +139,7 @@ def gather(path: Path, batches: Iterable[pa.RecordBatch], names: Sequence[str], 
 
 
 def label_codes(column: pa.Array, classes: dict[object, int]) -> Int64[np.ndarray, " n"]:
-    """Each record's position in ``classes``, which grows by the labels that it has not met yet."""
+    """Each record's position in ``classes``, to which labels that are new to it are added."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     used, inverse = np.unique(encoded.indices.fill_null(-1).to_numpy(), return_inverse=True)
     values = [encoded.dictionary[int(i)].as_py() if i >= 0 else None for i in used]
@@ -185,7 +185,7 @@ def number_classes(path: Path, labels: Sequence[object]) -> tuple[Int64[np.ndarr
 
 
 def is_number(text: str) -> bool:
-    """Whether ``text`` is a finite decimal number.
+    """True if ``text`` is a finite decimal number.
 
     >>> is_number("-1.5e3"), is_number("x1"), is_number("nan")
     (True, False, False)
@@ -194,11 +194,11 @@ def is_number(text: str) -> bool:
 
 
 def is_numeric(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be a feature."""
+    """True if a column of this type can be a feature."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def can_label(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be the label."""
+    """True if a column of this type can be the label."""
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return is_numeric(value) or bool(pa.types.is_string(value) or pa.types.is_large_string(value))
