@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run test test-fast fuzz lint types format bench dist clean
+.PHONY: run test test-fast fuzz lint types format bench dist clean kill-campaign campaigns
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -33,6 +33,15 @@ types: .venv/.installed-dev
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Commands are killed N times at random; SEED draws other times.
+N ?= 100
+kill-campaign: .venv/.installed-dev
+	PYTHONPATH=tests $(BIN)/python tests/kill_campaign.py $(N) $(SEED)
+
+# Kills, faults of files and injections, N times as many as the test suite tries.
+campaigns: .venv/.installed-dev
+	WEMEM_CAMPAIGN=$(N) $(BIN)/pytest tests/test_campaigns.py
 
 bench: .venv/.installed
 	set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
