@@ -14,7 +14,17 @@ from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.models import FullyConnected
 from wemem.randomness import generator
-from wemem.signals import BLOCK, EXTRAS, UNKNOWN, logit_confidence, query_models, robustness, sensitivity
+from wemem.signals import (
+    BLOCK,
+    EXTRAS,
+    ROBUSTNESS_COPIES,
+    UNKNOWN,
+    logit_confidence,
+    query_models,
+    robustness,
+    sensitivity,
+    whole_numbers,
+)
 from wemem.testing import planted
 from wemem.training import Ensemble
 
@@ -204,7 +214,7 @@ def test_records_far_from_the_boundary_are_more_robust(binary):
     found = robustness(Ensemble.from_modules([model]), x, labels, seed=0)[0]
     far = np.abs(margin) >= np.median(np.abs(margin))
     assert found[far].mean() > found[~far].mean() + 0.1
-    assert np.array_equal(found * 20, np.round(found * 20))
+    np.testing.assert_allclose(found * ROBUSTNESS_COPIES, np.round(found * ROBUSTNESS_COPIES), atol=1e-4)
 
 
 def test_queries_are_the_image_and_its_mirror_image():
@@ -220,3 +230,31 @@ def test_queries_are_the_image_and_its_mirror_image():
     found = query_models(Pixels(), images, np.zeros(5, np.int64), frozenset({"queries"}), seed=0)
     np.testing.assert_array_equal(found["queries"][0, :, 0], images.reshape(5, 8))
     np.testing.assert_array_equal(found["queries"][0, :, 1], images[..., ::-1].reshape(5, 8))
+
+
+def test_tokens_stay_tokens_when_they_are_perturbed():
+    """Every query of sensitivity and robustness holds values that the same column has elsewhere."""
+    rng = np.random.default_rng(0)
+    tokens = (rng.integers(0, 50, (40, 6)) + 100 * np.arange(6)).astype(np.float32)
+    seen = []
+
+    class Embedding:
+        def __len__(self):
+            return 1
+
+        def logits(self, features):
+            seen.append(features)
+            return np.stack([features.sum(1), -features.sum(1)], axis=1)[None].astype(np.float32) / 1000
+
+    required = frozenset({"sensitivity", "robustness"})
+    found = query_models(Embedding(), tokens, np.zeros(40, np.int64), required, seed=0)
+    for features in seen:
+        assert all(np.isin(features[:, c], tokens[:, c]).all() for c in range(6))
+    assert any((features != tokens).any() for features in seen)
+    assert (found["sensitivity"] > 0).any()
+
+
+def test_whole_numbers_are_told_from_bits_and_reals():
+    assert whole_numbers(np.array([[3.0, 0.0], [1.0, 2.0]], np.float32))
+    assert not whole_numbers(np.array([[1.0, 0.0]], np.float32))
+    assert not whole_numbers(np.array([[0.5, 2.0]], np.float32))

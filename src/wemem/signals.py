@@ -38,6 +38,13 @@ ROBUSTNESS_COPIES = 60
 #: Times the same query is repeated where answers are drawn at random.
 REPEATS = 64
 
+#: Probability with which a feature that is a whole number is replaced where others move by a small step.
+REPLACED = 0.05
+#: Distance from 1 of the sum of a record's outputs, up to which they count as probabilities.
+SUM_ERROR = 2e-3
+#: Rows that are looked at first for probabilities.
+FEW_ROWS = 64
+
 #: Logits taken at a time, 1 MiB in float64: small enough for the cache, large enough for NumPy.
 BLOCK = 1 << 17
 
@@ -89,9 +96,13 @@ class Signals:
             raise InputError(f"expected labels 0..{c - 1}, got {int(self.labels.min())}..{int(self.labels.max())}")
         for name, array in {"logits": self.logits, **self.extras}.items():
             if not np.isfinite(array).all():
+                model, record = np.argwhere(~np.isfinite(array))[0][:2]
                 raise InputError(
-                    f"expected finite {name}, got NaN or infinity; the model diverged or the file is broken"
+                    f"expected finite {name}, got NaN or infinity for model {model} and record "
+                    f"{int(self.records[record])}; the model diverged or the file is broken"
                 )
+        for k, logits in enumerate(self.logits):
+            require_logits(logits, f"model {k}")
         if self.layout == "disjoint":
             shared = (self.roles[0] != Role.UNUSED) & (self.roles[1:] != Role.UNUSED).any(axis=0)
             if shared.any():
@@ -214,6 +225,34 @@ def logit_confidence(
     return confidence
 
 
+def require_logits(outputs: Float[np.ndarray, "N C"], source: str) -> None:
+    """Refuse outputs of one model that are probabilities: every record's lie in [0, 1] and sum to 1.
+
+    Attacks take the softmax of logits. Of probabilities it would be almost uniform, and a model that leaks would look
+    safe.
+
+    Args:
+        outputs: the outputs of some records.
+        source: the name of the model, function or file that gave them.
+
+    Raises:
+        InputError: probabilities.
+
+    >>> require_logits(np.array([[2.0, -1.0], [0.5, 0.5]]), "model 0")
+    >>> require_logits(np.array([[0.75, 0.25], [0.5, 0.5]]), "model 0")
+    Traceback (most recent call last):
+        ...
+    wemem.errors.InputError: expected logits from model 0, got probabilities: ...
+    """
+    for rows in (outputs[:FEW_ROWS], outputs):  # the first rows show it almost always
+        if not len(rows) or (rows < 0).any() or (np.abs(rows.sum(axis=1, dtype=np.float64) - 1) > SUM_ERROR).any():
+            return
+    raise InputError(
+        f"expected logits from {source}, got probabilities: every record's outputs lie in [0, 1] and sum to 1; "
+        "give the outputs before the softmax, or their logarithm: np.log(np.maximum(outputs, 1e-30))"
+    )
+
+
 class Queried(Protocol):
     """``K`` models that answer queries."""
 
@@ -314,43 +353,79 @@ def mean_answer(
 
 def sensitivity(
     ensemble: Queried,
-    features: Real[np.ndarray, "N ..."],
+    features: Float32[np.ndarray, "N ..."],
     probabilities: Float32[np.ndarray, "K N C"],
     *,
     seed: int,
     directions: int = 10,
     step: float = 1e-3,
 ) -> Float32[np.ndarray, "K N C"]:
-    """Mean ``|p(x + eps u) - p(x)| / eps`` over Gaussian directions ``u`` (Yuan & Zhang, USENIX Security 2022)."""
+    """Mean ``|p(x + eps u) - p(x)| / eps`` over Gaussian directions ``u`` (Yuan & Zhang, USENIX Security 2022).
+
+    Features that are :func:`whole_numbers`, such as tokens, cannot move by a small step: ``x + eps u`` is then the
+    record with each feature replaced, with a probability of :data:`REPLACED`, by that of another record, and ``eps``
+    that probability.
+    """
+    whole = whole_numbers(features)
     total = np.zeros_like(probabilities)
     for d in range(directions):
-        u = generator(seed, "sensitivity", d).standard_normal(features.shape, np.float32)
-        total += np.abs(softmax(ensemble.logits(features + step * u), axis=-1) - probabilities)
-    return total / np.float32(directions * step)
+        rng = generator(seed, "sensitivity", d)
+        if whole:
+            moved = replace_features(features, REPLACED, rng)
+        else:
+            moved = features + step * rng.standard_normal(features.shape, np.float32)
+        total += np.abs(softmax(ensemble.logits(moved), axis=-1) - probabilities)
+    return total / np.float32(directions * (REPLACED if whole else step))
 
 
 def robustness(
     ensemble: Queried,
-    features: Real[np.ndarray, "N ..."],
+    features: Float32[np.ndarray, "N ..."],
     labels: Int64[np.ndarray, " N"],
     *,
     seed: int,
     copies: int = ROBUSTNESS_COPIES,
 ) -> Float32[np.ndarray, "K N"]:
-    """Share of noisy copies that get the record's label (Choquette-Choo et al., ICML 2021).
+    """Share of perturbed copies that get the record's label (Choquette-Choo et al., ICML 2021).
 
-    Features that are all 0 or 1 are flipped at rates from 1 % to 20 %, others get Gaussian noise of 0.05 to 1 standard
-    deviations, so that records near and far from the decision boundary are told apart.
+    Features that are all 0 or 1 are flipped at rates from 1 % to 20 %, other :func:`whole_numbers` are replaced by
+    those of other records at the same rates, and the rest get Gaussian noise of 0.05 to 1 standard deviations. Weak and
+    strong perturbations tell apart records near the decision boundary and records far from it.
     """
-    binary = bool(np.isin(features, (0, 1)).all())
+    binary, whole = bool(np.isin(features, (0, 1)).all()), whole_numbers(features)
     right = np.zeros((len(ensemble), len(features)), np.float32)
     for i in range(copies):
         rng = generator(seed, "robustness", i)
         share = i / max(1, copies - 1)
+        rate = 0.01 + 0.19 * share
         if binary:
-            noisy = np.abs(features - (rng.random(features.shape, np.float32) < 0.01 + 0.19 * share))
+            noisy = np.abs(features - (rng.random(features.shape, np.float32) < rate))
+        elif whole:
+            noisy = replace_features(features, rate, rng)
         else:
             scale = np.float32((0.05 + 0.95 * share) * features.std())
             noisy = features + scale * rng.standard_normal(features.shape, np.float32)
         right += ensemble.logits(noisy.astype(np.float32)).argmax(-1) == labels
     return right / np.float32(copies)
+
+
+def whole_numbers(features: Float32[np.ndarray, "N ..."]) -> bool:
+    """True for features that are whole numbers with more than two values, such as tokens or counts.
+
+    Features of 0 and 1 are none: published attacks perturb them as any real number.
+    """
+    return bool((features == np.floor(features)).all() and not np.isin(features, (0, 1)).all())
+
+
+def replace_features(
+    features: Float32[np.ndarray, "N ..."], rate: float, rng: np.random.Generator
+) -> Float32[np.ndarray, "N ..."]:
+    """Replace features, each with a probability of ``rate``, by the same feature of a random other record.
+
+    >>> replaced = replace_features(np.array([[1.0, 7.0], [2.0, 9.0]]), 1.0, np.random.default_rng(0))
+    >>> set(replaced[:, 0].tolist()) <= {1.0, 2.0}, set(replaced[:, 1].tolist()) <= {7.0, 9.0}
+    (True, True)
+    """
+    donors = rng.integers(0, len(features), features.shape)
+    replaced = np.take_along_axis(features, donors, axis=0)
+    return np.where(rng.random(features.shape) < rate, replaced, features)

@@ -10,19 +10,18 @@ from jaxtyping import Float32
 
 from wemem.attacks.base import Attack
 from wemem.audit.report import AuditReport, run_attacks
+from wemem.audit.signal_file import read_signals
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.given_victim import given_victim
 from wemem.data.split import Role, Split
 from wemem.errors import InputError
-from wemem.files.memory_limit import memory_limit
-from wemem.files.npz import read_npz
 from wemem.files.record_tables import read_members
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress
 from wemem.randomness import derive_seed
 from wemem.resolve import resolve
-from wemem.signals import UNKNOWN, SignalLayout, Signals
+from wemem.signals import UNKNOWN, Signals, require_logits
 from wemem.store.keys import FunctionKey
 from wemem.store.sources import spec_fingerprint
 from wemem.store.store import Store
@@ -49,31 +48,15 @@ def audit_signals(path: Path, attacks: Mapping[str, Attack], *, seed: int) -> Bl
     """Every attack that needs no more than the outputs in a file.
 
     Args:
-        path: an ``.npz`` file with ``logits`` float ``(K, N, C)``, model 0 the audited one; ``labels`` ``(N,)``; and
-            ``roles`` ``(K, N)``: 1 where the model was trained on the record, 3 where it was not and is judged by it, 2
-            where it was used for early stopping, 0 where neither. If model 0 shares no record with the others, they
-            are shadows; else they are reference models, trained on random halves of the same records.
+        path: a file that :func:`~wemem.audit.signal_file.read_signals` takes. Models that share no record with model 0
+            are shadows; others are reference models, trained on random halves of the same records.
         attacks: by label; those that a missing signal or the other layout rules out are left out, and named.
         seed: for attacks that train something.
 
     Raises:
         InputError: a file that cannot be read or does not fit, or outputs that no attack can use.
     """
-    logits, labels, roles = read_npz(path, ["logits", "labels", "roles"], limit=memory_limit(None))
-    if logits.ndim != 3 or not np.isin(roles, [r.value for r in Role]).all():
-        raise InputError(
-            f"expected logits (K, N, C) and roles among 0, 1, 2, 3 in {path}, got {logits.shape} and others"
-        )
-    signals = Signals(
-        np.asarray(logits, np.float32), np.asarray(labels, np.int64), np.asarray(roles, np.int8),
-        np.arange(len(labels)), layout_of(roles), (UNKNOWN,) * len(logits),
-    )  # fmt: skip
-    return _audit_what_fits(signals, attacks, seed)
-
-
-def layout_of(roles: np.ndarray) -> SignalLayout:
-    """``disjoint`` if no record has a role both for model 0 and for another, else ``shared``."""
-    return "shared" if ((roles[0] != Role.UNUSED) & (roles[1:] != Role.UNUSED).any(axis=0)).any() else "disjoint"
+    return _audit_what_fits(read_signals(path), attacks, seed)
 
 
 def audit_by_functions(
@@ -134,6 +117,7 @@ def _require_logits(data: Dataset, spec: str, outputs: object) -> Float32[np.nda
     logits = np.asarray(outputs, np.float32)
     if logits.shape != (len(data), data.classes):
         raise InputError(f"expected logits {(len(data), data.classes)} from {spec!r}, got {logits.shape}")
+    require_logits(logits, repr(spec))
     return logits
 
 

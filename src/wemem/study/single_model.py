@@ -24,9 +24,10 @@ from wemem.pipeline.victim import is_onnx, load_victim, read_victim, read_victim
 from wemem.pruning import Pruning
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
+from wemem.signals import require_logits
 from wemem.store.store import Store
 from wemem.study.attacking import Attacked, attack_models
-from wemem.study.feasibility import require_auditable, require_feasible, require_known_start
+from wemem.study.feasibility import PROBED, require_auditable, require_feasible, require_known_start
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of
 from wemem.tuning.search import TunedDefense, search_work, tune_defense
@@ -216,14 +217,12 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
         example = torch.from_numpy(parties.data.features[:2])
         made = pruning.to(pruning.sparsities[0], parties.config.finetune).prune(made, pruning.sparsities[0], example)
     if is_onnx(parties.config):
-        answers, classes = (
-            read_victim_file(parties.config).logits(parties.data.features[:2]).shape[1],
-            parties.data.classes,
-        )
-        if answers != classes:
+        answers, classes = read_victim_file(parties.config).logits(parties.data.features[:PROBED]), parties.data.classes
+        if answers.shape[1] != classes:
             raise InputError(
-                f"expected one logit for each of {classes} classes, got {answers}; give the data it is for"
+                f"expected one logit for each of {classes} classes, got {answers.shape[1]}; give the data it is for"
             )
+        require_logits(answers, "the ONNX file")
         return
     victim = read_victim(parties.config, parties.data, lambda _: None)[0]
     for name, tensor in made.parameters.items():
