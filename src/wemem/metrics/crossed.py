@@ -73,10 +73,10 @@ def pseudo_values(
     steps when records are left out, and the steps are no part of how targets differ.
 
     Args:
-        rate: of one target.
+        rate: the rate of one target.
         scores: shape ``(T, N)``.
         membership: shape ``(T, N)``, true where the target was trained on the record.
-        groups: of the records, shape ``(N,)``.
+        groups: the group of each record, shape ``(N,)``.
 
     Raises:
         InputError: a target without members or without non-members outside some group.

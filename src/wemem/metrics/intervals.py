@@ -1,6 +1,6 @@
-"""The same measures with an interval, and the intervals of means over seeds and over targets.
+"""Rates with confidence intervals, and the intervals of means over seeds.
 
-What varies decides which interval to sign:
+The interval to report depends on what varies:
 
 * records: another draw of members and non-members, the trained models being what they are. :func:`proportion`,
   :func:`balanced_accuracy`, :func:`auc_interval` and :func:`tpr_at_fpr`, which take the records of one target to be
@@ -86,7 +86,7 @@ def balanced_accuracy(
     Args:
         member_calls: shape ``(m,)``, true where a member was called a member.
         nonmember_calls: shape ``(n,)``, true where a non-member was called a member.
-        level: of confidence.
+        level: confidence level.
 
     Raises:
         InputError: empty or not boolean calls, or ``level`` not between 0 and 1.
@@ -166,8 +166,8 @@ def tpr_at_fpr(members: Members, nonmembers: Nonmembers, fpr: float, level: floa
     Args:
         members: shape ``(m,)``.
         nonmembers: shape ``(n,)``.
-        fpr: in (0, 1).
-        level: of confidence.
+        fpr: the false positive rate, in (0, 1).
+        level: confidence level.
 
     Returns:
         :func:`~wemem.metrics.rates.true_positive_rate` and the interval.
@@ -264,9 +264,9 @@ def unanimous(value: float, units: int, level: float = 0.95) -> Estimate:
     """The interval of a mean over [0, 1] of which some independent values were seen, all of them ``value``.
 
     Args:
-        value: what was seen every time.
-        units: how often.
-        level: of confidence.
+        value: the value that was seen every time.
+        units: the number of independent values.
+        level: confidence level.
     """
     alike = (_error(level) / 2) ** (1 / units)
     return Estimate(value, alike * value, value + (1 - alike) * (1 - value))

@@ -45,10 +45,10 @@ def chance_of_strongest(
     records are permuted on their own: the strongest of independent attacks is the higher one.
 
     Args:
-        metrics: what to measure by.
+        metrics: the metrics to measure by.
         attacks: their outputs on one target.
-        rng: for the permutations.
-        draws: how many.
+        rng: the generator for the permutations.
+        draws: the number of permutations.
 
     Returns:
         By name of the metric.

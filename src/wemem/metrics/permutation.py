@@ -76,7 +76,7 @@ def _found_above(
 
     Args:
         falling: all scores, highest first.
-        members: of the highest scores, or of all.
+        members: memberships of the highest scores, or of all.
         spared: non-members that may be called members, for each row.
     """
     found = np.cumsum(members, axis=1, dtype=np.int32)

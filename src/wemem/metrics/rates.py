@@ -1,4 +1,4 @@
-"""What an audit measures: scores in, numbers out. Their intervals are in :mod:`wemem.metrics.intervals`.
+"""The rates that an audit measures, computed from scores. Their intervals are in :mod:`wemem.metrics.intervals`.
 
 Higher score = member, and ``score >= threshold`` calls a record a member. Only the order of the scores counts: any
 strictly increasing map of them changes no rate here, and infinite scores are as good as others. NaN has no
@@ -106,7 +106,7 @@ def true_positive_rate(members: Members, nonmembers: Nonmembers, fpr: float) -> 
     Args:
         members: shape ``(m,)``.
         nonmembers: shape ``(n,)``.
-        fpr: in (0, 1); see :func:`smallest_fpr` for what the sample can show.
+        fpr: the false positive rate, in (0, 1); :func:`smallest_fpr` gives the smallest one that a sample can show.
 
     Raises:
         InputError: no members, no non-members, NaN, or ``fpr`` out of range.
@@ -144,7 +144,7 @@ def smallest_fpr(nonmembers: int) -> float:
 
 
 def ordered(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonmembers]:
-    """Both as float64, once they are known to have an order.
+    """Scores of members and non-members as float64, checked to have an order.
 
     Raises:
         InputError: not one-dimensional, empty, or NaN.
@@ -164,10 +164,10 @@ def ordered(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonmembe
 
 
 def _twice_below(scores: Float[np.ndarray, " a"], others: Float[np.ndarray, " b"]) -> Int64[np.ndarray, " a"]:
-    """Twice how many of the sorted ``others`` each score beats, a tie counting one half: a whole number."""
+    """Twice the number of sorted ``others`` that each score beats, ties counting one half: a whole number."""
     return np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
 
 
 def _at_least(thresholds: Float[np.ndarray, " t"], scores: Float[np.ndarray, " a"]) -> Int64[np.ndarray, " t"]:
-    """How many of ``scores`` reach each threshold."""
+    """Number of ``scores`` that reach each threshold."""
     return len(scores) - np.searchsorted(np.sort(scores), thresholds, "left")

@@ -76,7 +76,7 @@ class Metric:
         path: its keys in the object that ``results.json`` has for each attack; ``_ci`` is appended to
             the first key for the interval.
         fpr: the false positive rate at which it is taken; None for other kinds of metric.
-        needs_threshold: whether it needs the attack's calls and not only its scores.
+        needs_threshold: true if it needs the attack's calls and not only its scores.
     """
 
     name: str

@@ -18,13 +18,13 @@ class Plate:
     """One figure of a report.
 
     Args:
-        name: of its files.
-        part: of the page that it belongs to.
-        draw: which drawing, a key of ``figures.DRAW``.
-        data: what is drawn, from the report's content.
-        title: in a few words.
-        caption: what is drawn, units, n and how to read it.
-        finding: what it shows, in a sentence.
+        name: the stem of its files.
+        part: the part of the page to which it belongs.
+        draw: the drawing function, a key of ``figures.DRAW``.
+        data: the part of the report's content that is drawn.
+        title: a few words.
+        caption: quantities, units, number of records, and how to read the figure.
+        finding: the result in one sentence.
     """
 
     name: str
@@ -256,7 +256,7 @@ def _pairs(content: Mapping[str, Any]) -> Iterator[Plate]:
 
 
 def _paired_by(pairs: Sequence[Value]) -> str:
-    """What the differences of some pairs are paired by, with the number of pairs."""
+    """The unit by which differences are paired, with the number of pairs."""
     gaps = [gap for pair in pairs for gap in (pair["accuracy"], *pair["leakage"].values())]
     words = {"targets": "leave-one-out target and record", "seeds": "seed"}
     counts = {basis: max(gap["pairs"] for gap in gaps if gap["paired_by"] == basis) for basis in words

@@ -1,4 +1,4 @@
-"""How sure a study is of its findings, and what it could have found, in sentences."""
+"""Certainty of a study's findings, and the differences it could have found, in sentences."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from wemem.results.differences import accuracy_difference, detectable, leakage_d
 
 
 def on_certainty(rows: Sequence[Arm], attacked: Sequence[Arm]) -> str:
-    """What comparisons rest on, what they could have found, and what may make a leak look smaller than it is.
+    """The basis of the comparisons, their power, and what may make a leak look smaller than it is.
 
     Args:
         rows: all arms.

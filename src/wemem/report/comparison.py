@@ -17,7 +17,8 @@ def sentences(results: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
 
     Args:
         results: the content of ``results.json``.
-        labels: of the defenses. A pair of two of them has one sentence, from the side of the one named first.
+        labels: labels of defenses. A pair of two of them has one sentence, from the side of the one named
+            first.
 
     Returns:
         The sentences, and a warning below them if one rests on a single seed.
@@ -35,21 +36,21 @@ def sentence(one: Comparison) -> str:
     defense, rival = printable(one.defense), printable(one.rival)
     parts: list[str] = []
     for metric, gap in one.leakage.items():
-        words = _amount(gap) if _is_told(one, metric) else "no difference shown"
+        stated = _is_stated(one, metric)
+        words = _amount(gap) if stated else "no difference shown"
         if not parts:
-            subject = f"{defense} leaks {words} than {rival}" if _is_told(one, metric) else f"{defense} against {rival}"
-            words = subject if _is_told(one, metric) else f"{subject}: {words}"
+            words = f"{defense} leaks {words} than {rival}" if stated else f"{defense} against {rival}: {words}"
         parts.append(f"{words} by {METRICS[metric].phrase}{_ends(one, metric, first=not parts)}")
     if not parts:
         parts.append(f"{defense} against {rival}: no attack was run on both")
     words = f"at {_amount(one.accuracy)} test accuracy"
-    words = words if _is_told(one, ACCURACY) else "no difference shown in test accuracy"
+    words = words if _is_stated(one, ACCURACY) else "no difference shown in test accuracy"
     parts.append(words + _ends(one, ACCURACY, first=False))
     return f"{', '.join(parts)}, {per_cent(one.sparsity)} sparsity, {_basis(one)}."
 
 
-def _is_told(one: Comparison, name: str) -> bool:
-    """Whether a difference is told by its size: it is shown, or there is nothing to show it by."""
+def _is_stated(one: Comparison, name: str) -> bool:
+    """True if a difference is stated by its size: it is shown, or has no error to show it by."""
     return name in one.shown or one.differences[name].spread is None
 
 
@@ -67,7 +68,7 @@ def _amount(gap: Difference) -> str:
 
 
 def _ends(one: Comparison, name: str, first: bool) -> str:
-    """The interval, turned to the direction that was told; signed, with its value, where none was."""
+    """The interval, turned to the direction that was stated; signed, with its value, where none was."""
     gap = one.differences[name]
     if gap.interval is None:
         return ""
@@ -79,9 +80,9 @@ def _ends(one: Comparison, name: str, first: bool) -> str:
 
 
 def _basis(one: Comparison) -> str:
-    """What the pair rests on."""
+    """The seeds and targets on which a pair rests."""
     seeds = "one shared seed" if len(one.seeds) == 1 else f"{len(one.seeds)} seeds"
     targets = {gap.count for gap in one.differences.values() if gap.basis == "targets"}
-    told = f"{seeds}, {max(targets)} leave-one-out targets" if targets else seeds
+    basis = f"{seeds}, {max(targets)} leave-one-out targets" if targets else seeds
     alike = len(one.seeds) > 1 and any(gap.spread is None for gap in one.differences.values())
-    return f"{told}; where no interval stands, all seeds differ by the same, which is no certainty" if alike else told
+    return f"{basis}; where no interval stands, all seeds differ by the same, which is no certainty" if alike else basis

@@ -118,7 +118,7 @@ def _chance(metrics: Iterable[Metric]) -> list[str]:
 
 
 def _notes(rows: Sequence[Arm]) -> list[str]:
-    """What was measured and how to read it."""
+    """Notes on the measurement and on reading the tables."""
     records = _span(run["accuracy"]["test_records"] for arm in rows for run in arm.runs)
     notes = [
         f"Values are per cent with 95 % intervals: {_over(rows)}.",
@@ -132,7 +132,7 @@ def _notes(rows: Sequence[Arm]) -> list[str]:
 
 
 def _on_teachers(rows: Sequence[Arm]) -> str:
-    """What teachers took, where an arm has some: they are trained beforehand, and are no part of fine-tuning."""
+    """Seconds of teachers, where an arm has some: they are trained before fine-tuning and are no part of it."""
     teacher_log_probs = [
         f"{seconds:.1f} for {printable(arm.label)}" for arm in rows if (seconds := arm.seconds("teachers"))
     ]
@@ -169,10 +169,10 @@ def _on_support(audits: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _on_adversary(rows: Sequence[Arm], audits: Sequence[Mapping[str, Any]]) -> str:
-    """Which attacks had models that were made as the attacked one was."""
+    """The attacks whose models were trained as the attacked one was."""
     models = _span(a["reference_models"] for a in audits)
-    told = [arm.adaptive(attack) for arm in rows for attack in arm.attacks]
-    which = "all are" if all(told) else "all are but those marked" if any(told) else "none is"
+    adaptive = [arm.adaptive(attack) for arm in rows for attack in arm.attacks]
+    which = "all are" if all(adaptive) else "all are but those marked" if any(adaptive) else "none is"
     return (
         f"The adversary has {models} models of its own. An attack is adaptive if they were made exactly as the "
         f"attacked one: {which}."

@@ -22,12 +22,12 @@ PANELS = 12
 
 
 def named(arm: Arm) -> Value:
-    """What tells an arm from the others."""
+    """The fields that identify an arm."""
     return {"label": arm.label, "defense": arm.defense, "sparsity": arm.sparsity, "seeds": len(arm.runs)}
 
 
 def headline(rows: Sequence[Arm]) -> list[Value]:
-    """Per arm its accuracy, the strongest attack by each measure, and what all targets in turn say where they do."""
+    """Accuracy of each arm, its strongest attack by each metric, and the same over leave-one-out targets."""
     found = []
     metrics = metrics_for("table", audits_of(rows))
     for arm in rows:
@@ -85,7 +85,7 @@ def chance_of(points: Sequence[Value], metric: Metric) -> Value:
     """The chance level of the strongest attack: mean over arms, and their highest upper end.
 
     Args:
-        points: with what is measured under ``leakage``.
+        points: values with the measured leakage under ``leakage``.
         metric: its level for a single attack stands in where results have none.
     """
     known = [point["leakage"] for point in points if "chance" in point["leakage"]]
@@ -126,7 +126,7 @@ def classes(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
 
 
 def times(rows: Sequence[Arm]) -> list[Value]:
-    """What each arm cost: mean, least and most over its runs, of whatever was measured."""
+    """The cost of each arm: mean, least and most over its runs of each quantity that was measured."""
     found = []
     for arm in rows:
         own = {
@@ -139,14 +139,14 @@ def times(rows: Sequence[Arm]) -> list[Value]:
 
 
 def selections(combined: Combined) -> list[Value]:
-    """How settings were chosen on dev data, where a study did; the floor is the accuracy that a setting must keep."""
+    """Settings chosen on dev data, where a study did so; the floor is the accuracy that a setting must keep."""
     found = []
     for source in combined.sources:
-        told = source.results.get("selection")
-        if told:
-            rule = told["rule"]
+        selection = source.results.get("selection")
+        if selection:
+            rule = selection["rule"]
             floor = rule["undefended_dev_accuracy"] - rule["max_accuracy_drop"]
-            found.append({"folder": source.name, **told, "floor": floor})
+            found.append({"folder": source.name, **selection, "floor": floor})
     return found
 
 
@@ -165,7 +165,7 @@ def comparisons(results: Mapping[str, Any]) -> Value:
 
 
 def provenance(combined: Combined, rows: Sequence[Arm]) -> Value:
-    """Where every number comes from."""
+    """Sources of the numbers: folders, studies and arms."""
     return {
         "folders": [
             {
@@ -191,7 +191,7 @@ def provenance(combined: Combined, rows: Sequence[Arm]) -> Value:
 
 
 def _settings(arm: Arm) -> Value:
-    """Those of all seeds, or seed by seed where each found its own for a budget."""
+    """Settings of all seeds, or of each seed where each found its own for a budget."""
     settings = [run["settings"] for run in arm.runs]
     if all(one == settings[0] for one in settings):
         return dict(settings[0])
@@ -221,10 +221,10 @@ def _strongest(arm: Arm, metric: str) -> Value:
 
 def _leave_one_out(arm: Arm) -> Value:
     """The strongest attack on all members of the reference ensemble in turn, a mean over seeds."""
-    told = {m.name: arm.leave_one_out(m.name) for m in metrics_for("table") if not m.needs_threshold}
+    over_targets = {m.name: arm.leave_one_out(m.name) for m in metrics_for("table") if not m.needs_threshold}
     return {
         metric: {**asdict(one[1]), "attack": one[0], "targets": one[2]}
-        for metric, one in told.items()
+        for metric, one in over_targets.items()
         if one is not None
     }
 
@@ -254,9 +254,9 @@ def _round(runs: Sequence[Run], step: Sequence[Mapping[str, Any]]) -> Value:
     }
     leaks = [one["confidence_auc"] for one in step if one.get("confidence_auc") is not None]
     if len(leaks) == len(step):
-        told = over_seeds([Estimate(leak, leak, leak) for leak in leaks])
-        ends = (None, None) if told.low == told.high else (told.low, told.high)
-        found["confidence_auc"] = dict(zip(("value", "low", "high"), (told.value, *ends), strict=True))
+        leak = over_seeds([Estimate(value, value, value) for value in leaks])
+        ends = (None, None) if leak.low == leak.high else (leak.low, leak.high)
+        found["confidence_auc"] = dict(zip(("value", "low", "high"), (leak.value, *ends), strict=True))
     return found
 
 

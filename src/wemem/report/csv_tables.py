@@ -1,4 +1,4 @@
-"""What a study measured as a table for spreadsheets and statistics programs."""
+"""Measurements of a study as tables for spreadsheets and statistics programs."""
 
 import csv
 import json

@@ -46,24 +46,24 @@ LIMITS = (
 )
 
 
-def estimate(told: Mapping[str, Any]) -> Estimate:
-    """A value with its interval, as the file has it."""
-    return Estimate(told["value"], told["ci"][0], told["ci"][1])
+def estimate(entry: Mapping[str, Any]) -> Estimate:
+    """A value with its interval, read from the file."""
+    return Estimate(entry["value"], entry["ci"][0], entry["ci"][1])
 
 
-def points(told: Estimate) -> str:
+def points(difference: Estimate) -> str:
     """A difference of shares in points, with its interval.
 
     >>> points(Estimate(0.314, 0.2, 0.4))
     '+31.4 [+20.0, +40.0]'
     """
-    return f"{100 * told.value:+.1f} [{100 * told.low:+.1f}, {100 * told.high:+.1f}]"
+    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
 def measured(
     diagnosis: Mapping[str, Any], arm: str, group: str, *, round: int | None = None, exposures: int | None = None
 ) -> list[Mapping[str, Any]]:
-    """What was measured of an arm and group, after one round or with one number of exposures, or all."""
+    """Measurements of an arm and group: after one round, with one number of exposures, or all."""
     return [
         one
         for one in diagnosis["measured"]
@@ -104,7 +104,7 @@ def diagnosis_sentences(diagnosis: Mapping[str, Any]) -> list[str]:
 
 
 def _on_other(diagnosis: Mapping[str, Any]) -> list[str]:
-    """Where one factor counts and the other is open, what that leaves open."""
+    """A remark where one factor counts and the other is neither shown nor excluded."""
     return [
         f"Beside it, {effect['name']} may matter by up to {100 * effect['ci'][1]:.1f} points; if more models "
         "(--models) show that it counts, the advice becomes SWMR, which acts on both."
@@ -153,8 +153,8 @@ def _on_rule(diagnosis: Mapping[str, Any]) -> str:
 
 def _on_controls(diagnosis: Mapping[str, Any]) -> list[str]:
     controls = [(one["name"], estimate(one["leakage"])) for one in diagnosis["controls"]]
-    told = "; ".join(f"{name}: {interval(control)} %" for name, control in controls)
-    lines = [f"Controls, where nothing can leak (99 % intervals): {told}."]
+    listed = "; ".join(f"{name}: {interval(control)} %" for name, control in controls)
+    lines = [f"Controls, where nothing can leak (99 % intervals): {listed}."]
     if any(not control.low <= 0.5 <= control.high for _, control in controls):
         lines.append("WARNING: a control is off 50 %; take more models (--models) before you trust the effects.")
     return lines

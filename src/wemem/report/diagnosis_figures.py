@@ -61,10 +61,10 @@ def effects_figure(diagnosis: Mapping[str, Any]) -> Figure:
     axes, relevant = figure.add_subplot(), 100 * diagnosis["settings"]["relevant"]
     effects = diagnosis["scenario"]["effects"]
     for row, effect in enumerate(effects):
-        told = estimate(effect)
-        reach = [[100 * (told.value - told.low)], [100 * (told.high - told.value)]]
+        found = estimate(effect)
+        reach = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
         filled = "black" if effect["decision"] == "counts" else "white"
-        axes.errorbar([100 * told.value], [row], xerr=reach, fmt="o", color="black", mfc=filled, capsize=4)
+        axes.errorbar([100 * found.value], [row], xerr=reach, fmt="o", color="black", mfc=filled, capsize=4)
     axes.axvline(0, color="grey", lw=0.8)
     axes.axvline(relevant, color="grey", lw=0.8, ls="--")
     axes.annotate(f" {relevant:g} points", (relevant, -0.62), color="dimgrey", fontsize=8)
@@ -135,9 +135,9 @@ def _two_measures(
 
 def _line(axes: Axes, points: Sequence[Mapping[str, Any]], measure: str, name: str, along: str, style: Style) -> None:
     dash, marker, shade = style
-    told = [estimate(one[measure]) for one in points]
-    values = [100 * one.value for one in told]
-    reach = [[100 * (one.value - one.low) for one in told], [100 * (one.high - one.value) for one in told]]
+    estimates = [estimate(one[measure]) for one in points]
+    values = [100 * one.value for one in estimates]
+    reach = [[100 * (one.value - one.low) for one in estimates], [100 * (one.high - one.value) for one in estimates]]
     # lines stand side by side, so that their intervals do not hide each other
     aside = 0.05 * len(axes.containers)
     axes.errorbar(

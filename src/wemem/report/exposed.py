@@ -9,8 +9,8 @@ def exposed_table(samples: pa.Table, count: int) -> Table:
     """The members that the attacks together recognize best, most exposed first.
 
     Args:
-        samples: from :func:`~wemem.results.build.per_sample_table`.
-        count: how many.
+        samples: the table from :func:`~wemem.results.build.per_sample_table`.
+        count: the number of records to show.
     """
     members = samples.filter(samples["member"])
     order = pc.sort_indices(members, sort_keys=[("risk_rank", "ascending"), ("record", "ascending")])

@@ -108,11 +108,11 @@ def draw_times(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
         whole = arm["finetune_seconds"]
         axes.plot([whole["least"], whole["most"]], [place, place], color=INK, linewidth=1)
         more = arm.get("defense_overhead_seconds")
-        told = f"{whole['mean']:.1f} s" + (
+        text = f"{whole['mean']:.1f} s" + (
             "" if more is None or arm["defense"] == "undefended" else f"  ({more['mean']:+.1f})"
         )
         label = axes.annotate(
-            told, (max(left, whole["most"]), place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
+            text, (max(left, whole["most"]), place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
         )
         label.set_in_layout(False)
         labels.append(label)
@@ -162,13 +162,13 @@ def draw_selection(chosen: Value, kinds: Mapping[str, Mark]) -> Figure:
 def draw_pairs(pairs: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
     """One leader less each rival, with paired intervals; an interval that excludes 0 is drawn strong."""
     figure = blank(WIDE, 0.9 + 0.25 * len(pairs))
-    told = [{**pair["leakage"], "accuracy": pair["accuracy"]} for pair in pairs]
+    gaps = [{**pair["leakage"], "accuracy": pair["accuracy"]} for pair in pairs]
     labels = {**{metric.name: metric.label for metric in metrics_for("headline")}, "accuracy": "Test accuracy"}
-    measures = {measure: label for measure, label in labels.items() if any(measure in one for one in told)}
+    measures = {measure: label for measure, label in labels.items() if any(measure in one for one in gaps)}
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for column, (measure, words) in zip(axes, measures.items(), strict=True):
         column.axvline(0, color=GREY, linewidth=0.9)
-        for place, one in enumerate(told):
+        for place, one in enumerate(gaps):
             if measure not in one:
                 continue
             gap = one[measure]
@@ -194,6 +194,6 @@ def _values(groups: Sequence[Value]) -> tuple[list[int], list[float]]:
 
 
 def _reach(groups: Sequence[Value]) -> tuple[list[float], list[float]]:
-    """How far intervals go below and above."""
-    told = [group["tpr"] for group in groups]
-    return [100 * (t["value"] - t["low"]) for t in told], [100 * (t["high"] - t["value"]) for t in told]
+    """Reach of the intervals below and above their values."""
+    shares = [group["tpr"] for group in groups]
+    return [100 * (t["value"] - t["low"]) for t in shares], [100 * (t["high"] - t["value"]) for t in shares]

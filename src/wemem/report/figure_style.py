@@ -1,5 +1,5 @@
-"""How figures look: colours that colour-blind people tell apart, a marker and a dash each for print in grey, and files
-that are the same to the byte whenever and wherever they are drawn.
+"""Style of the figures: colours that colour-blind people tell apart, a shape and a dash each for print in grey, and
+files that are the same to the byte whenever and wherever they are drawn.
 
 Figures are plain objects of matplotlib; no global figure is opened, no setting outlives :func:`drawing`.
 """

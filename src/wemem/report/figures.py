@@ -39,9 +39,9 @@ def draw_all(chosen: Sequence[Plate], kinds: Sequence[str], folder: Path) -> dic
     """Draw figures, in every format.
 
     Args:
-        chosen: what to draw.
+        chosen: the figures to draw.
         kinds: defense kinds in the order in which they get their colours.
-        folder: for the files.
+        folder: the folder for the files.
 
     Returns:
         The SVG of each figure by name.
@@ -112,7 +112,7 @@ def draw_curves(curves: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
             axes.plot(x, [100 * p["by_seed"][i] for p in curve["points"]], color=mark.colour, linewidth=0.5, alpha=0.7)
         axes.plot(x, y, color=mark.colour)
         axes.axvline(1, color=GREY, linewidth=0.6)
-        told = short(curve["attack"], 20)
+        text = short(curve["attack"], 20)
         if at := at_rate(curve["points"], 0.01):
             axes.plot(
                 [100 * at["fpr"]],
@@ -122,8 +122,8 @@ def draw_curves(curves: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
                 color=mark.colour,
                 markersize=5,
             )
-            told = f"{100 * at['tpr']['value']:.1f} % at 1 %\n{told}"
-        axes.text(0.96, 0.05, told, ha="right", transform=axes.transAxes, fontsize=7.5)
+            text = f"{100 * at['tpr']['value']:.1f} % at 1 %\n{text}"
+        axes.text(0.96, 0.05, text, ha="right", transform=axes.transAxes, fontsize=7.5)
         axes.set_title(title(curve))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(FixedLocator([0.001, 0.01, 0.1, 1, 10, 100]))
@@ -204,14 +204,14 @@ def _setting(axes: Axes, point: Value, mark: Mark, strength: float) -> None:
 
 
 def _stairs(axes: Axes, points: Sequence[Value], **style: Any) -> None:
-    """What a front dominates begins left of and above its stairs."""
+    """A front as stairs; points left of and above them are dominated."""
     ordered = sorted((100 * p["accuracy"]["value"], 100 * p["leakage"]["value"]) for p in points)
     xs, ys = [x for x, _ in ordered], [y for _, y in ordered]
     axes.plot(xs, ys, drawstyle="steps-pre", **style)
 
 
 def _columns(points: Sequence[Value], x: str, y: str) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Of points: x, value, low and high, shares in per cent."""
+    """Four lists from points: x, value, low and high, shares in per cent."""
     shares = [
         {"low": p[y]["value"], "high": p[y]["value"], **{k: v for k, v in p[y].items() if v is not None}}
         for p in points

@@ -29,13 +29,13 @@ def page(
     """The page.
 
     Args:
-        content: of ``report.json``.
+        content: the content of ``report.json``.
         plates: the figures, in order.
         images: SVG by the figure's name.
         sheets: the tables.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(name=name, cell=cell, share=share, plain=plain, told=told)
+    environment.filters.update(name=name, cell=cell, share=share, plain=plain, prose=prose)
     template = environment.from_string(files("wemem.report").joinpath("report.html.jinja").read_text("utf-8"))
     drawn = {plate.name: accessible(images[plate.name], plate) for plate in plates}
     text = template.render(content=content, plates=plates, drawn=drawn, sheets=sheets, policy=POLICY)
@@ -78,7 +78,7 @@ def name(text: object) -> Markup:
     return Markup("<bdi>{}</bdi>").format(printable(str(text)))
 
 
-def told(text: str) -> Markup:
+def prose(text: str) -> Markup:
     """A sentence with names in it; a number keeps its per cent sign."""
     return escape(printable(text).replace(" %", "\N{NO-BREAK SPACE}%"))
 

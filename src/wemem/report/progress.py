@@ -34,7 +34,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Done:
-    """Everything that has ended: names with what they took, and the sums.
+    """The stages that have ended, with their seconds and the sums.
 
     Args:
         lines: the last stages, each with its seconds or where it was found.
@@ -55,7 +55,7 @@ class Done:
     training: float = 0.0
 
     def then(self, stage: Stage, seconds: float, *, stored: bool) -> "Done":
-        """With one more stage."""
+        """The same with one more stage."""
         line = (stage.name, "found in store" if stored else duration(seconds))
         return Done(
             lines=(*self.lines, line)[-HISTORY:],
@@ -131,7 +131,7 @@ class LiveProgress:
         self.begin_in(0, stage, work)
 
     def advance(self, fraction: float, detail: str) -> None:
-        """Where the stage is; cheap enough for every step."""
+        """Show the position of the stage; cheap enough for every step."""
         self.advance_in(0, fraction, detail)
 
     def end(self, *, stored: bool) -> None:
@@ -182,7 +182,7 @@ class LiveProgress:
         self._console.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _share(self) -> float:
-        """How much of the whole study is done, in [0, 1]."""
+        """Share of the whole study that is done, in [0, 1]."""
         running = list(self._running.values())
         done = self._done.work + sum(stage.done for stage in running)
         planned = max(self._planned, self._done.work + sum(stage.work for stage in running))
@@ -268,7 +268,7 @@ def _ends(name: str, took: str, width: int, style: str) -> Table:
 
 
 def _bar(fraction: float, text: str, width: int) -> Table:
-    """How far, as a bar and in per cent, and a word on it."""
+    """Progress as a bar and in per cent, with a word on it."""
     line = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
     line.width = width
     line.add_column(width=1)

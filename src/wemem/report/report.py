@@ -41,11 +41,12 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     The same folders give the same bytes.
 
     Args:
-        folders: of studies or audits of one data set.
-        out: for the report; made if it is not there; may be one of the folders.
+        folders: output folders of studies or audits of one data set.
+        out: output directory; created if missing; may be one of the folders.
 
     Raises:
-        InputError: as :func:`~wemem.results.combine.read_sources`, or a folder that cannot be written.
+        InputError: the folders are refused by
+            :func:`~wemem.results.combine.read_sources`, or one cannot be written.
     """
     out = require_folder(out)
     combined = read_sources(folders)
@@ -60,8 +61,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     write_runs_csv(combined.results, out / "runs.csv")
     for sheet in tables:
         write_csv(list(sheet.csv_rows()), out / "tables" / f"{sheet.name}.csv")
-    told = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(out / "report.json", lambda part: part.write_text(told, encoding="utf-8"))
+    numbers = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(out / "report.json", lambda part: part.write_text(numbers, encoding="utf-8"))
     text = page(content, drawn, images, tables)
     write_atomically(out / "report.html", lambda part: part.write_text(text, encoding="utf-8"))
 
@@ -72,7 +73,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
     Shares are fractions; an interval's ends are ``low`` and ``high``, at 95 %, null where there is none.
 
     Args:
-        combined: of at least one folder.
+        combined: the results of at least one folder.
     """
     results, rows = combined.results, arms(combined.results)
     metrics, shown = metrics_for("table", audits_of(rows)), headline(rows)
@@ -114,7 +115,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
 
 
 def _not_measured(content: Mapping[str, Any]) -> list[str]:
-    """What a reader might look for and not find, and why."""
+    """Quantities that a reader might look for, and why they were not measured."""
     attacked = any("members" in row for row in content["headline"])
     lines = ["Membership inference only: nothing here is about reconstructing records or inferring their attributes."]
     if attacked and not content["roc"]:

@@ -1,4 +1,4 @@
-"""Which settings were selected from grids, in sentences."""
+"""Settings selected from grids, in sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

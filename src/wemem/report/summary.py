@@ -31,7 +31,7 @@ CHEAP = 0.02
 
 @dataclass(frozen=True, eq=False)
 class _Cast:
-    """The arms by the part they play; of several sparsities, the pruned ones are those of the highest."""
+    """The arms by their role; of several sparsities, the pruned ones are those of the highest."""
 
     rows: Sequence[Arm]
     dense: Arm | None
@@ -41,26 +41,26 @@ class _Cast:
 
 
 def plain_summary(results: Mapping[str, Any]) -> list[str]:
-    """Whether pruning leaks, which defense leaks least and at what cost, and how sure that is, in two to five entries.
+    """The findings for a terminal in two to six entries: leak of pruning, best defense, its cost, and certainty.
 
-    Of several sparsities the highest is told of. Names are safe to print, but may hold what looks like markup.
+    Of several sparsities, the highest is reported. Names are safe to print, but may hold what looks like markup.
 
     Args:
         results: the content of ``results.json``, with at least one run.
     """
     cast = _cast(results)
-    told, chosen = [_on_pruning(cast.rows, cast.dense, cast.plain), *_on_controls(cast.rows)], []
+    entries, chosen = [_on_pruning(cast.rows, cast.dense, cast.plain), *_on_controls(cast.rows)], []
     for metric in SUMMARY if len(cast.attacked) > 1 else ():
         best = least_leaking(cast.attacked, metric)
-        told.append(_on_least(cast.attacked, cast.plain, metric))
+        entries.append(_on_least(cast.attacked, cast.plain, metric))
         chosen.append(best)
-    told += _on_targets(cast)
+    entries += _on_targets(cast)
     shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned) and arm is not cast.plain]
-    return [*told, _on_accuracy(cast.dense, cast.plain, shown), on_certainty(cast.rows, cast.attacked)]
+    return [*entries, _on_accuracy(cast.dense, cast.plain, shown), on_certainty(cast.rows, cast.attacked)]
 
 
 def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What :func:`plain_summary` tells, for a report: by topic, with what was measured and what protection costs.
+    """The findings for a report, by topic.
 
     Returns:
         Sentences under ``measured``, ``leaks``, ``protects``, ``costs`` and ``certainty``.
@@ -84,7 +84,7 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def dense_warning(results: Mapping[str, Any]) -> str | None:
-    """That the model before pruning leaks and that no defense here changes it; None where it shows no leak."""
+    """A warning that the model before pruning leaks and that no defense changes it; None where it shows no leak."""
     dense = _cast(results).dense
     if dense is None or not dense.attacks or not any(dense.leaks(metric) for metric in SUMMARY):
         return None
@@ -103,7 +103,7 @@ def least_leaking(candidates: Sequence[Arm], metric: str) -> Arm:
 
 
 def adaptivity_gaps(results: Mapping[str, Any]) -> list[str]:
-    """What knowing the defense is worth to the adversary, one sentence a run that was attacked both ways."""
+    """The value of knowing the defense to the adversary, one sentence a run that was attacked both ways."""
     lines = []
     for run in results["runs"]:
         weaker = run.get("non_adaptive")
@@ -202,11 +202,11 @@ def _least(
     """The arm that leaks least, and those that may truly leak least in its place, undefended pruning first.
 
     Args:
-        begin: of the sentence.
-        leak: by arm.
+        begin: the beginning of the sentence.
+        leak: the leak of each arm.
         plain: undefended pruning.
         candidates: the arms of which each may be the one that truly leaks least.
-        metric: by which chance is known; None over leave-one-out targets.
+        metric: the metric by which chance is known; None over leave-one-out targets.
     """
     best = min(leak, key=lambda arm: leak[arm])
     if best is plain:
@@ -283,7 +283,7 @@ def _on_only(cast: _Cast) -> list[str]:
 
 
 def _on_time(shown: Sequence[Arm]) -> list[str]:
-    """What defending added to fine-tuning."""
+    """Fine-tuning time that each defense adds."""
     parts = []
     for arm in shown:
         whole, more = arm.seconds("finetune"), arm.seconds("defense_overhead")
@@ -293,7 +293,7 @@ def _on_time(shown: Sequence[Arm]) -> list[str]:
 
 
 def _on_cheaper(cast: _Cast, chosen: Sequence[Arm]) -> list[str]:
-    """Which setting leaks least of those that cost little, where those that leak least cost more."""
+    """The setting that leaks least of those that cost little, where those that leak least cost more."""
     plain, lines = cast.plain, []
     if plain is None:
         return []

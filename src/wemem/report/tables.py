@@ -17,7 +17,7 @@ class Column:
     """A column.
 
     Args:
-        key: in the rows and in CSV.
+        key: its key in the rows and in CSV.
         heading: on the page, with the unit.
         unit: one of :data:`UNITS`.
     """
@@ -35,10 +35,10 @@ class Sheet:
     """A table of a report.
 
     Args:
-        name: of its file.
-        part: of the page that it belongs to.
+        name: the stem of its file.
+        part: the part of the page to which it belongs.
         title: over it.
-        columns: in order; those of which no row has a value are left out.
+        columns: the columns in order; those of which no row has a value are left out.
         rows: cells by column; a share or a gap is an estimate with ``value``, ``low`` and ``high``.
     """
 
@@ -152,12 +152,12 @@ def _headline_columns() -> tuple[Column, ...]:
 
 
 def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
-    turns = row.get("leave_one_out", {})
+    leave_one_out = row.get("leave_one_out", {})
     return {
         **row,
         **{f"{metric}_attack": row[metric]["attack"] for metric in METRICS if metric in row},
-        **{f"leave_one_out_{metric}": told for metric, told in turns.items()},
-        **({"targets": max(told["targets"] for told in turns.values())} if turns else {}),
+        **{f"leave_one_out_{metric}": over_targets for metric, over_targets in leave_one_out.items()},
+        **({"targets": max(one["targets"] for one in leave_one_out.values())} if leave_one_out else {}),
     }
 
 
@@ -195,8 +195,8 @@ def _exact(value: float) -> dict[str, float | None]:
     return {"value": value, "low": None, "high": None}
 
 
-def _yes(told: bool) -> str:
-    return "yes" if told else "no"
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
 
 
 def _spread(key: str, cell: Any) -> dict[str, Cell]:

@@ -1,4 +1,4 @@
-"""The arms of a study, each a defense at one sparsity, with what its runs say together."""
+"""The arms of a study, each a defense at one sparsity, with the estimates over its runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ CONTROLS = ("dense", "unpruned", "one_shot")
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """The runs of ``results.json`` that differ in nothing but their seed, and in what was found for a budget.
+    """The runs of ``results.json`` that differ only in their seed, and in the settings found for a budget.
 
     Args:
-        label: of the defense with its settings.
+        label: the label of the defense with its settings.
         defense: its kind; ``dense`` is the model before pruning, ``auto`` a budget for which seeds found different
             kinds.
-        sparsity: that was reached, to a tenth of a per cent.
+        sparsity: the sparsity that was reached, to a tenth of a per cent.
         runs: at least one.
     """
 
@@ -69,7 +69,7 @@ class Arm:
         return name, over_seeds(ends, corrected_level(0.95, len(self.attacks)))
 
     def chance(self, metric: str) -> Chance | None:
-        """What the strongest attack reaches on models that leak nothing; None where the results do not have it.
+        """The value that the strongest attack reaches on models that leak nothing; None where results lack it.
 
         Of ``s`` seeds the mean of the runs' expectations, which is at least that of the attack that is strongest on
         average, and an upper end that is nearer by ``sqrt(s)``, as that of a mean is.
@@ -81,7 +81,7 @@ class Arm:
         return Chance(expected, expected + (high - expected) / float(np.sqrt(len(stored))))
 
     def leaks(self, metric: str) -> bool:
-        """Whether the strongest attack finds more than it would on a model that leaks nothing.
+        """True if the strongest attack finds more than it would on a model that leaks nothing.
 
         Results without a stored chance level leak where every run's interval lies above the chance level of a single
         attack: with few seeds the interval over seeds would hide what each run shows.
@@ -124,14 +124,14 @@ class Arm:
 
     @property
     def answers_only(self) -> bool:
-        """Whether the defense protects answers to queries and not the weights.
+        """True if the defense protects answers to queries and not the weights.
 
         Results of version 1 do not have it; the one defense that did so then is known by its name.
         """
         return any(run.get("altered_answers", run["defense"] == "hamp") for run in self.runs)
 
     def adaptive(self, attack: str) -> bool:
-        """Whether the adversary's models were made as the target was, in every run."""
+        """True if the adversary's models were trained as the target was, in every run."""
         return all(run["attacks"][attack]["adaptive"] for run in self.runs if attack in run["attacks"])
 
     def seconds(self, of: str) -> float | None:
@@ -166,7 +166,7 @@ def require_labels(rows: Sequence[Arm], labels: Sequence[str]) -> None:
     """Refuse a label that no arm has.
 
     Raises:
-        InputError: with the nearest one that there is.
+        InputError: a label is unknown; the message has the nearest one.
     """
     known = list(dict.fromkeys(arm.label for arm in rows))
     for label in labels:
@@ -177,7 +177,7 @@ def require_labels(rows: Sequence[Arm], labels: Sequence[str]) -> None:
 def over_seeds(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:
     """Shares of several runs as one: of a single run its own interval, of more Student's t over the seeds.
 
-    The interval is cut to [0, 1]. Where all seeds agree to the last digit, as they do when an attack finds nobody,
+    The interval is cut to [0, 1]. Where all seeds agree to the last digit, as they do when an attack finds no member,
     their spread says nothing, and the interval reaches from the lowest to the highest end of the runs' own.
 
     >>> over_seeds([Estimate(0.0, 0.0, 0.1), Estimate(0.0, 0.0, 0.2)])

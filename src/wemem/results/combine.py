@@ -20,7 +20,7 @@ class Source:
     Args:
         name: the folder's, as short as tells it from the others.
         results: the content of its ``results.json``.
-        scores: of each of its runs.
+        scores: the scores of each of its runs.
     """
 
     name: str
@@ -34,8 +34,9 @@ class Combined:
 
     Args:
         sources: the folders, in the order they were given.
-        results: of all runs, in the form of ``results.json``; settings and environment are the first folder's.
-        scores: by label, sparsity and seed, of the runs that stored any.
+        results: the results of all runs, in the form of ``results.json``; settings and environment are those of the
+            first folder.
+        scores: the scores by label, sparsity and seed, of the runs that stored any.
     """
 
     sources: tuple[Source, ...]
@@ -98,7 +99,7 @@ def combine(sources: Sequence[Source]) -> Combined:
 
 
 def run_key(run: Run) -> Key:
-    """What tells a run from the others of its results."""
+    """The fields that identify a run within its results."""
     return run["label"], round(run["sparsity"], 3), run["seed"]
 
 
@@ -116,21 +117,21 @@ def _labels(sources: Sequence[Source]) -> list[str]:
 
 
 def _clash(sources: Sequence[Source], label: str) -> bool:
-    """Whether a label stands for different things in different folders."""
+    """True if a label stands for different things in different folders."""
     first: dict[tuple[float, int], Run] = {}
     made: list[object] = []
     for source in sources:
         runs = [run for run in source.results["runs"] if run["label"] == label]
         if not runs:
             continue
-        made.append((_recipe(source.results["study"]), *_asked_for(runs[0])))
+        made.append((_recipe(source.results["study"]), *_definition(runs[0])))
         for run in runs:
             if not _alike(first.setdefault((round(run["sparsity"], 3), run["seed"]), run), run):
                 return True
     return any(one != made[0] for one in made)
 
 
-def _asked_for(run: Run) -> tuple[object, object]:
+def _definition(run: Run) -> tuple[object, object]:
     """A defense with its settings, or a budget, for which every seed may have found others."""
     if "auto" in run:
         return run["auto"]["mode"], run["auto"]["budget"]
@@ -138,7 +139,7 @@ def _asked_for(run: Run) -> tuple[object, object]:
 
 
 def _recipe(study: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything in a study that concerns every one of its models."""
+    """The settings of a study that concern all of its models."""
     return {key: value for key, value in study.items() if key not in ("name", "seeds", "defenses", "controls")}
 
 

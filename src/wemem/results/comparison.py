@@ -24,7 +24,7 @@ class Comparison:
     Args:
         defense: its label.
         rival: its label.
-        sparsity: of both.
+        sparsity: the sparsity of both.
         seeds: the seeds that both were run with, at least one.
         differences: the defense less the rival, by metric, of the strongest of the attacks that both have; and of
             test accuracy, under :data:`ACCURACY`.
@@ -100,7 +100,7 @@ def _compare(ours: Arm, theirs: Arm) -> Comparison | None:
 
 
 def _decide(compared: Sequence[Comparison]) -> list[Comparison]:
-    """With what is shown, by Holm's rule for each metric over the whole list."""
+    """The list with what is shown, by Holm's rule for each metric over all of it."""
     shown: list[set[str]] = [set() for _ in compared]
     for name in dict.fromkeys(name for one in compared for name in one.differences):
         p_values = [one.differences[name].p_value if name in one.differences else None for one in compared]

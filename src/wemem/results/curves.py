@@ -1,4 +1,4 @@
-"""From stored scores: how far an attack reaches at every false positive rate, and whom it finds.
+"""ROC curves of attacks and the shares of members found in groups, from stored scores.
 
 Rates are those of :mod:`wemem.metrics.rates`.
 """
@@ -27,10 +27,10 @@ class CurvePoint:
     """A point of a ROC curve.
 
     Args:
-        false_positives: of the fewest non-members that a run has.
+        false_positives: number of false positives in the run that has fewest non-members.
         fpr: that number as a share.
-        tpr: the share of members found at it.
-        by_seed: the same of each seed.
+        tpr: the share of members found at that rate.
+        by_seed: the same for each seed.
     """
 
     false_positives: int
@@ -41,16 +41,16 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Group:
-    """How a part of the members fares.
+    """The share that is found of a group of members.
 
     Args:
         group: 1 to 10, or the class.
-        members, nonmembers: in it, summed over seeds; deciles are of members and are held against all non-members.
-        tpr: share of its members found at the threshold that accuses at most 1 % of *all* non-members of the run, of
-            all seeds together, with Clopper and Pearson's interval. The thresholds are taken as given: groups of one
-            arm share them, so that the interval is for comparing these, not one arm with another.
-        auc: of its members against the non-members of its class, or against all of them for a decile, as a mean over
-            seeds; None where a side has fewer than two.
+        members, nonmembers: their numbers, summed over seeds; deciles are of members, beside all non-members.
+        tpr: share of its members found at the threshold that takes at most 1 % of *all* non-members of the run for
+            members, of all seeds together, with Clopper and Pearson's interval. The thresholds are taken as given:
+            groups of one arm share them, so that the interval is for comparing these, not one arm with another.
+        auc: the AUC of its members against the non-members of its class, or against all of them for a decile, as a
+            mean over seeds; None where a side has fewer than two.
     """
 
     group: int
@@ -79,7 +79,7 @@ def roc_points(runs: Sequence[RunScores], attack: str) -> list[CurvePoint]:
 
 
 def by_decile(runs: Sequence[RunScores], attack: str) -> list[Group]:
-    """Members by the defender's memorization score, from the tenth that is memorized least to the one most.
+    """Members by decile of the defender's memorization score, from the least memorized to the most.
 
     In each run its members are ordered by score, those of equal score as they are stored; the one at place r of m,
     counted from 0, is in decile ``floor(10 r / m) + 1``. Members without a score are left out.

@@ -26,7 +26,7 @@ class Difference:
     Args:
         value: the mean difference, as a fraction.
         spread: its standard error; None with one seed, or if all seeds differ by the same.
-        basis: what it is paired by.
+        basis: the unit by which it is paired.
         count: number of targets or of seeds.
         apart: 1 or -1 where the arms' own intervals do not overlap, else 0; for differences without an error.
     """
@@ -59,7 +59,7 @@ class Difference:
         return (ends.low > 0) - (ends.high < 0)
 
     def exceeds(self, level: float) -> bool:
-        """Whether the first arm is shown to be above the second by a one-sided test."""
+        """True if the first arm is shown to be above the second by a one-sided test."""
         return self.sign(2 * level - 1) > 0
 
 
@@ -104,7 +104,7 @@ def leakage_over_targets(ours: Arm, theirs: Arm, metric: str) -> Difference | No
 
 
 def leakage_over_seeds(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
-    """As :func:`leakage_difference`, over seeds; None without an attack or a seed that both have."""
+    """The same difference over seeds; None without an attack or a seed that both have."""
     common = [attack for attack in ours.attacks if attack in theirs.attacks]
     if not common:
         return None
@@ -136,7 +136,7 @@ def may_leak_least(candidates: Sequence[Arm], metric: str, *, over_targets: bool
 
     Args:
         candidates: the arms.
-        metric: by which they leak.
+        metric: the metric by which they leak.
         over_targets: compare over leave-one-out targets in place of the victims.
     """
     compare = leakage_over_targets if over_targets else leakage_over_seeds
@@ -151,7 +151,7 @@ def may_leak_least(candidates: Sequence[Arm], metric: str, *, over_targets: bool
 
 
 def holm(p_values: Sequence[float | None], error: float = 0.05) -> list[bool]:
-    """Which of several hypotheses are rejected by Holm's (1979) step-down rule; None is never rejected.
+    """Holm's (1979) step-down rule: true for each hypothesis that is rejected; None is never rejected.
 
     >>> holm([0.01, 0.04, None, 0.02])
     [True, True, False, True]
@@ -176,7 +176,7 @@ def _mean(arm: Arm, attack: str, metric: str) -> float:
 
 
 def _over_targets(first: Mapping[int, Mapping[str, Any]], second: Mapping[int, Mapping[str, Any]]) -> Difference | None:
-    """By the seeds that both have; None unless all of those have pseudo-values of equal shape."""
+    """The difference over targets; None unless all common seeds have pseudo-values of equal shape."""
     seeds = sorted(first.keys() & second.keys())
     spreads, targets = [], 0
     for seed in seeds:
@@ -195,7 +195,7 @@ def _over_targets(first: Mapping[int, Mapping[str, Any]], second: Mapping[int, M
 def _over_seeds(
     first: Mapping[int, float], second: Mapping[int, float], own: Estimate, other: Estimate
 ) -> Difference | None:
-    """By the seeds that both have; without an error for one seed, or if all differ by the same."""
+    """The difference over seeds; without an error for one seed, or if all differ by the same."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return None

@@ -1,4 +1,4 @@
-"""What a study stored of every audited record, read back by those who did not write it."""
+"""Scores of every audited record, read from the file that a study stored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,15 +22,15 @@ NEEDED = ("label", "seed", "sparsity", "class", "member")
 
 @dataclass(frozen=True, eq=False)
 class RunScores:
-    """What one run's attacks made of its ``n`` audited records.
+    """The scores that one run's attacks gave to its ``n`` audited records.
 
     Args:
-        member: whether the victim was trained on the record.
-        classes: of the records.
+        member: true where the victim was trained on the record.
+        classes: the classes of the records.
         memorization: the defender's score, NaN where it has none; None if the study estimated none.
-        scores: by attack, higher = member.
-        called: by attack, whether it calls the record a member.
-        correct: whether the victim predicts the record's class; None in files that do not say.
+        scores: the scores by attack, higher = member.
+        called: by attack, true where it calls the record a member.
+        correct: true where the victim predicts the record's class; None in files that do not say.
     """
 
     member: Bool[np.ndarray, " n"]
@@ -57,7 +57,7 @@ def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScor
 
     Args:
         folder: the ``--out`` folder.
-        runs: of its ``results.json``.
+        runs: the runs of its ``results.json``.
 
     Returns:
         None for a run without attacks, and for every run if there is no such file.
