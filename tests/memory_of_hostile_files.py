@@ -1,4 +1,6 @@
-"""A process of its own that reads hostile files under a limit of its memory; see ``test_memory_of_hostile_files``."""
+"""A process of its own that reads hostile files under a limit of its memory; see
+``test_memory_of_hostile_files``.
+"""
 
 import resource
 import sys
@@ -13,9 +15,11 @@ GROWTH = 2**30
 
 
 def main(folder: Path) -> None:
-    """Read every valid file first, which loads what readers need; then set the limit and read the hostile ones.
+    """Read every valid file first, which loads what readers need; then set the limit and read the
+    hostile ones.
 
-    Prints one line for each hostile file when it is done: what came out, and by how much the process grew.
+    Prints one line for each hostile file when it is done: what came out, and by how much the
+    process grew.
     """
     for name, reader in READERS.items():
         path = folder / f"valid{reader.suffix}"

@@ -120,7 +120,9 @@ def test_folders_are_looked_at_in_one_place(tmp_path):
 
 
 def without_permission(action):
-    """Runs an action in a process of another user, who may not enter the folder; returns what it raised."""
+    """Runs an action in a process of another user, who may not enter the folder; returns what it
+    raised.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,6 @@
-"""Small files that make naive readers take gigabytes: here a process that may grow by 1 GiB reads them all."""
+"""Small files that make naive readers take gigabytes: here a process that may grow by 1 GiB reads
+them all.
+"""
 
 import gzip
 import os
@@ -37,7 +39,9 @@ def attribute(key: str, value: str = "") -> bytes:
 
 
 def archives() -> Iterator[tuple[str, list[bytes]]]:
-    """Blocks of archives that unfold to few bytes on disk and many in the memory of a general reader."""
+    """Blocks of archives that unfold to few bytes on disk and many in the memory of a general
+    reader.
+    """
     keys = [header(tarfile.XGLTYPE, b"".join(attribute(f"k{g}_{i}") for i in range(4500))) for g in range(12)]
     yield "attributes of every file", keys + [header(tarfile.XHDTYPE, attribute("mtime0")) + header(b"0", b"")] * 3000
     yield "long paths", [header(tarfile.GNUTYPE_LONGNAME, b"n" * 65_000) + header(b"0", b"")] * 2_000

@@ -1,6 +1,8 @@
-"""Readers under fire: whatever a file holds, a value or one line comes out, and memory stays bounded.
+"""Readers under fire: whatever a file holds, a value or one line comes out, and memory stays
+bounded.
 
-``WEMEM_FUZZ=N`` tries N damaged files for each reader in place of a few, and another seed each time: hours on demand.
+``WEMEM_FUZZ=N`` tries N damaged files for each reader in place of a few, and another seed each
+time: hours on demand.
 """
 
 import os
@@ -14,7 +16,8 @@ from untrusted_files import READERS, REFUSED
 from wemem.errors import InputError
 
 EXAMPLES = int(os.environ.get("WEMEM_FUZZ", "25"))
-#: Pieces that break parsers: ends of numbers, nesting, markers of formats, text that no encoding has.
+#: Pieces that break parsers: ends of numbers, nesting, markers of formats, text that no encoding
+#: has.
 PIECES = [
     b"", b"\0",
     b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\x7f\xff\xff\xff\xff\xff\xff\xff", b"[" * 2000, b'{"a":' * 300,
@@ -24,7 +27,9 @@ PIECES = [
 
 
 def outcome(reader, path):
-    """The value that a reader returns, or the line of its refusal; any other exception is what the test looks for."""
+    """The value that a reader returns, or the line of its refusal; any other exception is what the
+    test looks for.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -43,7 +48,9 @@ def test_a_valid_file_is_read(reader, tmp_path):
 
 @st.composite
 def damage(draw, content):
-    """A valid file after up to four changes: bytes changed, cut out, doubled, or replaced by a hostile piece."""
+    """A valid file after up to four changes: bytes changed, cut out, doubled, or replaced by a
+    hostile piece.
+    """
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(content)))
         to = min(len(content), at + draw(st.sampled_from([0, 1, 4, 8, 64, len(content)])))

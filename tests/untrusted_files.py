@@ -1,4 +1,6 @@
-"""Every reader of files from outside, with a valid file of each and hostile ones; one table for all tests of them."""
+"""Every reader of files from outside, with a valid file of each and hostile ones; one table for all
+tests of them.
+"""
 
 import gzip
 import io

@@ -1,7 +1,7 @@
 """The one exception whose message is for the user.
 
-Every message states what was expected, what was received, and a remedy. The command line prints it on one
-line and exits with code 2; a caller of the library catches it as a :class:`ValueError`.
+Every message states what was expected, what was received, and a remedy. The command line prints it
+on one line and exits with code 2; a caller of the library catches it as a :class:`ValueError`.
 """
 
 

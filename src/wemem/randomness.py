@@ -1,7 +1,9 @@
-"""Randomness as an argument: every random choice is a pure function of (study seed, purpose, model, ...).
+"""Randomness as an argument: every random choice is a pure function of (study seed, purpose, model,
+...).
 
-Nothing in the package reads or writes global generator state to make a choice. The order in which stages run, the
-results that the store has already, and the number of models of an ensemble therefore cannot change a result.
+Nothing in the package reads or writes global generator state to make a choice. The order in which
+stages run, the results that the store has already, and the number of models of an ensemble
+therefore cannot change a result.
 """
 
 import hashlib
@@ -15,7 +17,8 @@ def derive_seed(seed: int, purpose: str, *parts: int | str) -> int:
     Args:
         seed: the study's seed.
         purpose: the name of the purpose, such as ``"split"`` or ``"order"``.
-        parts: the model, round, epoch, ... that distinguish this draw from others of the same purpose.
+        parts: the model, round, epoch, ... that distinguish this draw from others of the same
+            purpose.
 
     >>> derive_seed(0, "init", 1) == derive_seed(0, "init", 1)
     True

@@ -14,12 +14,13 @@ from wemem.errors import InputError
 def resolve(spec: str) -> object:
     """The object that a name refers to.
 
-    The current directory is put first on the import path and stays there, as with ``python -m``, so that a file
-    beside the study file can be named. An exception that the user's module raises while it is imported passes through
-    with its traceback.
+    The current directory is put first on the import path and stays there, as with ``python -m``, so
+    that a file beside the study file can be named. An exception that the user's module raises while
+    it is imported passes through with its traceback.
 
     Args:
-        spec: the dotted module, a colon, and the attribute; a dotted attribute reaches into classes.
+        spec: the dotted module, a colon, and the attribute; a dotted attribute reaches into
+            classes.
 
     Raises:
         InputError: not of that form, no such module, or no such attribute in it.

@@ -19,7 +19,8 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """Create an instance of the dataclass ``cls`` whose fields are the table's keys.
 
     Args:
-        cls: the dataclass; its annotations define the accepted values, and its ``__post_init__`` may refuse more.
+        cls: the dataclass; its annotations define the accepted values, and its ``__post_init__``
+            may refuse more.
         table: the keys and values, as TOML gives them.
         where: a phrase for the table, for the message.
 

@@ -1,8 +1,9 @@
 """Padded batches for models that train side by side.
 
-A defense groups the records of each model (:class:`Group`), and :func:`plan_steps` turns the groups of all models into
-steps of ``(K, B)`` record indices and weights. The layout is computed once for the whole ensemble, so that every
-backend sees the same batches, also the one that trains the models one after another.
+A defense groups the records of each model (:class:`Group`), and :func:`plan_steps` turns the groups
+of all models into steps of ``(K, B)`` record indices and weights. The layout is computed once for
+the whole ensemble, so that every backend sees the same batches, also the one that trains the models
+one after another.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,8 @@ class Step:
 
 
 def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Bounds of batches of ``batch_size``; a rest of one record joins its neighbour, because BatchNorm needs two.
+    """Bounds of batches of ``batch_size``; a rest of one record joins its neighbour, because
+    BatchNorm needs two.
 
     >>> batch_bounds(5, 2), batch_bounds(6, 4)
     ([(0, 2), (2, 5)], [(0, 4), (4, 6)])
@@ -56,8 +58,8 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 def join_single_records(groups: Sequence[Group]) -> list[Group]:
     """Let each group of one record join the group after it, or the one before it if it is last.
 
-    A step needs two records under BatchNorm. The record is then stepped on with the decay and the optimizer state of
-    the group that it joins. The only group of a model stays as it is.
+    A step needs two records under BatchNorm. The record is then stepped on with the decay and the
+    optimizer state of the group that it joins. The only group of a model stays as it is.
 
     >>> calm, risky = Group(np.arange(3)), Group(np.array([7]), "risky", 0.1)
     >>> [(group.key, group.records.tolist()) for group in join_single_records([calm, risky])]
@@ -72,17 +74,19 @@ def join_single_records(groups: Sequence[Group]) -> list[Group]:
 
 
 def plan_steps(groups: Sequence[Sequence[Group]], batch_size: int, seeds: Sequence[int], epoch: int) -> list[Step]:
-    """Plan the steps of one epoch: each model's groups, shuffled and cut into batches, in random order.
+    """Plan the steps of one epoch: each model's groups, shuffled and cut into batches, in random
+    order.
 
     Args:
-        groups: the groups of each of the K models, with different keys; models that share a key agree on its weight
-            decay.
+        groups: the groups of each of the K models, with different keys; models that share a key
+            agree on its weight decay.
         batch_size: the number of records in a batch.
         seeds: one seed for each model, on which alone its order of records depends.
         epoch: the number of the epoch; each has another order.
 
     Raises:
-        InputError: a model with two groups of one key, or models that disagree on a key's weight decay.
+        InputError: a model with two groups of one key, or models that disagree on a key's weight
+            decay.
     """
     groups = [join_single_records(own) for own in groups]
     keys = dict.fromkeys(group.key for own in groups for group in own)
@@ -117,7 +121,8 @@ def _steps_of(
         width = max(map(len, cut))
         records, weights = np.zeros((len(cut), width), np.int64), np.zeros((len(cut), width), np.float32)
         for k, rows in enumerate(cut):
-            # A short batch is padded with its own records, so that BatchNorm sees the data of that model only.
+            # A short batch is padded with its own records, so that BatchNorm sees the data of that
+            # model only.
             records[k] = np.resize(rows, width) if len(rows) else 0
             weights[k, : len(rows)] = 1
         steps.append(Step(records, weights, key, decay))

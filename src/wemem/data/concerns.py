@@ -1,4 +1,6 @@
-"""Warnings about a data set before anything is trained on it: copies of records, features out of scale."""
+"""Warnings about a data set before anything is trained on it: copies of records, features out of
+scale.
+"""
 
 import hashlib
 
@@ -6,7 +8,8 @@ import numpy as np
 
 from wemem.data.dataset import Dataset
 
-#: Root mean square above which a feature is called large; standardized ones have 1, shares and switches less.
+#: Root mean square above which a feature is called large; standardized ones have 1, shares and
+#: switches less.
 LARGE = 10.0
 
 

@@ -24,7 +24,8 @@ class Dataset:
         features: shape ``(N, ...)``; finite float32, or int64 for whole numbers such as token ids.
         labels: int64, shape ``(N,)``, values ``0 .. classes-1``.
         classes: the number of classes, at least 2.
-        class_names: the label of each class in the source; empty if the labels there are ``0 .. classes-1`` too.
+        class_names: the label of each class in the source; empty if the labels there are ``0 ..
+            classes-1`` too.
         notes: sentences on what was changed while the data were read.
         drawn_from: the number of records that these were drawn from; None if all were taken.
 
@@ -88,12 +89,15 @@ class Dataset:
         Args:
             name: the name of the data set in reports.
             features: numbers, shape ``(N, ...)``; they become float32.
-            labels: whole numbers ``(N,)`` or ``(N, 1)``, or one column of 0 and 1 for each class, ``(N, C)``.
-            classes: the number of classes, for labels ``0 .. classes-1``. If None, the classes are the labels that
-                occur, in ascending order; where those are not ``0 .. C-1``, a note says how they were numbered.
+            labels: whole numbers ``(N,)`` or ``(N, 1)``, or one column of 0 and 1 for each class,
+                ``(N, C)``.
+            classes: the number of classes, for labels ``0 .. classes-1``. If None, the classes are
+                the labels that occur, in ascending order; where those are not ``0 .. C-1``, a note
+                says how they were numbered.
 
         Raises:
-            InputError: not numeric, labels that are not whole numbers, or what :class:`Dataset` refuses.
+            InputError: not numeric, labels that are not whole numbers, or what :class:`Dataset`
+                refuses.
 
         >>> toy = Dataset.from_arrays("toy", np.eye(4), [10, 30, 10, 20])
         >>> toy.labels.tolist(), toy.class_names, toy.notes
@@ -139,7 +143,8 @@ class Dataset:
         return replace(self, features=self.features.astype(np.float32, copy=False))
 
     def require_all_records(self, what: str) -> None:
-        """Refuse record numbers from outside where only some of the records were drawn, and are numbered anew.
+        """Refuse record numbers from outside where only some of the records were drawn, and are
+        numbered anew.
 
         Args:
             what: a phrase for the file with the record numbers, such as ``"members"``.

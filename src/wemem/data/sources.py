@@ -11,7 +11,8 @@
 | ``PATH.csv``, ``PATH.parquet`` | columns of numbers and a label column | ``label``, ``memory_gib`` |
 | ``package.module:factory`` | the result of your function | |
 
-Every source has the key ``records`` too: the number of records to draw, in the classes' proportions.
+Every source has the key ``records`` too: the number of records to draw, in the classes'
+proportions.
 """
 
 from collections.abc import Callable
@@ -65,8 +66,10 @@ class DataSource:
         path: the file or folder of a named source; see its loader.
         label: the name or position of the label column, or the name of the labels array (``"y"``).
         features: the name of the features array (``"x"``), for ``.npz`` files.
-        memory_gib: the GiB that loading may take, for files; None means half of the machine's memory.
-        records: the number of records to draw in the classes' proportions, always the same ones; all if None.
+        memory_gib: the GiB that loading may take, for files; None means half of the machine's
+            memory.
+        records: the number of records to draw in the classes' proportions, always the same ones;
+            all if None.
 
     Raises:
         InputError: an unknown source, or a key that the source does not have.
@@ -160,7 +163,9 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
 
 
 def published_loader(kind: Named) -> Callable[..., Dataset]:
-    """The loader of a published data set, ``(path, records=..., limit=...)``; only its module is imported."""
+    """The loader of a published data set, ``(path, records=..., limit=...)``; only its module is
+    imported.
+    """
     if kind in ("purchase100", "texas100"):
         from wemem.data.loaders.purchase_texas import PURCHASE100, TEXAS100, load_binary_table
 
@@ -199,7 +204,9 @@ def load_dataset(
 
 
 def load_digits() -> Dataset:
-    """Handwritten digits, 8 x 8 grey values 0..16 as 64 features 0..1 (Alpaydin and Kaynak 1998, UCI)."""
+    """Handwritten digits, 8 x 8 grey values 0..16 as 64 features 0..1 (Alpaydin and Kaynak 1998,
+    UCI).
+    """
     from sklearn import datasets  # takes long to import
 
     x, y = datasets.load_digits(return_X_y=True)

@@ -22,9 +22,9 @@ from jaxtyping import Int8, Int64
 from wemem.errors import InputError
 from wemem.randomness import generator
 
-#: The number of models that train on a record is at least this share of its mean, where reference models train on
-#: less than half of the audited records. At 0.75 LiRA's leave-one-out AUC on noise is 0.497 with 24
-#: models, as with independent draws; strict balance gives 0.49.
+#: The number of models that train on a record is at least this share of its mean, where reference
+#: models train on less than half of the audited records. At 0.75 LiRA's leave-one-out AUC on noise
+#: is 0.497 with 24 models, as with independent draws; strict balance gives 0.49.
 COVERED = 0.75
 
 Layout = Literal["disjoint", "shared", "subsets"]
@@ -98,7 +98,9 @@ class Split:
         return np.flatnonzero(self.roles[model] == role)
 
     def audited(self, model: int) -> Indices:
-        """Sorted indices of the records on which ``model`` is attacked: its train and audit records."""
+        """Sorted indices of the records on which ``model`` is attacked: its train and audit
+        records.
+        """
         return np.flatnonzero((self.roles[model] == Role.TRAIN) | (self.roles[model] == Role.AUDIT))
 
     @property
@@ -107,7 +109,9 @@ class Split:
         return np.flatnonzero((self.roles == Role.UNUSED).all(axis=0))
 
     def select(self, models: Sequence[int]) -> "Split":
-        """The same split for some of the models. Without model 0 in front there is no victim to be disjoint from."""
+        """The same split for some of the models. Without model 0 in front there is no victim to be
+        disjoint from.
+        """
         rows = list(models)
         same = self.layout != "disjoint" or rows[:1] == [0]
         return Split(self.roles[rows], self.labels, self.layout if same else "subsets")
@@ -125,10 +129,12 @@ def stratified_draw(
     labels: Int64[np.ndarray, " N"], pool: Indices, sizes: list[int], rng: np.random.Generator, *,
     turns: Int64[np.ndarray, " N"] | None = None,
 ) -> list[Indices]:  # fmt: skip
-    """Draw disjoint random parts of ``pool``, of exactly the given sizes, each with the pool's class proportions.
+    """Draw disjoint random parts of ``pool``, of exactly the given sizes, each with the pool's
+    class proportions.
 
-    Each class gives every part its proportional number to within one record. Within a class, records with fewer
-    ``turns`` go to earlier parts, but for a random lead of up to two turns; None means the same number for all.
+    Each class gives every part its proportional number to within one record. Within a class,
+    records with fewer ``turns`` go to earlier parts, but for a random lead of up to two turns; None
+    means the same number for all.
 
     >>> import numpy as np
     >>> y = np.array([0] * 6 + [1] * 4)
@@ -148,7 +154,8 @@ def stratified_draw(
     counts = counts.reshape(len(classes), len(everything))
     left = np.array([len(own) for own in classes], np.int64) - counts.sum(1)
     for part, size in enumerate(everything):
-        # who has most left gives first, ties at random: then no class has to give a part two more (Gale and Ryser)
+        # who has most left gives first, ties at random: then no class has to give a part two more
+        # (Gale and Ryser)
         givers = np.lexsort((rng.random(len(left)), -left))[: size - counts[:, part].sum()]
         counts[givers, part] += 1
         left[givers] -= 1
@@ -163,7 +170,8 @@ def victim_and_shadows(
 
     Args:
         labels: the class of each record, shape ``(N,)``.
-        shadows: the number of shadow models; each draws train, dev and audit records from the adversary's half.
+        shadows: the number of shadow models; each draws train, dev and audit records from the
+            adversary's half.
         seed: the study's seed; shadow ``k`` does not depend on the number of shadows.
         train: the share of a half that is trained on.
         dev: the share of a half for early stopping; the rest is audited as non-members.
@@ -201,12 +209,14 @@ def subsets(
     labels: Int64[np.ndarray, " N"], pool: Indices, size: int, models: int, *, seed: int, purpose: str,
     dev: Indices | int,
 ) -> Split:  # fmt: skip
-    """Draw the ``subsets`` layout: each model trains on ``size`` random records of ``pool``; the others are audited.
+    """Draw the ``subsets`` layout: each model trains on ``size`` random records of ``pool``; the
+    others are audited.
 
-    Independent draws leave some records out of no model, or of all (one in 1,250 with 20 models on 70 % each), and such
-    a record has no score. So records on which fewer models were trained come first, but for a random lead of up to two
-    models. A strict order would bind records to each other, because those that were left out together would come in
-    together, and the scores would be noisier than their standard error.
+    Independent draws leave some records out of no model, or of all (one in 1,250 with 20 models on
+    70 % each), and such a record has no score. So records on which fewer models were trained come
+    first, but for a random lead of up to two models. A strict order would bind records to each
+    other, because those that were left out together would come in together, and the scores would be
+    noisier than their standard error.
 
     Args:
         labels: the class of each record, shape ``(N,)``.
@@ -215,7 +225,8 @@ def subsets(
         models: the number of models; model ``k`` does not depend on it.
         seed: the study's seed.
         purpose: the name of the party; two parties with equal pools still draw differently.
-        dev: records outside the pool for early stopping, or the number that each model draws from its left-out ones.
+        dev: records outside the pool for early stopping, or the number that each model draws from
+            its left-out ones.
 
     Raises:
         InputError: the pool is too small, or has dev records in it.
@@ -244,17 +255,20 @@ def random_halves(
     labels: Int64[np.ndarray, " N"], pool: Indices, models: int, *, seed: int, outside: Indices,
     train_size: int | None = None, dev_size: int,
 ) -> Split:  # fmt: skip
-    """Draw the ``shared`` layout: complementary halves of ``pool``, so that half of the models train on each record.
+    """Draw the ``shared`` layout: complementary halves of ``pool``, so that half of the models
+    train on each record.
 
-    Model ``2j`` trains on a random half of the pool and is audited on the other, model ``2j+1`` the reverse. Where the
-    victim trains on more than half of the audited records, ``train_size`` tops the models up with random records
-    from ``outside``, halved between the two in the same way, so that they see as much data as it did. Dev records come
-    from ``outside`` too, the same for all; the rest of them is the population.
+    Model ``2j`` trains on a random half of the pool and is audited on the other, model ``2j+1`` the
+    reverse. Where the victim trains on more than half of the audited records, ``train_size`` tops
+    the models up with random records from ``outside``, halved between the two in the same way, so
+    that they see as much data as it did. Dev records come from ``outside`` too, the same for all;
+    the rest of them is the population.
 
-    Where the victim trains on less than half, so must they, or they would memorize less than it does: then each model
-    trains on ``train_size`` records of the pool. They are drawn at random, but records that too few models were trained
-    on so far come first, so that every record ends in at least about :data:`COVERED` of the mean number of models. A
-    stricter balance would let the number of models that saw a record tell whether one more did.
+    Where the victim trains on less than half, so must they, or they would memorize less than it
+    does: then each model trains on ``train_size`` records of the pool. They are drawn at random,
+    but records that too few models were trained on so far come first, so that every record ends in
+    at least about :data:`COVERED` of the mean number of models. A stricter balance would let the
+    number of models that saw a record tell whether one more did.
 
     Args:
         labels: the class of each record, shape ``(N,)``.
@@ -294,7 +308,9 @@ def random_halves(
 def _covering(
     labels: Int64[np.ndarray, " N"], pool: Indices, size: int, before: Int8[np.ndarray, "k N"], rng: np.random.Generator
 ) -> list[Indices]:
-    """Train records of the next two models, those first that fewer models were trained on than should have been."""
+    """Train records of the next two models, those first that fewer models were trained on than
+    should have been.
+    """
     seen, drawn = (before == Role.TRAIN).sum(0), list[Indices]()
     for model in range(len(before), len(before) + 2):
         wanted = int(COVERED * size / len(pool) * (model + 2))  # one model ahead, for not all may fit in the next

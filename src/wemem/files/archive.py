@@ -1,8 +1,9 @@
 """Files out of a ``.tgz`` archive from outside, without unpacking it to disk.
 
-Source of the format: POSIX.1-2001, "pax", and the GNU long names. The headers are taken apart here because a general
-reader holds what they announce: attributes of thousands of bytes for every file, or maps of holes without end. Here a
-file has a path, a size and its content, and everything else is passed over or refused.
+Source of the format: POSIX.1-2001, "pax", and the GNU long names. The headers are taken apart here
+because a general reader holds what they announce: attributes of thousands of bytes for every file,
+or maps of holes without end. Here a file has a path, a size and its content, and everything else is
+passed over or refused.
 """
 
 import gzip
@@ -33,20 +34,22 @@ PAX, GLOBAL_PAX, LONG_NAME, LONG_LINK = b"x", b"g", b"L", b"K"
 
 
 def walk_tgz(path: Path, visit: Visit, *, size_limit: int) -> None:
-    """Call ``visit`` with the path and the content of every file in a gzip-compressed tar archive, in its order.
+    """Call ``visit`` with the path and the content of every file in a gzip-compressed tar archive,
+    in its order.
 
-    The archive is read once from front to back, and no further than ``size_limit``; nothing but what ``visit`` keeps
-    stays in memory. An archive that would write outside its folder is refused, although nothing is written here.
+    The archive is read once from front to back, and no further than ``size_limit``; nothing but
+    what ``visit`` keeps stays in memory. An archive that would write outside its folder is refused,
+    although nothing is written here.
 
     Args:
         path: the archive.
-        visit: gets a path such as ``cifar-10-batches-bin/test_batch.bin`` (a leading ``./`` does not matter) and a
-            stream that is good until it returns.
+        visit: gets a path such as ``cifar-10-batches-bin/test_batch.bin`` (a leading ``./`` does
+            not matter) and a stream that is good until it returns.
         size_limit: bytes of the unfolded archive.
 
     Raises:
-        InputError: no such file, a damaged archive, one that is too large, or one that holds links, devices or paths
-            that leave it; and what ``visit`` raises.
+        InputError: no such file, a damaged archive, one that is too large, or one that holds links,
+            devices or paths that leave it; and what ``visit`` raises.
     """
     with open_file(path, "a .tgz archive") as raw, _damage_on_one_line(path), gzip.GzipFile(fileobj=raw) as file:
         unfolded = _Unfolded(file, path, size_limit)

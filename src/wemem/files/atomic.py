@@ -37,13 +37,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def require_folder(out: str | Path) -> Path:
-    """Refuse an output directory that cannot be written, before anything is computed for it. It is not created yet.
+    """Refuse an output directory that cannot be written, before anything is computed for it. It is
+    not created yet.
 
     Returns:
         The path of the directory, with ``~`` expanded.
 
     Raises:
-        InputError: a path that cannot be used, a file, a path through a file, or a folder that may not be written.
+        InputError: a path that cannot be used, a file, a path through a file, or a folder that may
+            not be written.
     """
     folder = user_path(out)
     out = folder.absolute()

@@ -9,7 +9,8 @@ from typing import Any
 from wemem.errors import InputError
 from wemem.files.input_files import read_bytes, read_text, shown
 
-#: Bytes of a JSON document. Parsed, the worst of that size takes 0.5 GiB; the results of a study of 100 runs have 1 MB.
+#: Bytes of a JSON document. Parsed, the worst of that size takes 0.5 GiB; the results of a study of
+#: 100 runs have 1 MB.
 JSON_LIMIT = 2**24
 #: Bytes of a TOML document; a study has a few thousand.
 TOML_LIMIT = 2**18
@@ -43,7 +44,8 @@ def parse_json(text: str | bytes, what: str) -> Any:
         what: a phrase for what the text is, for the message.
 
     Raises:
-        InputError: not JSON, numbers that are not finite or have too many digits, or lists nested too deep.
+        InputError: not JSON, numbers that are not finite or have too many digits, or lists nested
+            too deep.
 
     >>> parse_json('{"a": [1, 0.5]}', "an example")
     {'a': [1, 0.5]}
@@ -72,7 +74,8 @@ def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
         kind: a phrase for the file that is expected, such as ``"a study file"``.
 
     Raises:
-        InputError: a file that cannot be read, is too large or is not TOML, or what :func:`parse_toml` refuses.
+        InputError: a file that cannot be read, is too large or is not TOML, or what
+            :func:`parse_toml` refuses.
     """
     text = read_text(path, kind, limit=TOML_LIMIT)
     try:
@@ -127,7 +130,9 @@ def _whole(text: str) -> int:
 
 
 def _require_shallow(value: object, what: str) -> None:
-    """Refuse values that whoever works on them would have to go too deep for, and whole numbers that no array holds."""
+    """Refuse values that whoever works on them would have to go too deep for, and whole numbers
+    that no array holds.
+    """
     level: list[object] = [value]
     for _ in range(DEPTH_LIMIT):
         below: list[object] = []

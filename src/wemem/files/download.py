@@ -37,15 +37,16 @@ def fetch(
 ) -> Path:
     """Download ``url`` to ``destination``, which appears only once its content is verified.
 
-    The bytes are written to ``<destination>.part`` first. A later call requests the rest, on condition that the file on
-    the server is still the same (RFC 9110, Range and If-Range with a strong ETag), and starts over where that is not
-    possible. An existing ``destination`` is left as it is. Processes that want the same file wait for one another.
+    The bytes are written to ``<destination>.part`` first. A later call requests the rest, on
+    condition that the file on the server is still the same (RFC 9110, Range and If-Range with a
+    strong ETag), and starts over where that is not possible. An existing ``destination`` is left as
+    it is. Processes that want the same file wait for one another.
 
     Args:
         url: the address, http or https; a redirect to another scheme is refused.
         destination: the path of the file; its folder is created.
-        size_limit: the largest number of bytes; a larger file is refused, before it is read if the server announces
-            its size.
+        size_limit: the largest number of bytes; a larger file is refused, before it is read if the
+            server announces its size.
         sha256: the published SHA-256 in hexadecimal.
         md5: the published MD5, for files of which nothing better is published.
         check: a function that raises InputError if the content of the file at a path is wrong.
@@ -55,8 +56,9 @@ def fetch(
         The path ``destination``.
 
     Raises:
-        InputError: another scheme, no connection or one that was cut (the part stays), a file that is too large or has
-            the wrong content (the part is removed), or a folder that cannot be written.
+        InputError: another scheme, no connection or one that was cut (the part stays), a file that
+            is too large or has the wrong content (the part is removed), or a folder that cannot be
+            written.
     """
     part = destination.with_name(f"{destination.name}.part")
     with failures_on_one_line(url, destination):
@@ -149,7 +151,8 @@ def require_digests(part: Path, expected: Mapping[str, str | None], url: str) ->
         if digest is None:
             continue
         with part.open("rb") as file:
-            # MD5 finds damage, and a file that was exchanged later; it is used for nothing else here.
+            # MD5 finds damage, and a file that was exchanged later; it is used for nothing else
+            # here.
             hasher = hashlib.new(name.replace("-", ""), usedforsecurity=name != "MD5")
             got = hashlib.file_digest(file, lambda hasher=hasher: hasher).hexdigest()  # type: ignore[misc]
         if got != digest.lower():
@@ -162,14 +165,18 @@ def etag_file(part: Path) -> Path:
 
 
 def discard(part: Path) -> None:
-    """Remove a part. Its version is removed last, because a part of unknown version is never continued."""
+    """Remove a part. Its version is removed last, because a part of unknown version is never
+    continued.
+    """
     part.unlink(missing_ok=True)
     etag_file(part).unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait for other processes. Windows needs no lock, because it does not replace a file that is open."""
+    """Wait for other processes. Windows needs no lock, because it does not replace a file that is
+    open.
+    """
     with path.open("a") as file:
         if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -195,7 +202,9 @@ class NoDowngrade(urllib.request.HTTPRedirectHandler):
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """An opener for http and https and nothing else; the default one of urllib also opens files and ftp."""
+    """An opener for http and https and nothing else; the default one of urllib also opens files and
+    ftp.
+    """
     director = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

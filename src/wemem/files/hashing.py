@@ -18,7 +18,8 @@ def file_sha256(path: Path) -> str:
 
 
 def sha256_of(value: object) -> str:
-    """SHA-256, in hexadecimal, over canonical JSON: names sorted, floats by their shortest exact spelling.
+    """SHA-256, in hexadecimal, over canonical JSON: names sorted, floats by their shortest exact
+    spelling.
 
     >>> sha256_of({"a": 1, "b": 0.5}) == hashlib.sha256(b'{"a":1,"b":0.5}').hexdigest()
     True

@@ -1,4 +1,6 @@
-"""The one way to files and folders that a user names: their content, or one line that says what is wrong."""
+"""The one way to files and folders that a user names: their content, or one line that says what is
+wrong.
+"""
 
 import os
 import stat
@@ -11,7 +13,8 @@ from wemem.errors import InputError
 
 #: Characters of a path that a message shows.
 SHOWN = 200
-#: Opening a pipe must not wait for a writer, and a terminal must not become the one that controls this process.
+#: Opening a pipe must not wait for a writer, and a terminal must not become the one that controls
+#: this process.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -19,7 +22,8 @@ def user_path(path: str | Path) -> Path:
     r"""A path as a user writes it, with ``~`` expanded.
 
     Raises:
-        InputError: an empty path, one with a NUL, one that the file system cannot encode, or an unknown home folder.
+        InputError: an empty path, one with a NUL, one that the file system cannot encode, or an
+            unknown home folder.
 
     >>> user_path("data/table.csv").as_posix()
     'data/table.csv'
@@ -69,7 +73,8 @@ def require_file(path: str | Path, kind: str) -> Path:
 
 @contextmanager
 def open_file(path: str | Path, kind: str) -> Iterator[BufferedReader]:
-    """Open a plain file for reading; a failure to read it inside the ``with`` block is an :class:`InputError` too.
+    """Open a plain file for reading; a failure to read it inside the ``with`` block is an
+    :class:`InputError` too.
 
     Args:
         path: the path as the user gave it.
@@ -89,7 +94,8 @@ def open_file(path: str | Path, kind: str) -> Iterator[BufferedReader]:
 
 
 def read_bytes(path: str | Path, kind: str, *, limit: int) -> bytes:
-    """The content of a file of at most ``limit`` bytes; no more than that is read, whatever size it declares.
+    """The content of a file of at most ``limit`` bytes; no more than that is read, whatever size it
+    declares.
 
     Raises:
         InputError: a file that :func:`open_file` refuses, or a larger one.
@@ -119,7 +125,8 @@ def exists(path: str | Path, kind: str) -> bool:
     """True if there is a file or folder at a path.
 
     Raises:
-        InputError: a path that cannot be looked at, such as one in a folder that may not be entered.
+        InputError: a path that cannot be looked at, such as one in a folder that may not be
+            entered.
     """
     return _mode(path, kind) is not None
 
@@ -128,7 +135,8 @@ def is_folder(path: str | Path, kind: str) -> bool:
     """True if there is a folder at a path.
 
     Raises:
-        InputError: a path that cannot be looked at, such as one in a folder that may not be entered.
+        InputError: a path that cannot be looked at, such as one in a folder that may not be
+            entered.
     """
     mode = _mode(path, kind)
     return mode is not None and stat.S_ISDIR(mode)

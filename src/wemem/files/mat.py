@@ -1,7 +1,8 @@
 """Arrays out of a MATLAB 5 ``.mat`` file from outside.
 
-Source of the format: The MathWorks, "MAT-File Format", level 5. Real arrays of numbers are read, plain or compressed,
-in little-endian order. The file is parsed here because a general reader believes the sizes that it declares.
+Source of the format: The MathWorks, "MAT-File Format", level 5. Real arrays of numbers are read,
+plain or compressed, in little-endian order. The file is parsed here because a general reader
+believes the sizes that it declares.
 """
 
 import math
@@ -33,13 +34,15 @@ class Readable(Protocol):
 def read_mat(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
     """Read arrays from a file.
 
-    An array's declared dimensions are checked against the declared length of its data, and their sum against ``limit``,
-    before anything is allocated. A compressed array is unfolded no further than that.
+    An array's declared dimensions are checked against the declared length of its data, and their
+    sum against ``limit``, before anything is allocated. A compressed array is unfolded no further
+    than that.
 
     Args:
         path: the path of the file.
         names: the names of the arrays to read.
-        limit: the largest number of bytes for all arrays, each as it is stored and once more as float32.
+        limit: the largest number of bytes for all arrays, each as it is stored and once more as
+            float32.
 
     Raises:
         InputError: no such file or array, another or damaged format, or arrays that do not fit.

@@ -1,4 +1,6 @@
-"""The memory of the machine, and the share of it that a data set may take, checked before it is read."""
+"""The memory of the machine, and the share of it that a data set may take, checked before it is
+read.
+"""
 
 import os
 from collections.abc import Iterator
@@ -21,12 +23,15 @@ def machine_memory() -> int:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Limits in bytes of the groups of this process and of those around them; groups without a limit are left out."""
+    """Limits in bytes of the groups of this process and of those around them; groups without a
+    limit are left out.
+    """
     try:
         groups = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
     except OSError:
         return
-    # Version 2 is one hierarchy and names no controllers; a container may see its group as the root.
+    # Version 2 is one hierarchy and names no controllers; a container may see its group as the
+    # root.
     for _, controllers, group in groups:
         if controllers and "memory" not in controllers.split(","):
             continue

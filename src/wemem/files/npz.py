@@ -34,17 +34,19 @@ DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib
 def read_npz(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
     """Read arrays from a file of ``numpy.savez`` or ``numpy.savez_compressed``.
 
-    Nothing is unpickled. Every array's declared shape and type are checked against the declared size of its zip entry,
-    and their sum against ``limit``, before any array is allocated. A small file that unfolds to a huge one therefore
-    costs no memory.
+    Nothing is unpickled. Every array's declared shape and type are checked against the declared
+    size of its zip entry, and their sum against ``limit``, before any array is allocated. A small
+    file that unfolds to a huge one therefore costs no memory.
 
     Args:
         path: the path of the file.
         names: the names of the arrays to read.
-        limit: the largest number of bytes for all arrays, each as it is stored and once more as float32.
+        limit: the largest number of bytes for all arrays, each as it is stored and once more as
+            float32.
 
     Raises:
-        InputError: no such file or array, a damaged file, arrays that are not numbers or do not fit.
+        InputError: no such file or array, a damaged file, arrays that are not numbers or do not
+            fit.
     """
     try:
         with open_file(path, "a .npz file") as file:
@@ -64,7 +66,9 @@ def read_npz(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
 
 
 def _require_short_directory(file: BinaryIO) -> None:
-    """Refuse a zip file whose list of entries is longer than any set of arrays; zipfile reads it whole."""
+    """Refuse a zip file whose list of entries is longer than any set of arrays; zipfile reads it
+    whole.
+    """
     length = file.seek(0, os.SEEK_END)
     file.seek(max(0, length - END_BYTES))
     tail = file.read()
@@ -107,7 +111,8 @@ def declared(archive: zipfile.ZipFile, name: str, path: str) -> tuple[tuple[int,
 def npy_header(content: bytes) -> tuple[int, str]:
     """Start and text of the header of an .npy file (NumPy enhancement proposal 1).
 
-    It is parsed here because NumPy's own reader evaluates it as Python, and allocates its declared length first.
+    It is parsed here because NumPy's own reader evaluates it as Python, and allocates its declared
+    length first.
 
     >>> import io
     >>> file = io.BytesIO()

@@ -18,8 +18,9 @@ if sys.platform != "win32":
 def output_folder(out: str | Path) -> Iterator[Path]:
     """Hold an output directory for one command; it is not created yet.
 
-    The lock is a file beside the directory, so that a command that is refused leaves no directory behind. The system
-    lets go of it however the process ends. On Windows, and on a file system without locks, nothing is locked.
+    The lock is a file beside the directory, so that a command that is refused leaves no directory
+    behind. The system lets go of it however the process ends. On Windows, and on a file system
+    without locks, nothing is locked.
 
     Args:
         out: the directory as the user gave it.
@@ -28,8 +29,8 @@ def output_folder(out: str | Path) -> Iterator[Path]:
         The path of the directory, with ``~`` expanded.
 
     Raises:
-        InputError: a directory that cannot be written (:func:`~wemem.files.atomic.require_folder`), or one that another
-            command is writing to.
+        InputError: a directory that cannot be written (:func:`~wemem.files.atomic.require_folder`),
+            or one that another command is writing to.
     """
     folder = require_folder(out)
     place = folder.absolute().with_name(f".{folder.absolute().name}.lock")
@@ -46,7 +47,8 @@ def output_folder(out: str | Path) -> Iterator[Path]:
 def _lock(place: Path, folder: Path) -> int | None:
     """The open and locked file, or None where the system has no locks.
 
-    The holder removes the file when it is done. Whoever has then locked the removed file tries again.
+    The holder removes the file when it is done. Whoever has then locked the removed file tries
+    again.
     """
     if sys.platform == "win32":
         return None

@@ -21,8 +21,8 @@ def read_members(file: str | Path, records: int) -> Int64[np.ndarray, " m"]:
     """Read the indices of the records that a model was trained on, sorted and each once.
 
     Args:
-        file: the path of a ``.csv`` or ``.parquet`` file with a column ``record``, or of an ``.npz`` file with an array
-            ``members``.
+        file: the path of a ``.csv`` or ``.parquet`` file with a column ``record``, or of an
+            ``.npz`` file with an array ``members``.
         records: the number of records of the data set.
 
     Raises:
@@ -52,7 +52,8 @@ def read_record_table(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Read the column ``record`` of a table and some columns beside it.
 
-    The table is read batch by batch, so that a file of any length takes no more memory than ``records`` rows.
+    The table is read batch by batch, so that a file of any length takes no more memory than
+    ``records`` rows.
 
     Args:
         path: the path of a ``.csv`` or ``.parquet`` file.
@@ -64,7 +65,8 @@ def read_record_table(
         The columns by name. A missing record is -1, and a missing floating-point number is NaN.
 
     Raises:
-        InputError: another kind of file, a missing column, a value that is no number, or more rows than records.
+        InputError: another kind of file, a missing column, a value that is no number, or more rows
+            than records.
     """
     types = {RECORD: pa.int64(), **columns}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in types}

@@ -5,19 +5,22 @@ from pathlib import Path
 from wemem.errors import InputError
 from wemem.files.input_files import open_file, shown, user_path
 
-#: Bytes of the JSON header, which the library parses whole; a model of 10,000 tensors has about 1 MB.
+#: Bytes of the JSON header, which the library parses whole; a model of 10,000 tensors has about 1
+#: MB.
 HEADER_LIMIT = 2**24
 
 
 def require_safetensors(path: str | Path, kind: str) -> Path:
-    """The path of a plain file with a header of reasonable length; its content is for the library to check.
+    """The path of a plain file with a header of reasonable length; its content is for the library
+    to check.
 
     Args:
         path: the path as the user gave it.
         kind: a phrase for the file that is expected, such as ``"weights in safetensors format"``.
 
     Raises:
-        InputError: no such file, one that is no plain file or may not be read, or a header that is too long.
+        InputError: no such file, one that is no plain file or may not be read, or a header that is
+            too long.
     """
     file = user_path(path)
     with open_file(file, kind) as stream:

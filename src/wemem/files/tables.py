@@ -82,7 +82,9 @@ def readable(path: Path, kind: str) -> Iterator[None]:
 
 
 def unfolded_bytes(table: Any, columns: Sequence[str]) -> int:
-    """Bytes of some columns of a Parquet file once they are uncompressed, by the file's own description."""
+    """Bytes of some columns of a Parquet file once they are uncompressed, by the file's own
+    description.
+    """
     metadata = table.metadata
     return sum(
         chunk.total_uncompressed_size
@@ -112,7 +114,9 @@ def _require_short_header(path: Path, kind: str, file: BinaryIO) -> None:
 
 
 def _require_short_footer(file: BinaryIO) -> None:
-    """Refuse a Parquet file whose description is longer than any that is needed; pyarrow reads it whole."""
+    """Refuse a Parquet file whose description is longer than any that is needed; pyarrow reads it
+    whole.
+    """
     length = file.seek(0, 2)
     file.seek(max(0, length - 8))
     footer = int.from_bytes(file.read(4), "little")

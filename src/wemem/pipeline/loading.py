@@ -33,10 +33,11 @@ def study_data(config: StudyConfig) -> Dataset:
 
 
 def suited_to(model: Model, data: Dataset) -> Dataset:
-    """The data set with whole-number features as they are where the model takes them, else as float32.
+    """The data set with whole-number features as they are where the model takes them, else as
+    float32.
 
-    Models of this package compute with floating-point numbers. A user's own is tried on two records, so that one with
-    an embedding gets token ids and one with a linear layer gets numbers.
+    Models of this package compute with floating-point numbers. A user's own is tried on two
+    records, so that one with an embedding gets token ids and one with a linear layer gets numbers.
     """
     if data.features.dtype.kind == "f":
         return data

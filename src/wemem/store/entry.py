@@ -22,7 +22,7 @@ from torch import Tensor
 from wemem.errors import InputError
 from wemem.files.hashing import file_sha256, sha256_of
 
-META_LIMIT = 2**26  # bytes; more than any stage has to tell
+META_LIMIT = 2**25  # bytes; more than any stage has to tell
 #: What reading files that are not as they were written can raise. Other failures are the disk's.
 DAMAGE = (
     FileNotFoundError, NotADirectoryError, ValueError, TypeError, LookupError, AttributeError, RecursionError,

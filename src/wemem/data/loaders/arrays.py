@@ -1,4 +1,6 @@
-"""Arrays as they come, from an ``.npz`` file or a function: channels moved, bytes scaled, labels understood."""
+"""Arrays as they come, from an ``.npz`` file or a function: channels moved, bytes scaled, labels
+understood.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ from wemem.errors import InputError
 from wemem.files.npz import read_npz
 from wemem.resolve import resolve
 
-#: Numbers of channels by which an axis is taken for that of the channels: grey, colour, colour with transparency.
+#: Numbers of channels by which an axis is taken for that of the channels: grey, colour, colour with
+#: transparency.
 CHANNELS = (1, 3, 4)
 
 
@@ -33,10 +36,12 @@ def load_npz(path: Path, *, features: str, label: str, limit: int) -> Dataset:
 
 
 def load_factory(spec: str) -> Dataset:
-    """Call the function of the user's that ``spec`` names; it returns a :class:`Dataset`, or features and labels.
+    """Call the function of the user's that ``spec`` names; it returns a :class:`Dataset`, or
+    features and labels.
 
     Raises:
-        InputError: no such function, one that returns something else, or arrays that :func:`dataset_of` refuses.
+        InputError: no such function, one that returns something else, or arrays that
+            :func:`dataset_of` refuses.
     """
     factory = resolve(spec)
     if not callable(factory):
@@ -54,9 +59,9 @@ def load_factory(spec: str) -> Dataset:
 def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
     """A data set of arrays whose layout is recognized; its notes say what was changed.
 
-    Four axes are images. Channels that stand last are moved before the rows, and whole numbers 0..255 are scaled as
-    images from folders are. Whole numbers ``(N, L)`` or ``(N, L, F)`` stay so, as token ids and codes of categories
-    must; switches of only 0 and 1 do not.
+    Four axes are images. Channels that stand last are moved before the rows, and whole numbers
+    0..255 are scaled as images from folders are. Whole numbers ``(N, L)`` or ``(N, L, F)`` stay so,
+    as token ids and codes of categories must; switches of only 0 and 1 do not.
 
     Args:
         name: the name of the data set in reports.

@@ -1,8 +1,9 @@
 """CIFAR-10 and CIFAR-100: 60,000 colour images of 32 x 32 in 10 and 100 classes.
 
-Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The publisher's *binary* archives:
-records of one label byte (CIFAR-100: a coarse and a fine one, of which the fine one counts) and 3072 bytes, 1024 of
-each colour, rows first. The Python version of the same archives holds pickles and is not read.
+Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The publisher's
+*binary* archives: records of one label byte (CIFAR-100: a coarse and a fine one, of which the fine
+one counts) and 3072 bytes, 1024 of each colour, rows first. The Python version of the same archives
+holds pickles and is not read.
 """
 
 from collections.abc import Callable, Sequence
@@ -78,11 +79,13 @@ def load_cifar(kind: Cifar, path: Path | None, *, records: int | None, limit: in
 
     Args:
         kind: the data set to load.
-        path: the binary archive; its unpacked ``.bin`` files, one of them or their folder; an ``.npz`` with uint8
-            arrays ``x_train``, ``y_train``, ``x_test``, ``y_test`` or ``x``, ``y`` (images ``(N, 32, 32, 3)``); or a
-            folder that holds one of these. If None, the environment variable ``WEMEM_DATA``; if that is not set, the
-            archive is downloaded once and compared with its published checksum. A local copy may have fewer records.
-        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`; all if None.
+        path: the binary archive; its unpacked ``.bin`` files, one of them or their folder; an
+            ``.npz`` with uint8 arrays ``x_train``, ``y_train``, ``x_test``, ``y_test`` or ``x``,
+            ``y`` (images ``(N, 32, 32, 3)``); or a folder that holds one of these. If None, the
+            environment variable ``WEMEM_DATA``; if that is not set, the archive is downloaded once
+            and compared with its published checksum. A local copy may have fewer records.
+        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`;
+            all if None.
         limit: the largest number of bytes that loading may take.
 
     Raises:

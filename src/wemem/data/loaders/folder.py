@@ -1,7 +1,7 @@
 """Images in folders that are named after their classes, and CINIC-10, which is published that way.
 
-Source of CINIC-10: Darlow, Crowley, Antoniou, Storkey, "CINIC-10 is not ImageNet or CIFAR-10", 2018; 270,000 colour
-images of 32 x 32 in 10 classes, in three parts of equal size.
+Source of CINIC-10: Darlow, Crowley, Antoniou, Storkey, "CINIC-10 is not ImageNet or CIFAR-10",
+2018; 270,000 colour images of 32 x 32 in 10 classes, in three parts of equal size.
 """
 
 import io
@@ -35,7 +35,8 @@ FORMATS = ("PNG", "JPEG", "PPM", "BMP", "WEBP")
 OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".svg", ".jxl", ".dng", ".nef", ".cr2")
 #: Image modes of 8 bits a channel; the values of others would be clipped without a word.
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-#: Pixels of one image; far above what networks are trained on, far below what a small file can unfold to.
+#: Pixels of one image; far above what networks are trained on, far below what a small file can
+#: unfold to.
 MOST_PIXELS = 2**22
 #: Bytes of one image file, and of CINIC-10's unfolded archive.
 FILE_LIMIT, SIZE_LIMIT = 2**24, 2**31
@@ -46,21 +47,22 @@ DEPTH_LIMIT = 16
 def load_folder(path: Path, *, records: int | None, limit: int) -> Dataset:
     """Read images in one folder per class; all of one size, for nothing is resized.
 
-    Formats are PNG, JPEG, PPM, PGM, BMP and WebP; images of other formats are refused, so that none is left out unseen.
-    A class folder may have subfolders, whose images are of that class. Hidden files, and those whose names do not say
-    that they are images, are passed over. Class numbers go by the sorted names of the folders, which are compared
-    as numbers if all of them are. Records are sorted by class and path. Grey images become colour images, transparency
-    is dropped, and channels are normalized with mean 0.5 and deviation 0.25.
+    Formats are PNG, JPEG, PPM, PGM, BMP and WebP; images of other formats are refused, so that none
+    is left out unseen. A class folder may have subfolders, whose images are of that class. Hidden
+    files, and those whose names do not say that they are images, are passed over. Class numbers go
+    by the sorted names of the folders, which are compared as numbers if all of them are. Records
+    are sorted by class and path. Grey images become colour images, transparency is dropped, and
+    channels are normalized with mean 0.5 and deviation 0.25.
 
     Args:
         path: the folder of class folders.
-        records: the number of images to draw, see :func:`~wemem.data.loaders.images.draw_records`; the others are not
-            opened. All if None.
+        records: the number of images to draw, see :func:`~wemem.data.loaders.images.draw_records`;
+            the others are not opened. All if None.
         limit: the largest number of bytes that loading may take.
 
     Raises:
-        InputError: no such folder, links in it, a class folder without images, files that are no images, or images of
-            several sizes.
+        InputError: no such folder, links in it, a class folder without images, files that are no
+            images, or images of several sizes.
     """
     return _of_trees(path.name, [path], ANY, records, limit)
 
@@ -69,10 +71,11 @@ def load_cinic10(path: Path | None, *, records: int | None, limit: int) -> Datas
     """Load CINIC-10: training, validation and test images, joined.
 
     Args:
-        path: ``CINIC-10.tar.gz``, its unpacked folder, or a folder that holds the archive. If None, the environment
-            variable ``WEMEM_DATA``; if that is not set, the archive is downloaded once and compared with its checksum.
-        records: the number of images to draw, see :func:`~wemem.data.loaders.images.draw_records`; the others are not
-            decoded. All if None.
+        path: ``CINIC-10.tar.gz``, its unpacked folder, or a folder that holds the archive. If None,
+            the environment variable ``WEMEM_DATA``; if that is not set, the archive is downloaded
+            once and compared with its checksum.
+        records: the number of images to draw, see :func:`~wemem.data.loaders.images.draw_records`;
+            the others are not decoded. All if None.
         limit: the largest number of bytes that loading may take.
 
     Raises:
@@ -110,7 +113,8 @@ def image_files(folder: Path) -> list[Path]:
     """The images of a folder of class folders, sorted by class and path.
 
     Raises:
-        InputError: no such folder, fewer than two classes, a class without images, images of another format, or links.
+        InputError: no such folder, fewer than two classes, a class without images, images of
+            another format, or links.
     """
     entries = [entry for entry in list_folder(folder, "a folder of class folders") if not _passed_over(entry)]
     classes = [entry for entry in entries if is_folder(entry, "a class folder")]
@@ -182,7 +186,9 @@ def _passed_over(entry: Path) -> bool:
 
 
 def _require_no_parts(folder: Path, files: Mapping[Path, Sequence[Path]]) -> None:
-    """Refuse folders of parts such as ``train`` and ``val``, each with a folder per class, taken for classes."""
+    """Refuse folders of parts such as ``train`` and ``val``, each with a folder per class, taken
+    for classes.
+    """
     below = [{file.relative_to(entry).parts[0] for file in own if file.parent != entry} for entry, own in files.items()]
     direct = any(file.parent == entry for entry, own in files.items() for file in own)
     if not direct and len(below[0]) > 1 and all(names == below[0] for names in below):
@@ -194,7 +200,9 @@ def _require_no_parts(folder: Path, files: Mapping[Path, Sequence[Path]]) -> Non
 
 
 def _of_archive(path: Path, records: int | None, limit: int) -> Dataset:
-    """Load CINIC-10 from its archive, which is read twice: first the names, then the images that are drawn."""
+    """Load CINIC-10 from its archive, which is read twice: first the names, then the images that
+    are drawn.
+    """
     names: list[PurePosixPath] = []
 
     def note(place: PurePosixPath, stream: IO[bytes]) -> None:

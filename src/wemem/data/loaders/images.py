@@ -45,7 +45,8 @@ def draw_records(labels: Labels, records: int | None) -> Int64[np.ndarray, " n"]
 
 
 def require_image_memory(count: int, size: tuple[int, int], limit: int, what: str) -> None:
-    """Refuse images that would not fit into memory, as bytes and once more as the float32 that training needs.
+    """Refuse images that would not fit into memory, as bytes and once more as the float32 that
+    training needs.
 
     Raises:
         InputError: more than ``limit`` bytes.
@@ -56,7 +57,8 @@ def require_image_memory(count: int, size: tuple[int, int], limit: int, what: st
 def image_dataset(
     name: str, pixels: Pixels, labels: Labels, classes: int, channels: Channels, *, records: int | None, limit: int,
 ) -> Dataset:  # fmt: skip
-    """A data set of images: float32 ``(N, 3, H, W)``, each channel less its mean and divided by its deviation.
+    """A data set of images: float32 ``(N, 3, H, W)``, each channel less its mean and divided by its
+    deviation.
 
     Args:
         name: the name of the data set in reports.
@@ -87,7 +89,8 @@ def normalized(
 ) -> Float32[np.ndarray, "N C H W"]:
     """Pixels 0..255 as float32, divided by 255, less a mean and divided by a standard deviation.
 
-    Dividing by 255 first keeps the published constants as they are; in place, no second float copy is made.
+    Dividing by 255 first keeps the published constants as they are; in place, no second float copy
+    is made.
     """
     x = pixels.astype(np.float32, order="C")
     x /= np.float32(255)

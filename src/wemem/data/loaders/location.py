@@ -1,8 +1,8 @@
 """Location-30: visits of people to places in Bangkok, used by membership inference since 2017.
 
-Source: Shokri, Stronati, Song, Shmatikov, "Membership Inference Attacks Against Machine Learning Models", IEEE S&P
-2017, from Foursquare check-ins of Yang et al. 5010 users, 446 binary features (places and kinds of places visited),
-30 clusters of users as classes.
+Source: Shokri, Stronati, Song, Shmatikov, "Membership Inference Attacks Against Machine Learning
+Models", IEEE S&P 2017, from Foursquare check-ins of Yang et al. 5010 users, 446 binary features
+(places and kinds of places visited), 30 clusters of users as classes.
 """
 
 import hashlib
@@ -34,14 +34,15 @@ Rows = UInt8[np.ndarray, "N F"]
 def load_location(path: Path | None = None) -> Dataset:
     """Load the data set, from a local copy or else from the public archive.
 
-    There is no published checksum, so the content itself is verified, from any file: SHA-256 over the records as rows
-    of 447 bytes (446 features 0/1, then the class 0..29) in lexicographic order. The data set has its records in that
-    order too, so that every copy gives the same study.
+    There is no published checksum, so the content itself is verified, from any file: SHA-256 over
+    the records as rows of 447 bytes (446 features 0/1, then the class 0..29) in lexicographic
+    order. The data set has its records in that order too, so that every copy gives the same study.
 
     Args:
-        path: ``location30.npz`` (arrays ``x``, ``y`` = 0..29), the published ``dataset_location.tgz``, or a folder that
-            holds one of them; if None, the environment variable ``WEMEM_DATA``; if that is not set, the archive is
-            downloaded once into ``$XDG_CACHE_HOME/wemem`` (``~/.cache/wemem``).
+        path: ``location30.npz`` (arrays ``x``, ``y`` = 0..29), the published
+            ``dataset_location.tgz``, or a folder that holds one of them; if None, the environment
+            variable ``WEMEM_DATA``; if that is not set, the archive is downloaded once into
+            ``$XDG_CACHE_HOME/wemem`` (``~/.cache/wemem``).
 
     Raises:
         InputError: no such file, a file with other content, or no connection.

@@ -1,4 +1,6 @@
-"""Published files of data sets: a local copy where there is one, else the download, checked by its hash."""
+"""Published files of data sets: a local copy where there is one, else the download, checked by its
+hash.
+"""
 
 import os
 from collections.abc import Sequence
@@ -45,7 +47,9 @@ def cache_folder() -> Path:
 
 
 def own_copy(path: Path | None) -> Path | None:
-    """The file or folder that the user names: ``path``, or else the environment variable ``WEMEM_DATA``, or None."""
+    """The file or folder that the user names: ``path``, or else the environment variable
+    ``WEMEM_DATA``, or None.
+    """
     given = path or os.environ.get("WEMEM_DATA")
     return user_path(given) if given else None
 

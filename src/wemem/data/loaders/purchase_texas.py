@@ -1,10 +1,12 @@
 """Purchase-100 and Texas-100: tables used by membership inference since 2017.
 
-Source: Shokri, Stronati, Song, Shmatikov, "Membership Inference Attacks Against Machine Learning Models", IEEE S&P
-2017. Purchase-100: 197,324 shoppers, 600 products bought or not, 100 clusters of shoppers. Texas-100: 67,330 hospital
-stays, 6,169 attributes present or not, the 100 most frequent procedures.
+Source: Shokri, Stronati, Song, Shmatikov, "Membership Inference Attacks Against Machine Learning
+Models", IEEE S&P 2017. Purchase-100: 197,324 shoppers, 600 products bought or not, 100 clusters of
+shoppers. Texas-100: 67,330 hospital stays, 6,169 attributes present or not, the 100 most frequent
+procedures.
 
-There is no published checksum of these archives, so they are not downloaded; the user brings a copy.
+There is no published checksum of these archives, so they are not downloaded; the user brings a
+copy.
 """
 
 from collections.abc import Iterable
@@ -37,8 +39,8 @@ class BinaryTable:
         name: the name of the data set.
         features: the number of features.
         archive: the name of the published file.
-        files: the names of the text files in it: the features, and the classes if they have a file of their own; if
-            not, the class is the first value of each line.
+        files: the names of the text files in it: the features, and the classes if they have a file
+            of their own; if not, the class is the first value of each line.
         url: the address of a page with the archive.
     """
 
@@ -65,9 +67,10 @@ def load_binary_table(kind: BinaryTable, path: Path | None, *, records: int | No
 
     Args:
         kind: the data set to load.
-        path: the archive, the text file (of Texas-100 the folder with ``feats`` and ``labels``), or a folder that holds
-            one of them; if None, the environment variable ``WEMEM_DATA``.
-        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`; all if None.
+        path: the archive, the text file (of Texas-100 the folder with ``feats`` and ``labels``), or
+            a folder that holds one of them; if None, the environment variable ``WEMEM_DATA``.
+        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`;
+            all if None.
         limit: the largest number of bytes that loading may take.
 
     Raises:
@@ -115,7 +118,8 @@ class _Lines:
                 self.classes.append(_class(label, where))
             if first:
                 self.rows.append(_bits(line, self.kind.features, where))
-                # As bytes while they are read, as float32 afterwards; the overhead of rows is within the difference.
+                # As bytes while they are read, as float32 afterwards; the overhead of rows is
+                # within the difference.
                 require_memory(6 * self.kind.features * len(self.rows), self.limit, self.kind.name)
             else:
                 self.classes.append(_class(line, where))

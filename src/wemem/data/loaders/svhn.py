@@ -1,7 +1,8 @@
 """SVHN: 99,289 house numbers' digits, colour images of 32 x 32, 10 classes.
 
-Source: Netzer, Wang, Coates, Bissacco, Wu, Ng, "Reading Digits in Natural Images with Unsupervised Feature Learning",
-NIPS workshop 2011, format 2 (cropped digits), the training and the test part; the ``extra`` part is left out.
+Source: Netzer, Wang, Coates, Bissacco, Wu, Ng, "Reading Digits in Natural Images with Unsupervised
+Feature Learning", NIPS workshop 2011, format 2 (cropped digits), the training and the test part;
+the ``extra`` part is left out.
 """
 
 from pathlib import Path
@@ -30,10 +31,11 @@ def load_svhn(path: Path | None, *, records: int | None, limit: int) -> Dataset:
     """Load the training and test digits, joined; class ``d`` is the digit ``d``.
 
     Args:
-        path: a folder with ``train_32x32.mat`` and ``test_32x32.mat``, or one such file alone. If None, the
-            environment variable ``WEMEM_DATA``; if that is not set, both are downloaded once and compared with
-            their published checksums.
-        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`; all if None.
+        path: a folder with ``train_32x32.mat`` and ``test_32x32.mat``, or one such file alone. If
+            None, the environment variable ``WEMEM_DATA``; if that is not set, both are downloaded
+            once and compared with their published checksums.
+        records: the number of records to draw, see :func:`~wemem.data.loaders.images.draw_records`;
+            all if None.
         limit: the largest number of bytes that loading may take.
 
     Raises:

@@ -27,13 +27,13 @@ def read_csv(path: Path, *, label: str | int | None, limit: int) -> Dataset:
 
     Args:
         path: the path of the file.
-        label: the name or position of the label column (0 is the first, -1 the last); None means the one column that is
-            called ``label``, ``y`` or ``target``.
+        label: the name or position of the label column (0 is the first, -1 the last); None means
+            the one column that is called ``label``, ``y`` or ``target``.
         limit: the largest number of bytes that the table may take.
 
     Raises:
-        InputError: a file that cannot be read, no header, no label column, a feature that is not a number, or values
-            that :class:`Dataset` refuses (an empty field is NaN).
+        InputError: a file that cannot be read, no header, no label column, a feature that is not a
+            number, or values that :class:`Dataset` refuses (an empty field is NaN).
     """
     with open_csv(path, "a table") as table:
         names = table.schema.names
@@ -61,8 +61,8 @@ def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
         limit: the largest number of bytes that the table may take.
 
     Raises:
-        InputError: a file that cannot be read, no label column, a feature that is not a number, or values that
-            :class:`Dataset` refuses (a null is NaN).
+        InputError: a file that cannot be read, no label column, a feature that is not a number, or
+            values that :class:`Dataset` refuses (a null is NaN).
     """
     with open_parquet(path, "a table") as table:
         schema, rows = table.schema_arrow, table.metadata.num_rows
@@ -73,7 +73,8 @@ def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
         if field.name == target and not can_label(field.type):
             raise InputError(f"{path}: expected numbers or text as labels, got {field.type}; choose another column")
     require_memory(8 * rows * (len(schema) - 1), limit, str(path))
-    # Labels stay dictionary-encoded, so that a long text that repeats in every record is in memory once.
+    # Labels stay dictionary-encoded, so that a long text that repeats in every record is in memory
+    # once.
     with open_parquet(path, "a table", read_dictionary=[target]) as table:
         require_memory(unfolded_bytes(table, schema.names), limit, str(path))
         batch = max(1, BLOCK_BYTES // (8 * len(schema)))
@@ -84,8 +85,8 @@ def label_column(path: Path, names: Sequence[str], label: str | int | None) -> s
     """The name of the label column, once the names distinguish the columns.
 
     Raises:
-        InputError: no such column, no feature beside it, or a column that numbers the records, which as a feature would
-            identify each record to a model.
+        InputError: no such column, no feature beside it, or a column that numbers the records,
+            which as a feature would identify each record to a model.
     """
     shown = [name[:40] for name in names[:21]]
     columns = f"the columns {', '.join(shown)}" if len(names) <= 20 else f"{len(names)} columns from {shown[0]!r} on"
@@ -147,7 +148,8 @@ def label_codes(column: pa.Array, classes: dict[object, int]) -> Int64[np.ndarra
 
 
 def number_classes(path: Path, labels: Sequence[object]) -> tuple[Int64[np.ndarray, " C"], tuple[str, ...]]:
-    """Number the distinct labels of a table: whole numbers in ascending order, names in alphabetical order.
+    """Number the distinct labels of a table: whole numbers in ascending order, names in
+    alphabetical order.
 
     Args:
         path: the path of the table, for the message.
