@@ -149,6 +149,7 @@ def changed(**parts: Any):
         (changed(roles=lambda s: np.full_like(s.roles, Role.TRAIN)), "no audited record among the shadows"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_what_does_not_hold_is_refused_in_one_line(change, message, disjoint):
     with pytest.raises(InputError, match=message) as refused:
         change(disjoint)

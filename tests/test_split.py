@@ -311,6 +311,7 @@ def test_the_fingerprint_sees_roles_labels_and_layout(changed):
     (lambda: Split(np.zeros((2, 5), np.int8), LABELS, "shared"), r"roles \(K, 200\), got \(2, 5\)"),
     (lambda: Split(np.full((1, N), 7, np.int8), LABELS, "shared"), r"expected roles \[0, 1, 2, 3\], got \[7\]"),
 ])  # fmt: skip
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_what_cannot_be_split_is_refused_in_one_line(build, message):
     with pytest.raises(InputError, match=message) as caught:
         build()

@@ -16,7 +16,7 @@ from wemem.defenses import Defense, MemoryRegularizer, SlidingWindow, TrainingRe
 from wemem.errors import InputError
 from wemem.models import CustomModel, FullyConnected, make_model
 from wemem.training import FINETUNE, Ensemble, Recipe, accuracy, choose_backend, fit
-from wemem.training.dropout import MemberDropout, replace_dropout
+from wemem.training.dropout import SeededDropout, replace_dropout
 
 DATA = blobs()
 IMAGES = blobs(shape=(1, 4, 4))
@@ -484,13 +484,13 @@ def masks(layer, keys, shape=(40, 50), call=0):
 
 def test_no_dropout_where_it_is_off():
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    assert MemberDropout(0.0, 0).train()(x) is x
-    assert MemberDropout(0.5, 0).eval()(x) is x
+    assert SeededDropout(0.0, 0).train()(x) is x
+    assert SeededDropout(0.5, 0).eval()(x) is x
 
 
 @pytest.mark.parametrize("p", [0.02, 0.1, 0.5, 0.9])
 def test_dropout_drops_at_its_rate(p):
-    dropped = 1 - masks(MemberDropout(p, 0), range(50))
+    dropped = 1 - masks(SeededDropout(p, 0), range(50))
     low, high = binom.interval(0.9999, dropped.size, p)
     assert low <= dropped.sum() <= high
     # every position by itself, and every mask by itself: as spread as a binomial
@@ -501,7 +501,7 @@ def test_dropout_drops_at_its_rate(p):
 
 
 def test_dropout_preserves_the_expectation():
-    layer = MemberDropout(0.3, 0)
+    layer = SeededDropout(0.3, 0)
     layer.key = torch.tensor(1, dtype=torch.int32)
     kept = layer(torch.ones(1000, 100))
     assert kept.mean().item() == pytest.approx(1, abs=0.01)
@@ -510,7 +510,7 @@ def test_dropout_preserves_the_expectation():
 
 @pytest.mark.parametrize("other", ["the next step", "another layer", "another member", "a second call"])
 def test_dropout_masks_are_independent(other):
-    first, layer = MemberDropout(0.5, 0), MemberDropout(0.5, 1 if other == "another layer" else 0)
+    first, layer = SeededDropout(0.5, 0), SeededDropout(0.5, 1 if other == "another layer" else 0)
     keys = np.random.default_rng(0).integers(0, 2**31, 40)
     one = masks(first, keys)
     change = {"the next step": 0x9E3779B9, "another member": 1}.get(other, 0)
@@ -521,7 +521,7 @@ def test_dropout_masks_are_independent(other):
 
 
 def test_neighbours_in_a_mask_are_independent():
-    drawn = masks(MemberDropout(0.5, 0), range(20), shape=(64, 64)).reshape(20, 64, 64)
+    drawn = masks(SeededDropout(0.5, 0), range(20), shape=(64, 64)).reshape(20, 64, 64)
     for shift in ((0, 1), (1, 0), (0, 2), (0, 16), (16, 0), (0, 32)):
         agree = (drawn == np.roll(drawn, shift, axis=(1, 2))).mean()
         assert agree == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(drawn.size))
@@ -529,7 +529,7 @@ def test_neighbours_in_a_mask_are_independent():
 
 def test_corners_of_a_rectangle_in_a_mask_are_independent():
     """What is hashed along rows and along units, and only then together, must not cancel out."""
-    signs = 1 - 2 * masks(MemberDropout(0.5, 0), range(20), shape=(64, 64)).reshape(20, 64, 64)
+    signs = 1 - 2 * masks(SeededDropout(0.5, 0), range(20), shape=(64, 64)).reshape(20, 64, 64)
     for rows in (1, 3, 16):
         for units in (1, 5, 32):
             along = signs * np.roll(signs, rows, axis=1)
@@ -541,8 +541,8 @@ def test_every_dropout_layer_is_replaced_wherever_it_stands():
     module = replace_dropout(nn.Sequential(nn.Linear(2, 2), OneDropoutTwice(), nn.Dropout(0.3)))
     kinds = [type(m) for _, m in module.named_modules(remove_duplicate=False)]
     assert nn.Dropout not in kinds
-    assert kinds.count(MemberDropout) == 3
-    layers = [m.layer for m in module.modules() if isinstance(m, MemberDropout)]
+    assert kinds.count(SeededDropout) == 3
+    layers = [m.layer for m in module.modules() if isinstance(m, SeededDropout)]
     assert len(set(layers)) == len(layers)
 
 
@@ -624,8 +624,8 @@ def test_models_of_different_architecture_are_refused():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: fit(ensemble_of(DATA), DATA, split_of(DATA), ADAM, seeds=[1, 2]), "for 3 members, got 3 and 2"),
-    (lambda: fit(ensemble_of(DATA), DATA, split_of(DATA, members=2), ADAM, seeds=SEEDS), "for 3 members, got 2 and 3"),
+    (lambda: fit(ensemble_of(DATA), DATA, split_of(DATA), ADAM, seeds=[1, 2]), "for 3 models, got 3 and 2"),
+    (lambda: fit(ensemble_of(DATA), DATA, split_of(DATA, members=2), ADAM, seeds=SEEDS), "for 3 models, got 2 and 3"),
     (lambda: fit(ensemble_of(DATA), DATA, split_of(blobs(120)), ADAM, seeds=SEEDS), "set's 90 records, got one of 120"),
     (lambda: fit(ensemble_of(IMAGES), DATA, split_of(DATA), ADAM, seeds=SEEDS),
      r"the model fails on float32 input of shape \(2, 6\): .*mat1 and mat2 shapes cannot be .*; check its input size"),

@@ -150,7 +150,7 @@ def test_the_peak_is_a_straight_line_in_the_members_and_below_the_bound(images):
 
 
 def test_the_largest_equal_parts_are_taken():
-    sizes = [share(7, one=3 * GIB, two=4 * GIB, kept=0, limit=n * GIB).members for n in range(1, 11)]
+    sizes = [share(7, one=3 * GIB, two=4 * GIB, kept=0, limit=n * GIB).models for n in range(1, 11)]
     assert sizes == [1, 1, 1, 2, 3, 4, 4, 4, 7, 7]
 
 
@@ -195,7 +195,7 @@ def test_parts_give_what_the_whole_gives_but_for_rounding(monkeypatch, fitting):
     assert set(CALLS[3:]) == ({1} if fitting == 1 else {1, 2})  # after the trials
     assert largest_difference(parts.ensemble, whole.ensemble) < 1e-6
     assert parts.history == whole.history
-    assert f"; {fitting} of 3 members at a time: 3 would take" in parts.choice.reason
+    assert f"; {fitting} of 3 models at a time: 3 would take" in parts.choice.reason
 
 
 def test_members_with_large_matrices_are_computed_in_parts_on_a_cpu(monkeypatch):
@@ -203,7 +203,7 @@ def test_members_with_large_matrices_are_computed_in_parts_on_a_cpu(monkeypatch)
     widest = max(t[0].nbytes for t in whole.ensemble.parameters.values())
     monkeypatch.setattr("wemem.training.memory.LARGEST", 2 * widest)
     parts = trained()
-    assert parts.choice.reason.endswith("; 2 of 3 members at a time: tensors above 32 MiB are slow")
+    assert parts.choice.reason.endswith("; 2 of 3 models at a time: tensors above 32 MiB are slow")
     assert largest_difference(parts.ensemble, whole.ensemble) < 1e-6
     assert parts.history == whole.history
 
@@ -215,10 +215,10 @@ def test_members_one_after_another_are_the_same_to_the_bit_whatever_fits(monkeyp
     whole = trained(Hungry(), ensemble=ensemble, data=data)
     assert whole.choice.reason.endswith("on a CPU")
     failed_once = trained(Hungry(times=1), ensemble=ensemble, data=data)
-    assert failed_once.choice.reason.endswith("; 1 of 2 members at a time: memory ran out with more")
+    assert failed_once.choice.reason.endswith("; 1 of 2 models at a time: memory ran out with more")
     little_memory(monkeypatch, 1)
     limited = trained(Hungry(), ensemble=ensemble, data=data)
-    assert "; 1 of 2 members at a time: 2 would take" in limited.choice.reason
+    assert "; 1 of 2 models at a time: 2 would take" in limited.choice.reason
     assert same_bytes(failed_once.ensemble, whole.ensemble)
     assert same_bytes(limited.ensemble, whole.ensemble)
 
@@ -227,7 +227,7 @@ def test_where_memory_runs_out_all_the_same_the_part_begins_anew_with_half():
     whole, halved = trained(Hungry()), trained(Hungry(most=2))
     assert CALLS[:2] == [3, 2]
     assert largest_difference(halved.ensemble, whole.ensemble) < 1e-6
-    assert halved.choice.reason.endswith("; 2 of 3 members at a time: memory ran out with more")
+    assert halved.choice.reason.endswith("; 2 of 3 models at a time: memory ran out with more")
 
 
 @pytest.mark.parametrize("backend", ["vmapped", "sequential"])
@@ -272,6 +272,6 @@ def test_answers_are_given_in_smaller_batches_where_memory_runs_out():
 def test_a_trial_that_runs_out_of_memory_trains_one_by_one(monkeypatch):
     little_memory(monkeypatch, 3)
     alone = trained(Hungry(most=1))
-    assert alone.choice.reason.endswith("; 1 of 3 members at a time: memory ran out with 2")
+    assert alone.choice.reason.endswith("; 1 of 3 models at a time: memory ran out with 2")
     assert largest_difference(alone.ensemble, trained(Undefended()).ensemble) < 1e-6
     assert replace(alone, choice=trained().choice).history == alone.history

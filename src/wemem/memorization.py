@@ -1,4 +1,4 @@
-"""Memorization scores: how much a model's answer on a record depends on having been trained on it.
+"""Memorization scores: the effect on a model's answer for a record of having been trained on it.
 
 For record ``i`` of a training set ``S`` and learner ``A`` (Feldman, STOC 2020)::
 
@@ -69,7 +69,7 @@ class Memorization:
 def truth_values(
     logits: Float32[np.ndarray, "T N C"], labels: Int64[np.ndarray, " N"], form: Form
 ) -> Float64[np.ndarray, "T N"]:
-    """What a score averages: the true class's probability (less variance), or whether the prediction is right."""
+    """The values that a score averages: the true class's probability (less variance), or 1 for a right prediction."""
     if form == "indicator":
         return np.asarray(logits.argmax(-1) == labels, np.float64)
     probability = softmax(logits.astype(np.float64), axis=-1)
@@ -80,8 +80,8 @@ def estimate_memorization(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarr
     """Scores from the subset models' values on every record.
 
     Args:
-        values: from :func:`truth_values`.
-        roles: train (inside) or audit (outside); what is unused or a dev record of a model does not count there.
+        values: values from :func:`truth_values`.
+        roles: train (inside) or audit (outside); unused and dev records of a model do not count for it.
 
     >>> import numpy as np
     >>> m = estimate_memorization(np.array([[1., .5], [.8, .5], [.2, .5]]), np.array([[1, 1], [1, 3], [3, 3]], np.int8))
@@ -109,8 +109,8 @@ def _moments(
 def halves_correlation(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarray, "T N"], *, seed: int) -> float:
     """Spearman's rank correlation between the scores of two random disjoint halves of the models.
 
-    How far scores from half as many models can be trusted; by Spearman and Brown the scores from all of them are
-    more reliable: ``2r / (1 + r)``. NaN where either half leaves fewer than two records scored.
+    It measures the reliability of scores from half as many models; by Spearman and Brown the scores from all of them
+    are more reliable: ``2r / (1 + r)``. NaN where either half leaves fewer than two records scored.
     """
     order = generator(seed, "memorization/halves").permutation(len(values))
     first, second = (estimate_memorization(values[h], roles[h]).score for h in np.array_split(order, 2))

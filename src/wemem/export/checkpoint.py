@@ -92,7 +92,7 @@ def load_pruned(
     return loaded.eval()
 
 
-#: What wrappers put before the names of a model's weights.
+#: Prefixes that wrappers put before the names of a model's weights.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
@@ -181,7 +181,7 @@ def channels_of(weights: Path, ensemble: Ensemble) -> str:
 
 
 def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
-    """By layer, how many channels the dense model made and which are left; nothing if there is no such file.
+    """By layer, the number of channels of the dense model and those that are left; empty if there is no such file.
 
     Raises:
         InputError: a file that is broken, or of other weights.

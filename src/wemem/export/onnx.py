@@ -1,6 +1,6 @@
-"""ONNX files: written with a check against PyTorch, and read as what nobody vouches for.
+"""ONNX files: written with a check against PyTorch, and read with distrust.
 
-Read are files that hold everything themselves and compute with standard operators alone; they run in onnxruntime on the
+Files are read that hold everything themselves and compute with standard operators alone; they run in onnxruntime on the
 CPU, on as many threads as PyTorch uses, within the memory that a data set may take.
 """
 
@@ -39,11 +39,11 @@ RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "Rando
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the logits of an ONNX file are from PyTorch's.
+    """The distance of the logits of an ONNX file from PyTorch's.
 
     Args:
-        records: that were compared.
-        difference: the largest, absolute.
+        records: number of records that were compared.
+        difference: the largest absolute difference.
         allowed: :data:`TOLERANCE` times 1 + the largest logit.
     """
 
@@ -54,12 +54,12 @@ class Parity:
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """A model that is known by its answers.
+    """A model that is known by its answers alone.
 
     Args:
-        name: of its file.
-        sha256: of the file's bytes, in hexadecimal.
-        session: of onnxruntime.
+        name: name of the file.
+        sha256: SHA-256 of the file's bytes, in hexadecimal.
+        session: session of onnxruntime.
     """
 
     name: str
@@ -68,7 +68,7 @@ class OnnxModel:
 
     @property
     def runtime(self) -> str:
-        """What computes the answers."""
+        """The library that computes the answers, with its version."""
         return f"onnxruntime {version('onnxruntime')}"
 
     def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
@@ -147,7 +147,7 @@ def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[
 
 
 def read_onnx(path: Path) -> OnnxModel:
-    """A model from a file that nobody vouches for.
+    """A model from an untrusted file.
 
     Raises:
         InputError: onnx or onnxruntime is not installed; no such file, one that is too large, damaged, or that needs
@@ -180,9 +180,10 @@ def _open(content: bytes, name: str) -> OnnxModel:
         raise InputError(f"expected a valid ONNX model in {name}, got: {_line(error)}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != "tensor(float)" or not inputs[0].shape:
-        told = ", ".join(f"{i.name}: {i.type}" for i in inputs)
+        listed = ", ".join(f"{i.name}: {i.type}" for i in inputs)
         raise InputError(
-            f"expected one float32 input and one output in {name}, got inputs {told[:200]} and {len(outputs)} output(s)"
+            f"expected one float32 input and one output in {name}, got inputs {listed[:200]} and "
+            f"{len(outputs)} output(s)"
         )
     return OnnxModel(Path(name).name, hashlib.sha256(content).hexdigest(), session)
 

@@ -40,15 +40,15 @@ Bits: TypeAlias = UInt8[np.ndarray, "n itemsize"]
 def sparse_bytes(state: Mapping[str, Tensor]) -> bytes:
     """The content of the compact file of a state dict; the same state gives the same bytes."""
     parts: dict[str, Tensor] = {}
-    told = {}
+    index = {}
     for name, tensor in state.items():
-        told[name], own = _encode(tensor.detach().cpu().contiguous())
+        index[name], own = _encode(tensor.detach().cpu().contiguous())
         parts |= {f"{part}/{name}": array for part, array in own.items()}
-    return safetensors.torch.save(parts, {FORMAT: json.dumps(told, sort_keys=True)})
+    return safetensors.torch.save(parts, {FORMAT: json.dumps(index, sort_keys=True)})
 
 
 def _encode(tensor: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """How one tensor is stored, and its parts."""
+    """The encoding of one tensor, and its parts."""
     bits = _bits_of(tensor)
     nonzero = bits.any(axis=1)
     where = np.flatnonzero(nonzero)
@@ -84,8 +84,8 @@ def _tensor_of(bits: Bits, dtype: torch.dtype) -> Tensor:
 def read_sparse(path: str | Path, *, memory_gib: float | None = None) -> dict[str, Tensor]:
     """The state dict in a compact file, equal to the bit to the one that was written; nothing is executed.
 
-    What the file declares is held against what it holds, and against the limit, before anything of that size is
-    allocated.
+    The sizes that the file declares are compared with its content and with the limit before anything of that size
+    is allocated.
 
     Args:
         path: a file of :func:`sparse_bytes`.
@@ -97,9 +97,9 @@ def read_sparse(path: str | Path, *, memory_gib: float | None = None) -> dict[st
     path = require_safetensors(path, f"a compact weights file ({FORMAT})")
     try:
         with safe_open(path, "pt") as file:
-            told = parse_json((file.metadata() or {})[FORMAT], f"the index of compact weights at {path}")
-            _require_declared(path, told, file, memory_limit(memory_gib))
-            return {name: _decode(name, how, file) for name, how in told.items()}
+            index = parse_json((file.metadata() or {})[FORMAT], f"the index of compact weights at {path}")
+            _require_declared(path, index, file, memory_limit(memory_gib))
+            return {name: _decode(name, how, file) for name, how in index.items()}
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -110,14 +110,14 @@ def read_sparse(path: str | Path, *, memory_gib: float | None = None) -> dict[st
         ) from error
 
 
-def _require_declared(path: Path, told: Mapping[str, Any], file: Any, limit: int) -> None:
+def _require_declared(path: Path, index: Mapping[str, Any], file: Any, limit: int) -> None:
     """Refuse parts that are missing or left over, shapes that are none, and more than fits."""
     parts = {"dense": ("dense",), "bitmask": ("bitmask", "values"), "gaps": ("gaps", "values")}
-    expected = {f"{part}/{name}" for name, how in told.items() for part in parts[how["encoding"]]}
+    expected = {f"{part}/{name}" for name, how in index.items() for part in parts[how["encoding"]]}
     if expected != set(file.keys()):
         raise ValueError("other tensors than it declares")
     need = 0
-    for name, how in told.items():
+    for name, how in index.items():
         if how["encoding"] != "dense":  # what is dense takes as much as it does in the file
             shape = how["shape"]
             if not (isinstance(shape, list) and len(shape) <= 64 and all(type(n) is int and n >= 0 for n in shape)):

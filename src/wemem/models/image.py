@@ -1,4 +1,4 @@
-"""What the networks for small images share: their width, their input, and how their weights begin."""
+"""The width, the input and the initial weights that all networks for small images share."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class ImageModel(ABC):
     """A convolution network for images of about 32 x 32, with a stem that keeps their size.
 
     Args:
-        width: of every layer, as a multiple of the published one; less than 1 for a laptop.
+        width: width of every layer as a multiple of the published one; less than 1 for a laptop.
     """
 
     width: float = 1.0

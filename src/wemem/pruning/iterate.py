@@ -83,7 +83,7 @@ class Pruning:
 class Round:
     """The ensemble after one round: pruned to ``sparsity``, fine-tuned, at its best checkpoints.
 
-    ``observed`` has for every member what was seen before each round so far, if the defense observes.
+    ``observed`` holds every model's observations before each round so far, if the defense observes.
     """
 
     index: int
@@ -111,22 +111,22 @@ def iterate(
     first_round: int = 0,
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Iterator[Round]:
-    """Prune and fine-tune all members, one :class:`Round` after the other.
+    """Prune and fine-tune all models, one :class:`Round` after the other.
 
     Args:
-        ensemble: the dense models, or what round ``first_round - 1`` gave.
+        ensemble: the dense models, or those after round ``first_round - 1``.
         data: as in :func:`~wemem.training.fit.fit`.
         split: as in :func:`~wemem.training.fit.fit`.
         pruning: schedule, importance, recipe.
-        defense: changes fine-tuning.
-        seeds: one per member.
-        scores: per member, memorization scores (N,) of its training records, for a defense that needs them.
+        defense: changes the fine-tuning.
+        seeds: one seed per model.
+        scores: per model, memorization scores (N,) of its training records, for a defense that needs them.
         teacher_log_probs: as in :func:`~wemem.training.fit.fit`.
         initial: the untrained ensemble, for ``rewind = "initial"``.
-        observed: what :attr:`Round.observed` of round ``first_round - 1`` says, to go on under a defense that observes.
+        observed: :attr:`Round.observed` of round ``first_round - 1``, to go on under a defense that observes.
         backend: as in :func:`~wemem.training.fit.fit`.
-        device: likewise.
-        first_round: where to go on; rounds do not depend on what was computed in one call and what in another.
+        device: as in :func:`~wemem.training.fit.fit`.
+        first_round: the round to go on with; a round is the same whichever call computes the rounds before it.
         on_epoch: called after each epoch.
 
     Raises:
@@ -153,19 +153,19 @@ def iterate(
 
 
 def observe(
-    ensemble: Ensemble, member: int, data: Dataset, split: Split, device: torch.device | str = "cpu"
+    ensemble: Ensemble, model: int, data: Dataset, split: Split, device: torch.device | str = "cpu"
 ) -> Observation:
-    """One member's confidence in its own train and dev records."""
-    own = ensemble.select([member])
+    """One model's confidence in its own train and dev records."""
+    own = ensemble.select([model])
     confidence, right = {}, {}
     for role in (Role.TRAIN, Role.DEV):
-        rows = split.records(member, role)
+        rows = split.records(model, role)
         logits, labels = own.logits(data.features[rows], device=device)[0], data.labels[rows]
         probability = softmax(logits.astype(np.float64), axis=-1)
         confidence[role] = float(probability[np.arange(len(rows)), labels].mean())
         right[role] = float((logits.argmax(-1) == labels).mean())
     return Observation(
-        confidence[Role.TRAIN], confidence[Role.DEV], right[Role.DEV], len(split.records(member, Role.DEV))
+        confidence[Role.TRAIN], confidence[Role.DEV], right[Role.DEV], len(split.records(model, Role.DEV))
     )
 
 

@@ -24,8 +24,8 @@ class Schedule:
 
     Args:
         sparsity: target share of pruned weights, in [0, 1).
-        rounds: R.
-        kind: which schedule.
+        rounds: R, the number of rounds.
+        kind: name of the schedule.
 
     >>> [round(s, 3) for s in Schedule(0.75, rounds=3).sparsities]
     [0.0, 0.5, 0.75]

@@ -1,4 +1,4 @@
-"""Training of ensembles: all members together, or one after another with the same result."""
+"""Training of ensembles: all models at once, or one after another with the same result."""
 
 from wemem.training.backends import Choice, choose_backend
 from wemem.training.device import choose_device, device_name

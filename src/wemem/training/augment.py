@@ -2,7 +2,7 @@
 
 Pad and crop, and the horizontal flip, as He et al. (CVPR 2016) train on CIFAR: 4 pixels of 32, here an eighth of the
 image's height; cutout (DeVries, Taylor, 2017): a square of half the height around a random centre, cut at the edges.
-What is padded or covered is 0, which in normalized images is the channel's mean.
+Padded and covered pixels are 0, the mean of a channel in normalized images.
 
 A view is a pure function of (image, key, position in the batch): the same in every backend, whoever trains beside, and
 however a batch is padded.
@@ -26,27 +26,27 @@ def augment(x: Real[Tensor, "S B *record"], kind: Augmentation, keys: Sequence[i
     """A random view of every image.
 
     Args:
-        x: images of S members.
-        kind: which of the changes are made.
-        keys: one per member; another one for each of its steps.
+        x: images of S models.
+        kind: the changes that are made.
+        keys: one key per model, another one for each of its steps.
     """
     if kind == "none":
         return x
-    members, batch, channels, height, width = x.shape
+    models, batch, channels, height, width = x.shape
     # rows of five draws an image, so that an image's draws do not depend on how many follow it
     drawn = [generator(key, "augment").random((batch, 5), np.float32) for key in keys]
     flip, down, right, centre_y, centre_x = torch.from_numpy(np.concatenate(drawn)).to(x.device, non_blocking=True).T
-    images = x.reshape(members * batch, channels, height, width)
+    images = x.reshape(models * batch, channels, height, width)
     images = _moved(images, flip < 0.5, *((down, right) if kind != "flip" else (None, None)))
     if kind == "crop_flip_cutout":
         images = _covered(images, (centre_y * height).long(), (centre_x * width).long())
-    return images.view(members, batch, channels, height, width)
+    return images.view(models, batch, channels, height, width)
 
 
 def _moved(
     x: Float[Tensor, "N C H W"], flip: Tensor, down: Float[Tensor, " N"] | None, right: Float[Tensor, " N"] | None
 ) -> Float[Tensor, "N C H W"]:
-    """Mirrored where ``flip``, and shifted by up to an eighth if ``down`` and ``right`` say in 0..1 how far."""
+    """Images mirrored where ``flip``, and shifted by ``down`` and ``right``, 0..1 of the whole range, if given."""
     count, channels, height, width = x.shape
     rows, columns = torch.arange(height, device=x.device).expand(count, height), torch.arange(width, device=x.device)
     columns = torch.where(flip[:, None], width - 1 - columns, columns)
@@ -60,7 +60,7 @@ def _moved(
 
 
 def _covered(x: Float[Tensor, "N C H W"], y: Tensor, x0: Tensor) -> Float[Tensor, "N C H W"]:
-    """Without the square of half the height around ``(y, x0)``."""
+    """Images without the square of half the height around ``(y, x0)``."""
     half = max(1, x.shape[2] // 4)
     inside = []
     for size, centre in ((x.shape[2], y), (x.shape[3], x0)):

@@ -1,8 +1,8 @@
-"""How the members of an ensemble are computed: all at once, or one after another.
+"""The backends of an ensemble: its models are computed all at once, or one after another.
 
-``vmapped`` runs all members through one batched graph: that of ``torch.func``, or batched matrix products where a model
-is nothing but fully connected layers. ``sequential`` calls each member's module as plain PyTorch would, and is the
-oracle for both. Which one is the default is a fixed rule that
+``vmapped`` runs all models through one batched graph: that of ``torch.func``, or batched matrix products where a model
+is nothing but fully connected layers. ``sequential`` calls each model's module as plain PyTorch would, and is the
+oracle for both. The default is a fixed rule that
 ``benchmarks/ensemble_backends.py`` justifies for the CPU, so that the same study gives the same bytes everywhere. For
 CUDA it is not measured: there a step of one small model keeps a GPU waiting, so all models are computed at once.
 """
@@ -19,7 +19,7 @@ from torch.func import functional_call, vmap
 from wemem.errors import InputError
 from wemem.models.outputs import require_logits
 from wemem.training.device import CPU
-from wemem.training.dropout import MemberDropout, count_calls_anew
+from wemem.training.dropout import SeededDropout, count_calls_anew
 from wemem.training.ensemble import Ensemble
 
 Backend = Literal["vmapped", "sequential"]
@@ -29,7 +29,7 @@ Forward = Callable[[State, State, Real[Tensor, "S B ..."]], Float[Tensor, "S B C
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend and the reason for it, as they stand in results."""
+    """A backend and the reason for it, as results show them."""
 
     backend: Backend
     reason: str
@@ -42,14 +42,14 @@ def choose_backend(
     requested: str = "auto",
     device: torch.device = CPU,
 ) -> Choice:
-    """The backend for an ensemble: as requested, or by the fixed rule, after a two-member trial.
+    """The backend for an ensemble: as requested, or by the fixed rule, after a trial with two models.
 
     Args:
-        ensemble: at least one member.
+        ensemble: at least one model.
         example: two records.
         classes: C, the number of logits the model must give.
         requested: ``auto``, ``vmapped`` or ``sequential``.
-        device: where it is to be computed; the trial is made on the CPU.
+        device: the device that will compute it; the trial is made on the CPU.
 
     Raises:
         InputError: an unknown request, a model that fails on plain input, or one that cannot be vmapped but was
@@ -91,7 +91,7 @@ def forward_of(backend: Backend, template: nn.Module) -> Forward:
 
 
 #: Layers whose stacked form is written out in :func:`_stack_of`.
-STACKED = (nn.Flatten, nn.Linear, nn.ReLU, MemberDropout)
+STACKED = (nn.Flatten, nn.Linear, nn.ReLU, SeededDropout)
 
 
 def _layers(template: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -100,7 +100,7 @@ def _layers(template: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _is_plain_stack(template: nn.Module) -> bool:
-    """Whether it is nothing but fully connected layers, one after another."""
+    """Whether a model is nothing but fully connected layers, one after another."""
     layers = [layer for _, layer in _layers(template)]
     parameters = [p for layer in layers for p in layer.parameters()]
     return (
@@ -114,7 +114,7 @@ def _is_plain_stack(template: nn.Module) -> bool:
 
 
 def _stack_of(template: nn.Module) -> Forward:
-    """What vmap computes, with fewer operators: where models are few and small, vmap itself takes the longest."""
+    """The same function as by vmap, with fewer operators: for few and small models vmap itself takes the longest."""
 
     def forward(parameters: State, buffers: State, x: Real[Tensor, "S B ..."]) -> Float[Tensor, "S B C"]:
         state = {**parameters, **buffers}
@@ -123,10 +123,10 @@ def _stack_of(template: nn.Module) -> Forward:
             if isinstance(layer, nn.Flatten):
                 x = x.flatten(2)
             elif isinstance(layer, nn.Linear):
-                # whatever stands between the members and the last dimension is a row
+                # whatever stands between the models and the last dimension is a row
                 rows = torch.baddbmm(state[f"{name}.bias"][:, None], x.flatten(1, -2), state[f"{name}.weight"].mT)
                 x = rows.reshape(*x.shape[:-1], rows.shape[-1])
-            elif isinstance(layer, MemberDropout):
+            elif isinstance(layer, SeededDropout):
                 x = layer.drop(x, state[f"{name}.key"])
             else:
                 x = x.relu()
@@ -153,7 +153,7 @@ def _has_convolution(module: nn.Module) -> bool:
 
 
 def _vmap_failure(ensemble: Ensemble, example: Tensor) -> str | None:
-    """Forward and backward of two members on two records; the first line of what went wrong, or None."""
+    """Forward and backward of two models on two records; the first line of the error, or None."""
     pair = ensemble.select([0, len(ensemble) - 1])
     leaves = {n: t.requires_grad_() for n, t in pair.parameters.items()}
     was_training = pair.template.training

@@ -1,6 +1,6 @@
-"""Where models are trained and asked: on the CPU, or on a GPU by CUDA.
+"""Devices that models are trained and queried on: the CPU, or a GPU by CUDA.
 
-Everything that is drawn at random is drawn on the CPU and moved, but for what a model draws by itself (``Dropout2d``,
+Random numbers are drawn on the CPU and moved, except those that a model draws by itself (``Dropout2d``,
 noise). Two kinds of device differ by rounding.
 """
 
@@ -46,7 +46,7 @@ def choose_device(requested: str | torch.device) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device calls itself: the GPU's model, or the kind of vector instructions that PyTorch uses."""
+    """The name of a device: the GPU's model, or the kind of vector instructions that PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return torch.backends.cpu.get_cpu_capability()

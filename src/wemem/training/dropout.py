@@ -1,8 +1,8 @@
-"""Dropout whose mask is a pure function of (member, step, layer, position).
+"""Dropout whose mask is a pure function of (model, step, layer, position).
 
-PyTorch's dropout draws from one global stream, so that a member's mask would depend on who trains beside it and on
+PyTorch's dropout draws from one global stream, so that a model's mask would depend on the models beside it and on
 the backend. Here every unit's bit is a hash of its position and of a key that the training loop sets before each
-step; all members together, one alone, and any order of training give the same masks. To be cheap beside the matrix
+step; all models together, one alone, and any order of training give the same masks. To be cheap beside the matrix
 products it is hashed in full along the rows and along the units, and by half where the two meet. A layer that a model
 calls several times in one forward pass draws a new mask each time. :func:`dropout_at` gives a record that is computed
 by itself the mask that it has in its batch, in every model that keeps the records of a batch along the first axis.
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 _MULTIPLIERS = (0x7FEB352D, 0x846CA68B - 2**32)
 
 
-class MemberDropout(nn.Module):
-    """Inverted dropout with probability ``p``; :attr:`key` says which mask.
+class SeededDropout(nn.Module):
+    """Inverted dropout with probability ``p``; :attr:`key` selects the mask.
 
     Args:
         p: probability of dropping a unit.
-        layer: tells this layer's masks from those of the model's other dropout layers.
+        layer: number that gives this layer other masks than the model's other dropout layers.
     """
 
     key: Tensor
@@ -43,16 +43,16 @@ class MemberDropout(nn.Module):
         return self.drop(x, self.key)
 
     def drop(self, x: Tensor, key: Int32[Tensor, "*S"]) -> Tensor:
-        """Drop units of a batch, or of a batch of each of S members at once: ``(*S, B, ...)``."""
+        """Drop units of a batch, or of a batch of each of S models at once: ``(*S, B, ...)``."""
         if not self.training or self.p == 0:
             return x
-        members = key.ndim
-        mask = self._mask(key, x.shape[members], prod(x.shape[members + 1 :])).view(x.shape).to(x.dtype)
+        models = key.ndim
+        mask = self._mask(key, x.shape[models], prod(x.shape[models + 1 :])).view(x.shape).to(x.dtype)
         self.calls += 1
         return x * mask
 
     def _mask(self, key: Int32[Tensor, "*S"], rows: int, units: int) -> Float32[Tensor, "*S rows units"]:
-        """0 where a unit is dropped, else what keeps the expectation."""
+        """0 where a unit is dropped, else the factor that keeps the expectation."""
         first = 0 if self.place is None else (self.place * rows).to(torch.int32)
         key = _mix(key + (self.layer + (self.calls << 16)))[..., None]
         by_row, by_unit = _mix(_count(rows, key.device) + first ^ key), _mix(~_count(units, key.device) ^ key)
@@ -83,10 +83,10 @@ def _mix(h: Tensor) -> Tensor:
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:
-    """Put :class:`MemberDropout` in the place of every ``nn.Dropout``; parameters and their names stay as they are."""
+    """Put :class:`SeededDropout` in the place of every ``nn.Dropout``; parameters and their names stay as they are."""
     places = {n: m for n, m in module.named_modules(remove_duplicate=False) if type(m) is nn.Dropout}
     for layer, (name, dropout) in enumerate(places.items()):
-        module.set_submodule(name, MemberDropout(dropout.p, layer))
+        module.set_submodule(name, SeededDropout(dropout.p, layer))
     module.register_forward_pre_hook(lambda module, _: count_calls_anew(module))
     return module
 
@@ -94,7 +94,7 @@ def replace_dropout(module: nn.Module) -> nn.Module:
 @contextmanager
 def dropout_at(module: nn.Module, place: Int64[Tensor, ""]) -> Iterator[None]:
     """Within it, a batch of one record gets the masks of the record at ``place`` of its batch."""
-    layers = [layer for layer in module.modules() if isinstance(layer, MemberDropout)]
+    layers = [layer for layer in module.modules() if isinstance(layer, SeededDropout)]
     for layer in layers:
         layer.place = place
     try:
@@ -107,5 +107,5 @@ def dropout_at(module: nn.Module, place: Int64[Tensor, ""]) -> Iterator[None]:
 def count_calls_anew(module: nn.Module) -> None:
     """Begin a forward pass."""
     for layer in module.modules():
-        if isinstance(layer, MemberDropout):
+        if isinstance(layer, SeededDropout):
             layer.calls = 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wemem.errors import InputError
 from wemem.models import Model
 from wemem.training.device import choose_device
-from wemem.training.dropout import MemberDropout, replace_dropout
+from wemem.training.dropout import SeededDropout, replace_dropout
 from wemem.training.memory import halving
 from wemem.training.resize import resized
 
@@ -24,7 +24,7 @@ class Ensemble:
     """``K`` models of one architecture.
 
     Args:
-        template: the module that says how to compute; its own weights are not used.
+        template: the module that computes a model; its own weights are not used.
         parameters: trainable tensors, each ``(K, ...)``, by their names in the template.
         buffers: other state, each ``(K, ...)``; frozen parameters count as buffers.
         masks: bool tensors ``(K, ...)`` for the pruned parameters and frozen weights, True where a weight is kept.
@@ -40,7 +40,7 @@ class Ensemble:
 
     @classmethod
     def initialize(cls, model: Model, input_shape: tuple[int, ...], classes: int, seeds: Sequence[int]) -> "Ensemble":
-        """Fresh models, member ``k`` drawn with ``seeds[k]``; PyTorch's global generator is left as it was."""
+        """Fresh models, the ``k``-th drawn with ``seeds[k]``; PyTorch's global generator is left as it was."""
         modules = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
@@ -71,7 +71,7 @@ class Ensemble:
         keys = {
             f"{name}.key": torch.zeros(len(modules), dtype=torch.int32)
             for name, module in template.named_modules()
-            if isinstance(module, MemberDropout)
+            if isinstance(module, SeededDropout)
         }
         return cls(
             template,
@@ -101,9 +101,9 @@ class Ensemble:
     def __len__(self) -> int:
         return len(next(iter(self.parameters.values())))
 
-    def select(self, members: Sequence[int]) -> "Ensemble":
-        """Some of the members, copied."""
-        rows = torch.as_tensor(list(members))
+    def select(self, models: Sequence[int]) -> "Ensemble":
+        """Copies of some of the models, by their places."""
+        rows = torch.as_tensor(list(models))
         return replace(
             self,
             parameters={n: t[rows] for n, t in self.parameters.items()},
@@ -112,9 +112,9 @@ class Ensemble:
             channels={n: t[rows] for n, t in self.channels.items()},
         )
 
-    def state(self, member: int) -> dict[str, Tensor]:
-        """One member's state dict, loadable by the plain model: ``model.load_state_dict(...)``."""
-        return dict(self.module(member).state_dict())
+    def state(self, model: int) -> dict[str, Tensor]:
+        """One model's state dict, loadable by the plain model: ``model.load_state_dict(...)``."""
+        return dict(self.module(model).state_dict())
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but the template as flat arrays, for storing."""
@@ -137,12 +137,12 @@ class Ensemble:
     def logits(
         self, features: Real[np.ndarray, "N ..."], batch_size: int = 1024, device: torch.device | str = "cpu"
     ) -> Float32[np.ndarray, "K N C"]:
-        """Outputs of every member on the same records, in evaluation mode and float32, one member after another.
+        """Outputs of every model on the same records, in evaluation mode and float32, one model after another.
 
         Args:
             features: N records.
             batch_size: records at a time; halved where memory runs out.
-            device: where to compute them, as :func:`~wemem.training.device.choose_device` takes it.
+            device: the device to compute them on, as :func:`~wemem.training.device.choose_device` takes it.
 
         Raises:
             InputError: a device that is not there, or no memory for one record.
@@ -155,17 +155,17 @@ class Ensemble:
         return halving(ask, batch_size, "the answer to one record")[0]
 
     def _answers(
-        self, member: int, features: Real[np.ndarray, "N ..."], size: int, device: torch.device
+        self, model: int, features: Real[np.ndarray, "N ..."], size: int, device: torch.device
     ) -> Float32[np.ndarray, "N C"]:
-        module, starts = self.module(member).to(device), range(0, len(features), size)
+        module, starts = self.module(model).to(device), range(0, len(features), size)
         with torch.inference_mode():
             parts = [module(torch.from_numpy(features[s : s + size]).to(device)).cpu().numpy() for s in starts]
         return np.concatenate(parts)
 
-    def module(self, member: int) -> nn.Module:
-        """One member as a plain module in evaluation mode, with copied weights."""
+    def module(self, model: int) -> nn.Module:
+        """One model as a plain module in evaluation mode, with copied weights."""
         module = copy.deepcopy(self.template)
-        state = {name: t[member] for name, t in {**self.parameters, **self.buffers}.items()}
+        state = {name: t[model] for name, t in {**self.parameters, **self.buffers}.items()}
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             tensor.data = state[name].clone()
         return module.eval()

@@ -1,6 +1,6 @@
 """Training of an ensemble, as a pure function of its arguments.
 
-Here is decided who is trained with whom, on what, and how many fit into memory at a time; the loop itself is in
+This module decides the models that are trained together, and how many fit into memory at a time; the loop is in
 :mod:`wemem.training.run`.
 """
 
@@ -49,13 +49,13 @@ from wemem.training.run import ASKED, History, Plan, Run, Trained
 from wemem.training.side_by_side import OnEpoch, draws_globally, side_by_side
 from wemem.training.views import ViewedRecords
 
-#: What there must be memory for.
-ONE = "training one member"
+#: The least that there must be memory for.
+ONE = "training one model"
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained ensemble, each member at the checkpoint that its recipe keeps, with its history."""
+    """A trained ensemble, each model at the checkpoint that its recipe keeps, with its history."""
 
     ensemble: Ensemble
     history: tuple[History, ...]
@@ -77,31 +77,31 @@ def fit(
     device: torch.device | str = "cpu",
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Fitted:
-    """Train every member on its train records, stop it on its dev records, keep its best checkpoint or its last.
+    """Train every model on its train records, stop it on its dev records, keep its best checkpoint or its last.
 
-    Members that do not fit into memory together are trained in parts (:mod:`wemem.training.memory`).
+    Models that do not fit into memory together are trained in parts (:mod:`wemem.training.memory`).
 
     Args:
-        ensemble: K members; not changed.
+        ensemble: K models; not changed.
         data: N records.
         split: roles (K, N).
-        recipe: how to train.
-        seeds: one per member, for its order of records, dropout and the defense's draws. A member's result
-            depends on no other member but by the layout: rounding, the order of steps, and what BatchNorm makes of
-            padded batches, where members have different numbers of records.
-        defense: what to do differently; plain training if None.
-        scores: per member, memorization scores (N,) for a defense that needs them.
+        recipe: length, optimizer and early stopping of the training.
+        seeds: one per model, for its order of records, dropout and the defense's draws. A model's result depends on
+            the others by the layout alone: rounding, the order of steps, and the statistics that BatchNorm takes of
+            padded batches, where models have different numbers of records.
+        defense: changes the training; plain training if None.
+        scores: per model, memorization scores (N,) for a defense that needs them.
         teacher_log_probs: per model and record, for a defense that learns from teachers; M is N,
             and as many more for each view of the records (:mod:`wemem.data.views`).
-        observed: per member, what was observed before each round up to this one, for a defense that observes.
+        observed: per model, its observations before each round up to this one, for a defense that observes.
         backend: ``auto``, ``vmapped`` or ``sequential``.
-        device: where to train, as :func:`~wemem.training.device.choose_device` takes it. Data and members are moved
-            there once, and the members come back.
-        on_epoch: called after each epoch with its number and how many members still train; members for which memory
+        device: the device to train on, as :func:`~wemem.training.device.choose_device` takes it. Data and models
+            are moved there once, and the models come back.
+        on_epoch: called after each epoch with its number and how many models still train; models for which memory
             ran out begin anew.
 
     Raises:
-        InputError: sizes that do not fit, a model that does not, a device that is not there, no memory for one member,
+        InputError: sizes that do not fit, a model that does not, a device that is not there, no memory for one model,
             or training that diverged.
     """
     where, defense = choose_device(device), defense or Undefended()
@@ -128,9 +128,9 @@ def _require_fitting(
     ensemble: Ensemble, data: Dataset, split: Split, recipe: Recipe, seeds: int, defense: Defense,
     teacher_log_probs: Float32[np.ndarray, "K M C"] | None,
 ) -> None:  # fmt: skip
-    members = len(ensemble)
-    if not (split.num_models == seeds == members):
-        raise InputError(f"expected a split and seeds for {members} members, got {split.num_models} and {seeds}")
+    models = len(ensemble)
+    if not (split.num_models == seeds == models):
+        raise InputError(f"expected a split and seeds for {models} models, got {split.num_models} and {seeds}")
     if len(split.labels) != len(data):
         raise InputError(f"expected a split of the data set's {len(data)} records, got one of {len(split.labels)}")
     learns = defense.capability(Distillation) is not None
@@ -138,9 +138,11 @@ def _require_fitting(
         raise InputError(
             f"{defense.name} learns from teachers, got none; give their log-probabilities as teacher_log_probs"
         )
-    asked = (members, defense.passes_per_epoch * len(data), data.classes)
-    if learns and teacher_log_probs is not None and teacher_log_probs.shape != asked:
-        raise InputError(f"expected what teachers say of all records and views, {asked}, got {teacher_log_probs.shape}")
+    wanted = (models, defense.passes_per_epoch * len(data), data.classes)
+    if learns and teacher_log_probs is not None and teacher_log_probs.shape != wanted:
+        raise InputError(
+            f"expected teacher log-probabilities of all records and views, {wanted}, got {teacher_log_probs.shape}"
+        )
     if recipe.augment != "none" and len(data.input_shape) != 3:
         raise InputError(
             f"augment = {recipe.augment!r} expected images (channels, height, width), got records of shape "
@@ -148,8 +150,8 @@ def _require_fitting(
         )
     if recipe.precision != "fp32" and defense.capability(Clipping) is not None:
         raise InputError(
-            f"precision = {recipe.precision!r} expected a defense that clips no gradients, got {defense.name}: what it "
-            "promises is not to rest on rounding; use fp32"
+            f"precision = {recipe.precision!r} expected a defense that clips no gradients, got {defense.name}: its "
+            "privacy guarantee must not rest on rounding; use fp32"
         )
     if (reason := defense.incompatibility_reason(ensemble.template)) is not None:
         raise InputError(reason)
@@ -177,7 +179,7 @@ def _moved(data: Dataset, device: torch.device) -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """One call of :func:`fit`: its arguments, and what was decided by them."""
+    """One call of :func:`fit`: its arguments, and the backend and plan that follow from them."""
 
     ensemble: Ensemble
     data: Dataset
@@ -193,12 +195,12 @@ class _Task:
     plan: Plan
 
     @property
-    def members(self) -> int:
+    def models(self) -> int:
         return len(self.ensemble)
 
     @cached_property
     def views(self) -> DrawnViews | None:
-        """Of all members' train records."""
+        """Augmentation views of all models' train records."""
         distillation = self.defense.capability(Distillation)
         if distillation is None or distillation.views is None:
             return None
@@ -210,39 +212,39 @@ class _Task:
         return torch.from_numpy(self.data.features[:2])
 
     def fit(self, on_epoch: OnEpoch) -> Fitted:
-        """Train all members, as many at a time as fit into memory."""
+        """Train all models, as many at a time as fit into memory."""
         done: list[Trained] = []
 
         def in_parts(size: int) -> list[Trained]:
-            """All members from the first that is not done, in equal parts of at most ``size``."""
-            while (first := sum(len(histories) for _, histories in done)) < self.members:
-                left = self.members - first
+            """All models from the first that is not done, in equal parts of at most ``size``."""
+            while (first := sum(len(histories) for _, histories in done)) < self.models:
+                left = self.models - first
                 part = range(first, first + -(-left // -(-left // size)))
                 done.append(self.train(list(part), on_epoch))
             return done
 
         def in_turn(cores: int) -> list[Trained]:
-            return side_by_side(lambda k, on_epoch: self.train([k], on_epoch), self.members, cores, on_epoch)
+            return side_by_side(lambda k, on_epoch: self.train([k], on_epoch), self.models, cores, on_epoch)
 
         together = self.choice.backend == "vmapped"
-        wanted = self.members if together else self._cores()
+        wanted = self.models if together else self._cores()
         quick = quickest(wanted, self.ensemble.parameters) if together and self._on_cpu else Share(wanted)
-        fitting = quick if quick.members == 1 else self._share(quick)
+        fitting = quick if quick.models == 1 else self._share(quick)
         # one at a time is a part of one; only where memory leaves no room for two it is to keep to one thread
-        trained, size = halving(in_parts if together or wanted == 1 else in_turn, fitting.members, ONE)
+        trained, size = halving(in_parts if together or wanted == 1 else in_turn, fitting.models, ONE)
         choice = self.choice
         if size < wanted:
-            why = fitting.reason if size == fitting.members else "memory ran out with more"
-            choice = replace(choice, reason=f"{choice.reason}; {size} of {wanted} members at a time: {why}")
-        joined = Ensemble.concatenate([members for members, _ in trained])
+            why = fitting.reason if size == fitting.models else "memory ran out with more"
+            choice = replace(choice, reason=f"{choice.reason}; {size} of {wanted} models at a time: {why}")
+        joined = Ensemble.concatenate([models for models, _ in trained])
         ensemble = replace(self.ensemble, parameters=joined.parameters, buffers=joined.buffers)
         return Fitted(ensemble, tuple(history for _, histories in trained for history in histories), choice)
 
     def train(self, part: list[int], on_epoch: OnEpoch) -> Trained:
-        """Some members from beginning to end."""
+        """Train some of the models from beginning to end."""
         # what a model may draw besides its dropout (Dropout2d, noise) comes from PyTorch's global generator
         torch.manual_seed(derive_seed(self.seeds[part[0]], "dropout"))
-        return self.begin(part).run(_counting(on_epoch, self.members - part[-1] - 1))
+        return self.begin(part).run(_counting(on_epoch, self.models - part[-1] - 1))
 
     def begin(self, part: list[int]) -> Run:
         """Some of the models before their first step, on the device of the features."""
@@ -261,15 +263,15 @@ class _Task:
         return self.features.device == CPU
 
     def _cores(self) -> int:
-        """How many members are trained at a time, each by itself; a GPU computes one after another."""
+        """The number of models that are trained at a time, each by itself; a GPU computes one after another."""
         if not self._on_cpu or draws_globally(self.ensemble, self.example):
             return 1
-        return min(torch.get_num_threads(), self.members)
+        return min(torch.get_num_threads(), self.models)
 
     def _share(self, most: Share) -> Share:
-        """How many members fit at a time, no more than asked for."""
+        """The number of models that fit at a time, at most as many as requested."""
         state, device = size_of({**self.ensemble.parameters, **self.ensemble.buffers}), self.features.device
-        # the members as they were given, as they end, and joined
+        # the models as they were given, as they end, and joined
         held = (
             3 * state
             + self.data.features.nbytes
@@ -277,7 +279,7 @@ class _Task:
         )
         limit = memory_for_training(device, held)
         high = bound(self.ensemble.module(0), self.example, self.recipe.batch_size, ASKED)
-        if GRANTED + most.members * high <= limit:
+        if GRANTED + most.models * high <= limit:
             return most
         if self.choice.backend == "sequential":
             one, _ = halving(self._peak, 1, ONE)
@@ -289,14 +291,14 @@ class _Task:
             one = self._peak(1)
         groups, states = len({step.key for step in self.plan(0)}), 2 if self.recipe.optimizer == "adam" else 1
         kept = state + (groups - 1) * states * size_of(self.ensemble.parameters)
-        fitting = share(most.members, one, two, kept // self.members, limit)
-        return most if fitting.members == most.members else fitting
+        fitting = share(most.models, one, two, kept // self.models, limit)
+        return most if fitting.models == most.models else fitting
 
     def _peak(self, count: int) -> int:
-        """Bytes that the first members take for a full step, and for a look at their dev records."""
+        """Bytes that the first models take for a full step, and for a look at their dev records."""
         widest = max(self.plan(0), key=lambda step: step.records.shape[1])
         own = widest.records[widest.weights.sum(1).argmax()]
-        everywhere = np.tile(own, (self.members, 1))
+        everywhere = np.tile(own, (self.models, 1))
         step = replace(widest, records=everywhere, weights=np.ones_like(everywhere, np.float32))
         return peak(lambda: self.begin(list(range(count))).trial(step), self.features.device)
 
@@ -311,12 +313,12 @@ def _planner(
     seeds = [own.seed for own in records]
 
     def shown(group: Group) -> Group:
-        """With the views of its records, by their numbers in a data set of so many records."""
+        """The group with the views of its records, numbered as in a data set of so many records."""
         return replace(
             group, records=np.concatenate([group.records + v * count for v in range(defense.passes_per_epoch)])
         )
 
-    # members one after another ask for the same epochs again; all together need none twice
+    # models one after another ask for the same epochs again; all together need none twice
     @lru_cache(maxsize=None if reuse else 1)
     def plan(epoch: int) -> list[Step]:
         groups = [[shown(group) for group in defense.plan(epoch, (Group(own.train),), own)] for own in records]

@@ -21,11 +21,11 @@ from torch.nn.functional import cross_entropy
 
 from wemem.defenses.clipping import Clipping
 from wemem.training.backends import Backend, State
-from wemem.training.dropout import MemberDropout
+from wemem.training.dropout import SeededDropout
 
 #: Layers that have no parameters and keep the records of a batch apart.
 PLAIN = (
-    nn.Sequential, nn.Flatten, nn.Identity, MemberDropout, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh,
+    nn.Sequential, nn.Flatten, nn.Identity, SeededDropout, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh,
     nn.Sigmoid, nn.Softplus,
 )  # fmt: skip
 
@@ -52,16 +52,16 @@ def clipped_sums(
     labels: Int64[Tensor, "S B"], weights: Float[Tensor, "S B"], pruned: Mapping[str, Bool[Tensor, "S ..."]],
     clipping: Clipping,
 ) -> dict[str, Float[Tensor, "S ..."]]:  # fmt: skip
-    """Each member's sum over its records of their clipped gradients of the cross-entropy, by parameter.
+    """Each model's sum over its records of their clipped gradients of the cross-entropy, by parameter.
 
     Args:
         template: a model that :func:`has_closed_form`, in training mode.
-        backend: whether the members are computed at once.
-        parameters: of the S members, each ``(S, ...)``.
-        buffers: likewise.
-        x: their records.
-        labels: their labels.
-        weights: 0 marks padding; on the CPU.
+        backend: the backend of the models.
+        parameters: parameters of the S models, each ``(S, ...)``.
+        buffers: buffers of the S models, each ``(S, ...)``.
+        x: a batch of records for each model.
+        labels: the labels of these records.
+        weights: 1 for a record and 0 for padding; on the CPU.
         pruned: for the pruned parameters, True at weights that have no gradient.
         clipping: the bound.
     """
@@ -102,7 +102,7 @@ def _squared_norms(
     layer: str, a: Float[Tensor, "S B n"], g: Float[Tensor, "S B m"], parameters: State,
     pruned: Mapping[str, Bool[Tensor, "S ..."]],
 ) -> Float[Tensor, "S B"]:  # fmt: skip
-    """Of each record's gradient of one layer's trainable parameters."""
+    """Squared norms of each record's gradient of one layer's trainable parameters."""
     weight, bias = _parameters_of(layer)
     a, g = a.square(), g.square()
     squares = g.sum(-1) if bias in parameters else torch.zeros(g.shape[:2], device=g.device)
@@ -123,7 +123,7 @@ def _parameters_of(layer: str) -> tuple[str, str]:
 
 @contextmanager
 def _tapped(template: nn.Module, taps: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Within it, every linear layer notes its input in what is yielded, and adds its tap to its output."""
+    """A context in which every linear layer stores its input in the yielded mapping and adds its tap to its output."""
     inputs: dict[str, Tensor] = {}
 
     def note(name: str, module: nn.Module, given: tuple[Tensor], output: Tensor) -> Tensor:

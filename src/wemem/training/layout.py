@@ -1,6 +1,6 @@
-"""How weights lie in memory, for speed: the numbers are the same but for rounding.
+"""Orders of weights in memory, for speed: the numbers are the same but for rounding.
 
-Members one after another have their convolutions' channels last, where oneDNN computes faster. Members computed at once
+Models one after another have their convolutions' channels last, where oneDNN computes faster. Models computed at once
 have their matrices transposed, as vmap's gradients come: an optimizer needs weights and gradients laid out alike, and
 would need a copy. ``benchmarks/ensemble_backends.py`` justifies both.
 """
@@ -24,7 +24,7 @@ class Layout:
     """An order of the dimensions in memory.
 
     Args:
-        orders: by the number of dimensions of stacked tensors, members first; the others lie in plain order.
+        orders: the order by the number of dimensions of a stacked tensor, models first; others lie in plain order.
 
     >>> import torch
     >>> CHANNELS_LAST.lay_out(torch.zeros(5, 4, 3, 2, 2))[0].is_contiguous(memory_format=torch.channels_last)

@@ -1,12 +1,12 @@
-"""How many members fit into memory at once, measured and not guessed; and what if memory runs out all the same.
+"""The number of models that fit into memory at once, measured and not guessed; with fewer if memory runs out.
 
-Before members are trained together a trial is made of one and of two of them: a step on a full batch, and a look at
-the dev records. The peak of it is about a straight line in the number of members. Known exactly, and added, are the
+Before models are trained together a trial is made of one and of two of them: a step on a full batch, and a look at
+the dev records. The peak of it is about a straight line in the number of models. Known exactly, and added, are the
 checkpoint that each keeps and the optimizer states that the trial did not begin.
 
 It is held against the machine's memory (or its container's) and not against what is free at the moment, so that the
-same machine trains the same parts and gives the same bytes; on a GPU against what is free there. All members have one
-plan of records, so that parts give what the whole would have given, but for rounding where members are computed at
+same machine trains the same parts and gives the same bytes; on a GPU against what is free there. All models have one
+plan of records, so that parts give what the whole would have given, but for rounding where models are computed at
 once.
 
 No trial is made where even a bound that is far too high fits: :func:`bound`.
@@ -36,16 +36,16 @@ CUDA_RESERVE = 1 / 10
 #: Bytes of a tensor above which glibc asks the system for new pages each time one is made, and PyTorch makes them each
 #: step: 256 fully connected models took 1.4 to 1.6 times as long together as in parts of 64.
 LARGEST = 2**25
-#: What a bound grants to everything that does not grow with the members: an adversary, gradients by record.
+#: Bytes that a bound grants to everything that does not grow with the models: an adversary, gradients by record.
 GRANTED = 2**28
 
 
 def memory_for_training(device: torch.device, held: int) -> int:
-    """Bytes that the members of one part may take together.
+    """Bytes that the models of one part may take together.
 
     Args:
-        device: where they are trained.
-        held: bytes in the machine's memory that are taken meanwhile: data, and models before and after.
+        device: the device that they are trained on.
+        held: bytes of the machine's memory that are taken meanwhile: data, and models before and after.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -65,7 +65,7 @@ def size_of(tensors: Mapping[str, Tensor]) -> int:
 def peak(run: Callable[[], object], device: torch.device) -> int:
     """The most bytes of tensors made by a function that were there at one time, on one device.
 
-    On the CPU what an operator uses inside itself is not seen.
+    On the CPU the memory that an operator uses inside itself is not seen.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -79,17 +79,17 @@ def peak(run: Callable[[], object], device: torch.device) -> int:
 
 
 def bound(module: nn.Module, example: Float[Tensor, "2 ..."], batch: int, asked: int) -> int:
-    """Bytes that training surely does not exceed, for one member, from everything that two records make it compute.
+    """Bytes that training surely does not exceed, for one model, from everything that two records make it compute.
 
-    Weights count 16 times (the member, leaves, gradients, optimizer states, checkpoint, copies); what a record makes
+    Weights count 16 times (the model, leaves, gradients, optimizer states, checkpoint, copies); what a record makes
     counts 4 times for each record of a batch (kept for the gradient, the gradient, and as much again for the loss), or
     once for each that is asked about at a time.
 
     Args:
-        module: of one member.
+        module: one model.
         example: two records.
-        batch: records of a step.
-        asked: dev records at a time.
+        batch: number of records of a step.
+        asked: number of dev records at a time.
     """
     meter = _Meter()
     with torch.no_grad(), meter:
@@ -99,42 +99,42 @@ def bound(module: nn.Module, example: Float[Tensor, "2 ..."], batch: int, asked:
 
 @dataclass(frozen=True)
 class Share:
-    """How many members train at once, and why not all of them.
+    """A number of models that train at once, and the reason if it is not all of them.
 
     Args:
-        members: that many.
+        models: number of models.
         reason: empty if it is all of them.
     """
 
-    members: int
+    models: int
     reason: str = ""
 
 
-def quickest(members: int, parameters: Mapping[str, Tensor]) -> Share:
+def quickest(models: int, parameters: Mapping[str, Tensor]) -> Share:
     """The largest equal parts of a stack whose matrices stay below :data:`LARGEST`.
 
     >>> quickest(6, {"w": torch.zeros(6, 1024, 3 * 1024)})
-    Share(members=2, reason='tensors above 32 MiB are slow')
+    Share(models=2, reason='tensors above 32 MiB are slow')
     """
     largest = max(size_of({"": t}) for t in parameters.values())
-    parts = min(-(-largest // LARGEST), members)
-    return Share(-(-members // parts), "tensors above 32 MiB are slow") if parts > 1 else Share(members)
+    parts = min(-(-largest // LARGEST), models)
+    return Share(-(-models // parts), "tensors above 32 MiB are slow") if parts > 1 else Share(models)
 
 
 def share(most: int, one: int, two: int, kept: int, limit: int) -> Share:
     """The largest equal parts that fit.
 
     Args:
-        most: members there are.
-        one: peak of one member, in bytes.
-        two: of two.
-        kept: what each member keeps besides.
-        limit: bytes for all of a part.
+        most: number of models in all.
+        one: peak of one model, in bytes.
+        two: peak of two models, in bytes.
+        kept: bytes that each model keeps besides.
+        limit: bytes for all models of a part.
 
     >>> share(6, one=3 << 30, two=5 << 30, kept=0, limit=13 << 30)
-    Share(members=6, reason='')
+    Share(models=6, reason='')
     >>> share(6, one=3 << 30, two=5 << 30, kept=0, limit=12 << 30)
-    Share(members=3, reason='6 would take 13 GiB of 12 GiB')
+    Share(models=3, reason='6 would take 13 GiB of 12 GiB')
     """
     each = max(two - one, 0) + kept
     need = one + kept + (most - 1) * each
@@ -146,12 +146,12 @@ def share(most: int, one: int, two: int, kept: int, limit: int) -> Share:
 
 
 def halving(attempt: Callable[[int], T], most: int, least: str) -> tuple[T, int]:
-    """``attempt(most)``, or with half as much whenever memory runs out, down to 1; and how much it was.
+    """``attempt(most)``, or with half as much whenever memory runs out, down to 1; the result and the amount.
 
     Args:
-        attempt: can be repeated.
-        most: to begin with.
-        least: what 1 is, for the message.
+        attempt: a function of the amount that can be repeated.
+        most: the amount to begin with.
+        least: a phrase for the amount 1, for the message.
 
     Raises:
         InputError: there is no memory for 1.
@@ -190,7 +190,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # fmt: skip
         kwargs = kwargs or {}
-        # what comes in unknown was there before
+        # storages that come in unknown were there before
         self._known.update(_storages((args, kwargs)))
         result = func(*args, **kwargs)
         for storage in _storages(result):

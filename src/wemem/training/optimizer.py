@@ -1,4 +1,4 @@
-"""An optimizer of stacked members, each with a state of its own."""
+"""An optimizer of stacked models, each with a state of its own."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,28 +9,28 @@ from torch import Tensor
 Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
-class MemberOptimizer:
-    """One PyTorch optimizer that steps some of the members and leaves the others, with their states, as they are.
+class StackedOptimizer:
+    """One PyTorch optimizer that steps some of the models and leaves the others, with their states, as they are.
 
-    Members that have taken the same steps share their leaves: with one leaf for each of many members and tensors an
-    optimizer does little but count. Where only some members of a leaf step, it is cut, and its state with it.
+    Models that have taken the same steps share their leaves: with one leaf for each of many models and tensors an
+    optimizer does little but count. Where only some models of a leaf step, it is cut, and its state with it.
 
     Args:
-        parameters: stacked over the K members, contiguous; they are changed in place.
-        make: the optimizer of given leaves. Its state of a leaf is to have the leaf's shape, or to be one number.
+        parameters: tensors stacked over the K models, contiguous; they are changed in place.
+        make: makes the optimizer of given leaves. Its state of a leaf must have the leaf's shape, or be one number.
     """
 
     def __init__(self, parameters: Sequence[Float[Tensor, "K ..."]], make: Make) -> None:
         whole = [torch.nn.Parameter(t) for t in parameters]
-        self._spans = {0: (len(parameters[0]), whole)}  # by the first member: one past the last, and their leaves
+        self._spans = {0: (len(parameters[0]), whole)}  # by the first model: one past the last, and their leaves
         self._optimizer = make(whole)
 
     def step(self, taking: Sequence[int], gradients: Sequence[Float[Tensor, "S ..."] | None]) -> None:
-        """Step the members that take part.
+        """Step the models that take part.
 
         Args:
-            taking: S of them, in rising order.
-            gradients: of each tensor, contiguous; None for one that has none.
+            taking: places of the S models that step, in rising order.
+            gradients: the gradient of each tensor, contiguous; None for a tensor that has none.
         """
         runs = _runs(taking)
         for first, last in runs:
@@ -47,7 +47,7 @@ class MemberOptimizer:
         self._optimizer.step()
 
     def _cut(self, at: int) -> None:
-        """Let a leaf begin at a member."""
+        """Cut the leaves so that one begins at a model."""
         first = max((f for f in self._spans if f <= at), default=0)
         last, leaves = self._spans[first]
         if not first < at < last:
@@ -76,7 +76,7 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _part(value: object, leaf: Tensor, half: slice) -> object:
-    """Of an entry of a leaf's state."""
+    """The part of an entry of a leaf's state that belongs to one half."""
     if not isinstance(value, Tensor):
         return value
     return value[half] if value.shape == leaf.shape else value.clone()

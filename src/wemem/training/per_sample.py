@@ -1,10 +1,10 @@
-"""Gradients that bound what each record does to a step: clipped by record, summed, made noisy.
+"""Gradients that bound the effect of each record on a step: clipped by record, summed, made noisy.
 
 For models of linear layers the clipped sum has a closed form (:mod:`~wemem.training.ghost_norms`). For all others, and
 as the oracle for it, each record's gradient is made: a record is computed as a batch of one, with the dropout mask that
-it has in its batch. ``vmapped`` computes a member's records at once (``torch.func``), ``sequential`` one after another
-as plain PyTorch would. Either way the members follow one another, and a member's records come in portions of at most
-``PORTION`` gradient entries: all at once a member's take ``B`` times the memory of its weights.
+it has in its batch. ``vmapped`` computes a model's records at once (``torch.func``), ``sequential`` one after another
+as plain PyTorch would. Either way the models follow one another, and a model's records come in portions of at most
+``PORTION`` gradient entries: all at once a model's take ``B`` times the memory of its weights.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,19 +25,19 @@ from wemem.training.ghost_norms import clipped_sums, has_closed_form
 #: Gradient entries held at a time: 16 MiB of float32, about what a cache holds; 64 took twice the time.
 PORTION = 2**22
 
-#: The gradients of some of one member's records, each record's own: for every parameter a tensor ``(B, ...)``.
+#: The gradients of some of one model's records, each record's own: for every parameter a tensor ``(B, ...)``.
 RecordGradients = dict[str, Float[Tensor, "B ..."]]
 
 
 @dataclass(frozen=True, eq=False)
 class PerSample:
-    """How the members that train together get their gradients under a defense that clips.
+    """Gradients of the models that train together, under a defense that clips.
 
     Args:
-        clipping: the bound and the noise.
-        template: the members' architecture, in training mode.
-        backend: whether what can be computed at once is.
-        seeds: one per member.
+        clipping: the bound on each gradient, and the noise.
+        template: the models' architecture, in training mode.
+        backend: the backend of the models.
+        seeds: one seed per model.
         pruned: for the pruned parameters, True at the weights that are; their gradients are 0.
         closed_form: whether the model :func:`~wemem.training.ghost_norms.has_closed_form`.
     """
@@ -54,7 +54,7 @@ class PerSample:
         cls, clipping: Clipping, template: nn.Module, example: Float[Tensor, "B ..."], backend: Backend,
         seeds: Sequence[int], pruned: Mapping[str, Bool[Tensor, "K ..."]],
     ) -> "PerSample":  # fmt: skip
-        """By the closed form where there is one, which some records as an example show."""
+        """The value with the closed form where the model has one, as a few records show."""
         return cls(clipping, template, backend, seeds, pruned, has_closed_form(template, example))
 
     def gradients(
@@ -64,13 +64,13 @@ class PerSample:
         """The gradients ``(S, ...)`` of one step, in the order of the parameters.
 
         Args:
-            parameters: of the S members that take part, each ``(S, ...)``.
-            buffers: likewise.
-            x: their records.
-            labels: their labels.
-            weights: 0 marks padding, which has no part in anything; on the CPU, wherever the rest is.
-            taking: which of the members they are.
-            steps: how many steps each has taken before; with its seed, what the noise is drawn from.
+            parameters: parameters of the S models that take part, each ``(S, ...)``.
+            buffers: their buffers, each ``(S, ...)``.
+            x: a batch of records for each model.
+            labels: the labels of these records.
+            weights: 1 for a record and 0 for padding; on the CPU, wherever the rest is.
+            taking: places of the S models.
+            steps: number of steps that each has taken before; the noise is drawn from it and the seed.
         """
         own_rows = torch.tensor(taking, device=labels.device)
         pruned = {n: t[own_rows] for n, t in self.pruned.items()}
@@ -95,7 +95,7 @@ class PerSample:
     def _sums_of_each(
         self, parameters: State, buffers: State, x: Tensor, labels: Tensor, weights: Tensor, pruned: State
     ) -> dict[str, Float[Tensor, "S ..."]]:
-        """The members' sums of clipped gradients, from each record's own."""
+        """The models' sums of clipped gradients, from each record's own."""
         sums: list[dict[str, Tensor]] = []
         for row in range(len(labels)):
             places = weights[row].nonzero()[:, 0].to(labels.device)
@@ -114,7 +114,7 @@ class PerSample:
         self, parameters: State, buffers: State, x: Float[Tensor, "B ..."], labels: Int64[Tensor, " B"],
         places: Int64[Tensor, " B"], pruned: Mapping[str, Bool[Tensor, "..."]],
     ) -> Iterator[RecordGradients]:  # fmt: skip
-        """One member's records in portions, without what would move a pruned weight."""
+        """Gradients of one model's records in portions, 0 at pruned weights."""
 
         def loss(parameters: State, x: Tensor, label: Tensor, place: Tensor) -> Tensor:
             with dropout_at(self.template, place):

@@ -1,4 +1,4 @@
-"""How a model is trained, as a value."""
+"""The training of a model, as a value."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,17 +12,17 @@ class Recipe:
     """Optimizer, length and early stopping. The defaults are the paper's for the original model.
 
     Args:
-        epochs: at most this many.
-        patience: stop a member after this many epochs without a better dev accuracy; None never stops early.
-        learning_rate: of the optimizer.
+        epochs: largest number of epochs.
+        patience: stop a model after this many epochs without a better dev accuracy; None never stops early.
+        learning_rate: learning rate of the optimizer.
         weight_decay: L2 decay, coupled with the gradient as in ``torch.optim.Adam``.
-        batch_size: records per step and member.
+        batch_size: number of records per step and model.
         optimizer: ``adam``, or ``sgd`` with momentum 0.9.
         augment: random views of training images: ``none``, ``flip``, ``crop_flip`` or ``crop_flip_cutout``.
         keep: the checkpoint of ``best`` dev accuracy, or the ``last``, after exactly as many epochs as were run.
         precision: ``fp32``, or ``bf16``: matrix products and convolutions on bfloat16 copies (``torch.autocast``),
             while weights, loss and optimizer stay float32. There is no ``fp16``: its gradients need a loss scale, and
-            each member one of its own.
+            each model one of its own.
     """
 
     epochs: int = 100

@@ -1,4 +1,4 @@
-"""A network made smaller to hold tensors of given shapes: what structured pruning leaves of an architecture."""
+"""A network made smaller to hold tensors of given shapes, as structured pruning leaves them."""
 
 import copy
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from wemem.errors import InputError
 
-#: Layers whose channels can be removed, and that say how many there are.
+#: Layers whose channels can be removed, and that state their number.
 RESIZABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, _NormBase, nn.LayerNorm, nn.PReLU)
 
 
@@ -18,7 +18,7 @@ def resized(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Modu
 
     Args:
         module: the network in its full size.
-        shapes: by the names of its parameters and buffers; others keep their shape.
+        shapes: new shapes by the names of parameters and buffers; others keep their shape.
 
     Raises:
         InputError: a shape that is no part of the module's own, or of a layer that is not one of :data:`RESIZABLE`.

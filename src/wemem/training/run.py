@@ -1,15 +1,15 @@
-"""The members that run together, from their first step to the last.
+"""The models that run together, from their first step to the last.
 
-The loop, for all members at once::
+The loop, for all models at once::
 
     for epoch:
         for step in plan_steps(defense.plan(epoch, ...)):    # (K, B) records and weights
             adversary_turns.play(parameters, buffers)             # under a defense that has an inference_adversary
-            logits = forward(parameters, buffers, x)         # (S, B, C), the S members that take part
-            defense.loss(batch).sum() -> gradients           # members are independent: the sum's gradient is each one's
+            logits = forward(parameters, buffers, x)         # (S, B, C), the S models that take part
+            defense.loss(batch).sum() -> gradients           # models are independent: the sum's gradient is each one's
             # under a defense that clips they come from each record's own instead: PerSample
             optimizer step; masked weights are set to 0
-        dev accuracy -> best checkpoint and early stopping, each member by itself
+        dev accuracy -> best checkpoint and early stopping, each model by itself
 """
 
 from collections.abc import Callable, Sequence
@@ -28,16 +28,16 @@ from wemem.training.adversary_turns import AdversaryTurns
 from wemem.training.augment import augment
 from wemem.training.backends import Backend, forward_of, in_precision
 from wemem.training.cohort import Cohort
-from wemem.training.dropout import MemberDropout
+from wemem.training.dropout import SeededDropout
 from wemem.training.ensemble import Ensemble
 from wemem.training.layout import choose_layout
-from wemem.training.optimizer import MemberOptimizer
+from wemem.training.optimizer import StackedOptimizer
 from wemem.training.per_sample import PerSample
 from wemem.training.recipe import Recipe
 from wemem.training.side_by_side import OnEpoch
 from wemem.training.views import rows_of
 
-#: Dev records that are asked about at a time.
+#: Number of dev records that are computed at a time.
 ASKED = 1024
 
 Plan = Callable[[int], list[Step]]
@@ -45,13 +45,13 @@ Plan = Callable[[int], list[Step]]
 
 @dataclass(frozen=True)
 class History:
-    """What one member's training went through.
+    """The course of one model's training.
 
     Args:
-        dev_accuracy: after each epoch it ran, fractions.
-        best_epoch: 0-based, the checkpoint that was kept: the best, or the last if the recipe says so.
-        records_seen: records that steps were taken on, counted with repetition.
-        steps: optimizer steps that it took.
+        dev_accuracy: accuracy on the dev records after each epoch, a fraction.
+        best_epoch: epoch of the kept checkpoint, from 0: the best, or the last if the recipe says so.
+        records_seen: number of records that steps were taken on, counted with repetition.
+        steps: number of optimizer steps.
     """
 
     dev_accuracy: tuple[float, ...]
@@ -60,7 +60,7 @@ class History:
     steps: int
 
 
-#: Some of the members at the end, and what each went through.
+#: Some of the models at the end, and the history of each.
 Trained = tuple[Ensemble, list[History]]
 
 
@@ -88,7 +88,7 @@ class Run:
         masks = cohort.ensemble.masks
         # a frozen weight that is pruned takes no step
         self.pruned = {n: self.layout.lay_out(~masks[n]) for n in masks if n in self.parameters}
-        self.optimizers: dict[str, MemberOptimizer] = {}
+        self.optimizers: dict[str, StackedOptimizer] = {}
         clipping, adversarial = defense.capability(Clipping), defense.capability(AdversarialTraining)
         self.per_sample = (
             None
@@ -100,20 +100,20 @@ class Run:
             adversary = adversarial.start(classes, cohort.seeds)
             adversary.to(self.device)
             self.adversary_turns = AdversaryTurns(adversary, cohort, self.forward, recipe.batch_size)
-        self.dropout_keys = [f"{n}.key" for n, m in self.template.named_modules() if isinstance(m, MemberDropout)]
+        self.dropout_keys = [f"{n}.key" for n, m in self.template.named_modules() if isinstance(m, SeededDropout)]
         self.dropout_seeds = [derive_seed(seed, "dropout") for seed in cohort.seeds]
         self.steps_taken = [0] * len(cohort.ids)
         self.records_seen = [0] * len(cohort.ids)
         self.dev = [tensor.to(self.device) for tensor in _padded(cohort.dev)]
 
     def trial(self, step: Step) -> None:
-        """What takes the most memory: a step of all members, and a look at their dev records."""
+        """Take the most memory that training takes: by a step of all models and a look at their dev records."""
         everyone = list(range(len(self.cohort.ids)))
         self._step(step, everyone, 0)
         self._dev_accuracy(everyone, 0)
 
     def run(self, on_epoch: OnEpoch) -> Trained:
-        """Train until every member has stopped; the members at their kept checkpoints, on the CPU, with histories."""
+        """Train until every model has stopped; returns them at their kept checkpoints, on the CPU, with histories."""
         count = len(self.cohort.ids)
         best, best_buffers = _copies(self.parameters), _copies(self.buffers)
         curves: list[list[float]] = [[] for _ in range(count)]
@@ -140,7 +140,7 @@ class Run:
         return Ensemble(self.template, plain, {n: t.cpu() for n, t in best_buffers.items()}), history
 
     def _kept(self, curve: list[float]) -> int:
-        """The epoch whose checkpoint stays."""
+        """The epoch of the kept checkpoint."""
         return len(curve) - 1 if self.recipe.keep == "last" else int(np.argmax(curve))
 
     def _patience_is_out(self, curve: list[float]) -> bool:
@@ -148,7 +148,7 @@ class Run:
         return patience is not None and len(curve) - 1 - int(np.argmax(curve)) >= patience
 
     def _step(self, step: Step, live: list[int], epoch: int) -> None:
-        """One optimizer step of the live members that have records in it."""
+        """One optimizer step of the live models that have records in it."""
         weights = torch.from_numpy(step.weights[self.cohort.ids])
         seen = weights.sum(1).int().tolist()
         taking = [k for k in live if seen[k]]
@@ -191,7 +191,7 @@ class Run:
     def _batch(
         self, logits: Tensor, labels: Tensor, weights: Tensor, epoch: int, taking: list[int], records: Tensor
     ) -> Batch:
-        """A step's outputs, with whatever else the defense's loss is to know of their records."""
+        """A step's outputs, with the other numbers of their records that the defense's loss reads."""
         who, cohort = torch.tensor(taking, device=self.device)[:, None], self.cohort
         return Batch(
             logits, labels, weights, epoch,
@@ -212,7 +212,7 @@ class Run:
         for name, pruned in self.pruned.items():
             self.parameters[name].masked_fill_(pruned, 0.0)
 
-    def _optimizer(self, step: Step) -> MemberOptimizer:
+    def _optimizer(self, step: Step) -> StackedOptimizer:
         """The optimizer of a group of records; each group has a state of its own."""
         if step.key not in self.optimizers:
             decay = self.recipe.weight_decay if step.weight_decay is None else step.weight_decay
@@ -224,13 +224,13 @@ class Run:
                 # fused SGD wants all leaves to have taken their first step together
                 return torch.optim.SGD(leaves, lr=rate, momentum=0.9, weight_decay=decay)
 
-            self.optimizers[step.key] = MemberOptimizer(
+            self.optimizers[step.key] = StackedOptimizer(
                 [self.layout.straight(t) for t in self.parameters.values()], make
             )
         return self.optimizers[step.key]
 
     def _set_dropout_keys(self, taking: list[int], rows: Tensor | None) -> None:
-        """A new mask for every member and step; a member that sits out keeps its place in its own sequence."""
+        """Set a new mask for every model and step; a model that sits out keeps its place in its own sequence."""
         keys = [(self.dropout_seeds[k] + 0x9E3779B9 * self.steps_taken[k]) & 0x7FFFFFFF for k in taking]
         drawn = torch.tensor(keys, dtype=torch.int32, device=self.device)
         for name in self.dropout_keys:

@@ -1,6 +1,6 @@
-"""Members one after another, on several cores: each thread trains whole members by itself, with one thread inside.
+"""Models one after another, on several cores: each thread trains whole models by itself, with one thread inside.
 
-Convolutions of a small network keep one core busy and two badly; whole members divide without loss, and a member's
+Convolutions of a small network keep one core busy and two badly; whole models divide without loss, and a model's
 numbers are the same on any number of cores.
 """
 
@@ -27,17 +27,17 @@ def draws_globally(ensemble: Ensemble, example: Float[Tensor, "2 ..."]) -> bool:
         return not torch.equal(before, torch.get_rng_state())
 
 
-def side_by_side(train: Callable[[int, OnEpoch], T], members: int, cores: int, on_epoch: OnEpoch) -> list[T]:
-    """``train(k, on_epoch)`` of every member, ``cores`` of them at a time; their results in order.
+def side_by_side(train: Callable[[int, OnEpoch], T], models: int, cores: int, on_epoch: OnEpoch) -> list[T]:
+    """``train(k, on_epoch)`` of every model, ``cores`` of them at a time; their results in order.
 
     Args:
-        train: trains member ``k`` and calls the function it is given after each of its epochs.
-        members: their number.
-        cores: how many at a time, each with one of PyTorch's threads, so that fewer at a time change no bit.
-        on_epoch: hears of every member's epochs, one call at a time.
+        train: trains the ``k``-th model and calls the given function after each of its epochs.
+        models: number of models.
+        cores: number of models at a time, each with one of PyTorch's threads, so that fewer at a time change no bit.
+        on_epoch: called after every model's epochs, one call at a time.
 
     Raises:
-        Exception: the first that a member's training raised; the others are then given up.
+        Exception: the first that a model's training raised; the others are then given up.
     """
     stop, turn = threading.Event(), threading.Lock()
 
@@ -50,7 +50,7 @@ def side_by_side(train: Callable[[int, OnEpoch], T], members: int, cores: int, o
     inside = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        futures = [pool.submit(train, k, tell) for k in range(members)]
+        futures = [pool.submit(train, k, tell) for k in range(models)]
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
             if future.done():
@@ -63,4 +63,4 @@ def side_by_side(train: Callable[[int, OnEpoch], T], members: int, cores: int, o
 
 
 class _GivenUpError(Exception):
-    """Ends the training of a member when another's has failed."""
+    """An end to the training of a model when another's has failed."""

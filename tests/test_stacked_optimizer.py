@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wemem.training.optimizer import MemberOptimizer
+from wemem.training.optimizer import StackedOptimizer
 
 MEMBERS = 7
 SHAPES = [(5, 3), (5,), (2, 1, 3, 3), ()]
@@ -25,7 +25,7 @@ def test_members_step_as_if_each_had_its_own_optimizer(kind, unused):
     stacked = [random(rng, (MEMBERS, *shape)) for shape in SHAPES]
     alone = [[torch.nn.Parameter(t[k].clone()) for t in stacked] for k in range(MEMBERS)]
     oracles = [MAKERS[kind](own) for own in alone]
-    together = MemberOptimizer(stacked, MAKERS[kind])
+    together = StackedOptimizer(stacked, MAKERS[kind])
     everyone = list(range(MEMBERS))
     some = [sorted(rng.choice(MEMBERS, rng.integers(1, MEMBERS), replace=False).tolist()) for _ in range(12)]
     for taking in [everyone, everyone, [0, 1, 2, 5], *some, everyone]:
@@ -47,7 +47,7 @@ def test_members_that_always_step_together_share_their_leaves():
         made.append(torch.optim.SGD(leaves, lr=1.0))
         return made[-1]
 
-    optimizer = MemberOptimizer([torch.zeros(MEMBERS, 2)], make)
+    optimizer = StackedOptimizer([torch.zeros(MEMBERS, 2)], make)
     for taking, leaves in ((range(MEMBERS), 1), ([2, 3], 3), ([2, 3], 3), ([2], 4), (range(MEMBERS), 4)):
         optimizer.step(list(taking), [torch.ones(len(taking), 2)])
         assert len(made[0].param_groups[0]["params"]) == leaves
