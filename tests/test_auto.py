@@ -126,14 +126,14 @@ def test_search_chooses_the_planted_optimum_or_a_neighbour(folder, tmp_path, mon
     assert summary["kind"] == "rmr"
     assert summary["confirmed"]["leakage"] < 0.6
     assert summary["met"]
-    assert "nearest" not in summary
+    assert "The budget is met." in tuning_in_words(summary)
 
 
 def test_a_budget_that_cannot_be_met_is_said_so_with_the_nearest_point(folder, tmp_path, monkeypatch):
     planted(monkeypatch)
     summary = found_by(study(folder, max_tpr=0.02, max_accuracy_drop=0.0), tmp_path / "store")
     assert not summary["met"]
-    assert "NOT met" in summary["nearest"]
+    assert any("NOT met: this is the nearest" in line for line in tuning_in_words(summary))
     nearest = min(summary["front"], key=lambda one: max(0, one["accuracy_drop"]) + max(0, one["tpr"] - 0.02))
     assert summary["settings"].items() >= nearest["settings"].items()
 
@@ -278,7 +278,8 @@ def test_results_of_both_modes_keep_the_schema_and_are_adaptive(folder, undistur
     assert searched["auto"]["settings"] == searched["settings"]
     assert searched["auto"]["search"] != searched["auto"]["confirmed"]
     assert online["defense"] == "online"
-    assert "strength" in online["auto"]["settings_in_words"]
+    assert len(online["auto"]["strengths"]) == config.pruning.rounds
+    assert "strength" in tuning_in_words(online["auto"])[0]
     for run in (searched, online):
         assert run["certificate"]["adaptive"]
         drop = summary["runs"][1]["accuracy"]["test"] - run["accuracy"]["test"]

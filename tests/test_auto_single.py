@@ -15,6 +15,7 @@ from wemem.config.study import StudyConfig
 from wemem.errors import InputError
 from wemem.export.checkpoint import write_weights
 from wemem.models import FullyConnected
+from wemem.tuning.wording import settings_in_words
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def test_a_given_model_is_pruned_under_what_was_found_even_without_held_out_reco
     lines = prune_into(given(tmp_path, SEARCH, members), "auto", tmp_path / "out")
     told = json.loads((tmp_path / "out/pruning.json").read_text())["auto"]
     assert told["front"]
-    assert told["settings_in_words"] in lines[0]
+    assert settings_in_words(told["kind"], told["settings"]) in lines[0]
     assert told["confirmed"]["models"] == (4 if members < RECORDS else 3)
     assert (tmp_path / "out/weights.safetensors").exists()
 

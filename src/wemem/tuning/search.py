@@ -27,8 +27,7 @@ import numpy as np
 
 from wemem.attacks.base import Attack
 from wemem.config.budget import Budget
-from wemem.defenses import Defense, Observation, OnlineController, Undefended, chain, make_defense
-from wemem.defenses.online import at_strength
+from wemem.defenses import Defense, Observation, OnlineController, Undefended, make_defense
 from wemem.errors import InputError
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cost import CostModel
@@ -39,7 +38,6 @@ from wemem.store.shared_work import SharedWork
 from wemem.tuning.objectives import Figures, Point, excess, finalists, front, point_of, ranked
 from wemem.tuning.panel import REFERENCE_ATTACKS, Panel, measure, panel_of, restricted
 from wemem.tuning.space import STARTS, Tried
-from wemem.tuning.wording import budget_in_words, figures_in_words, settings_in_words
 
 #: Models of a quick measurement, the victim among them.
 QUICK_MODELS = 4
@@ -75,11 +73,7 @@ class TunedDefense:
             return self
         rounds = tuple(Observation(**seen) for seen in victim.meta["observed"][0])
         strengths = [self.defense.strength(rounds[: r + 1]) for r in range(len(rounds))]
-        words = f"strength {', '.join(f'{strength:g}' for strength in strengths)} of 1 in its rounds"
-        if strengths[-1] > 0:
-            settings = chain(*at_strength(strengths[-1])).settings
-            words += f"; in the last one {settings_in_words('swmr', settings)}"
-        return replace(self, summary={**self.summary, "settings_in_words": words})
+        return replace(self, summary={**self.summary, "strengths": strengths})
 
 
 def tune_defense(parties: Parties, budget: Budget, pruning: Pruning, dense: TrainedModels) -> TunedDefense:
@@ -97,14 +91,12 @@ def tune_defense(parties: Parties, budget: Budget, pruning: Pruning, dense: Trai
     if budget.searches:
         return Search(parties, budget, pruning, dense).run()
     controller = budget.controller()
-    words = "window, risky share and decay follow the gap between train and dev confidence"
-    summary = {**_budget_summary(budget), "settings": controller.settings, "settings_in_words": words}
-    return TunedDefense(controller, budget, summary)
+    return TunedDefense(controller, budget, {**_budget_summary(budget), "settings": controller.settings})
 
 
 def _budget_summary(budget: Budget) -> dict[str, Any]:
     bounds = {name: getattr(budget, name) for name in ("max_accuracy_drop", "max_tpr", "at_fpr", "minutes")}
-    return {"mode": budget.mode, "budget": bounds, "budget_in_words": budget_in_words(budget)}
+    return {"mode": budget.mode, "budget": bounds}
 
 
 class Search:
@@ -185,17 +177,14 @@ class Search:
             for own in (Undefended(), defense)
         )
         confirmed = point_of(best.kind, best.settings, defended, plain, "full")
-        over = excess(self.budget, confirmed)
         summary = {
             **_budget_summary(self.budget),
             "kind": best.kind,
             "settings": defense.settings,
-            "settings_in_words": settings_in_words(best.kind, defense.settings),
-            "front": [_point_summary(point) for point in known],
-            "met": over == 0,
-            "nearest": f"The budget is NOT met: this is the nearest that was found, {100 * over:.1f} points beyond it.",
-            "search": _point_summary(best),
-            "confirmed": _point_summary(confirmed),
+            "front": [point.as_json() for point in known],
+            "met": excess(self.budget, confirmed) == 0,
+            "search": best.as_json(),
+            "confirmed": confirmed.as_json(),
             "confirmed_on": {
                 "records": defended.records,
                 "new_records": int(np.isin(fresh.evaluated, unused).sum()),
@@ -204,8 +193,7 @@ class Search:
             "stopped": stopped,
             "seconds": self._spent + fresh.seconds + plain.seconds + defended.seconds,
         }
-        shown = {name: value for name, value in summary.items() if name != "nearest" or over > 0}
-        return TunedDefense(defense, self.budget, shown)
+        return TunedDefense(defense, self.budget, summary)
 
     def _work(
         self, step: Literal["try", "audit"], count: int, *, pruning: Pruning, models: int, candidates: Sequence[Any]
@@ -279,11 +267,6 @@ def quick(pruning: Pruning) -> Pruning:
     """Same pruning in about half of the rounds, at least two."""
     rounds = pruning.schedule.rounds
     return replace(pruning, schedule=replace(pruning.schedule, rounds=min(rounds, max(2, (rounds + 1) // 2))))
-
-
-def _point_summary(point: Point) -> dict[str, Any]:
-    settings = make_defense(point.kind, point.settings).settings
-    return {**point.as_json(), "words": f"{settings_in_words(point.kind, settings)}: {figures_in_words(point)}"}
 
 
 def search_work(cost: CostModel, budget: Budget) -> float:

@@ -1,10 +1,13 @@
-"""Sentences about budgets, measured points and the defense that was found."""
+"""Sentences about budgets, measured points and defenses that were found, made where they are shown."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from wemem.config.budget import Budget
-from wemem.tuning.objectives import Point
+from wemem.defenses import chain, make_defense
+from wemem.defenses.online import at_strength
+from wemem.tuning.objectives import Point, excess
 
 
 def budget_in_words(budget: Budget) -> str:
@@ -21,12 +24,18 @@ def budget_in_words(budget: Budget) -> str:
     return ", ".join(parts)
 
 
-def figures_in_words(point: Point) -> str:
-    """Sentence about the measured figures of a setting."""
+def point_in_words(point: Mapping[str, Any]) -> str:
+    """Sentence about a setting and its figures.
+
+    Args:
+        point: fields of a :class:`~wemem.tuning.objectives.Point`.
+    """
+    settings = make_defense(point["kind"], point["settings"]).settings
     return (
-        f"accuracy {100 * point.accuracy:.1f} % ({-100 * point.accuracy_drop:+.1f} points ± "
-        f"{100 * point.accuracy_drop_se:.1f}), AUC {100 * point.leakage:.1f} % ({point.attack}), "
-        f"TPR {100 * point.tpr:.1f} % ± {100 * point.tpr_se:.1f} ({point.tpr_attack})"
+        f"{settings_in_words(point['kind'], settings)}: "
+        f"accuracy {100 * point['accuracy']:.1f} % ({-100 * point['accuracy_drop']:+.1f} points ± "
+        f"{100 * point['accuracy_drop_se']:.1f}), AUC {100 * point['leakage']:.1f} % ({point['attack']}), "
+        f"TPR {100 * point['tpr']:.1f} % ± {100 * point['tpr_se']:.1f} ({point['tpr_attack']})"
     )
 
 
@@ -69,31 +78,41 @@ def tuning_in_words(summary: Mapping[str, Any]) -> list[str]:
     Args:
         summary: the key ``auto`` of a run in ``results.json``.
     """
-    budget = f"Budget: {summary['budget_in_words']}."
+    bounds = Budget(mode=summary["mode"], **summary["budget"])
+    budget = f"Budget: {budget_in_words(bounds)}."
     if summary["mode"] == "online":
-        steered = f"{budget} One run that steers itself: {summary['settings_in_words']}."
+        steered = f"{budget} One run that steers itself: {_strengths_in_words(summary)}."
         return [steered, *_audit_in_words(summary)]
-    stopped = STOPPED[summary["stopped"]]
+    stopped, settings = STOPPED[summary["stopped"]], settings_in_words(summary["kind"], summary["settings"])
     return [
-        f"{budget} Found after {summary['trials']} settings{stopped}: {summary['settings_in_words']}.",
-        f"On the records and models that it was chosen by: {summary['search']['words']}.",
-        f"{confirmation_in_words(summary.get('confirmed_on'))}: {summary['confirmed']['words']}.",
-        _met_in_words(summary) if summary["met"] else summary["nearest"],
+        f"{budget} Found after {summary['trials']} settings{stopped}: {settings}.",
+        f"On the records and models that it was chosen by: {point_in_words(summary['search'])}.",
+        f"{confirmation_in_words(summary.get('confirmed_on'))}: {point_in_words(summary['confirmed'])}.",
+        _excess_in_words(bounds, summary["confirmed"]),
         *_audit_in_words(summary),
         "The trade-offs it saw:",
-        *(f"  {one['words']}" for one in summary["front"]),
+        *(f"  {point_in_words(one)}" for one in summary["front"]),
     ]
 
 
-def _met_in_words(summary: Mapping[str, Any]) -> str:
-    """Sentence about a budget that the confirmed means keep, and whether they keep it by a standard
-    error.
-    """
-    budget, point = summary["budget"], summary["confirmed"]
-    bounds = [("accuracy_drop", "max_accuracy_drop"), ("tpr", "max_tpr")]
-    close = any(
-        budget[bound] is not None and point[figure] + point[f"{figure}_se"] > budget[bound] for figure, bound in bounds
-    )
+def _strengths_in_words(summary: Mapping[str, Any]) -> str:
+    strengths = summary.get("strengths")
+    if not strengths:
+        # results of schema 1 have a sentence in place of the strengths
+        return str(summary.get("settings_in_words", "window, risky share and decay follow the confidence gap"))
+    words = f"strength {', '.join(f'{strength:g}' for strength in strengths)} of 1 in its rounds"
+    if strengths[-1] == 0:
+        return words
+    settings = chain(*at_strength(strengths[-1])).settings
+    return f"{words}; in the last one {settings_in_words('swmr', settings)}"
+
+
+def _excess_in_words(budget: Budget, confirmed: Mapping[str, Any]) -> str:
+    """Sentence about whether the confirmed means keep a budget, and whether by a standard error."""
+    point = Point(**{field.name: confirmed[field.name] for field in fields(Point)})
+    if (over := excess(budget, point)) > 0:
+        return f"The budget is NOT met: this is the nearest that was found, {100 * over:.1f} points beyond it."
+    close = excess(budget, point, errors=1.0) > 0
     return f"The budget is met{', but by less than a standard error of these figures' if close else ''}."
 
 
