@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from results_example import make_results
-from wemem.audit.leave_one_out import leave_one_out
+from wemem.audit.leave_one_out import leave_one_out, reference_accuracy
 from wemem.audit.report import as_json, run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
@@ -129,3 +129,18 @@ def test_places_are_nested():
     headline, table, file = (metrics_for(place) for place in ("headline", "table", "file"))
     assert set(headline) < set(table) < set(file)
     assert file == list(METRICS.values())
+
+
+def test_targets_leave_what_arms_are_compared_by():
+    signals = planted.shared(2.0, pool=200, models=6)
+    targets = leave_one_out(signals, make_attacks(("lira",)), seed=0)["lira"]
+    mean = targets.measure(METRICS["tpr_at_0.01"])
+    stored = mean.as_comparable_json()
+    assert np.mean(np.array(stored["pseudo_values"])) == pytest.approx(mean.value, abs=1e-5)
+    accuracy = reference_accuracy(signals, seed=0)
+    rows = signals.audited(0)
+    right = signals.logits[:, rows].argmax(axis=-1) == signals.labels[rows]
+    each = [right[k][~signals.is_member(k)].mean() for k in range(signals.num_models)]
+    assert accuracy.value == pytest.approx(np.mean(each))
+    assert (accuracy.targets, accuracy.table.shape) == (7, (7, 10))
+    assert accuracy.estimate.low < accuracy.value < accuracy.estimate.high

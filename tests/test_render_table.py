@@ -173,7 +173,7 @@ def test_no_attacks_leave_the_accuracies():
     text = drawn(make_results(attacks=()))
     assert "TPR" not in text
     assert "chance" not in text
-    assert "tells what leaks" in text
+    assert "leakage was not measured" in text
     assert row(text, "rsw ") == "rsw 62.5 [61.2-63.8] 12.1"
 
 
@@ -373,7 +373,7 @@ def test_summary_has_two_to_five_entries_whatever_was_run(
 
 def test_no_attacks_leave_no_word_on_leakage():
     told = plain_summary(make_results(attacks=()))
-    assert told[0] == "No attack was run, so nothing here tells what leaks."
+    assert told[0] == "No attack was run, so leakage was not measured."
     assert not any("leaks least" in sentence for sentence in told)
 
 

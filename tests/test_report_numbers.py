@@ -398,3 +398,24 @@ def test_the_longest_bar_keeps_its_label_within_the_picture():
     ends = [text.get_window_extent().x1 for text in figure.axes[0].texts]
     assert max(ends) <= right
     assert max(ends) > 0.95 * right  # and no room is wasted
+
+
+def test_the_recommendation_protects_weights_costs_little_and_leaks_least():
+    results = make_results(attacks=("lira",))
+    (told,) = report_summary(results)["recommendation"]
+    assert told.startswith(
+        "rsw: among arms that protect the weights and cost at most 2 points of test accuracy (4 here)"
+    )
+    assert "23.3 % by TPR at 1 % FPR against 54.6 % without a defense" in told
+    assert "It still leaks: by chance it would be 2.4 %." in told
+    for run in results["runs"]:
+        run["altered_answers"] = run["label"] == "rsw"
+    assert report_summary(results)["recommendation"][0].startswith("swmr: among arms")
+    for run in results["runs"]:
+        if run["label"] in ("rsw", "rmr", "swmr"):
+            run["accuracy"]["test"] = 0.5
+    assert report_summary(results)["recommendation"][0].endswith(
+        "no defense leaks less than pruning without one by TPR at 1 % FPR."
+    )
+    results["runs"] = [run for run in results["runs"] if run["label"] != "undefended"]
+    assert report_summary(results)["recommendation"][0].startswith("None: that takes undefended pruning")

@@ -39,10 +39,14 @@ class Crossed:
         return crossed_interval(self.value, self.table)
 
     def as_json(self) -> dict[str, object]:
-        """Its form in ``results.json``; pseudo-values, which arms are compared by, to seven digits."""
+        """Its form in ``results.json``, without pseudo-values."""
         found = self.estimate
-        table = [[float(f"{value:.7g}") for value in row] for row in self.table.tolist()]
-        return {"value": found.value, "ci": [found.low, found.high], "pseudo_values": table}
+        return {"value": found.value, "ci": [found.low, found.high]}
+
+    def as_comparable_json(self) -> dict[str, object]:
+        """Its form in ``results.json`` with pseudo-values, by which arms are compared, to six digits."""
+        table = [[float(f"{value:.6g}") for value in row] for row in self.table.tolist()]
+        return {**self.as_json(), "pseudo_values": table}
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,7 +127,7 @@ def _notes(rows: Sequence[Arm]) -> list[str]:
     ]
     audits = audits_of(rows)
     if not audits:
-        return [*notes, "No attack was run: nothing here tells what leaks."]
+        return [*notes, "No attack was run, so leakage was not measured."]
     return [*notes, _on_choice(rows), _on_support(audits), _on_adversary(rows, audits)]
 
 
@@ -142,9 +142,9 @@ def _on_teachers(rows: Sequence[Arm]) -> str:
 def _over(rows: Sequence[Arm]) -> str:
     seeds = {len(arm.runs) for arm in rows}
     if seeds <= {1}:
-        return "one seed, so they tell of other records and not of another training run"
-    alone = ", of a single seed that of its records" if 1 in seeds else ""
-    return f"mean and Student's t over {_span(seeds - {1})} seeds{alone} (where all seeds agree, that of the records)"
+        return "one seed, so they cover other records and not another training run"
+    alone = "; with a single seed, over its records" if 1 in seeds else ""
+    return f"mean and Student's t over {_span(seeds - {1})} seeds{alone} (where all seeds agree, over the records)"
 
 
 def _on_choice(rows: Sequence[Arm]) -> str:
@@ -163,7 +163,7 @@ def _on_support(audits: Sequence[Mapping[str, Any]]) -> str:
     below = [per_cent(m.fpr) for m in metrics_for("table", audits) if m.fpr is not None and smallest > m.fpr]
     beyond = f": {' and '.join(below)} is below that and stands for no false positive at all" if below else ""
     return (
-        f"An attack judges {members} members and {nonmembers} non-members a run. "
+        f"Each attack scores {members} members and {nonmembers} non-members a run. "
         f"The smallest FPR they support is {per_cent(smallest)}{beyond}."
     )
 
@@ -174,8 +174,8 @@ def _on_adversary(rows: Sequence[Arm], audits: Sequence[Mapping[str, Any]]) -> s
     adaptive = [arm.adaptive(attack) for arm in rows for attack in arm.attacks]
     which = "all are" if all(adaptive) else "all are but those marked" if any(adaptive) else "none is"
     return (
-        f"The adversary has {models} models of its own. An attack is adaptive if they were made exactly as the "
-        f"attacked one: {which}."
+        f"The adversary has {models} models of its own. An attack is adaptive if they were trained exactly as "
+        f"the attacked one: {which}."
     )
 
 

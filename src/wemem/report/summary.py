@@ -63,7 +63,7 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
     """The findings for a report, by topic.
 
     Returns:
-        Sentences under ``measured``, ``leaks``, ``protects``, ``costs`` and ``certainty``.
+        Sentences under ``recommendation``, ``measured``, ``leaks``, ``protects``, ``costs`` and ``certainty``.
     """
     cast = _cast(results)
     protects, chosen = [], []
@@ -75,9 +75,10 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
     shown = [arm for arm in cast.pruned if arm in (chosen or cast.pruned[:SHOWN]) and arm is not cast.plain]
     costs = [_on_accuracy(cast.dense, cast.plain, shown), *_on_time(shown), *_on_cheaper(cast, chosen)]
     return {
+        "recommendation": _recommendation(cast),
         "measured": [_on_measuring(results, cast)],
         "leaks": [_on_pruning(cast.rows, cast.dense, cast.plain), *_on_controls(cast.rows), *_on_only(cast)],
-        "protects": protects or ["Fewer than two pruned models were attacked, so nothing here compares defenses."],
+        "protects": protects or ["Fewer than two pruned models were attacked, so defenses are not compared."],
         "costs": costs,
         "certainty": [on_certainty(cast.rows, cast.attacked)],
     }
@@ -132,11 +133,11 @@ def _cast(results: Mapping[str, Any]) -> _Cast:
 
 def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> str:
     if not any(arm.attacks for arm in rows):
-        return "No attack was run, so nothing here tells what leaks."
+        return "No attack was run, so leakage was not measured."
     if dense is None or not dense.attacks:
-        return "The model before pruning was not attacked, so nothing here tells what pruning adds to the leak."
+        return "The model before pruning was not attacked, so the leak that pruning adds was not measured."
     if plain is None or not plain.attacks:
-        return "Pruning without a defense was not attacked, so nothing here tells what pruning alone adds to the leak."
+        return "Pruning without a defense was not attacked, so the leak that pruning alone adds was not measured."
     words = {1: "leaks more than", -1: "leaks less than", 0: "leaks neither distinguishably more nor less than"}
     gaps = [leakage_difference(plain, dense, metric) for metric in SUMMARY]
     first, second = (words[0 if gap is None else gap.sign()] for gap in gaps)
@@ -279,6 +280,31 @@ def _on_only(cast: _Cast) -> list[str]:
         f"The strongest attack on {_name(arm)} tells training records from others with a balanced accuracy of "
         f"{_leak(arm, PAPER)} ({_chance(arm, PAPER)}), and finds {_leak(arm, LOW_FPR)} of the training records at "
         f"{per_cent(LOW_RATE)} FPR ({_chance(arm, LOW_FPR)}). {FPR_MEANS}"
+    ]
+
+
+def _recommendation(cast: _Cast) -> list[str]:
+    """The arm to release, with the reason: the least leak among those that protect weights and cost little accuracy."""
+    plain = cast.plain
+    if plain is None or plain not in cast.attacked or len(cast.attacked) < 2:
+        return ["None: that takes undefended pruning and at least one defense, both attacked."]
+    floor = plain.accuracy().value - CHEAP
+    fit = [arm for arm in cast.attacked if not arm.answers_only and arm.accuracy().value >= floor]
+    best = least_leaking(fit, LOW_FPR)
+    which = (
+        f"among arms that protect the weights and cost at most {100 * CHEAP:.0f} points of test accuracy "
+        f"({len(fit)} here)"
+    )
+    if best is plain:
+        return [f"None: {which}, no defense leaks less than pruning without one by {METRICS[LOW_FPR].phrase}."]
+    alike = [arm.label for arm in may_leak_least(fit, LOW_FPR) if arm is not best]
+    doubt = f" It is not distinguishable from {names(alike)}, which may do as well." if alike else ""
+    chance = best.chance(LOW_FPR)
+    level = METRICS[LOW_FPR].chance if chance is None else chance.expected
+    still = f" It still leaks: by chance it would be {_share(level)}." if best.leaks(LOW_FPR) else ""
+    return [
+        f"{_name(best)}: {which}, it leaks least, {_leak(best, LOW_FPR)} by {METRICS[LOW_FPR].phrase} against "
+        f"{_leak(plain, LOW_FPR)} without a defense.{doubt}{still}"
     ]
 
 

@@ -134,7 +134,12 @@ def _attack_references(
 
     def attacked(attack: Attack) -> Computed:
         targets = leave_one_out(collected.signals, {attack.name: attack}, seed=parties.seed)[attack.name]
-        summary = {metric.name: targets.measure(metric).as_json() for metric in metrics}
+        measured = {metric: targets.measure(metric) for metric in metrics}
+        # arms are compared by the headline metrics; the tables of the others would fill the file
+        summary = {
+            metric.name: mean.as_comparable_json() if metric.place == "headline" else mean.as_json()
+            for metric, mean in measured.items()
+        }
         counts = {"targets": len(targets.scores), "records": targets.scores.shape[1]}
         return {"score": targets.scores}, {**counts, **summary}
 
@@ -151,7 +156,7 @@ def _attack_references(
 def _reference_accuracy(parties: Parties, signals: Signals) -> dict[str, Any]:
     """Accuracy of the models that are attacked in turn."""
     accuracy = reference_accuracy(signals, seed=parties.seed)
-    return {"targets": accuracy.targets, **accuracy.as_json()}
+    return {"targets": accuracy.targets, **accuracy.as_comparable_json()}
 
 
 def _predict(
