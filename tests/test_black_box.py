@@ -11,9 +11,11 @@ import pytest
 
 from small_study import table, write_data
 from wemem.config.parse import parse_study
+from wemem.errors import InputError
 from wemem.pipeline.progress import Silent
 from wemem.store.store import Store
-from wemem.study.black_box import BlackBoxAudit, audit_by_functions
+from wemem.study.black_box import BlackBoxAudit
+from wemem.study.user_functions import audit_by_functions
 
 CODE = {
     "theirs.py": """
@@ -25,9 +27,11 @@ def predict(features):
     return np.load("weights.npy")[np.newaxis].repeat(len(features), 0) * features[:, :3]
 
 def train(features, labels, seed):
-    assert seed >= 0
+    np.random.seed(seed)  # takes 0 .. 2**32 - 1
     with open("trained.txt", "a") as file:
         file.write("x")
+    with open("sizes.txt", "a") as file:
+        file.write(f"{len(features)}\\n")
     return lambda asked: helper.SCALE * asked[:, :3]
 """,
     "helper.py": "SCALE = 1.0\n",
@@ -54,9 +58,10 @@ def forget() -> None:
     importlib.invalidate_caches()
 
 
-def audited(folder: Path) -> BlackBoxAudit:
+def audited(folder: Path, *attacks: str) -> BlackBoxAudit:
     forget()
-    study: dict[str, Any] = table(folder / "data.npz", attacks=["confidence"], split={"shadows": 2})
+    named, split = [*attacks] or ["confidence"], {"shadows": 2, "references": 6}
+    study: dict[str, Any] = table(folder / "data.npz", attacks=named, split=split)
     return audit_by_functions(
         parse_study(study), "theirs:predict", "theirs:train", folder / "members.npz", Store(folder / "store"), Silent()
     )  # fmt: skip
@@ -70,8 +75,8 @@ def test_a_model_trained_anew_behind_the_same_function_is_asked_anew(folder):
     first = audited(folder)
     np.save(folder / "weights.npy", np.array([3, 2, 1], np.float32))
     second = audited(folder)
-    assert not np.array_equal(first.signals.logits[0], second.signals.logits[0])
-    assert np.array_equal(first.signals.logits[1:], second.signals.logits[1:])
+    assert not np.array_equal(first.outputs.logits[0], second.outputs.logits[0])
+    assert np.array_equal(first.outputs.logits[1:], second.outputs.logits[1:])
     assert first.report.results[0].output.score.tolist() != second.report.results[0].output.score.tolist()
     assert trainings(folder) == 2  # the shadows were stored
 
@@ -80,5 +85,37 @@ def test_shadows_are_trained_anew_when_a_module_that_train_imports_has_changed(f
     first = audited(folder)
     (folder / "helper.py").write_text("SCALE = 2.0\n")
     second = audited(folder)
-    assert np.array_equal(2 * first.signals.logits[1:], second.signals.logits[1:])
+    assert np.array_equal(2 * first.outputs.logits[1:], second.outputs.logits[1:])
     assert trainings(folder) == 4
+
+
+def test_lira_and_rmia_attack_by_reference_models_of_the_train_function(folder):
+    found = audited(folder, "confidence", "lira", "rmia")
+    assert list(found.attacks) == ["confidence", "lira", "rmia"]
+    assert found.left_out == ()
+    assert trainings(folder) == 2 + 6
+    assert {name: found.report[name].reference_models for name in found.attacks} == {
+        "confidence": 2, "lira": 6, "rmia": 6,
+    }  # fmt: skip
+    assert found.report["lira"].records.tolist() == found.report["confidence"].records.tolist()
+
+
+def test_models_of_the_train_function_train_on_as_many_records_as_the_audited_model(folder):
+    audited(folder, "confidence", "lira")
+    assert set((folder / "sizes.txt").read_text().split()) == {"200"}
+
+
+def test_no_shadow_is_trained_where_no_attack_uses_one(folder):
+    assert list(audited(folder, "lira").signals) == ["shared"]
+    assert trainings(folder) == 6
+
+
+def test_an_error_in_the_users_function_shows_the_users_lines_and_not_ours(folder):
+    (folder / "helper.py").write_text("def __getattr__(name):\n    raise ValueError('no such layer')\n")
+    with pytest.raises(InputError, match="ValueError: no such layer") as caught:
+        audited(folder)
+    line = str(caught.value)
+    assert "theirs.py:" in line
+    assert "helper.py:2, in __getattr__: raise ValueError('no such layer')" in line
+    assert "user_functions.py" not in line
+    assert "\n" not in line

@@ -40,11 +40,12 @@ from wemem.results.build import environment, study_results
 from wemem.results.folder import remove_old_results, write_results
 from wemem.results.sample_table import per_sample_table
 from wemem.store.store import Store
-from wemem.study.black_box import audit_by_functions, audit_signals
+from wemem.study.black_box import audit_signals
 from wemem.study.grid_search import select_settings
 from wemem.study.outcome import Outcome
 from wemem.study.run import run_study
 from wemem.study.single_model import Pruned, audit_model, prune_model
+from wemem.study.user_functions import audit_by_functions
 from wemem.training import Ensemble, choose_device
 from wemem.tuning.wording import tuning_in_words
 
@@ -298,7 +299,7 @@ def audit_outputs_into(
 def audit_functions_into(
     config: StudyConfig, predict: str, train: str, members: Path, out: Path, store: Path | None, progress: Progress
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Audit a model by its predictions (:func:`~wemem.study.black_box.audit_by_functions`)."""
+    """Audit a model by its predictions (:func:`~wemem.study.user_functions.audit_by_functions`)."""
     with output_folder(out) as folder:
         kept = Store(store or folder.parent / ".store", progress.warn)
         audited = audit_by_functions(config, predict, train, members, kept, progress)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int64
 
-from wemem.data.split import Indices, Role, Split, require_shares, stratified_draw
+from wemem.data.split import Indices, Role, Split, random_halves, require_shares, stratified_draw
 from wemem.errors import InputError
 from wemem.randomness import generator
 
@@ -66,6 +66,24 @@ def given_victim(
         for role, rows in zip((Role.TRAIN, Role.DEV, Role.AUDIT), drawn, strict=True):
             roles[k, rows] = role
     return Split(roles, labels, "disjoint")
+
+
+def halves_around(labels: Int64[np.ndarray, " N"], split: Split, members: Indices, models: int, *, seed: int) -> Split:
+    """Return reference models on random halves of the audited records of a given victim, matched to its size.
+
+    They are as large as the records allow: of those that are not audited, half is left for a population.
+
+    Args:
+        labels: the class of each of the N records.
+        split: the roles of the victim and its shadows, as :func:`given_victim` gives them.
+        members: the records that the victim was trained on.
+        models: the number of reference models.
+        seed: the seed of the study.
+    """
+    audited, dev = split.audited(0), split.records(0, Role.DEV)
+    outside = np.setdiff1d(np.arange(len(labels)), np.concatenate([audited, dev]))
+    size = min(len(members), len(audited) // 2 + max(0, len(outside) // 2 - len(dev)) // 2)
+    return random_halves(labels, audited, models, seed=seed, outside=outside, train_size=size, dev_size=len(dev))
 
 
 def matched(labels: Int64[np.ndarray, " N"], members: Indices, train: Indices) -> bool:

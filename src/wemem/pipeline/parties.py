@@ -18,7 +18,7 @@ from jaxtyping import Int64
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.data.given_victim import given_victim
+from wemem.data.given_victim import given_victim, halves_around
 from wemem.data.split import Role, Split, random_halves, stratified_draw, subsets, victim_and_shadows
 from wemem.defenses import Defense
 from wemem.errors import InputError
@@ -98,14 +98,13 @@ class Parties:
     @cached_property
     def reference_split(self) -> Split:
         """Roles of reference models on random halves of the audited records; enough models for their scores too."""
+        labels, count = self.data.labels, self._reference_count
+        if self.config.victim is not None:
+            return halves_around(labels, self.split, self.members, count, seed=self.seed)
         audited, dev = self.split.audited(0), self.split.records(0, Role.DEV)
         outside = np.setdiff1d(np.arange(len(self.data)), np.concatenate([audited, dev]))
-        size = len(self.members)
-        if self.config.victim is not None:  # as large as the records allow, with a half of those outside for RMIA
-            size = min(size, len(audited) // 2 + max(0, len(outside) // 2 - len(dev)) // 2)
         return random_halves(
-            self.data.labels, audited, self._reference_count, seed=self.seed, outside=outside, train_size=size,
-            dev_size=len(dev),
+            labels, audited, count, seed=self.seed, outside=outside, train_size=len(self.members), dev_size=len(dev)
         )  # fmt: skip
 
     @cached_property

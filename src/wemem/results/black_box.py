@@ -28,7 +28,7 @@ def black_box_results(
         seed: the seed of the attacks.
         file: the file that holds the outputs, if they came in one.
     """
-    signals, study = audit.signals, {"signals": name}
+    signals, study = audit.outputs, {"signals": name}
     correct = signals.logits[0].argmax(1) == signals.labels
     shares = {}
     for part, role in (("train", Role.TRAIN), ("test", Role.AUDIT)):
@@ -47,7 +47,7 @@ def black_box_results(
         "records_seen": 0,
         "backend": {"backend": "none", "reason": "audited by its outputs"},
         "rounds": [],
-        "certificate": certificate([signals]),
+        "certificate": certificate(list(audit.signals.values())),
         "model_file": None,
         "altered_answers": False,
         **({} if file is None else {"audited_file": {"name": file.name, "sha256": file_sha256(file)}}),

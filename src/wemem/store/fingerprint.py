@@ -33,7 +33,8 @@ PACKAGE = Path(__file__).parents[1]
 COMPUTING = (
     "attacks", "audit", "data", "defenses", "diagnosis/arms.py", "export/checkpoint.py", "export/onnx.py", "files",
     "memorization.py", "metrics", "models", "pipeline", "pruning", "randomness.py", "settings.py", "signals.py",
-    "study/attacking.py", "study/black_box.py", "training", "tuning",
+    "study/attacking.py", "study/black_box.py", "study/user_functions.py", "training",
+    "tuning",
 )  # fmt: skip
 
 

@@ -255,15 +255,15 @@ class LeaveOneOutKey(StageKey):
 
 @dataclass(frozen=True)
 class FunctionKey(StageKey):
-    """Outputs of a shadow that a user's own function trains.
+    """Outputs of a shadow or reference model that a user's own function trains.
 
     Args:
         function: ``module:function``.
         source: fingerprint of the user's sources behind it.
         data: fingerprint of the data set.
         split: fingerprint of the roles of the records.
-        model: number of the shadow.
-        seed: of the audit.
+        model: row of the model in those roles.
+        seed: that the function is given.
     """
 
     stage = "black_box"
