@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from wemem.attacks.base import Attack
 from wemem.audit.report import AuditReport, run_attacks
 from wemem.audit.signal_file import read_signals
