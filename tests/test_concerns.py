@@ -72,3 +72,13 @@ def test_a_study_warns_first_and_its_results_say_so_too(tmp_path: Path):
     told = run_into(config, tmp_path / "out", progress=heard)
     assert heard.order[0].startswith("data: 150 of 300 records are copies of others")
     assert told["notes"] == [f"D{heard.order[0][1:]}."]
+
+
+def test_the_labels_that_classes_have_in_the_source_stand_in_the_results(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=rng.normal(0, 1, (150, 8)), y=np.arange(150) % 3 * 10 + 10)
+    config = parse_study(table(tmp_path / "data.npz", attacks=["confidence"], defenses=["undefended"]))
+    results = run_into(config, tmp_path / "out")
+    assert results["data"]["classes"] == 3
+    assert results["data"]["class_names"] == ["10", "20", "30"]
+    assert results["notes"][0] == "Data: the labels 10, 20, 30 are the classes 0..2."

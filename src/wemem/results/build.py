@@ -58,6 +58,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "records": len(data),
             "classes": data.classes,
             "input_shape": list(data.input_shape),
+            **({"class_names": list(data.class_names)} if data.class_names else {}),
         },
         "notes": [*_notes(config, outcomes), *(f"Data: {c}." for c in concerns(data))],
         "scores": [
