@@ -151,7 +151,7 @@ def test_a_shadow_that_shares_a_scored_record_is_refused(attack):
     signals = leaking()
     roles = signals.roles.copy()
     roles[1, signals.audited(0)[3]] = Role.TRAIN
-    with pytest.raises(InputError, match="shadow 1 to share no audited record with member 0, got 1 shared"):
+    with pytest.raises(InputError, match="shadow 1 to share no audited record with model 0, got 1 shared"):
         attack.score(replace(signals, roles=roles, layout="shadows"), 0, seed=0)
 
 

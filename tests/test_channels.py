@@ -18,10 +18,11 @@ from wemem.data.split import Role
 from wemem.defenses import HAMP, RelaxLoss, Undefended
 from wemem.metrics.rates import auc
 from wemem.pipeline.progress import Silent
+from wemem.queries import postprocessed, query_models
 from wemem.results.arms import arms
 from wemem.results.build import study_results
 from wemem.results.schema import results_schema
-from wemem.signals import Signals, postprocessed, query_models
+from wemem.signals import Signals
 from wemem.store.store import Store
 from wemem.study.attacking import Attacked, channels_of
 from wemem.study.run import run_study

@@ -15,7 +15,7 @@ from wemem.errors import InputError
 from wemem.models import MODELS, ResNet8, make_model
 from wemem.pipeline import querier
 from wemem.pruning import LayerChoice, Pruning, Schedule, iterate, prunable_weights
-from wemem.signals import query_models
+from wemem.queries import query_models
 from wemem.training import Ensemble, Recipe, fit
 from wemem.training.layout import CHANNELS_LAST, channels_last_pays
 from wemem.training.side_by_side import draws_globally, side_by_side

@@ -107,7 +107,7 @@ def test_attack_p_is_unchanged_by_any_increasing_map_of_the_targets_statistic():
 
 def test_a_target_that_leaves_no_foreign_rows_is_refused():
     everything_used = planted.planted(np.ones((2, 10), np.int8), np.arange(10) % 5, "shadows", 0.0, seed=0)
-    with pytest.raises(InputError, match="expected records that member 0 uses in no role, got none"):
+    with pytest.raises(InputError, match="expected records that model 0 uses in no role, got none"):
         foreign_rows(everything_used, 0)
 
 

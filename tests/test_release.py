@@ -10,7 +10,7 @@ from toy import blobs, ensemble_of
 from wemem.config.parse import parse_study
 from wemem.defenses import Chain, Defense, EarlyStopping, OutputPostprocessing, Undefended
 from wemem.pipeline.progress import Silent
-from wemem.signals import postprocessed, query_models
+from wemem.queries import postprocessed, query_models
 from wemem.store.store import Store
 from wemem.study.run import run_study
 

@@ -13,18 +13,9 @@ from torch import nn
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.models import FullyConnected
+from wemem.queries import query_models, robustness, sensitivity, whole_numbers
 from wemem.randomness import generator
-from wemem.signals import (
-    BLOCK,
-    EXTRAS,
-    ROBUSTNESS_COPIES,
-    UNKNOWN,
-    logit_confidence,
-    query_models,
-    robustness,
-    sensitivity,
-    whole_numbers,
-)
+from wemem.signals import BLOCK, EXTRAS, ROBUSTNESS_COPIES, UNKNOWN, logit_confidence
 from wemem.testing import planted
 from wemem.training import Ensemble
 

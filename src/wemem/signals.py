@@ -1,22 +1,20 @@
-"""What an attacker may see: the outputs of ``K`` models on ``N`` records, and who was trained on what.
+"""Signals: the outputs of ``K`` models on ``N`` records, and the records that each was trained on.
 
-An attack gets nothing else: no weights, no data. Member 0 is the victim; its roles are what the audit judges by and
-what no attack may read (:meth:`Signals.without` is how an attack calibrates itself on the other members only).
+An attack gets nothing else: no weights, no data. Model 0 is the victim. The audit compares scores with its roles, which
+no attack may read; an attack calibrates itself on the other models alone, which :meth:`Signals.without` gives.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Int8, Int64, Real
-from scipy.special import log_softmax, softmax
+from jaxtyping import Bool, Float, Float32, Int8, Int64
+from scipy.special import log_softmax
 
 from wemem.data.split import Role
-from wemem.defenses import Defense, OutputPostprocessing
 from wemem.errors import InputError
-from wemem.randomness import generator
 
 SignalLayout = Literal["disjoint", "shadows", "shared"]
 
@@ -35,11 +33,7 @@ EXTRAS: Mapping[str, str] = {
 
 #: Perturbed copies of a record whose labels give its robustness.
 ROBUSTNESS_COPIES = 60
-#: Times the same query is repeated where answers are drawn at random.
-REPEATS = 64
 
-#: Probability with which a feature that is a whole number is replaced where others move by a small step.
-REPLACED = 0.05
 #: Distance from 1 of the sum of a record's outputs, up to which they count as probabilities.
 SUM_ERROR = 2e-3
 #: Rows that are looked at first for probabilities.
@@ -58,9 +52,9 @@ class Signals:
         labels: int64, shape ``(N,)``.
         roles: int8, shape ``(K, N)``, values of :class:`~wemem.data.split.Role`.
         records: int64, shape ``(N,)``, each row's index in the data set.
-        layout: ``disjoint`` if no row has a role both for member 0 and for another, ``shadows`` for those others by
-            themselves (they share rows as it happens), ``shared`` if the members are random halves of the same rows.
-        provenance: one fingerprint per member of how it was made (architecture, schedule, mask rule, defense and its
+        layout: ``disjoint`` if no row has a role both for model 0 and for another, ``shadows`` for those others by
+            themselves (they may share rows), ``shared`` if the models were trained on random halves of the same rows.
+        provenance: one fingerprint per model of how it was made (architecture, schedule, mask rule, defense and its
             settings), or :data:`UNKNOWN`. The audit calls itself adaptive only if all are known and equal.
         extras: further arrays with leading axes ``(K, N)``, named in :data:`EXTRAS`.
 
@@ -123,29 +117,29 @@ class Signals:
 
     @property
     def adaptive(self) -> bool:
-        """True if every member was made exactly as the victim was, and that is known."""
+        """True if every model was made exactly as the victim was, and that is known."""
         return set(self.provenance) == {self.provenance[0]} - {UNKNOWN}
 
-    def audited(self, member: int) -> Int64[np.ndarray, " n"]:
-        """Rows on which ``member`` is judged: its members and its non-members, ascending."""
-        return np.flatnonzero((self.roles[member] == Role.TRAIN) | (self.roles[member] == Role.AUDIT))
+    def audited(self, model: int) -> Int64[np.ndarray, " n"]:
+        """Rows on which a model is attacked: its members and its non-members, ascending."""
+        return np.flatnonzero((self.roles[model] == Role.TRAIN) | (self.roles[model] == Role.AUDIT))
 
-    def is_member(self, member: int) -> np.ndarray:
-        """bool, shape ``(n,)``: which of :meth:`audited` rows ``member`` was trained on."""
-        return np.asarray(self.roles[member, self.audited(member)] == Role.TRAIN)
+    def is_member(self, model: int) -> Bool[np.ndarray, " n"]:
+        """True for the :meth:`audited` rows that the model was trained on."""
+        return np.asarray(self.roles[model, self.audited(model)] == Role.TRAIN)
 
     @property
     def population(self) -> Int64[np.ndarray, " p"]:
-        """Rows that no member uses in any role."""
+        """Rows that no model uses in any role."""
         return np.flatnonzero((self.roles == Role.UNUSED).all(axis=0))
 
-    def log_probabilities(self, member: int, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n C"]:
-        """float64 log-softmax of one member's logits."""
-        return np.asarray(log_softmax(self.logits[member, rows].astype(np.float64), axis=-1))
+    def log_probabilities(self, model: int, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n C"]:
+        """Float64 log-softmax of one model's logits."""
+        return np.asarray(log_softmax(self.logits[model, rows].astype(np.float64), axis=-1))
 
-    def probabilities(self, member: int, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n C"]:
-        """float64 softmax of one member's logits."""
-        return np.asarray(np.exp(self.log_probabilities(member, rows)))
+    def probabilities(self, model: int, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n C"]:
+        """Float64 softmax of one model's logits."""
+        return np.asarray(np.exp(self.log_probabilities(model, rows)))
 
     @property
     def logit_confidence(self) -> Float[np.ndarray, "K N"]:
@@ -164,24 +158,24 @@ class Signals:
         queries = np.moveaxis(self.extras["queries"], 2, 1)
         return np.moveaxis(logit_confidence(queries, self.labels), 1, 2)
 
-    def select(self, members: list[int]) -> "Signals":
-        """The same rows for some of the members, in the given order."""
+    def select(self, models: list[int]) -> "Signals":
+        """The same rows for some of the models, in the given order."""
         chosen = replace(
             self,
-            layout="shadows" if self.layout == "disjoint" and members[:1] != [0] else self.layout,
-            logits=self.logits[members],
-            roles=self.roles[members],
-            provenance=tuple(self.provenance[m] for m in members),
-            extras={name: array[members] for name, array in self.extras.items()},
+            layout="shadows" if self.layout == "disjoint" and models[:1] != [0] else self.layout,
+            logits=self.logits[models],
+            roles=self.roles[models],
+            provenance=tuple(self.provenance[k] for k in models),
+            extras={name: array[models] for name, array in self.extras.items()},
         )
-        chosen.confidences.update({at: array[members] for at, array in self.confidences.items()})
+        chosen.confidences.update({at: array[models] for at, array in self.confidences.items()})
         if "query_logit_confidence" in self.__dict__:  # computed already
-            chosen.__dict__["query_logit_confidence"] = self.query_logit_confidence[members]
+            chosen.__dict__["query_logit_confidence"] = self.query_logit_confidence[models]
         return chosen
 
-    def without(self, member: int) -> "Signals":
-        """The signals as the adversary knows them when ``member`` is attacked: every member but that one."""
-        return self.select([m for m in range(self.num_models) if m != member])
+    def without(self, model: int) -> "Signals":
+        """The signals of every model but one, as the adversary knows them when that one is attacked."""
+        return self.select([k for k in range(self.num_models) if k != model])
 
 
 def logit_confidence(
@@ -207,7 +201,7 @@ def logit_confidence(
     """
     *leading, n, classes = logits.shape
     if classes < 2:
-        raise InputError(f"expected logits of at least 2 classes, got {classes}; one class tells nothing")
+        raise InputError(f"expected logits of at least 2 classes, got {classes}; one class says nothing of a record")
     confidence = np.empty((*leading, n))
     step = max(1, BLOCK // classes)
     for index in np.ndindex(*leading):
@@ -251,181 +245,3 @@ def require_logits(outputs: Float[np.ndarray, "N C"], source: str) -> None:
         f"expected logits from {source}, got probabilities: every record's outputs lie in [0, 1] and sum to 1; "
         "give the outputs before the softmax, or their logarithm: np.log(np.maximum(outputs, 1e-30))"
     )
-
-
-class Queried(Protocol):
-    """``K`` models that answer queries."""
-
-    def __len__(self) -> int: ...
-
-    def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
-        """Answers of every model on the same records."""
-        ...
-
-
-class Postprocessed:
-    """Models whose answers are altered before an adversary sees them; every query draws anew."""
-
-    def __init__(self, models: Queried, postprocessing: OutputPostprocessing, *, seed: int) -> None:
-        self.models, self.postprocessing, self.seed, self.queries = models, postprocessing, seed, 0
-
-    def __len__(self) -> int:
-        return len(self.models)
-
-    def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
-        """Altered logits of every model on the same records."""
-        self.queries += 1
-        return np.stack(
-            [
-                self.postprocessing(logits, generator(self.seed, "release", self.queries, k))
-                for k, logits in enumerate(self.models.logits(features))
-            ]
-        )
-
-
-def postprocessed(models: Queried, defense: Defense, *, seed: int) -> Queried:
-    """Models that answer as a defense has them answer; the models themselves if it alters no output.
-
-    Args:
-        models: the models that compute the logits.
-        defense: the defense under which they are released.
-        seed: seed of answers that are drawn.
-    """
-    postprocessing = defense.capability(OutputPostprocessing)
-    return models if postprocessing is None else Postprocessed(models, postprocessing, seed=seed)
-
-
-def query_models(
-    ensemble: Queried,
-    features: Real[np.ndarray, "N ..."],
-    labels: Int64[np.ndarray, " N"],
-    required_signals: frozenset[str],
-    *,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """What an adversary gets by querying every member: ``logits`` and those signals that queries can give.
-
-    Args:
-        ensemble: K models.
-        features: N records.
-        labels: their labels.
-        required_signals: names of :data:`EXTRAS`; ``trajectory`` and ``dense`` need other models and are not
-            collected here.
-            ``queries`` are the record and its mirror image, and need images ``(N, C, H, W)``.
-        seed: for the random queries.
-    """
-    found: dict[str, np.ndarray] = {"logits": ensemble.logits(features)}
-    if "sensitivity" in required_signals:
-        found["sensitivity"] = sensitivity(ensemble, features, softmax(found["logits"], axis=-1), seed=seed)
-    if "queries" in required_signals:
-        mirrored = ensemble.logits(np.ascontiguousarray(features[..., ::-1]))
-        found["queries"] = np.stack([found["logits"], mirrored], axis=2)
-    if "robustness" in required_signals:
-        found["robustness"] = robustness(ensemble, features, labels, seed=seed)
-    if "repeated" in required_signals:
-        found["repeated"] = mean_answer(ensemble, features, found["logits"])
-    return found
-
-
-def mean_answer(
-    ensemble: Queried,
-    features: Real[np.ndarray, "N ..."],
-    first: Float32[np.ndarray, "K N C"],
-    *,
-    repeats: int = REPEATS,
-) -> Float32[np.ndarray, "K N C"]:
-    """Mean log-probabilities of repeated queries; one query is enough of models that answer alike twice.
-
-    Args:
-        ensemble: K models.
-        features: N records.
-        first: the answers to the first query.
-        repeats: number of queries, the first included.
-    """
-    total = log_softmax(first, axis=-1)
-    for _ in range(repeats - 1):
-        answer = ensemble.logits(features)
-        if np.array_equal(answer, first):
-            return np.asarray(log_softmax(first, axis=-1), np.float32)
-        total += log_softmax(answer, axis=-1)
-    return np.asarray(total / np.float32(repeats), np.float32)
-
-
-def sensitivity(
-    ensemble: Queried,
-    features: Float32[np.ndarray, "N ..."],
-    probabilities: Float32[np.ndarray, "K N C"],
-    *,
-    seed: int,
-    directions: int = 10,
-    step: float = 1e-3,
-) -> Float32[np.ndarray, "K N C"]:
-    """Mean ``|p(x + eps u) - p(x)| / eps`` over Gaussian directions ``u`` (Yuan & Zhang, USENIX Security 2022).
-
-    Features that are :func:`whole_numbers`, such as tokens, cannot move by a small step: ``x + eps u`` is then the
-    record with each feature replaced, with a probability of :data:`REPLACED`, by that of another record, and ``eps``
-    that probability.
-    """
-    whole = whole_numbers(features)
-    total = np.zeros_like(probabilities)
-    for d in range(directions):
-        rng = generator(seed, "sensitivity", d)
-        if whole:
-            moved = replace_features(features, REPLACED, rng)
-        else:
-            moved = features + step * rng.standard_normal(features.shape, np.float32)
-        total += np.abs(softmax(ensemble.logits(moved), axis=-1) - probabilities)
-    return total / np.float32(directions * (REPLACED if whole else step))
-
-
-def robustness(
-    ensemble: Queried,
-    features: Float32[np.ndarray, "N ..."],
-    labels: Int64[np.ndarray, " N"],
-    *,
-    seed: int,
-    copies: int = ROBUSTNESS_COPIES,
-) -> Float32[np.ndarray, "K N"]:
-    """Share of perturbed copies that get the record's label (Choquette-Choo et al., ICML 2021).
-
-    Features that are all 0 or 1 are flipped at rates from 1 % to 20 %, other :func:`whole_numbers` are replaced by
-    those of other records at the same rates, and the rest get Gaussian noise of 0.05 to 1 standard deviations. Weak and
-    strong perturbations tell apart records near the decision boundary and records far from it.
-    """
-    binary, whole = bool(np.isin(features, (0, 1)).all()), whole_numbers(features)
-    right = np.zeros((len(ensemble), len(features)), np.float32)
-    for i in range(copies):
-        rng = generator(seed, "robustness", i)
-        share = i / max(1, copies - 1)
-        rate = 0.01 + 0.19 * share
-        if binary:
-            noisy = np.abs(features - (rng.random(features.shape, np.float32) < rate))
-        elif whole:
-            noisy = replace_features(features, rate, rng)
-        else:
-            scale = np.float32((0.05 + 0.95 * share) * features.std())
-            noisy = features + scale * rng.standard_normal(features.shape, np.float32)
-        right += ensemble.logits(noisy.astype(np.float32)).argmax(-1) == labels
-    return right / np.float32(copies)
-
-
-def whole_numbers(features: Float32[np.ndarray, "N ..."]) -> bool:
-    """True for features that are whole numbers with more than two values, such as tokens or counts.
-
-    Features of 0 and 1 are none: published attacks perturb them as any real number.
-    """
-    return bool((features == np.floor(features)).all() and not np.isin(features, (0, 1)).all())
-
-
-def replace_features(
-    features: Float32[np.ndarray, "N ..."], rate: float, rng: np.random.Generator
-) -> Float32[np.ndarray, "N ..."]:
-    """Replace features, each with a probability of ``rate``, by the same feature of a random other record.
-
-    >>> replaced = replace_features(np.array([[1.0, 7.0], [2.0, 9.0]]), 1.0, np.random.default_rng(0))
-    >>> set(replaced[:, 0].tolist()) <= {1.0, 2.0}, set(replaced[:, 1].tolist()) <= {7.0, 9.0}
-    (True, True)
-    """
-    donors = rng.integers(0, len(features), features.shape)
-    replaced = np.take_along_axis(features, donors, axis=0)
-    return np.where(rng.random(features.shape) < rate, replaced, features)

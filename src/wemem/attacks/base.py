@@ -1,8 +1,7 @@
 """The contract of an attack: ``score(signals, target)``, higher = member.
 
-An attack sees :class:`~wemem.signals.Signals` and nothing else. It never reads the target's roles, except to know
-which rows are judged. Adaptivity belongs to the study: an attack is adaptive if the signals' other members were made
-as the target was.
+An attack sees :class:`~wemem.signals.Signals` and nothing else. Of the target's roles it reads only which rows are
+audited. Adaptivity belongs to the study: an attack is adaptive if the signals' other models were made as the target.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +24,7 @@ CALIBRATION_MODELS = 8
 
 @dataclass(frozen=True, eq=False)
 class AttackOutput:
-    """What an attack says of the rows ``signals.audited(target)``, in that order.
+    """Scores of the rows ``signals.audited(target)``, in that order, and decisions on them.
 
     Args:
         score: float64, shape ``(n,)``, higher = member.
@@ -46,11 +45,11 @@ class Attack(ABC):
     Class attributes:
         name: key in results.
         layout: ``disjoint`` if it learns from shadows' records, which then must not be the target's; ``shared`` if it
-            compares models trained with and without the very record that is judged. A mismatch is refused.
-        needs: names of :data:`~wemem.signals.EXTRAS` it reads.
-        optional_signals: names of those it reads where they are collected, and does without otherwise.
-        thresholds: how its decisions are made: one threshold, one per class, both chosen on the other members to
-            maximize balanced accuracy there, or the fixed 0.5 of a score that is itself a probability of membership.
+            compares models trained with and without the very record. Signals of another layout are refused.
+        required_signals: names of :data:`~wemem.signals.EXTRAS` that it reads.
+        optional_signals: names of those that it reads where they are collected, and does without otherwise.
+        thresholds: ``global``, one threshold, or ``class``, one per class, chosen on the other models to maximize
+            balanced accuracy there; or ``half``, the fixed 0.5 of a score that is itself a probability of membership.
     """
 
     name: ClassVar[str]
@@ -64,8 +63,8 @@ class Attack(ABC):
         """Scores of ``signals.audited(target)``, float64, shape ``(n,)``, higher = member.
 
         Args:
-            signals: the target and the adversary's other models.
-            target: which member is attacked.
+            signals: outputs of the target and of the adversary's other models.
+            target: the model that is attacked.
             seed: for attacks that train something; the others ignore it.
         """
 
@@ -75,10 +74,10 @@ class Attack(ABC):
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
-        """Score the target's audited rows and decide on them by thresholds chosen on the other members.
+        """Score the target's audited rows and decide on them by thresholds chosen on the other models.
 
         Raises:
-            InputError: the layout or a needed signal is missing, or there is no other member to choose a threshold on.
+            InputError: the layout or a needed signal is missing, or there is no other model to choose a threshold on.
         """
         self.check(signals, target)
         return self.tune(signals, target)._decide(signals, target, seed=seed)
@@ -108,7 +107,7 @@ class Attack(ABC):
     def _score_others(
         self, signals: Signals, target: int, seed: int
     ) -> tuple[Scores, Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-        """Attack the other members in the target's place, with models other than the target: scores, truth, labels."""
+        """Scores, truth and labels of attacks on the other models in the target's place, without the target."""
         parties = signals.without(target)
         targets = range(min(parties.num_models, CALIBRATION_MODELS))
         return (
@@ -121,7 +120,7 @@ class Attack(ABC):
         """Refuse signals that this attack cannot honestly use.
 
         Raises:
-            InputError: wrong layout, a missing extra, fewer than two members, or a target among the shadows.
+            InputError: wrong layout, a missing extra, fewer than two models, or a target among the shadows.
         """
         if signals.layout != self.layout:
             raise InputError(
@@ -138,12 +137,12 @@ class Attack(ABC):
             raise InputError(f"attack {self.name!r} needs at least one model besides the target, got none")
         if self.layout == "disjoint" and target != 0:
             raise InputError(
-                f"attack {self.name!r} expected the victim, member 0, as target, got {target}; shadows share records"
+                f"attack {self.name!r} expected the victim, model 0, as target, got {target}; shadows share records"
             )
 
 
 def _calibrate(others: Float[np.ndarray, " o"], member: Bool[np.ndarray, " o"], score: Scores) -> Scores:
-    """Platt scaling on the other members' ranks, both sides weighing the same; ranks make any range of scores safe."""
+    """Platt scaling on the other models' ranks, both sides weighing the same; ranks make any range of scores safe."""
     reference = np.sort(others)
     ranks = np.searchsorted(reference, others, side="right") / len(reference)
     model = LogisticRegression(class_weight="balanced").fit(ranks[:, None], member)

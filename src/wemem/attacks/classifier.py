@@ -1,4 +1,4 @@
-"""Attacks by a neural network that is trained on the shadows' outputs, whose truth is known, and judges the target's.
+"""Attacks by a neural network that is trained on the outputs of shadows, whose members are known.
 
 The published recipes take 100 epochs of SGD on the probabilities as they are. Two changes reach the same held-out
 quality in some four epochs:
@@ -87,10 +87,10 @@ class ClassifierAttack(Attack):
                 f"{int(kept.sum())} members of {len(kept)} to learn from; give the shadows more records of both kinds"
             )
         learned = np.concatenate([self.inputs(signals, k, rows) for k, rows, _ in shadows])
-        judged = self.inputs(signals, target, signals.audited(target))
+        audited = self.inputs(signals, target, signals.audited(target))
         center, scale = learned[~held_out].mean(axis=0), learned[~held_out].std(axis=0)
         scale[scale < 1e-9] = 1.0
-        x, own = (torch.from_numpy(((a - center) / scale).astype(np.float32)) for a in (learned, judged))
+        x, own = (torch.from_numpy(((a - center) / scale).astype(np.float32)) for a in (learned, audited))
         # Initial weights, dropout and order draw from the CPU's stream, which is put back afterwards.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_seed(seed, "attack/train", self.name))
@@ -132,8 +132,8 @@ class ClassifierAttack(Attack):
         network.load_state_dict(best)
 
     @abstractmethod
-    def inputs(self, signals: Signals, member: int, rows: Rows) -> Float[np.ndarray, "n F"]:
-        """What the network sees of one model's outputs on some rows, before standardization."""
+    def inputs(self, signals: Signals, model: int, rows: Rows) -> Float[np.ndarray, "n F"]:
+        """Inputs of the network for one model's outputs on some rows, before standardization."""
 
     @abstractmethod
     def network(self, width: int, classes: int) -> nn.Module:
@@ -141,7 +141,7 @@ class ClassifierAttack(Attack):
 
 
 def hold_out(records: Int64[np.ndarray, " n"], *, seed: int) -> Bool[np.ndarray, " n"]:
-    """Which rows to hold out: those of a random tenth of the records, at least one, with every row of each.
+    """Mark the rows to hold out: those of a random tenth of the records, at least one, with every row of each.
 
     Raises:
         InputError: fewer than two records.

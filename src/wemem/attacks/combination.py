@@ -1,8 +1,8 @@
 """Combination of scores: inputs of any scale are ranked within each model, and weights are learned on known models.
 
 The candidates are each input alone, the sum of all ranks, and a logistic regression on them. The one with the highest
-mean AUC over the known models is taken; the regression is judged on models it was not fitted to. So on the known models
-no input alone is stronger than the combination.
+mean AUC over the known models is taken; the regression is measured on models it was not fitted to. So on the known
+models no input alone is stronger than the combination.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Inputs = Float[np.ndarray, "n F"]
 Weights = tuple[float, ...]
 Member = Bool[np.ndarray, " n"]
 
-#: Parts of the known models, of which each is left out once when the regression is judged.
+#: Parts of the known models, of which each is left out once when the regression is measured.
 FOLDS = 2
 
 

@@ -1,4 +1,4 @@
-"""The attack by someone who sees labels only."""
+"""The attack by an adversary who sees labels only."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from wemem.signals import Signals
 
 @dataclass(frozen=True)
 class LabelNoise(Attack):
-    """Share of noisy copies of the record that the target still gives its label, one threshold.
+    """Share of perturbed copies of the record to which the target still gives its label, one threshold.
 
     Members lie farther from the decision boundary, and the share is a distance to it that labels alone give.
     Choquette-Choo et al., "Label-only membership inference attacks", ICML 2021.

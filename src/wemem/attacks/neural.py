@@ -1,4 +1,4 @@
-"""Attacks by a multilayer perceptron on the posterior, or on the part of it that an adversary sees."""
+"""Attacks by a multilayer perceptron on the posterior, or on a part of it."""
 
 from dataclasses import dataclass
 
@@ -35,8 +35,8 @@ class NeuralNet(_Perceptron):
 
     name = "nn"
 
-    def inputs(self, signals: Signals, member: int, rows: Rows) -> Float[np.ndarray, "n F"]:
-        return -np.sort(-log_odds(signals.logits[member, rows]), axis=1)
+    def inputs(self, signals: Signals, model: int, rows: Rows) -> Float[np.ndarray, "n F"]:
+        return -np.sort(-log_odds(signals.logits[model, rows]), axis=1)
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class NeuralNetTop3(_Perceptron):
 
     name = "nn_top3"
 
-    def inputs(self, signals: Signals, member: int, rows: Rows) -> Float[np.ndarray, "n F"]:
-        return -np.sort(-log_odds(signals.logits[member, rows]), axis=1)[:, :3]
+    def inputs(self, signals: Signals, model: int, rows: Rows) -> Float[np.ndarray, "n F"]:
+        return -np.sort(-log_odds(signals.logits[model, rows]), axis=1)[:, :3]
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class NeuralNetClass(_Perceptron):
     """``P(member | p, y)`` by a perceptron on the posterior and the one-hot label.
 
     Nasr, Shokri & Houmansadr, "Machine learning with membership privacy using adversarial regularization", CCS 2018.
-    The log-odds come with the true class first and the others by size, so that the network need not find the true
-    class's place by itself.
+    The log-odds come with the true class first and the others by size, so that the network need not find the place of
+    the true class by itself.
     """
 
     name = "nn_class"
 
-    def inputs(self, signals: Signals, member: int, rows: Rows) -> Float[np.ndarray, "n F"]:
-        odds, labels = log_odds(signals.logits[member, rows]), signals.labels[rows]
+    def inputs(self, signals: Signals, model: int, rows: Rows) -> Float[np.ndarray, "n F"]:
+        odds, labels = log_odds(signals.logits[model, rows]), signals.labels[rows]
         ordered = np.take_along_axis(odds, own_class_first(odds, labels), axis=1)
         return np.concatenate([ordered, np.eye(signals.classes)[labels]], axis=1)

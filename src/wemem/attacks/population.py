@@ -1,4 +1,4 @@
-"""Attack-P: how the target's confidence in a record compares with that in records it has certainly not seen."""
+"""Attack-P: the target's confidence in a record beside its confidence in records that it has certainly not seen."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from wemem.signals import Signals
 
 
 def foreign_rows(signals: Signals, target: int) -> Int64[np.ndarray, " p"]:
-    """Rows that are not the target's at all: in no role for it. For the victim these are the adversary's own records.
+    """Rows that have no role for the target. For the victim these are the adversary's own records.
 
     That the victim's records are others than the adversary's is given (the layout ``disjoint``); which of its own
     the victim was trained on is not read. For a shadow attacked in its place, the victim's records are foreign.
@@ -23,7 +23,7 @@ def foreign_rows(signals: Signals, target: int) -> Int64[np.ndarray, " p"]:
     rows = np.flatnonzero(signals.roles[target] == Role.UNUSED)
     if len(rows) == 0:
         raise InputError(
-            f"expected records that member {target} uses in no role, got none; bring some of the adversary's own"
+            f"expected records that model {target} uses in no role, got none; bring some of the adversary's own"
         )
     return rows
 

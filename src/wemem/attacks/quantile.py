@@ -37,22 +37,22 @@ class QuantileRegression(Attack):
     layout = "disjoint"
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
-        learned, judged = foreign_rows(signals, target), signals.audited(target)
+        learned, audited = foreign_rows(signals, target), signals.audited(target)
         statistic, features = signals.logit_confidence[target], difficulty(signals, target)
         low, high = (
             HistGradientBoostingRegressor(
                 loss="quantile", quantile=quantile, max_iter=self.trees, max_leaf_nodes=8, early_stopping=False,
                 random_state=derive_seed(seed, "quantile") % 2**32,
-            ).fit(features[learned], statistic[learned]).predict(features[judged])
+            ).fit(features[learned], statistic[learned]).predict(features[audited])
             for quantile in QUANTILES
         )  # fmt: skip
-        # Where the two meet, or cross, the width is that of all: a record's own cannot be told.
+        # Where the two quantiles meet or cross, the width is the usual one: the record's own is unknown.
         usual = np.median(np.abs(statistic[learned] - np.median(statistic[learned])))
-        return np.asarray((statistic[judged] - low) / np.maximum(high - low, 0.1 * usual + 1e-12))
+        return np.asarray((statistic[audited] - low) / np.maximum(high - low, 0.1 * usual + 1e-12))
 
 
 def difficulty(signals: Signals, target: int) -> Float[np.ndarray, "N 2"]:
-    """Each row's class, and its mean statistic over other members not trained on it; NaN where there is none."""
+    """Each row's mean statistic over other models not trained on it, NaN where there is none, and its class."""
     out = np.delete(signals.roles != Role.TRAIN, target, axis=0)
     values = np.delete(signals.logit_confidence, target, axis=0)
     count = out.sum(axis=0)

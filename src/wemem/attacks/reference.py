@@ -111,14 +111,14 @@ def trials(signals: Signals, target: int) -> list[Trial]:
     A model with members or non-members only has no AUC and is left out.
     """
     parties = signals.without(target)
-    found = []
+    others = []
     for k in range(min(parties.num_models, CALIBRATION_MODELS)):
         rows = parties.audited(k)
         some = slice(None, None, max(1, -(-len(rows) // TUNING_ROWS)))
         member = parties.is_member(k)[some]
         if member.any() and not member.all():
-            found.append(Trial(parties, k, rows[some], member))
-    return found
+            others.append(Trial(parties, k, rows[some], member))
+    return others
 
 
 def best_on_others(

@@ -30,7 +30,7 @@ class Samia(ClassifierAttack):
     * the probability enters as log-odds, the sensitivity as its logarithm;
     * tokens come with the true class first and the others by falling probability, and only the first ``tokens`` of
       them: on Location, twelve classes give the accuracy that all thirty give;
-    * which class a token is, the head knew from its place; now the true class's token is told, and no other;
+    * the published head knew the class of a token from its place; ours knows the true class's token, and no other;
     * a unit that dropout removes is removed from all tokens of a record, and no attention weight is dropped.
 
     Args:
@@ -62,14 +62,14 @@ class Samia(ClassifierAttack):
                 f"{-(-self.width // self.heads) * self.heads} would do"
             )
 
-    def inputs(self, signals: Signals, member: int, rows: Rows) -> Float[np.ndarray, "n F"]:
+    def inputs(self, signals: Signals, model: int, rows: Rows) -> Float[np.ndarray, "n F"]:
         sensitivity = signals.extras["sensitivity"]
         if sensitivity.shape != signals.logits.shape:
             raise InputError(
                 f"expected sensitivity of the logits' shape {signals.logits.shape}, got {sensitivity.shape}"
             )
-        odds, labels = log_odds(signals.logits[member, rows]), signals.labels[rows]
-        change = np.log(np.maximum(sensitivity[member, rows].astype(np.float64), LEAST_SENSITIVITY))
+        odds, labels = log_odds(signals.logits[model, rows]), signals.labels[rows]
+        change = np.log(np.maximum(sensitivity[model, rows].astype(np.float64), LEAST_SENSITIVITY))
         order = own_class_first(odds, labels)[:, : self.tokens]
         chosen = [np.take_along_axis(values, order, axis=1) for values in (odds, change)]
         return np.concatenate([*chosen, np.eye(signals.classes)[labels]], axis=1)

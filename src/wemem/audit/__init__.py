@@ -1,1 +1,1 @@
-"""Attacks applied to signals, and the audit report they give."""
+"""Audits: attacks applied to signals, on the victim and leave-one-out, and the report of their results."""

@@ -1,4 +1,4 @@
-"""Leave-one-out: every member of a reference ensemble attacked in turn, by all the others.
+"""Leave-one-out: every model of a reference ensemble attacked by all the others.
 
 Many targets for the price of one ensemble, and with them an interval that covers another training run too, not only
 other records.
@@ -40,8 +40,8 @@ class Crossed:
 
     def as_json(self) -> dict[str, object]:
         """Its form in ``results.json``, without pseudo-values."""
-        found = self.estimate
-        return {"value": found.value, "ci": [found.low, found.high]}
+        estimate = self.estimate
+        return {"value": estimate.value, "ci": [estimate.low, estimate.high]}
 
     def as_comparable_json(self) -> dict[str, object]:
         """Its form in ``results.json`` with pseudo-values, by which arms are compared, to six digits."""
@@ -51,10 +51,10 @@ class Crossed:
 
 @dataclass(frozen=True, eq=False)
 class TargetsResult:
-    """One attack on ``T`` targets that judge the same ``N`` records.
+    """One attack on ``T`` targets with the same ``N`` audited records.
 
     Args:
-        name: of the attack.
+        name: the name of the attack.
         scores: float64, shape ``(T, N)``.
         membership: bool, shape ``(T, N)``.
         seed: of the study, for the groups of records.
@@ -90,21 +90,21 @@ def _accuracy(records: ScoredRecords) -> float:
 
 
 def leave_one_out(signals: Signals, attacks: Mapping[str, Attack], *, seed: int) -> dict[str, TargetsResult]:
-    """Attack every member in turn with each attack that works on shared signals.
+    """Attack every model with each attack that works on shared signals.
 
     Args:
-        signals: of layout ``shared``: all members judge the same rows.
+        signals: signals of layout ``shared``, in which all models have the same audited rows.
         attacks: by label; those of layout ``shared`` are run.
         seed: for attacks that train something, and for the groups of records.
 
     Raises:
-        InputError: another layout, or members that judge different rows.
+        InputError: another layout, or models with different audited rows.
     """
     rows = signals.audited(0)
     if signals.layout != "shared" or any(
         not np.array_equal(rows, signals.audited(k)) for k in range(signals.num_models)
     ):
-        raise InputError("expected shared signals in which all members judge the same rows, got others")
+        raise InputError("expected shared signals in which all models have the same audited rows, got others")
     membership = np.stack([signals.is_member(k) for k in range(signals.num_models)])
     return {
         label: TargetsResult(

@@ -1,4 +1,4 @@
-"""What an audit says: every attack's measures with intervals, and the worst of them."""
+"""The report of an audit: every attack's metrics with intervals, and the worst of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class AttackResult:
 
     Args:
         name: the attack's label in the study.
-        adaptive: every model the adversary used was made exactly as the target.
-        reference_models: how many other models it used.
-        output: its scores, thresholds and probabilities, one per audited row.
+        adaptive: True if every model that the adversary used was made exactly as the target.
+        reference_models: the number of other models that it used.
+        output: the attack's scores, thresholds and probabilities, one per audited row.
         member: bool, shape ``(n,)``: the truth of those rows.
         records: int64, shape ``(n,)``: their indices in the data set.
     """
@@ -70,7 +70,7 @@ def run_attacks(
     Args:
         signals: by layout; each attack takes those of the layout it declares.
         attacks: the attacks to run, by the labels that results name them by.
-        target: which member is attacked.
+        target: the model that is attacked.
         seed: for attacks that train something.
 
     Raises:

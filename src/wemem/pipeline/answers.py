@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32, Real
 
 from wemem.export.onnx import OnnxModel
-from wemem.signals import Queried
+from wemem.queries import Queried
 from wemem.training import Ensemble
 
 

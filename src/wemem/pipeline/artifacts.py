@@ -11,7 +11,8 @@ from jaxtyping import Float32, Float64, Real
 from wemem.export.onnx import OnnxModel
 from wemem.memorization import Memorization
 from wemem.pipeline.answers import OnDevice, ShippedFirst
-from wemem.signals import Queried, Signals
+from wemem.queries import Queried
+from wemem.signals import Signals
 from wemem.store.key import Key
 from wemem.store.keys import ScoreFileKey, SelectionKey
 from wemem.training import Ensemble

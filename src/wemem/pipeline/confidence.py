@@ -6,7 +6,7 @@ from jaxtyping import Float64, Int64
 from wemem.data.dataset import Dataset
 from wemem.memorization import truth_values
 from wemem.metrics.rates import auc
-from wemem.signals import Queried
+from wemem.queries import Queried
 
 Records = Int64[np.ndarray, " _"]
 

@@ -18,8 +18,8 @@ from wemem.pipeline.teacher import Teacher
 from wemem.pipeline.trainer import training_summary
 from wemem.pipeline.workspace import Workspace
 from wemem.pruning import Pruning, Round, iterate
+from wemem.queries import postprocessed
 from wemem.randomness import derive_seed
-from wemem.signals import postprocessed
 from wemem.store.key import Key
 from wemem.store.keys import RoundKey, UntrainedKey, rules_of
 from wemem.training import Ensemble, accuracy

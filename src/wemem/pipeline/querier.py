@@ -9,8 +9,8 @@ from wemem.defenses import Defense, OutputPostprocessing
 from wemem.pipeline.artifacts import Answers, TrainedModels
 from wemem.pipeline.cache import Computed
 from wemem.pipeline.workspace import Workspace
+from wemem.queries import postprocessed, query_models
 from wemem.randomness import derive_seed
-from wemem.signals import postprocessed, query_models
 from wemem.store.keys import SignalsKey
 
 

@@ -32,8 +32,8 @@ PACKAGE = Path(__file__).parents[1]
 #: Packages and files whose code can change a stored result. All others arrange, show or export results.
 COMPUTING = (
     "attacks", "audit", "data", "defenses", "diagnosis/arms.py", "export/checkpoint.py", "export/onnx.py", "files",
-    "memorization.py", "metrics", "models", "pipeline", "pruning", "randomness.py", "settings.py", "signals.py",
-    "study/attacking.py", "study/black_box.py", "study/user_functions.py", "training",
+    "memorization.py", "metrics", "models", "pipeline", "pruning", "queries.py", "randomness.py", "settings.py",
+    "signals.py", "study/attacking.py", "study/black_box.py", "study/user_functions.py", "training",
     "tuning",
 )  # fmt: skip
 
