@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from wemem.api import read_study, run_into
+from wemem import api
+from wemem.api import read_study
 
 STUDY = Path(__file__).parents[1] / "studies" / "location.toml"
 
@@ -68,7 +69,7 @@ def main():
     torch.set_num_threads(arguments.threads)
     watch, start = StopWatch(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run_into(read_study(STUDY, arguments.overrides), Path(folder) / "out", progress=watch)
+        api.run(read_study(STUDY, arguments.overrides), Path(folder) / "out", progress=watch)
     total = time.perf_counter() - start
     for kind, seconds in sorted(watch.seconds.items(), key=lambda item: -item[1]):
         print(f"{kind:32s} {seconds:7.1f} s {100 * seconds / total:5.1f} %")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from wemem import load_pruned, parse_study, run_into
+from wemem import api, load_pruned, parse_study
 from wemem.export.footprint import BATCHES, latencies
 
 METHODS = ("magnitude", "l1_filter", "l2_filter")
@@ -61,7 +61,7 @@ def run(method: str, given: argparse.Namespace, folder: Path) -> list[dict[str, 
             "defenses": ["undefended"],
         }
     )
-    runs: list[dict[str, Any]] = run_into(study, folder / method, folder / "store")["runs"]
+    runs: list[dict[str, Any]] = api.run(study, folder / method, folder / "store")["runs"]
     return runs
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from small_study import CLASSES, FEATURES, RECORDS, table, write_data
-from wemem.api import audit_into, prune_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.errors import InputError
@@ -38,7 +38,7 @@ def given(folder: Path, auto: dict[str, Any], members: int = RECORDS // 3) -> St
 
 @pytest.mark.parametrize("members", [RECORDS // 3, RECORDS])
 def test_a_given_model_is_pruned_under_what_was_found_even_without_held_out_records(members, tmp_path):
-    lines = prune_into(given(tmp_path, SEARCH, members), "auto", tmp_path / "out")
+    lines = api.prune(given(tmp_path, SEARCH, members), "auto", tmp_path / "out")
     told = json.loads((tmp_path / "out/pruning.json").read_text())["auto"]
     assert told["front"]
     assert settings_in_words(told["kind"], told["settings"]) in lines[0]
@@ -48,10 +48,10 @@ def test_a_given_model_is_pruned_under_what_was_found_even_without_held_out_reco
 
 def test_a_run_that_steered_itself_can_be_audited_by_its_budget_and_a_searched_one_only_by_its_settings(tmp_path):
     steered = given(tmp_path, ONLINE)
-    assert "strength" in prune_into(steered, "auto", tmp_path / "out")[0]
+    assert "strength" in api.prune(steered, "auto", tmp_path / "out")[0]
     pruned = {"weights": str(tmp_path / "out/weights.safetensors"), "members": str(tmp_path / "members.npz")}
     again = parse_study({**steered.table, "victim": pruned})
-    results, _ = audit_into(again, "auto", tmp_path / "audit")
+    results, _ = api.audit(again, "auto", tmp_path / "audit")
     assert results["runs"][0]["certificate"]["adaptive"]
     with pytest.raises(InputError, match="name the defense that the search found"):
-        audit_into(given(tmp_path, SEARCH), "auto", tmp_path / "refused")
+        api.audit(given(tmp_path, SEARCH), "auto", tmp_path / "refused")

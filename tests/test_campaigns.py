@@ -16,7 +16,7 @@ from kill_campaign import campaign, content
 from report_example import make_folder
 from results_example import make_results
 from small_study import table, write_data
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.report.csv_tables import write_runs_csv
@@ -38,18 +38,18 @@ def test_killed_commands_leave_no_wrong_result_and_the_next_run_ends_as_an_undis
 def test_a_failing_file_operation_is_one_line_and_leaves_no_wrong_result(code, tmp_path):
     config = parse_study(table(write_data(tmp_path), **SMALL))
     with failing_at(0, code) as counted:
-        run_into(config, tmp_path / "whole/out")
+        api.run(config, tmp_path / "whole/out")
     expected = content(tmp_path / "whole/out")
     everything = np.arange(1, counted.count + 1)
     chosen = np.random.default_rng(code).permutation(everything)[: 2 * LENGTH]
     for at in sorted({*chosen.tolist(), counted.count}):  # the last one is that of results.json
         out = tmp_path / f"{at}/out"
         with failing_at(int(at), code) as faults, pytest.raises(InputError) as refused:
-            run_into(config, out)
+            api.run(config, out)
         assert faults.last, f"operation {at} was not reached"
         assert len(str(refused.value).splitlines()) == 1
         assert not (out / "results.json").exists()
-        run_into(config, out)
+        api.run(config, out)
         assert verify(out).passed
         assert content(out) == expected, f"after {faults.last}, operation {at}"
 
@@ -99,7 +99,7 @@ def test_no_cell_of_a_table_is_computed_by_a_spreadsheet(formula, tmp_path):
 def test_the_campaign_notices_what_it_looks_for(tmp_path):
     """The null of the campaigns: a folder with results beside files of another run does not verify."""
     config = parse_study(table(write_data(tmp_path), **SMALL))
-    run_into(config, tmp_path / "out")
+    api.run(config, tmp_path / "out")
     before = content(tmp_path / "out")
     model = next((tmp_path / "out/models").glob("*.safetensors"))
     model.write_bytes(model.read_bytes()[:-1] + b"x")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from small_study import table
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
@@ -69,7 +69,7 @@ def test_a_study_warns_first_and_its_results_say_so_too(tmp_path: Path):
     np.savez(tmp_path / "data.npz", x=x.astype(np.float32), y=np.arange(300) % 3)
     heard = Heard()
     config = parse_study(table(tmp_path / "data.npz", attacks=["confidence"], defenses=["undefended"]))
-    told = run_into(config, tmp_path / "out", progress=heard)
+    told = api.run(config, tmp_path / "out", progress=heard)
     assert heard.order[0].startswith("data: 150 of 300 records are copies of others")
     assert told["notes"] == [f"D{heard.order[0][1:]}."]
 
@@ -78,7 +78,7 @@ def test_the_labels_that_classes_have_in_the_source_stand_in_the_results(tmp_pat
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "data.npz", x=rng.normal(0, 1, (150, 8)), y=np.arange(150) % 3 * 10 + 10)
     config = parse_study(table(tmp_path / "data.npz", attacks=["confidence"], defenses=["undefended"]))
-    results = run_into(config, tmp_path / "out")
+    results = api.run(config, tmp_path / "out")
     assert results["data"]["classes"] == 3
     assert results["data"]["class_names"] == ["10", "20", "30"]
     assert results["notes"][0] == "Data: the labels 10, 20, 30 are the classes 0..2."

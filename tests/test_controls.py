@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from results_example import make_results
 from small_study import table, write_data
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.execution.graph import study_tasks
@@ -107,7 +107,7 @@ def test_controls_wait_for_undefended_pruning_whose_rounds_they_may_share():
 def told(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("controls")
     small = table(write_data(folder), controls=DEFAULT, defenses=["undefended"], attacks=["confidence", "lira"])
-    return folder / "out", run_into(parse_study(small), folder / "out")
+    return folder / "out", api.run(parse_study(small), folder / "out")
 
 
 def test_results_with_controls_are_of_the_schema(told):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from small_study import table, write_data
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.defenses import DPSGD, Undefended, make_defense
@@ -123,7 +123,7 @@ def test_a_step_with_every_records_own_gradient_takes_longer_and_is_no_more_work
 
 def test_a_run_in_one_process_plans_once(tmp_path):
     progress = Announced()
-    run_into(
+    api.run(
         small(tmp_path, seeds=[0], defenses=["undefended"], attacks=["confidence"]), tmp_path / "out", None, progress
     )
     assert len(progress.planned) == 1

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from small_study import table, without_times, write_data
 from test_workers import SMALL
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.defenses import DPSGD, PPB, SlidingWindow, chain
 from wemem.pipeline import peak_memory
@@ -56,7 +56,7 @@ def study(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def told(study: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return run_into(parse_study(study), folder / "out")
+    return api.run(parse_study(study), folder / "out")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_an_arm_is_attacked_by_as_many_reference_models_as_it_names_and_the_dens
 def test_more_references_of_one_arm_leave_all_that_the_others_stored(study, told, folder):
     heard = Begun()
     more = study | {"defenses": [study["defenses"][0], {"kind": "ppb", "references": 20}, study["defenses"][2]]}
-    again = run_into(parse_study(more), folder / "more", folder / ".store", heard)
+    again = api.run(parse_study(more), folder / "more", folder / ".store", heard)
     first, second = by_label(without_times(told)), by_label(without_times(again))
     assert all(first[label] == second[label] for label in ("undefended", "dpsgd"))
     assert not [stage for stage in heard.computed if "undefended" in stage or "dpsgd" in stage]

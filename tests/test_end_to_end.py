@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from small_study import table, without_times, write_data
-from wemem.api import audit_into, audit_outputs_into, prune_into, run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.data.sources import DataSource
 from wemem.data.split import Role
@@ -76,7 +76,7 @@ def data(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def results(folder: Path, data: Path) -> dict[str, Any]:
     options = {"leave_one_out": True, "non_adaptive": True, "split": {"shadows": 2, "references": 6}}
-    return run_into(parse_study(table(data, **options)), folder / "out")
+    return api.run(parse_study(table(data, **options)), folder / "out")
 
 
 def test_results_follow_the_schema(results, folder):
@@ -124,19 +124,19 @@ def test_leave_one_out_attacks_every_reference_model_and_the_victim(results):
 
 def test_the_same_study_gives_the_same_results_in_an_empty_store(data, tmp_path):
     study = parse_study(table(data, attacks="threshold"))
-    first, second = run_into(study, tmp_path / "a" / "out"), run_into(study, tmp_path / "b" / "out")
+    first, second = api.run(study, tmp_path / "a" / "out"), api.run(study, tmp_path / "b" / "out")
     assert without_times(first) == without_times(second)
     assert (tmp_path / "a/out/per_sample.parquet").read_bytes() == (tmp_path / "b/out/per_sample.parquet").read_bytes()
 
 
 def test_a_second_run_computes_nothing_and_another_defense_only_itself(data, tmp_path):
     study = table(data, attacks=["confidence"])
-    run_into(parse_study(study), tmp_path / "out", progress=Recorder())
+    api.run(parse_study(study), tmp_path / "out", progress=Recorder())
     again = Recorder()
-    run_into(parse_study(study), tmp_path / "again", progress=again)
+    api.run(parse_study(study), tmp_path / "again", progress=again)
     assert again.computed == []
     more = Recorder()
-    run_into(parse_study(study | {"defenses": ["undefended", "swmr", "rmr"]}), tmp_path / "more", progress=more)
+    api.run(parse_study(study | {"defenses": ["undefended", "swmr", "rmr"]}), tmp_path / "more", progress=more)
     assert more.computed == ["prune under rmr", "query rmr", "confidence on rmr"]
 
 
@@ -155,9 +155,9 @@ def test_a_second_run_computes_nothing_and_another_defense_only_itself(data, tmp
 )
 def test_a_changed_setting_never_meets_a_stale_dense_model(changed, data, tmp_path):
     base = table(data, attacks=["confidence"], defenses=["undefended"])
-    run_into(parse_study(base), tmp_path / "out")
+    api.run(parse_study(base), tmp_path / "out")
     heard = Recorder()
-    run_into(parse_study(base | changed), tmp_path / "other", progress=heard)
+    api.run(parse_study(base | changed), tmp_path / "other", progress=heard)
     assert "dense models" in heard.computed
 
 
@@ -175,9 +175,9 @@ def test_a_changed_setting_never_meets_a_stale_dense_model(changed, data, tmp_pa
 )
 def test_a_changed_setting_never_meets_a_stale_pruned_model(defenses, changed, data, tmp_path):
     base = table(data, attacks=["confidence"], defenses=["rsw"])
-    run_into(parse_study(base), tmp_path / "out")
+    api.run(parse_study(base), tmp_path / "out")
     heard = Recorder()
-    run_into(parse_study(base | changed | {"defenses": defenses}), tmp_path / "other", progress=heard)
+    api.run(parse_study(base | changed | {"defenses": defenses}), tmp_path / "other", progress=heard)
     assert any(stage.startswith("prune under rsw") for stage in heard.computed)
     assert "dense models" in heard.stored
 
@@ -191,7 +191,7 @@ def test_no_party_trains_a_scoring_model_on_the_others_records(data, tmp_path, m
         return train(self, title, split, seeds)
 
     monkeypatch.setattr(Trainer, "train", recorded)
-    run_into(parse_study(table(data)), tmp_path / "out")
+    api.run(parse_study(table(data)), tmp_path / "out")
     victim = splits["dense models"].roles[0]
     for title, split in splits.items():
         trained = (split.roles == Role.TRAIN).any(axis=0)
@@ -208,7 +208,7 @@ def test_a_null_study_stays_at_chance(tmp_path):
         data, attacks="all", training={"epochs": 1, "learning_rate": 0.0}, finetune={"epochs": 1, "learning_rate": 0.0}
     )
     study |= {"defenses": ["undefended"], "split": {"shadows": 3, "references": 16}}
-    for run in run_into(parse_study(study), tmp_path / "out")["runs"]:
+    for run in api.run(parse_study(study), tmp_path / "out")["runs"]:
         for name, told in run["attacks"].items():
             assert told["auc_ci"][0] <= 0.5 + 0.03, (run["label"], name)
             assert told["auc_ci"][1] >= 0.5 - 0.03, (run["label"], name)
@@ -220,7 +220,7 @@ def test_a_model_that_memorizes_random_labels_is_found_out(tmp_path):
     study = table(data, attacks=["confidence", "lira"], training=long, finetune=long | {"epochs": 20})
     study |= {"defenses": ["undefended"], "model": {"kind": "fc", "hidden": [128, 64], "dropout": 0.0}}
     # with random labels the best dev checkpoint is an early one, which bounds what there is to find
-    dense, pruned = run_into(parse_study(study), tmp_path / "out")["runs"]
+    dense, pruned = api.run(parse_study(study), tmp_path / "out")["runs"]
     assert pruned["attacks"]["confidence"]["auc"] > 0.6
     assert pruned["attacks"]["lira"]["auc"] > 0.6
     assert dense["accuracy"]["test"] < 0.5
@@ -240,7 +240,7 @@ def given_model(tmp_path: Path, data: Path) -> tuple[dict[str, Any], FullyConnec
 
 def test_a_given_model_is_pruned_certified_and_audited_adaptively(tmp_path, data):
     study, model = given_model(tmp_path, data)
-    lines = prune_into(parse_study(study), "rsw", tmp_path / "pruned", tmp_path / "store", Recorder())
+    lines = api.prune(parse_study(study), "rsw", tmp_path / "pruned", tmp_path / "store", Recorder())
     assert "0.6" in lines[0]
     plain = model.build((8,), 3).eval()
     plain.load_state_dict(load_file(tmp_path / "pruned" / "weights.safetensors"))
@@ -250,19 +250,19 @@ def test_a_given_model_is_pruned_certified_and_audited_adaptively(tmp_path, data
         assert np.array_equal(plain(torch.from_numpy(x)).numpy(), stage.ensemble.logits(x)[0])
 
     study["victim"]["weights"] = str(tmp_path / "pruned" / "weights.safetensors")
-    results, samples = audit_into(parse_study(study), "rsw", tmp_path / "audit", tmp_path / "store", Recorder())
+    results, samples = api.audit(parse_study(study), "rsw", tmp_path / "audit", tmp_path / "store", Recorder())
     jsonschema.validate(results, results_schema())
     assert results["runs"][0]["certificate"]["adaptive"]
     assert len(samples) == 1 * sum(results["runs"][0]["attacks"]["lira"][k] for k in ("members", "nonmembers"))
 
     (tmp_path / "pruned" / "pruning.json").unlink()
-    uncertified, _ = audit_into(parse_study(study), "rsw", tmp_path / "audit", tmp_path / "store", Recorder())
+    uncertified, _ = api.audit(parse_study(study), "rsw", tmp_path / "audit", tmp_path / "store", Recorder())
     assert not uncertified["runs"][0]["certificate"]["adaptive"]
 
 
 def test_a_certificate_for_another_defense_does_not_make_an_audit_adaptive(tmp_path, data):
     study, _ = given_model(tmp_path, data)
-    prune_into(parse_study(study), "undefended", tmp_path / "pruned", tmp_path / "store", Recorder())
+    api.prune(parse_study(study), "undefended", tmp_path / "pruned", tmp_path / "store", Recorder())
     study["victim"]["weights"] = str(tmp_path / "pruned" / "weights.safetensors")
     outcome = audit_model(parse_study(study), "rsw", Store(tmp_path / "store"), Recorder())
     assert not any(result.adaptive for result in outcome.report.results)
@@ -284,7 +284,7 @@ def test_outputs_alone_can_be_audited_and_are_never_called_adaptive(tmp_path, da
     for layout, attack in cases:
         seen = outcome.signals[layout]
         np.savez(tmp_path / "signals.npz", logits=seen.logits, labels=seen.labels, roles=seen.roles)
-        results, _ = audit_outputs_into(tmp_path / "signals.npz", "ten", tmp_path / "audit")
+        results, _ = api.audit_outputs(tmp_path / "signals.npz", "ten", tmp_path / "audit")
         jsonschema.validate(results, results_schema())
         run = results["runs"][0]
         assert run["attacks"][attack]["auc"] == pytest.approx(outcome.report[attack].measure(METRICS["auc"]).value)

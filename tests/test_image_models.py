@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.data.split import Role
 from wemem.defenses import Undefended
@@ -237,11 +237,11 @@ def test_a_study_of_images_asks_lira_about_mirror_images_where_training_mirrored
         "pruning": {"rounds": 2},
         "defenses": ["undefended"],
     }
-    results = run_into(parse_study(table), tmp_path / "out")
+    results = api.run(parse_study(table), tmp_path / "out")
     assert [run["defense"] for run in results["runs"]] == ["dense", "undefended"]
     assert {"queries"} in asked
     assert frozenset() in asked  # the others need no such queries
     plain = {**table, "finetune": {"epochs": 1}}
     asked.clear()
-    run_into(parse_study(plain), tmp_path / "plain")
+    api.run(parse_study(plain), tmp_path / "plain")
     assert {"queries"} not in asked

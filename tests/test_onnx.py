@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 from small_images import images
 from small_study import table
 from test_structured_files import fresh
-from wemem import cli
-from wemem.api import audit_into, export_into, prune_into, run_into
+from wemem import api, cli
 from wemem.cli.commands import app
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
@@ -51,7 +50,7 @@ def exported(tmp_path_factory) -> tuple[Path, dict[str, Any], list[str]]:
         training={"epochs": 1, "batch_size": 32}, finetune={"epochs": 1, "batch_size": 32},
         victim={"weights": str(folder / "given.safetensors"), "members": str(folder / "members.npz")},
     )  # fmt: skip
-    prune_into(parse_study(study), "undefended", folder / "pruned", folder / "store")
+    api.prune(parse_study(study), "undefended", folder / "pruned", folder / "store")
     arguments = ["export", "--weights", str(folder / "pruned"), "--data", str(folder / "images.npz")]
     arguments += ["--model", "small_images:residual", "--out", str(folder / "out")]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
@@ -92,7 +91,7 @@ def test_an_export_that_answers_otherwise_is_refused(exported, monkeypatch, tmp_
     content = (folder / "out/model.onnx").read_bytes()
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program(content))
     with pytest.raises(InputError, match="nothing was written"):
-        export_into(parse_study(study), folder / "pruned", tmp_path / "out")
+        api.export(parse_study(study), folder / "pruned", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -103,7 +102,7 @@ class Program:
 
 def test_an_audit_of_the_file_is_adaptive_and_carries_its_hash(exported, tmp_path):
     folder, study, _ = exported
-    results, samples = audit_into(parse_study(study), "undefended", tmp_path / "onnx", folder / "store")
+    results, samples = api.audit(parse_study(study), "undefended", tmp_path / "onnx", folder / "store")
     (run,) = results["runs"]
     content = (folder / "out/model.onnx").read_bytes()
     assert run["audited_file"] == {"name": "model.onnx", "sha256": hashlib.sha256(content).hexdigest()}
@@ -111,7 +110,7 @@ def test_an_audit_of_the_file_is_adaptive_and_carries_its_hash(exported, tmp_pat
     assert run["certificate"]["adaptive"]
     assert "footprint" not in run
     study = study | {"victim": study["victim"] | {"weights": str(folder / "pruned/weights.safetensors")}}
-    weights, by_weights = audit_into(parse_study(study), "undefended", tmp_path / "weights", folder / "store")
+    weights, by_weights = api.audit(parse_study(study), "undefended", tmp_path / "weights", folder / "store")
     assert run["accuracy"] == weights["runs"][0]["accuracy"]
     np.testing.assert_allclose(samples["confidence"], by_weights["confidence"], atol=1e-4)
 
@@ -123,7 +122,7 @@ def test_a_file_that_was_swapped_is_not_certified(exported, tmp_path):
     (tmp_path / "model.onnx").write_bytes(with_note.SerializeToString())
     (tmp_path / "export.json").write_bytes((folder / "out/export.json").read_bytes())
     study = study | {"victim": study["victim"] | {"weights": str(tmp_path / "model.onnx")}}
-    results, _ = audit_into(parse_study(study), "undefended", tmp_path / "audit", folder / "store")
+    results, _ = api.audit(parse_study(study), "undefended", tmp_path / "audit", folder / "store")
     assert not results["runs"][0]["certificate"]["adaptive"]
 
 
@@ -152,8 +151,8 @@ def test_command_audits_the_file_and_prints_its_hash(exported, tmp_path, capsys,
 def test_an_onnx_file_cannot_be_pruned(exported, tmp_path):
     _, study, _ = exported
     for call in (
-        lambda: run_into(parse_study(study), tmp_path / "out"),
-        lambda: prune_into(parse_study(study), "undefended", tmp_path / "out"),
+        lambda: api.run(parse_study(study), tmp_path / "out"),
+        lambda: api.prune(parse_study(study), "undefended", tmp_path / "out"),
     ):
         with pytest.raises(InputError, match="wemem audit --onnx"):
             call()
@@ -170,7 +169,7 @@ def test_data_of_another_shape_or_number_of_classes_are_refused_before_training(
         np.savez(tmp_path / f"{name}.npz", x=x, y=y)
         other = study | {"data": {"source": str(tmp_path / f"{name}.npz")}, "split": {"shadows": 1}}
         with pytest.raises(InputError, match=message):
-            audit_into(parse_study(other), None, tmp_path / "out", tmp_path / "store")
+            api.audit(parse_study(other), None, tmp_path / "out", tmp_path / "store")
     assert not list((tmp_path / "store").rglob("data.safetensors"))
 
 

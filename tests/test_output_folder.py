@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from small_study import table, write_data
-from wemem.api import audit_into, run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.files.output_folder import output_folder
@@ -67,7 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_leaves_verifies_and_a_second_run_replaces_it(data, tmp_path):
     out = tmp_path / "out"
-    results = run_into(parse_study(table(data, **SMALL, seeds=[0, 1])), out)
+    results = api.run(parse_study(table(data, **SMALL, seeds=[0, 1])), out)
     assert json.loads((out / "results.json").read_text()) == results
     verified = verify(out)
     assert verified.passed, [one.text for one in verified.findings if not one.passed]
@@ -75,14 +75,14 @@ def test_what_a_run_leaves_verifies_and_a_second_run_replaces_it(data, tmp_path)
         path.relative_to(out).as_posix() for path in (out / "models").iterdir()
     }
     assert all(run["model_file"] in results["files"] for run in results["runs"])
-    run_into(parse_study(table(data, **SMALL)), out)
+    api.run(parse_study(table(data, **SMALL)), out)
     assert verify(out).passed
     assert not list((out / "models").glob("*seed1*"))
 
 
 def test_old_results_are_gone_before_the_first_file_of_a_new_run_is_written(data, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    run_into(parse_study(table(data, **SMALL)), out)
+    api.run(parse_study(table(data, **SMALL)), out)
     before = {path: path.read_bytes() for path in (out / "models").iterdir()}
 
     def killed(*_: object) -> None:
@@ -92,13 +92,13 @@ def test_old_results_are_gone_before_the_first_file_of_a_new_run_is_written(data
     with monkeypatch.context() as patch:
         patch.setattr("wemem.api.write_model", killed)
         with pytest.raises(KilledError):
-            run_into(second, out)
+            api.run(second, out)
     assert not (out / "results.json").exists()
     assert not (out / "per_sample.parquet").exists()
     # and where it is killed as it removes them, results go first: files may stay, results beside other files never do
     for path, content in before.items():
         path.write_bytes(content)
-    run_into(second, out)
+    api.run(second, out)
     removed: list[str] = []
     unlink = Path.unlink
 
@@ -113,12 +113,12 @@ def test_old_results_are_gone_before_the_first_file_of_a_new_run_is_written(data
 
 def test_an_audit_of_a_file_names_that_file_by_its_hash(data, tmp_path):
     study = table(data, **SMALL)
-    run_into(parse_study(study), tmp_path / "run", tmp_path / "store")
+    api.run(parse_study(study), tmp_path / "run", tmp_path / "store")
     weights = tmp_path / "given.safetensors"
     save_file(load_file(tmp_path / "run/models/dense-seed0.safetensors"), weights)
     np.savez(tmp_path / "members.npz", members=np.arange(200))
     study["victim"] = {"weights": str(weights), "members": str(tmp_path / "members.npz")}
-    results, _ = audit_into(parse_study(study), None, tmp_path / "out", tmp_path / "store")
+    results, _ = api.audit(parse_study(study), None, tmp_path / "out", tmp_path / "store")
     assert verify(tmp_path / "out").passed
     (run,) = results["runs"]
     assert run["audited_file"]["name"] == "given.safetensors"

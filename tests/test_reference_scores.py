@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from small_study import table, write_data
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.data.split import Role
 from wemem.errors import InputError
@@ -58,7 +58,7 @@ def test_scores_by_a_pool_are_shared_by_all_reference_models(tmp_path):
 @pytest.mark.parametrize("how", ["own", "pool"])
 def test_only_scoring_as_the_victim_is_scored_is_adaptive(how, tmp_path):
     study = table(write_data(tmp_path), **SMALL, split={"shadows": 1, "references": 4, "reference_scores": how})
-    runs = {run["label"]: run for run in run_into(parse_study(study), tmp_path / "out")["runs"]}
+    runs = {run["label"]: run for run in api.run(parse_study(study), tmp_path / "out")["runs"]}
     assert runs["dense"]["attacks"]["lira"]["adaptive"]
     assert runs["rmr"]["attacks"]["confidence"]["adaptive"]
     assert runs["rmr"]["attacks"]["lira"]["adaptive"] is (how == "own")

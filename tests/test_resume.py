@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from small_study import table, without_times, write_data
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.pipeline.progress import Silent
@@ -48,7 +48,7 @@ def config(folder: Path) -> StudyConfig:
 
 @pytest.fixture(scope="module")
 def undisturbed(config: StudyConfig, folder: Path) -> dict[str, Any]:
-    return run_into(config, folder / "undisturbed/out")
+    return api.run(config, folder / "undisturbed/out")
 
 
 def killed_after(call: Callable[..., Any], times: int) -> Callable[..., Any]:
@@ -81,7 +81,7 @@ def test_killed_after_every_single_stage_it_ends_as_one_left_alone(config, undis
         with monkeypatch.context() as patch:
             patch.setattr(Store, "put", killed_after(Store.put, 1))
             try:
-                found = run_into(config, out)
+                found = api.run(config, out)
             except KilledError:
                 deaths += 1
                 assert not out.exists()
@@ -93,14 +93,14 @@ def test_killed_after_every_single_stage_it_ends_as_one_left_alone(config, undis
 def test_killed_between_a_round_and_the_removal_of_the_one_before(undisturbed, folder, tmp_path, monkeypatch):
     """Without the trajectory only the last round stays; the one before it is removed once its successor is there."""
     plain = parse_study(table(folder / "data.npz", attacks=["confidence"], defenses=["rsw"]))
-    expected = run_into(plain, tmp_path / "whole/out")
+    expected = api.run(plain, tmp_path / "whole/out")
     for times in (1, 2):
         out = tmp_path / f"killed{times}/out"
         with monkeypatch.context() as patch:
             patch.setattr(Store, "delete", killed_after(Store.delete, times))
             with pytest.raises(KilledError):
-                run_into(plain, out)
-        assert without_times(run_into(plain, out)) == without_times(expected)
+                api.run(plain, out)
+        assert without_times(api.run(plain, out)) == without_times(expected)
         same_files(out, tmp_path / "whole/out")
 
 
@@ -112,9 +112,9 @@ def test_killed_while_files_are_written_it_leaves_whole_files_and_ends_well(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed_after(Path.replace, times))
         with pytest.raises(KilledError):
-            run_into(config, out, store)
+            api.run(config, out, store)
     heard = Counted()
-    assert run_into(config, out, store, heard) == undisturbed
+    assert api.run(config, out, store, heard) == undisturbed
     assert heard.computed == 0
     same_files(out, folder / "undisturbed/out")
 
@@ -125,19 +125,19 @@ def test_what_was_cut_short_in_the_out_folder_is_written_anew(config, undisturbe
     out.mkdir()
     (out / ".results.json.part").write_text('{"schema": "wemem.res')
     (out / ".per_sample.parquet.part").write_bytes(b"PAR1")
-    run_into(config, out, folder / "undisturbed/.store")
+    api.run(config, out, folder / "undisturbed/.store")
     same_files(out, folder / "undisturbed/out")
 
 
 def test_damaged_stage_is_computed_again(config, undisturbed, folder, tmp_path):
     copied = tmp_path / ".store"
-    run_into(config, tmp_path / "out", copied)
+    api.run(config, tmp_path / "out", copied)
     damaged = sorted((copied / "dense").rglob("data.safetensors"))
     content = bytearray(damaged[0].read_bytes())
     content[-1] ^= 1
     damaged[0].write_bytes(content)
     heard = Counted()
-    found = run_into(config, tmp_path / "again", copied, heard)
+    found = api.run(config, tmp_path / "again", copied, heard)
     assert len(heard.warnings) == 1
     assert "damaged" in heard.warnings[0]
     assert heard.computed == 1
@@ -145,7 +145,7 @@ def test_damaged_stage_is_computed_again(config, undisturbed, folder, tmp_path):
 
 
 def test_same_study_in_two_stores_stores_the_same_arrays(config, undisturbed, folder, tmp_path):
-    run_into(config, tmp_path / "out", tmp_path / ".store")
+    api.run(config, tmp_path / "out", tmp_path / ".store")
     first, second = (
         {p.parent.name: p.read_bytes() for p in root.rglob("data.safetensors")}
         for root in (folder / "undisturbed/.store", tmp_path / ".store")

@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from small_study import table, without_times, write_data
 from test_resume import Counted, KilledError, killed_after
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.data.split import Role
@@ -43,7 +43,7 @@ def study(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def told(study: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return run_into(parse_study(study), folder / "out")
+    return api.run(parse_study(study), folder / "out")
 
 
 def test_planted_setting_that_leaks_less_is_chosen_and_alone_is_run(told):
@@ -69,7 +69,7 @@ def test_none_that_qualifies_gives_the_most_accurate_and_says_so(study, folder, 
     harsh = {"kind": "dpsgd", "noise": 100.0, "grid": {"clip": [10, 20]}}
     strict = study | {"defenses": ["undefended", harsh], "selection": {"max_accuracy_drop": 0.0}, "seeds": [0]}
     strict["finetune"] = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05}
-    found = run_into(parse_study(strict), folder / "strict/out")
+    found = api.run(parse_study(strict), folder / "strict/out")
     candidates = found["selection"]["candidates"]
     assert not any(one["qualified"] for one in candidates)
     (chosen,) = (one for one in candidates if one["chosen"])
@@ -101,13 +101,13 @@ def test_killed_in_the_middle_of_a_selection_it_goes_on_and_chooses_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "put", killed_after(Store.put, 6))
         with pytest.raises(KilledError):
-            run_into(config, tmp_path / "out", None, heard)
+            api.run(config, tmp_path / "out", None, heard)
     assert not (tmp_path / "out").exists()
     again = Counted()
     select_settings(config, Store(tmp_path / ".store"), again, config.data.load())
     # each seed: dense models, undefended, the teachers of both settings, their predictions, two settings
     assert (heard.computed > 0, heard.computed + again.computed) == (True, 2 * 6)
-    found = run_into(config, tmp_path / "out")
+    found = api.run(config, tmp_path / "out")
     assert without_times(found) == without_times(told)
 
 
@@ -172,7 +172,7 @@ def test_grids_that_cannot_be_are_refused(given: dict[str, Any], message: str):
 def test_a_setting_of_a_grid_that_does_not_fit_is_refused_before_anything_is_trained(study, tmp_path):
     wide = {"kind": "rsw", "grid": {"width": [0.3, 5000]}}
     with pytest.raises(InputError, match="smallest class"):
-        run_into(parse_study(study | {"defenses": ["undefended", wide]}), tmp_path / "out")
+        api.run(parse_study(study | {"defenses": ["undefended", wide]}), tmp_path / "out")
     assert not list((tmp_path / ".store").glob("*/*/*"))
 
 

@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from small_study import CLASSES, FEATURES, RECORDS, table, write_data
-from wemem import cli
-from wemem.api import audit_into, prune_into
+from wemem import api, cli
 from wemem.config.parse import parse_study
 from wemem.data.sources import DataSource
 from wemem.data.split import Role
@@ -69,7 +68,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
 
 def test_pruning_that_learns_nothing_leaves_the_given_weights_and_exact_zeros(given, tmp_path):
     config = parse_study(given | {"finetune": STILL})
-    told = prune_into(config, "undefended", tmp_path / "out")
+    told = api.prune(config, "undefended", tmp_path / "out")
     before, after = load_file(tmp_path / "given.safetensors"), load_file(tmp_path / "out/weights.safetensors")
     masks = load_file(tmp_path / "out/masks.safetensors")
     assert set(masks) == {"1.weight", "4.weight"}
@@ -85,7 +84,7 @@ def test_pruning_that_learns_nothing_leaves_the_given_weights_and_exact_zeros(gi
 
 
 def test_certificate_is_of_that_very_file(given, tmp_path):
-    prune_into(parse_study(given), "undefended", tmp_path / "out")
+    api.prune(parse_study(given), "undefended", tmp_path / "out")
     told = json.loads((tmp_path / "out/pruning.json").read_text())
     assert told["schema"] == "wemem.pruning/1"
     content = (tmp_path / "out/weights.safetensors").read_bytes()
@@ -106,20 +105,20 @@ def test_where_no_others_are_the_dev_records_are_members_and_that_is_said(given,
     pruned = prune_model(config, "undefended", Store(tmp_path / "store"), Silent())
     assert pruned.dev_from_training
     assert not len(pruned.split.records(0, Role.AUDIT))
-    told = prune_into(config, "undefended", tmp_path / "out", tmp_path / "store")
+    told = api.prune(config, "undefended", tmp_path / "out", tmp_path / "store")
     assert any("flatters" in line for line in told)
 
 
 def test_all_work_of_pruning_is_planned(given, tmp_path):
     heard = Heard()
-    prune_into(parse_study(given), "rsw", tmp_path / "out", progress=heard)
+    api.prune(parse_study(given), "rsw", tmp_path / "out", progress=heard)
     assert heard.planned == pytest.approx(sum(heard.begun.values()), rel=0.02)
 
 
 def test_audit_of_an_unpruned_model_trains_nothing_for_defenses(given, tmp_path):
     heard = Heard()
     config = parse_study(given | {"attacks": ["confidence", "lira"]})
-    results, _ = audit_into(config, None, tmp_path / "out", progress=heard)
+    results, _ = api.audit(config, None, tmp_path / "out", progress=heard)
     trained = [stage for stage, work in heard.begun.items() if work]
     assert trained == ["dense references 1-4 of 4", "dense shadows"]
     assert results["runs"][0]["sparsity"] == 0
@@ -127,7 +126,7 @@ def test_audit_of_an_unpruned_model_trains_nothing_for_defenses(given, tmp_path)
 
 
 def test_audit_tells_nothing_of_the_shadows_as_if_it_were_the_victims(given, tmp_path):
-    (run,) = audit_into(parse_study(given), "rsw", tmp_path / "out")[0]["runs"]
+    (run,) = api.audit(parse_study(given), "rsw", tmp_path / "out")[0]["runs"]
     assert run["rounds"] == []
     assert run["records_seen"] == 0
     assert (run["defense"], run["sparsity"]) == ("rsw", 0.6)
@@ -145,10 +144,10 @@ def test_lent_members_are_not_audited(given, tmp_path):
 
 def test_shadows_and_references_train_on_as_many_records_of_each_class_as_the_victim(given, tmp_path):
     config = parse_study(given | {"attacks": ["confidence", "lira"]})
-    prune_into(config, "rsw", tmp_path / "out", tmp_path / "store")
+    api.prune(config, "rsw", tmp_path / "out", tmp_path / "store")
     given["victim"]["weights"] = str(tmp_path / "out/weights.safetensors")
     config = parse_study(given | {"attacks": ["confidence", "lira"]})
-    results, _ = audit_into(config, "rsw", tmp_path / "audit", tmp_path / "store")
+    results, _ = api.audit(config, "rsw", tmp_path / "audit", tmp_path / "store")
     certificate = results["runs"][0]["certificate"]
     assert certificate["victim_recipe_fingerprint"].endswith(f":{len(MEMBERS)}")
     assert certificate["adaptive"]
@@ -158,9 +157,9 @@ def test_shadows_and_references_train_on_as_many_records_of_each_class_as_the_vi
 def test_an_audit_with_too_few_records_for_shadows_of_the_victims_size_is_not_adaptive(given, tmp_path):
     np.savez(tmp_path / "members.npz", members=np.arange(RECORDS - 300))
     config = parse_study(given)
-    prune_into(config, "rsw", tmp_path / "out", tmp_path / "store")
+    api.prune(config, "rsw", tmp_path / "out", tmp_path / "store")
     given["victim"]["weights"] = str(tmp_path / "out/weights.safetensors")
-    results, _ = audit_into(parse_study(given), "rsw", tmp_path / "audit", tmp_path / "store")
+    results, _ = api.audit(parse_study(given), "rsw", tmp_path / "audit", tmp_path / "store")
     assert not results["runs"][0]["certificate"]["adaptive"]
     assert not results["runs"][0]["attacks"]["confidence"]["adaptive"]
     assert any(
@@ -315,7 +314,7 @@ def test_command_prunes_and_audits(given, tmp_path, capsys, monkeypatch):
 
 
 def test_the_compact_file_holds_the_same_weights_and_the_footprint_is_told(given, tmp_path):
-    told = prune_into(parse_study(given), "undefended", tmp_path / "out")
+    told = api.prune(parse_study(given), "undefended", tmp_path / "out")
     dense, compact = (tmp_path / "out" / f"weights{kind}.safetensors" for kind in ("", ".sparse"))
     before, after = load_file(dense), read_sparse(compact)
     assert before.keys() == after.keys()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from small_images import MODEL, images, residual
 from small_study import table, without_times
 from test_resume import KilledError, killed_after, same_files
-from wemem.api import audit_into, prune_into, run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.export.checkpoint import channels_path, load_pruned, read_channels, write_weights
@@ -46,7 +46,7 @@ def ran(tmp_path_factory):
     """A study that was left alone: its folder, its table and its results."""
     folder = tmp_path_factory.mktemp("structured")
     study = study_of(folder, attacks=["confidence", "pruning_trajectory"])
-    return folder, study, run_into(parse_study(study), folder / "whole/out")
+    return folder, study, api.run(parse_study(study), folder / "whole/out")
 
 
 def test_a_study_leaves_smaller_models_that_load_back_and_are_as_accurate(ran):
@@ -70,7 +70,7 @@ def test_killed_after_every_stage_it_ends_as_one_left_alone(ran, tmp_path, monke
         with monkeypatch.context() as patch:
             patch.setattr(Store, "put", killed_after(Store.put, 1))
             try:
-                found = run_into(parse_study(study), out)
+                found = api.run(parse_study(study), out)
             except KilledError:
                 deaths += 1
     assert deaths > 8
@@ -91,7 +91,7 @@ def given(tmp_path) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["magnitude", "l1_filter", "l2_filter"])
 def test_every_method_prunes_a_given_model_whose_files_predict_the_same(method, given, tmp_path):
     config = parse_study(given | {"pruning": {"rounds": 2, "method": method}})
-    told = prune_into(config, "undefended", tmp_path / "out", tmp_path / "store")
+    told = api.prune(config, "undefended", tmp_path / "out", tmp_path / "store")
     pruned = prune_model(config, "undefended", Store(tmp_path / "store"), Silent()).stage.ensemble
     module = load_pruned(fresh(), tmp_path / "out")
     with torch.inference_mode():
@@ -108,7 +108,7 @@ def test_every_method_prunes_a_given_model_whose_files_predict_the_same(method, 
 def test_another_method_into_the_same_folder_leaves_no_file_of_the_first(given, tmp_path):
     for method, left in (("l1_filter", "weights.channels.json"), ("magnitude", "masks.safetensors")):
         config = parse_study(given | {"pruning": {"rounds": 1, "method": method}})
-        prune_into(config, "undefended", tmp_path / "out", tmp_path / "store")
+        api.prune(config, "undefended", tmp_path / "out", tmp_path / "store")
         beside = {p.name for p in (tmp_path / "out").iterdir()} & {"weights.channels.json", "masks.safetensors"}
         assert beside == {left}
         load_pruned(fresh(), tmp_path / "out")
@@ -116,9 +116,9 @@ def test_another_method_into_the_same_folder_leaves_no_file_of_the_first(given, 
 
 def test_a_structurally_pruned_model_is_audited_by_models_made_alike(given, tmp_path):
     config = parse_study(given)
-    prune_into(config, "undefended", tmp_path / "out", tmp_path / "store")
+    api.prune(config, "undefended", tmp_path / "out", tmp_path / "store")
     given["victim"]["weights"] = str(tmp_path / "out/weights.safetensors")
-    results, _ = audit_into(parse_study(given), "undefended", tmp_path / "audit", tmp_path / "store")
+    results, _ = api.audit(parse_study(given), "undefended", tmp_path / "audit", tmp_path / "store")
     (run,) = results["runs"]
     assert run["certificate"]["adaptive"]
     assert run["attacks"]["confidence"]["adaptive"]
@@ -129,10 +129,10 @@ def test_a_structurally_pruned_model_is_audited_by_models_made_alike(given, tmp_
     [{"rounds": 2}, {"rounds": 2, "method": "l1_filter", "sparsity": 0.3}],
 )
 def test_a_model_pruned_otherwise_than_its_shadows_will_be_is_refused(pruning, given, tmp_path):
-    prune_into(parse_study(given), "undefended", tmp_path / "out", tmp_path / "store")
+    api.prune(parse_study(given), "undefended", tmp_path / "out", tmp_path / "store")
     given["victim"]["weights"] = str(tmp_path / "out/weights.safetensors")
     with pytest.raises(InputError, match="as models pruned by this study have it"):
-        audit_into(parse_study(given | {"pruning": pruning}), "undefended", tmp_path / "audit", tmp_path / "store")
+        api.audit(parse_study(given | {"pruning": pruning}), "undefended", tmp_path / "audit", tmp_path / "store")
 
 
 def test_what_cannot_lose_channels_is_refused_before_any_training(given, tmp_path):
@@ -142,7 +142,7 @@ def test_what_cannot_lose_channels_is_refused_before_any_training(given, tmp_pat
     del given["victim"]
     flat = parse_study(given | {"model": {"kind": "test_structured_files:flat"}})
     with pytest.raises(InputError, match="besides the classifier"):
-        run_into(flat, tmp_path / "out")
+        api.run(flat, tmp_path / "out")
     assert not list((tmp_path / ".store").rglob("data.safetensors"))
 
 

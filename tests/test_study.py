@@ -14,7 +14,7 @@ import pytest
 from safetensors import SafetensorError
 
 from small_study import RECORDS, table, without_times, write_data
-from wemem.api import run_into
+from wemem import api
 from wemem.audit.report import run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.config.parse import parse_study
@@ -69,7 +69,7 @@ def outcomes(study: dict[str, Any], folder: Path) -> list[Outcome]:
 
 @pytest.fixture(scope="module")
 def told(study: dict[str, Any], folder: Path, outcomes: list[Outcome]) -> dict[str, Any]:
-    return run_into(parse_study(study), folder / "out", folder / "store")
+    return api.run(parse_study(study), folder / "out", folder / "store")
 
 
 def test_every_audited_record_has_one_row_for_each_run(told, folder, outcomes):
@@ -139,7 +139,7 @@ def test_no_shadow_uses_a_record_of_the_victim(outcomes):
 
 
 def test_stored_stages_keep_the_seconds_they_took(told, study, folder):
-    again = run_into(parse_study(study), folder / "again", folder / "store")
+    again = api.run(parse_study(study), folder / "again", folder / "store")
     assert again == told
     assert all(run["seconds"]["attacks"] > 0 for run in told["runs"])
 
@@ -224,7 +224,7 @@ def test_models_that_answer_everything_alike_leak_nothing(label: SignalLayout):
 def test_what_fails_late_leaves_no_folder(study, tmp_path):
     diverging = {"finetune": {"epochs": 1, "batch_size": 8, "learning_rate": 1e30}}
     with pytest.raises(InputError, match=r"diverged|finite"):
-        run_into(parse_study(study | diverging), tmp_path / "out")
+        api.run(parse_study(study | diverging), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -233,7 +233,7 @@ def test_folder_that_cannot_be_written_is_refused_before_any_work(out, study, tm
     (tmp_path / "file").write_text("mine")
     heard = Heard()
     with pytest.raises(InputError, match=r"cannot write .* no folder"):
-        run_into(parse_study(study), tmp_path / out, tmp_path / "store", heard)
+        api.run(parse_study(study), tmp_path / out, tmp_path / "store", heard)
     assert not heard.begun
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -258,7 +258,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
 ):
     monkeypatch.setattr(module, name, fail_with(error))
     with pytest.raises(InputError, match=r"cannot write .*No space left on device") as refused:
-        run_into(parse_study(study), tmp_path / "out", folder / "store")
+        api.run(parse_study(study), tmp_path / "out", folder / "store")
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.glob("out/**/*.part"))
     assert not (tmp_path / "out/results.json").exists()
@@ -273,7 +273,7 @@ def test_results_are_written_last(study, told, folder, tmp_path, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "replace", noted)
-    made = run_into(parse_study(study), tmp_path / "out", folder / "store")
+    made = api.run(parse_study(study), tmp_path / "out", folder / "store")
     assert order[-2:] == ["per_sample.parquet", "results.json"]
     assert without_times(made) == without_times(told)
 
@@ -281,4 +281,4 @@ def test_results_are_written_last(study, told, folder, tmp_path, monkeypatch):
 def test_a_given_model_is_not_rewound(study, tmp_path):
     given = {"weights": "w.safetensors", "members": "m.csv"}
     with pytest.raises(InputError, match="initial weights are not known"):
-        run_into(parse_study(study | {"victim": given, "pruning": {"rewind": "initial"}}), tmp_path / "out")
+        api.run(parse_study(study | {"victim": given, "pruning": {"rewind": "initial"}}), tmp_path / "out")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from small_study import table, without_times, write_data
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.pipeline.progress import Silent
 
@@ -88,7 +88,7 @@ class Computed(Silent):
 def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("used")
     first = Computed()
-    run_into(parse_study(table(write_data(folder), **SMALL)), folder / "out", folder / "store", first)
+    api.run(parse_study(table(write_data(folder), **SMALL)), folder / "out", folder / "store", first)
     assert first.parts == set(PARTS)
     assert all(title.startswith(sum(PARTS.values(), ())) for title in first.titles)
     return folder
@@ -97,7 +97,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("change", "parts"), CHANGES.values(), ids=CHANGES)
 def test_a_changed_setting_computes_what_reads_it_and_nothing_else(used, tmp_path, change, parts):
     again = Computed()
-    run_into(parse_study(table(used / "data.npz", **(SMALL | change))), tmp_path / "out", used / "store", again)
+    api.run(parse_study(table(used / "data.npz", **(SMALL | change))), tmp_path / "out", used / "store", again)
     assert again.parts == parts
 
 
@@ -105,6 +105,6 @@ def test_a_changed_setting_computes_what_reads_it_and_nothing_else(used, tmp_pat
 def test_results_from_a_used_store_are_those_from_an_empty_one(used, tmp_path, name):
     study = parse_study(table(used / "data.npz", **(SMALL | CHANGES[name][0])))
     found, computed = (
-        run_into(study, tmp_path / f"{store.name}/out", store) for store in (used / "store", tmp_path / "empty")
+        api.run(study, tmp_path / f"{store.name}/out", store) for store in (used / "store", tmp_path / "empty")
     )
     assert without_times(found) == without_times(computed)

@@ -13,7 +13,7 @@ import pytest
 from small_study import as_toml, table, without_times, write_data
 from test_cli import refused, stored_entries
 from test_resume import same_files
-from wemem.api import run_into
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.defenses import Undefended
@@ -93,11 +93,11 @@ def test_two_jobs_give_what_one_gives_and_compute_nothing_twice(own):
         )
     )  # fmt: skip
     heard = Stages()
-    side_by_side = run_into(config, own / "two/out", None, heard, jobs=2)
+    side_by_side = api.run(config, own / "two/out", None, heard, jobs=2)
     assert heard.running == {}
     assert len(set(heard.computed)) == len(heard.computed) > 40
     assert len(heard.planned) == 1
-    alone = run_into(config, own / "one/out")
+    alone = api.run(config, own / "one/out")
     assert without_times(side_by_side) == without_times(alone)
     same_files(own / "two/out", own / "one/out")
 
@@ -117,8 +117,8 @@ def test_what_two_jobs_find_for_a_budget_is_what_one_finds_and_nothing_is_comput
         )
     )  # fmt: skip
     heard, undisturbed = Stages(), Stages()
-    side_by_side = run_into(config, own / "two/out", None, heard, jobs=2)
-    alone = run_into(config, own / "one/out", None, undisturbed)
+    side_by_side = api.run(config, own / "two/out", None, heard, jobs=2)
+    alone = api.run(config, own / "one/out", None, undisturbed)
     assert sorted(heard.computed) == sorted([*undisturbed.computed, "put together what is in the store"])
     assert without_times(side_by_side) == without_times(alone)
     assert [run["auto"]["trials"] for run in side_by_side["runs"] if "front" in run.get("auto", {})] == [2, 2]

@@ -6,7 +6,7 @@ A public name is imported when it is first used, so that ``import wemem`` takes 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wemem.api import run_into
+    from wemem import api
     from wemem.attacks import ATTACKS, Attack, make_attack
     from wemem.audit.report import AuditReport, run_attacks
     from wemem.blocks import (
@@ -42,15 +42,14 @@ __all__ = [
     "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "DefenseBatchSampler",
     "DefenseLoss", "Ensemble", "Footprint", "FullyConnected", "InputError", "IterativePruner", "Memorization",
     "MemoryRegularizer", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals", "SlidingWindow",
-    "Split", "StudyConfig", "Undefended", "chain", "estimate_memorization", "fit", "footprint", "given_victim",
+    "Split", "StudyConfig", "Undefended", "api", "chain", "estimate_memorization", "fit", "footprint", "given_victim",
     "iterate", "load_dataset", "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense",
     "memorization_scores", "out_of_sample_targets", "parse_study", "random_halves", "read_scores", "read_sparse",
-    "run_attacks", "run_into", "run_study", "subsets", "victim_and_shadows",
+    "run_attacks", "run_study", "subsets", "victim_and_shadows",
 ]  # fmt: skip
 
 #: The module that defines each public name.
 _HOMES = {
-    "wemem.api": "run_into",
     "wemem.attacks": "ATTACKS Attack make_attack",
     "wemem.audit.report": "AuditReport run_attacks",
     "wemem.blocks": "DefenseBatchSampler DefenseLoss IterativePruner PruningEngine memorization_scores "
@@ -79,13 +78,15 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names.s
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
         if name == "__version__":
             from importlib.metadata import version
 
-            value = version("wemem")
+            value: Any = version("wemem")
+        elif name == "api":
+            value = import_module("wemem.api")
         elif name in _MODULES:
-            from importlib import import_module
-
             value = getattr(import_module(_MODULES[name]), name)
         else:
             raise AttributeError(f"module 'wemem' has no attribute {name!r}")
@@ -93,4 +94,4 @@ if not TYPE_CHECKING:
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_MODULES, "__version__"})
+        return sorted({*globals(), *_MODULES, "__version__", "api"})

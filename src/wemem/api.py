@@ -1,4 +1,12 @@
-"""A study as a user holds it: read it, run it into a folder."""
+"""The commands as functions: each does what the command of its name does, and returns instead of printing.
+
+>>> from wemem import api
+>>> results = api.run("studies/quickstart.toml", "runs/quickstart")  # doctest: +SKIP
+>>> api.verify("runs/quickstart").passed  # doctest: +SKIP
+True
+
+A study is a :class:`~wemem.config.study.StudyConfig`, or the path of a study file. Paths are strings or Path objects.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,27 +16,22 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from wemem.config.attack_entries import make_attacks
-from wemem.config.defense_entries import file_name
 from wemem.config.override import override_key
 from wemem.config.parse import parse_study, read_table
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.defenses import FreshStart
+from wemem.diagnosis.diagnose import DiagnosisSettings
+from wemem.diagnosis.results import diagnose_into
 from wemem.errors import InputError
 from wemem.execution.processes import compute_side_by_side, threads_of
 from wemem.export.checkpoint import (
-    CERTIFICATE,
     EXPORTED,
     certificate_of,
-    channels_of,
-    channels_path,
     load_pruned,
     read_certificate,
-    write_weights,
 )
-from wemem.export.footprint import footprint_lines, side_by_side
+from wemem.export.footprint import side_by_side
 from wemem.export.onnx import BATCH, onnx_bytes
-from wemem.export.sparse import sparse_bytes
 from wemem.files.atomic import write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.files.input_files import is_folder, user_path
@@ -38,49 +41,54 @@ from wemem.pipeline.progress import Progress, Silent
 from wemem.results.black_box import black_box_results
 from wemem.results.build import environment, study_results
 from wemem.results.folder import remove_old_results, write_results
+from wemem.results.gate import GateResult, Limits, check_folder
+from wemem.results.model_files import pruning_summary, write_model, write_pruned
 from wemem.results.sample_table import per_sample_table
+from wemem.results.verify import Verified
+from wemem.results.verify import verify as verify_folder
 from wemem.store.store import Store
 from wemem.study.black_box import audit_signals
 from wemem.study.grid_search import select_settings
-from wemem.study.outcome import Outcome
 from wemem.study.run import run_study
-from wemem.study.single_model import Pruned, audit_model, prune_model
+from wemem.study.single_model import audit_model, prune_model
 from wemem.study.user_functions import audit_by_functions
-from wemem.training import Ensemble, choose_device
-from wemem.tuning.wording import tuning_in_words
+
+#: A path as a user gives it, and a study or the path of its file.
+Place = str | Path
+Study = StudyConfig | str | Path
 
 T = TypeVar("T", dict[str, Any], list[Any])
 
 
 def read_study(
-    path: Path | None,
+    path: Place | None,
     overrides: Sequence[str] = (),
     *,
     data: str | None = None,
     model: str | None = None,
-    weights: Path | None = None,
-    members: Path | None = None,
+    weights: Place | None = None,
+    members: Place | None = None,
     defense: str | None = None,
     device: str | None = None,
 ) -> StudyConfig:
-    """A study file with the options of the command line.
+    """Read a study file with the options of the command line.
 
     Args:
         path: a TOML file; the defaults if None.
         overrides: ``key=value``, as in :func:`~wemem.config.override.override_key`; they win over the options.
-        data: another data source.
-        model: another model kind.
-        weights: a trained model in place of one the study trains.
-        members: the records it was trained on.
+        data: a data source in place of the study's.
+        model: a model kind in place of the study's.
+        weights: a trained model in place of one that the study trains.
+        members: the records that the trained model was trained on.
         defense: the only defense, with its default settings unless the study has one of that label.
-        device: where to compute.
+        device: the device to compute on.
 
     Raises:
         InputError: as :func:`~wemem.config.parse.load_study`, or weights without members.
     """
     if (weights is None) != (members is None):
         raise InputError("expected --weights and --members together; who was a member decides what an audit says")
-    table = {} if path is None else read_table(path)
+    table = {} if path is None else read_table(Path(path))
     if data is not None:
         table["data"] = {"source": data}
     if model is not None:
@@ -112,17 +120,17 @@ def _stated(entries: list[Any], defense: str) -> dict[str, Any]:
     return found[0] if found else {"kind": defense}
 
 
-def run_into(
-    config: StudyConfig, out: Path, store: Path | None = None, progress: Progress | None = None, jobs: int = 1
+def run(
+    study: Study, out: Place, store: Place | None = None, progress: Progress | None = None, jobs: int = 1
 ) -> dict[str, Any]:
-    """Run a study and leave its files in a folder: ``results.json``, ``per_sample.parquet`` and ``models/``.
+    """Run a study into a folder: ``results.json``, ``per_sample.parquet`` and ``models/``.
 
     Args:
-        config: the study.
-        out: the folder; made if it is not there.
-        store: where stages are kept and looked up; ``.store`` beside ``out`` if None, so that neighbours share.
-        progress: hears of every stage.
-        jobs: processes that work side by side and share the cores; with several, the study must come from a table.
+        study: the study.
+        out: the output directory, created if missing.
+        store: the folder of stored stages; ``.store`` beside ``out`` if None, so that neighbours share.
+        progress: receives every stage.
+        jobs: number of processes, which share the cores; with several, the study must come from a table.
 
     Returns:
         The content of ``results.json``, the same for any number of jobs with the same number of threads each.
@@ -132,9 +140,9 @@ def run_into(
     """
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
-    progress = progress or Silent()
+    config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
-        data, root = load_data(config, progress), store or folder.parent / ".store"
+        data, root = load_data(config, progress), _store_folder(store, folder)
         if jobs == 1:
             return _run_alone(config, data, folder, Store(root, progress.warn), progress)
         with threads_of(jobs):
@@ -143,6 +151,62 @@ def run_into(
             results = _run_alone(config, data, folder, Store(root, progress.warn), Silent())
             progress.end(stored=False)
             return results
+
+
+def compare(
+    study: Study, out: Place, store: Place | None = None, progress: Progress | None = None, jobs: int = 1
+) -> dict[str, Any]:
+    """Run a study as :func:`run` does, and render its report into the same folder."""
+    results = run(study, out, store, progress, jobs)
+    report([out], out)
+    return results
+
+
+def report(folders: Sequence[Place], out: Place) -> None:
+    """Render the report of one folder of results, or of several on the same data, into a folder.
+
+    Args:
+        folders: output directories of studies or audits.
+        out: the output directory, created if missing; it may be one of the folders.
+    """
+    from wemem.report.report import write_report
+
+    with output_folder(out) as folder:
+        write_report([Path(source) for source in folders], folder)
+
+
+def gate(
+    folder: Place, limits: Limits, labels: Sequence[str] = (), waivers: Sequence[str] = (), shipped: Place | None = None
+) -> GateResult:
+    """Verify a folder of results and check its arms against limits (:func:`~wemem.results.gate.check_folder`)."""
+    return check_folder(Path(folder), limits, labels, waivers, None if shipped is None else Path(shipped))
+
+
+def verify(folder: Place) -> Verified:
+    """Verify the hashes and the rates of a folder of results (:func:`~wemem.results.verify.verify`)."""
+    return verify_folder(Path(folder))
+
+
+def diagnose(
+    study: Study, out: Place, settings: DiagnosisSettings | None = None, store: Place | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Diagnose a study into a folder (:func:`~wemem.diagnosis.results.diagnose_into`).
+
+    Returns:
+        The content of ``diagnosis.json``.
+    """
+    settings = settings or DiagnosisSettings()
+    with output_folder(out) as folder:
+        return diagnose_into(_config(study), settings, folder, _store_folder(store, folder), progress)
+
+
+def _config(study: Study) -> StudyConfig:
+    return study if isinstance(study, StudyConfig) else read_study(Path(study))
+
+
+def _store_folder(store: Place | None, out: Path) -> Path:
+    return out.parent / ".store" if store is None else Path(store)
 
 
 def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progress: Progress) -> dict[str, Any]:
@@ -158,101 +222,49 @@ def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progr
     return write_results(out, results, samples, [path for paths in files for path in paths])
 
 
-def write_model(folder: Path, outcome: Outcome) -> list[Path]:
-    """Write the victim's weights and, where it was pruned, its masks or channels beside them.
-
-    Returns:
-        The files, the weights first.
-    """
-    label = file_name(outcome.label)
-    name = label if outcome.defense is None else f"{label}-sparsity{outcome.sparsity}"
-    path = folder / f"{name}-seed{outcome.seed}.safetensors"
-    return _write_weights(path, outcome.victim.ensemble, path.with_suffix(".masks.safetensors"))
-
-
-def _write_weights(path: Path, ensemble: Ensemble, masks_path: Path) -> list[Path]:
-    """Write the first model's weights and, beside them, which weights or channels are left of the dense model."""
-    for stale in (masks_path, channels_path(path)):
-        stale.unlink(missing_ok=True)
-    write_atomically(path, lambda part: write_weights(part, ensemble.state(0)))
-    if ensemble.masks:
-        masks = {key: mask[0] for key, mask in ensemble.masks.items()}
-        write_atomically(masks_path, lambda part: write_weights(part, masks))
-    if ensemble.channels:
-        text = channels_of(path, ensemble)
-        write_atomically(channels_path(path), lambda part: part.write_text(text, encoding="utf-8"))
-    return [path, *(file for file in (masks_path, channels_path(path)) if file.exists())]
-
-
-def prune_into(
-    config: StudyConfig, label: str, out: Path, store: Path | None = None, progress: Progress | None = None
+def prune(
+    study: Study, label: str, out: Place, store: Place | None = None, progress: Progress | None = None
 ) -> list[str]:
-    """Prune the study's given model under one defense and leave its files in a folder.
+    """Prune the study's given model under one defense.
 
-    They are ``weights.safetensors``, the same compact in ``weights.sparse.safetensors``, ``masks.safetensors`` or,
-    where channels were removed, ``weights.channels.json``, and ``pruning.json``, which tells how they were made and
-    what the model costs before and after.
+    The folder gets ``weights.safetensors``, the same without zeros in ``weights.sparse.safetensors``,
+    ``masks.safetensors`` or, where channels were removed, ``weights.channels.json``, and ``pruning.json``, which
+    certifies the recipe and holds the model's costs before and after.
+
+    Args:
+        study: the study, with ``[victim]``.
+        label: the defense of the study to prune under.
+        out: the output directory, created if missing.
+        store: the folder of stored stages, as in :func:`run`.
+        progress: receives every stage.
 
     Returns:
-        What was done and how to load it, in sentences.
+        Sentences on what was done and how the model is loaded.
     """
-    progress = progress or Silent()
+    config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
-        pruned = prune_model(config, label, Store(store or folder.parent / ".store", progress.warn), progress)
+        pruned = prune_model(config, label, Store(_store_folder(store, folder), progress.warn), progress)
         costs = side_by_side(pruned.dense.ensemble.module(0), pruned.stage.ensemble.module(0), pruned.input_shape)
-        _write_pruned(folder, config, pruned, costs)
-    return _pruning_summary(folder / "weights.safetensors", config, label, pruned, costs)
+        write_pruned(folder, config, pruned, costs)
+    return pruning_summary(folder / "weights.safetensors", config, label, pruned, costs)
 
 
-def _write_pruned(out: Path, config: StudyConfig, pruned: Pruned, costs: Mapping[str, Any]) -> None:
-    ensemble, rounds = pruned.stage.ensemble, pruned.stage.meta["rounds"]
-    made_with = environment(choose_device(config.device))
-    payload = {"study": config.table, "environment": made_with, "rounds": rounds, "footprint": costs}
-    if pruned.tuned is not None:
-        payload["auto"] = pruned.tuned.summary
-    _write_weights(out / "weights.safetensors", ensemble, out / "masks.safetensors")
-    compact = sparse_bytes(ensemble.state(0))
-    write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
-    certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], payload)
-    write_atomically(out / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
-
-
-def _pruning_summary(
-    weights: Path, config: StudyConfig, label: str, pruned: Pruned, costs: Mapping[str, Any]
-) -> list[str]:  # fmt: skip
-    rounds = pruned.stage.meta["rounds"]
-    accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
-    if rounds[-1]["test_accuracy"] is not None:
-        accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
-    lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
-    if pruned.defense.capability(FreshStart) is not None:
-        lines.append("It starts from new weights: of the given model only the architecture was used.")
-    if pruned.dev_from_training:
-        lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
-    file = str(weights)
-    load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
-    if pruned.stage.ensemble.channels:
-        load = f"wemem.load_pruned(model, {file!r})"
-    tuning = tuning_in_words(pruned.tuned.summary) if pruned.tuned else []
-    return [*tuning, *lines, *footprint_lines(costs), f"Load it: {load}"]
-
-
-def export_into(config: StudyConfig, weights: Path, out: Path) -> list[str]:
+def export(study: Study, weights: Place, out: Place) -> list[str]:
     """Write a model's weights as ``model.onnx``, checked on the study's first records, and ``export.json`` beside it.
 
     Args:
-        config: the model and data of the study are used.
-        weights: its file, or a folder, as :func:`~wemem.export.checkpoint.load_pruned` takes it.
-        out: the folder; made if it is not there.
+        study: the study whose model and data are used.
+        weights: the file of the weights, or its folder, as :func:`~wemem.export.checkpoint.load_pruned` takes it.
+        out: the output directory, created if missing.
 
     Returns:
-        What was done, in sentences.
+        Sentences on what was done.
 
     Raises:
         InputError: weights that do not fit the model, or a model that cannot be written as ONNX.
     """
     with output_folder(out) as folder:
-        return _export(config, weights, folder)
+        return _export(_config(study), Path(weights), folder)
 
 
 def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
@@ -263,8 +275,8 @@ def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     content, parity = onnx_bytes(module, data.features[:BATCH])
     path = out / "model.onnx"
     write_atomically(path, lambda part: part.write_bytes(content))
-    told = {"source_sha256": file_sha256(weights), "parity": asdict(parity), "environment": environment()}
-    certificate = certificate_of(path, read_certificate(weights), told, "wemem.export/1")
+    payload = {"source_sha256": file_sha256(weights), "parity": asdict(parity), "environment": environment()}
+    certificate = certificate_of(path, read_certificate(weights), payload, "wemem.export/1")
     write_atomically(out / EXPORTED, lambda part: part.write_text(certificate, encoding="utf-8"))
     return [
         *(f"{note[0].upper()}{note[1:]}." for note in notes),
@@ -274,35 +286,49 @@ def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     ]
 
 
-def audit_into(
-    config: StudyConfig, label: str | None, out: Path, store: Path | None = None, progress: Progress | None = None
+def audit(
+    study: Study, label: str | None, out: Place, store: Place | None = None, progress: Progress | None = None
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Audit the study's given model and leave ``results.json`` and ``per_sample.parquet`` in a folder."""
-    progress = progress or Silent()
+    """Audit the study's given model.
+
+    Args:
+        study: the study, with ``[victim]``.
+        label: the defense of the study under which the model was pruned; None if it was not.
+        out: the output directory, created if missing.
+        store: the folder of stored stages, as in :func:`run`.
+        progress: receives every stage.
+
+    Returns:
+        The content of ``results.json`` and of ``per_sample.parquet``.
+    """
+    config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
         data = load_data(config, progress)
-        kept = Store(store or folder.parent / ".store", progress.warn)
+        kept = Store(_store_folder(store, folder), progress.warn)
         outcome = audit_model(config, label, kept, progress, data)
         results, samples = study_results(config, data, [outcome]), per_sample_table(config, [outcome], data)
         return _leave(folder, results, samples)
 
 
-def audit_outputs_into(
-    signals: Path, attacks: str | Sequence[str], out: Path, seed: int = 0
+def audit_outputs(
+    signals: Place, attacks: str | Sequence[str], out: Place, seed: int = 0
 ) -> tuple[dict[str, Any], pa.Table]:
     """Audit a model by the outputs in a file (:func:`~wemem.study.black_box.audit_signals`)."""
+    path = Path(signals)
     with output_folder(out) as folder:
-        audited = audit_signals(signals, make_attacks(attacks), seed=seed)
-        return _leave(folder, *black_box_results(audited, signals.name, seed, signals))
+        audited = audit_signals(path, make_attacks(attacks), seed=seed)
+        return _leave(folder, *black_box_results(audited, path.name, seed, path))
 
 
-def audit_functions_into(
-    config: StudyConfig, predict: str, train: str, members: Path, out: Path, store: Path | None, progress: Progress
-) -> tuple[dict[str, Any], pa.Table]:
+def audit_functions(
+    study: Study, predict: str, train: str, members: Place, out: Place, store: Place | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], pa.Table]:  # fmt: skip
     """Audit a model by its predictions (:func:`~wemem.study.user_functions.audit_by_functions`)."""
+    config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
-        kept = Store(store or folder.parent / ".store", progress.warn)
-        audited = audit_by_functions(config, predict, train, members, kept, progress)
+        kept = Store(_store_folder(store, folder), progress.warn)
+        audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
         return _leave(folder, *black_box_results(audited, predict, config.seeds[0]))
 
 

@@ -62,10 +62,10 @@ def run(
     store: StoreFolder = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
-    from wemem.api import read_study
+    from wemem import api
 
     settings = _settings(set_, non_adaptive)
-    config = read_study(study, settings, data=data, weights=weights, members=members, device=device)
+    config = api.read_study(study, settings, data=data, weights=weights, members=members, device=device)
     console = Console()
     run_and_print(console, config, out, store, jobs)
     print_plainly(
@@ -85,12 +85,12 @@ def compare(
     store: StoreFolder = None,
 ) -> None:
     """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
-    from wemem.api import read_study
+    from wemem import api
     from wemem.report.comparison import sentences
     from wemem.report.report import write_report
     from wemem.results.comparison import leaders
 
-    config = read_study(study, _settings(set_, non_adaptive), data=data, device=device)
+    config = api.read_study(study, _settings(set_, non_adaptive), data=data, device=device)
     console = Console()
     results = run_and_print(console, config, out, store, jobs)
     write_report([out], out)
@@ -106,9 +106,11 @@ def report(
     out: Out,
 ) -> None:
     """Render the report of one study, or of several on the same data together, from what they stored."""
+    from wemem.files.output_folder import output_folder
     from wemem.report.report import write_report
 
-    write_report(folders, out)
+    with output_folder(out) as folder:
+        write_report(folders, folder)
     print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
 
 
@@ -126,15 +128,15 @@ def prune(
     store: StoreFolder = None,
 ) -> None:
     """Prune one trained model under a defense: weights and masks out."""
-    from wemem.api import prune_into, read_study
+    from wemem import api
     from wemem.report.progress import LiveProgress
 
-    config = read_study(
+    config = api.read_study(
         study, set_ or [], data=data, model=model, weights=weights, members=members, defense=defense, device=device
     )  # fmt: skip
     console = Console()
     with LiveProgress(console) as progress:
-        summary = prune_into(config, defense, out, store, progress)
+        summary = api.prune(config, defense, out, store, progress)
     for line in summary:
         print_plainly(console, line)
 
@@ -149,9 +151,9 @@ def export(
     set_: Overrides = None,
 ) -> None:
     """Write a model as ONNX and check it against PyTorch."""
-    from wemem.api import export_into, read_study
+    from wemem import api
 
-    for line in export_into(read_study(study, set_ or [], data=data, model=model), weights, out):
+    for line in api.export(api.read_study(study, set_ or [], data=data, model=model), weights, out):
         print_plainly(Console(), line)
 
 
@@ -184,7 +186,7 @@ def audit(
     store: StoreFolder = None,
 ) -> None:
     """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print what it leaks."""
-    from wemem.api import audit_functions_into, audit_into, audit_outputs_into, read_study
+    from wemem import api
     from wemem.report.exposed import exposed_table
     from wemem.report.progress import LiveProgress
 
@@ -194,16 +196,16 @@ def audit(
     with LiveProgress(console) as progress:
         match (_one_file(weights, onnx), signals, predict, train, members):
             case (Path() as victim, None, None, None, Path()):
-                config = read_study(
+                config = api.read_study(
                     study, settings, data=data, model=model, weights=victim, members=members,
                     defense=defense, device=device,
                 )  # fmt: skip
-                results, samples = audit_into(config, defense, out, store, progress)
+                results, samples = api.audit(config, defense, out, store, progress)
             case (None, Path(), None, None, None):
-                results, samples = audit_outputs_into(signals, named or "ten", out)
+                results, samples = api.audit_outputs(signals, named or "ten", out)
             case (None, None, str(), str(), Path()):
-                config = read_study(study, settings, data=data)
-                results, samples = audit_functions_into(config, predict, train, members, out, store, progress)
+                config = api.read_study(study, settings, data=data)
+                results, samples = api.audit_functions(config, predict, train, members, out, store, progress)
             case _:
                 raise InputError(
                     "expected --weights or --onnx with --members, or --signals, or --predict with --train and "
@@ -228,9 +230,8 @@ def diagnose(
     store: StoreFolder = None,
 ) -> None:
     """Say which drives memorization, data reuse or inherent memorability, and which defense follows from it."""
-    from wemem.api import read_study
+    from wemem import api
     from wemem.diagnosis.diagnose import DiagnosisSettings
-    from wemem.diagnosis.results import diagnose_into
     from wemem.files.atomic import write_atomically
     from wemem.report.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
     from wemem.report.diagnosis_figures import write_figures
@@ -238,10 +239,10 @@ def diagnose(
     from wemem.report.progress import LiveProgress
 
     settings = DiagnosisSettings(models, relevant, top)
-    config = read_study(study, set_ or [], data=data, device=device)
+    config = api.read_study(study, set_ or [], data=data, device=device)
     console = Console()
     with LiveProgress(console) as progress:
-        diagnosis = diagnose_into(config, settings, out, store, progress)
+        diagnosis = api.diagnose(config, out, settings, store, progress)
     page = diagnosis_html(diagnosis, write_figures(diagnosis, out / "figures"))
     write_atomically(out / "diagnosis.html", lambda part: part.write_text(page, encoding="utf-8"))
     console.print(diagnosis_tables(diagnosis))

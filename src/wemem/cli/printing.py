@@ -13,11 +13,11 @@ def run_and_print(
     console: Console, config: "StudyConfig", out: Path, store: Path | None, jobs: int
 ) -> dict[str, Any]:  # fmt: skip
     """Run a study into a folder with a live display, and print its results."""
-    from wemem.api import run_into
+    from wemem import api
     from wemem.report.progress import LiveProgress
 
     with LiveProgress(console) as progress:
-        results = run_into(config, out, store, progress, jobs)
+        results = api.run(config, out, store, progress, jobs)
     print_results(console, results)
     return results
 

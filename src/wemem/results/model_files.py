@@ -1,0 +1,86 @@
+"""Files of the models that a study or a pruning leaves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wemem.config.defense_entries import file_name
+from wemem.config.study import StudyConfig
+from wemem.defenses import FreshStart
+from wemem.export.checkpoint import CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
+from wemem.export.footprint import footprint_lines
+from wemem.export.sparse import sparse_bytes
+from wemem.files.atomic import write_atomically
+from wemem.results.build import environment
+from wemem.study.outcome import Outcome
+from wemem.study.single_model import Pruned
+from wemem.training import Ensemble, choose_device
+from wemem.tuning.wording import tuning_in_words
+
+
+def write_model(folder: Path, outcome: Outcome) -> list[Path]:
+    """Write the victim's weights and, where it was pruned, its masks or channels beside them.
+
+    Returns:
+        The files, the weights first.
+    """
+    label = file_name(outcome.label)
+    name = label if outcome.defense is None else f"{label}-sparsity{outcome.sparsity}"
+    path = folder / f"{name}-seed{outcome.seed}.safetensors"
+    return write_weights_and_masks(path, outcome.victim.ensemble, path.with_suffix(".masks.safetensors"))
+
+
+def write_weights_and_masks(path: Path, ensemble: Ensemble, masks_path: Path) -> list[Path]:
+    """Write the first model's weights and, beside them, which weights or channels are left of the dense model."""
+    for stale in (masks_path, channels_path(path)):
+        stale.unlink(missing_ok=True)
+    write_atomically(path, lambda part: write_weights(part, ensemble.state(0)))
+    if ensemble.masks:
+        masks = {key: mask[0] for key, mask in ensemble.masks.items()}
+        write_atomically(masks_path, lambda part: write_weights(part, masks))
+    if ensemble.channels:
+        text = channels_of(path, ensemble)
+        write_atomically(channels_path(path), lambda part: part.write_text(text, encoding="utf-8"))
+    return [path, *(file for file in (masks_path, channels_path(path)) if file.exists())]
+
+
+def write_pruned(out: Path, config: StudyConfig, pruned: Pruned, costs: Mapping[str, Any]) -> None:
+    """Write a pruned model's weights, the same without zeros, its masks or channels, and its certificate.
+
+    Args:
+        out: the folder.
+        config: the study.
+        pruned: the model.
+        costs: what the model costs before and after.
+    """
+    ensemble, rounds = pruned.stage.ensemble, pruned.stage.meta["rounds"]
+    made_with = environment(choose_device(config.device))
+    payload = {"study": config.table, "environment": made_with, "rounds": rounds, "footprint": costs}
+    if pruned.tuned is not None:
+        payload["auto"] = pruned.tuned.summary
+    write_weights_and_masks(out / "weights.safetensors", ensemble, out / "masks.safetensors")
+    compact = sparse_bytes(ensemble.state(0))
+    write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
+    certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], payload)
+    write_atomically(out / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
+
+
+def pruning_summary(
+    weights: Path, config: StudyConfig, label: str, pruned: Pruned, costs: Mapping[str, Any]
+) -> list[str]:  # fmt: skip
+    """Sentences on a pruned model: what was done, what it costs, and how it is loaded."""
+    rounds = pruned.stage.meta["rounds"]
+    accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
+    if rounds[-1]["test_accuracy"] is not None:
+        accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
+    lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
+    if pruned.defense.capability(FreshStart) is not None:
+        lines.append("It starts from new weights: of the given model only the architecture was used.")
+    if pruned.dev_from_training:
+        lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
+    file = str(weights)
+    load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
+    if pruned.stage.ensemble.channels:
+        load = f"wemem.load_pruned(model, {file!r})"
+    tuning = tuning_in_words(pruned.tuned.summary) if pruned.tuned else []
+    return [*tuning, *lines, *footprint_lines(costs), f"Load it: {load}"]
