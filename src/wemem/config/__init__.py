@@ -1,1 +1,1 @@
-"""The study file: TOML to frozen settings and back."""
+"""A study file and its overrides, read into frozen settings, and written back as a table."""

@@ -1,9 +1,11 @@
-"""Control arms: fine-tuning without pruning, and pruning all at once, for as many rounds as the study prunes.
+"""Control arms: fine-tuning without pruning, and pruning all at once, for as many rounds as the
+study prunes.
 
-Pruned models also were fine-tuned for longer than the dense model. The arm ``unpruned`` has the same rounds of
-fine-tuning at sparsity 0, so that the rise over the dense model that is due to seeing the data again is known apart
-from that due to pruning. The arm ``one_shot`` prunes to the target before the first round and then fine-tunes as often,
-so that the effect of pruning little by little is known apart from that of pruning. Both are undefended.
+Pruned models also were fine-tuned for longer than the dense model. The arm ``unpruned`` has the
+same rounds of fine-tuning at sparsity 0, so that the rise over the dense model that is due to
+seeing the data again is known apart from that due to pruning. The arm ``one_shot`` prunes to the
+target before the first round and then fine-tunes as often, so that the effect of pruning little by
+little is known apart from that of pruning. Both are undefended.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The ``[[defenses]]`` of a study: kinds with settings or grids of them, labels, and numbers of reference models."""
+"""The ``[[defenses]]`` of a study: kinds, settings or grids of them, labels, reference models."""
 
 import math
 import re
@@ -25,7 +25,8 @@ class DefenseEntry:
     Args:
         kind: as the study has it.
         label: unique in the study.
-        candidates: the defense; where the entry has a grid, one for each of its settings; none for a budget.
+        candidates: the defense; where the entry has a grid, one for each of its settings; none for
+            a budget.
         budget: the budget that stands in place of a defense; None if a defense is named.
         references: reference models of this arm; the study's number if None.
         table: the entry as plain values, defaults spelled out, that gives the same entry again.
@@ -40,11 +41,11 @@ class DefenseEntry:
 
 
 def read_entries(entries: object) -> list[DefenseEntry]:
-    """The entries of a study, labelled by kind, and by settings too where the kind occurs more than once.
+    """Entries of a study, labelled by kind, and by settings too where a kind occurs again.
 
     Raises:
-        InputError: an entry without a kind, a setting its defense refuses, a grid that cannot be, a grid of budgets, or
-            labels that would share a file.
+        InputError: an entry without a kind, a setting that its defense refuses, a grid that cannot
+            be read, a grid of budgets, or labels that would share a file.
 
     >>> [entry] = read_entries([{"kind": "ppb", "grid": {"alpha": [1, 2]}}])
     >>> entry.label, [defense.alpha for defense in entry.candidates]

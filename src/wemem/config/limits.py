@@ -1,4 +1,4 @@
-"""The largest counts that a study may name, so that a slip of the keyboard is refused before anything is built."""
+"""Limits on the counts in a study, so that a slip of the keyboard is refused at once."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -15,8 +15,8 @@ def override_key(table: dict[str, Any], override: str) -> None:
 
     Args:
         table: the table, changed in place.
-        override: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``) and a TOML value; a
-            value that is not TOML is taken as text.
+        override: ``key=value`` with dotted keys (``finetune.epochs=5``, ``defenses.1.width=0.5``)
+            and a TOML value; a value that is not TOML is taken as text.
 
     Raises:
         InputError: another form, or a place that the table does not have.

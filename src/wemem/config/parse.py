@@ -73,7 +73,7 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
     Raises:
         InputError: an unknown key, a value out of range, an unknown defense or attack.
 
-    >>> study = parse_study({"data": {"source": "digits"}, "attacks": "threshold", "defenses": ["undefended", "rsw"]})
+    >>> study = parse_study({"data": {"source": "digits"}, "defenses": ["undefended", "rsw"]})
     >>> list(study.defenses), study.pruning.sparsities
     (['undefended', 'rsw'], (0.6,))
     """
@@ -126,7 +126,7 @@ class _Scalars:
 def _as_table(
     study: StudyConfig, given: Mapping[str, Any], attacks: Sequence[AttackEntry], entries: Sequence[DefenseEntry]
 ) -> dict[str, Any]:  # fmt: skip
-    """The study with every default spelled out, as plain JSON-able values that give the same study again."""
+    """Every setting of a study, defaults included, as JSON-able values that give the same study."""
     own: Mapping[str, Any] = vars(study.model)
     if isinstance(study.model, CustomModel):
         output = study.model.output

@@ -15,10 +15,10 @@ from wemem.training import FINETUNE, Recipe
 
 
 def require_different(what: str, values: Sequence[float | str]) -> None:
-    """Refuse to do the same twice.
+    """Refuse a value that is named twice.
 
     Raises:
-        InputError: a value stands there more than once.
+        InputError: a value occurs more than once.
     """
     if len(set(values)) < len(values):
         raise InputError(f"expected different {what}, got {list(values)}; name each once")
@@ -29,13 +29,15 @@ class SplitSettings:
     """The table ``[split]``.
 
     Args:
-        shadows: shadow models, made as the victim was, from the adversary's half of the records.
+        shadows: number of shadow models, trained as the victim on the adversary's half.
         train: share of a half that a model trains on.
-        dev: share of a half for early stopping; the rest are its audited non-members.
-        references: models on random halves of the audited records, for attacks that need them (LiRA, RMIA); even.
-        reference_scores: the models that score the training records of a reference model, for defenses that read
-            scores. ``own``: subset models of its own records, as the victim's are scored. ``pool``: the unpruned
-            reference models, at a fraction of the cost; the audit then is not adaptive.
+        dev: share of a half for early stopping. The rest are the model's audited non-members.
+        references: number of models on random halves of the audited records, for LiRA and RMIA; an
+            even number.
+        reference_scores: the models that score the training records of a reference model, for
+            defenses that read scores. ``own``: subset models of its own records, as the victim's
+            are scored. ``pool``: the unpruned reference models, at a fraction of the cost; the
+            audit then is not adaptive.
     """
 
     shadows: int = 5
@@ -52,10 +54,10 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """The table ``[scores]``: how each party estimates memorization scores of its own records.
+    """The table ``[scores]``: each party's estimation of memorization scores of its own records.
 
     Args:
-        models: subset models of a party.
+        models: number of subset models of a party.
         fraction: share of the victim's number of training records that a subset model trains on.
         form: average the true class's ``probability`` or the ``indicator`` of a right prediction.
         file: the defender's scores from a ``.csv`` or ``.parquet`` file instead.
@@ -75,15 +77,14 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class VictimSettings:
-    """The table ``[victim]``: a model that exists already, in place of one the study trains.
+    """The table ``[victim]``: a given model, in place of one that the study trains.
 
     Args:
         weights: its ``.safetensors`` file.
-        members: a ``.csv`` or ``.parquet`` file with a column ``record``, or an ``.npz`` with an array ``members``: the
-            indices of the records it was trained on.
-        adversary_share: share of the members that the adversary gets as data of its own; they are then not audited. For
-            victims
-            that were trained on most of the records there are.
+        members: a ``.csv`` or ``.parquet`` file with a column ``record``, or an ``.npz`` with an
+            array ``members``: the indices of the records that it was trained on.
+        adversary_share: share of the members that the adversary gets as data of its own, for
+            victims that were trained on most of the records. These members are not audited.
     """
 
     weights: str
@@ -105,9 +106,9 @@ class PruningSettings:
         schedule: ``geometric``, ``cubic``, ``linear`` or ``one_shot``.
         scope: ``layer`` or ``global``.
         rewind: ``none`` or ``initial``.
-        method: a criterion by its name (:data:`~wemem.pruning.CRITERIA`) or ``module:Class``, or a table of its
-            ``kind`` and settings.
-        classifier: name of the layer that gives the logits, where the forward pass does not show it.
+        method: a criterion by its name (:data:`~wemem.pruning.CRITERIA`) or ``module:Class``, or a
+            table of its ``kind`` and settings.
+        classifier: name of the layer that gives the logits, if the forward pass does not show it.
         ignored_layers: names of layers that stay whole.
         embeddings: also prune embedding tables.
     """
@@ -135,7 +136,7 @@ class PruningSettings:
         return self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
 
     def to(self, sparsity: float, recipe: Recipe) -> Pruning:
-        """How to prune to one of the targets."""
+        """The pruning to one of the targets."""
         return Pruning(
             Schedule(sparsity, self.rounds, self.schedule), self.scope, recipe, self.rewind,
             make_criterion(self.method), LayerChoice(self.classifier, self.ignored_layers, self.embeddings),
@@ -144,11 +145,11 @@ class PruningSettings:
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """The table ``[selection]``: how one setting is chosen from a grid, by the same rule for every kind of defense.
+    """The table ``[selection]``: the rule that chooses one setting from a grid.
 
     Args:
-        max_accuracy_drop: dev accuracy below undefended's that a setting may cost, as a fraction; of those that cost no
-            more, the one that leaks least by ``dev_auc`` is chosen.
+        max_accuracy_drop: the loss of dev accuracy that a setting may cost, as a fraction. Of the
+            settings that cost no more, the one with the lowest ``dev_auc`` is chosen.
     """
 
     max_accuracy_drop: float = 0.01

@@ -29,13 +29,13 @@ from wemem.training import DENSE, FINETUNE, Recipe, choose_device
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything that determines a study's results, apart from the machine.
+    """All settings of a study.
 
     Args:
-        data: where the records come from.
+        data: source of the records.
         model: the architecture.
-        defenses: each with a label that is unique in the study; where it is to be selected from a grid, its first
-            setting.
+        defenses: each with a label that is unique in the study; where it is to be selected from a
+            grid, its first setting.
         budgets: by label, the budgets for which a defense is found.
         attacks: by label, the attacks that audit each of them.
         seeds: one whole repetition per seed.
@@ -45,8 +45,9 @@ class StudyConfig:
         non_adaptive: also report the adversary whose shadows were pruned without the defense.
         leave_one_out: also attack every reference model in turn, for attacks that use them.
         controls: the undefended arms that stand beside the defenses (:mod:`wemem.config.controls`).
-        adversary: the most that the adversary has, ``weights`` or ``answers``; it matters for defenses that alter
-            answers, which are attacked by the weights too unless the adversary has answers alone.
+        adversary: the most that the adversary has, ``weights`` or ``answers``; it matters for
+            defenses that alter answers, which are attacked by the weights too unless the adversary
+            has answers alone.
         grids: by label, the settings of which one is to be selected.
         references: by label, how many reference models, where that is not the number of ``split``.
         split, scores, training, pruning, finetune, selection, victim: the tables of those names.
@@ -93,7 +94,7 @@ class StudyConfig:
         if self.backend not in ("auto", "vmapped", "sequential"):
             raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
         choose_device(self.device)
-        # the sources of a user's own parts are read now that they were imported, not when they may have been edited
+        # read the user's own sources now that they were imported, before they can be edited
         spelled([self.model, *self.every_defense, *self.attacks.values()])
 
     @property
@@ -119,7 +120,7 @@ class StudyConfig:
 
     @property
     def needs_scores(self) -> bool:
-        """True if memorization scores are needed: a defense reads them, or a search may choose one that does."""
+        """True if a defense reads memorization scores, or a search may choose one that does."""
         return self.searches or any(defense.needs_scores for defense in self.every_defense)
 
     @property
@@ -138,12 +139,12 @@ class StudyConfig:
 
     @property
     def prunings(self) -> tuple[Pruning, ...]:
-        """How the models of a defense are pruned, to each of the target sparsities."""
+        """The pruning of a defense's models to each of the target sparsities."""
         return tuple(self.pruning.to(sparsity, self.finetune) for sparsity in self.pruning.sparsities)
 
     @cached_property
     def arms(self) -> Sequence[tuple[str, Pruning]]:
-        """The label and pruning of every arm, in the order in which they run: controls first, then the defenses."""
+        """Label and pruning of every arm in the order in which they run, controls first."""
         arms: list[tuple[str, Pruning]] = []
         for pruning in self.prunings:
             for control in self.controls:
@@ -154,15 +155,15 @@ class StudyConfig:
         return arms
 
     def prunings_of(self, label: str) -> list[Pruning]:
-        """How the models of one arm are pruned, once or to each of several sparsities."""
+        """The pruning of one arm's models to each of its sparsities."""
         return [pruning for name, pruning in self.arms if name == label]
 
     def defense_of(self, label: str) -> Defense:
-        """The defense of an arm; none for a control, or while a search has yet to find it."""
+        """Defense of an arm; undefended for a control, and until a search has found it."""
         return self.known_defenses.get(label, Undefended())
 
     def references_of(self, label: str) -> int:
-        """The number of reference models that attack an arm; as many as any arm's for the dense model.
+        """Number of reference models that attack an arm; for the dense model that of the largest.
 
         Controls are attacked by as many as undefended pruning, which they are compared with.
         """

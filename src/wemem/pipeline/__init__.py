@@ -1,1 +1,1 @@
-"""The stages of a study, computed or found in the store: training, scoring, pruning, querying."""
+"""The stages of a study, each computed or looked up in the store: train, score, prune, query."""

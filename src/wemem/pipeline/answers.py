@@ -1,4 +1,4 @@
-"""Models as they answer queries: an ensemble on a device, and before it an audited model known by its answers."""
+"""Models that answer queries: an ensemble on a device, with or without an ONNX file before it."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from wemem.training import Ensemble
 
 @dataclass(frozen=True, eq=False)
 class OnDevice:
-    """Members that compute their answers on a device."""
+    """Models that compute their answers on a device."""
 
     ensemble: Ensemble
     device: torch.device
@@ -22,13 +22,13 @@ class OnDevice:
         return len(self.ensemble)
 
     def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "K N C"]:
-        """Answers of every member on the same records."""
+        """Answers of every model on the same records."""
         return self.ensemble.logits(features, device=self.device)
 
 
 @dataclass(frozen=True, eq=False)
 class ShippedFirst:
-    """Models that answer queries: member 0 a file that ships, the others an ensemble."""
+    """Models that answer queries: model 0 is an ONNX file, the others are an ensemble."""
 
     shipped: OnnxModel
     others: Queried

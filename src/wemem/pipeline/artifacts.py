@@ -1,4 +1,4 @@
-"""The artifacts that the stages of a study leave: models, memorization scores, soft targets, signals."""
+"""Results of the stages of a study: models, memorization scores, soft targets, signals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class TrainedModels:
         key: the key of everything that made it.
         ensemble: the models.
         meta: costs, histories and recipe fingerprints, as stored.
-        shipped: an audited model known by its answers, which is then model 0; those of the ensemble follow.
+        shipped: an audited ONNX file, which is then model 0; the models of the ensemble follow.
     """
 
     key: Key
@@ -35,11 +35,13 @@ class TrainedModels:
     shipped: OnnxModel | None = None
 
     def select(self, models: Sequence[int]) -> "TrainedModels":
-        """Some of the models, under a key that says which; the same value if they are all of them."""
+        """Some of the models, under a key of their own; the same value if they are all of them."""
         if list(models) == list(range(len(self.ensemble))) or self.shipped is not None:
             return self
-        made = self.meta.get("recipe_fingerprint")
-        each = {} if made is None or isinstance(made, str) else {"recipe_fingerprint": [made[k] for k in models]}
+        recipes = self.meta.get("recipe_fingerprint")
+        each = (
+            {} if recipes is None or isinstance(recipes, str) else {"recipe_fingerprint": [recipes[k] for k in models]}
+        )
         own = SelectionKey(self.key, tuple(models)).key()
         return replace(self, key=own, ensemble=self.ensemble.select(models), meta={**self.meta, **each})
 
@@ -56,9 +58,9 @@ class TrainedModels:
 
     @property
     def provenance(self) -> tuple[str, ...]:
-        """Recipe fingerprint of each model (:meth:`~wemem.pipeline.workspace.Workspace.recipe_fingerprint`)."""
-        made = self.meta["recipe_fingerprint"]
-        return (made,) * len(self.ensemble) if isinstance(made, str) else tuple(made)
+        """The recipe fingerprint of each model."""
+        recipes = self.meta["recipe_fingerprint"]
+        return (recipes,) * len(self.ensemble) if isinstance(recipes, str) else tuple(recipes)
 
     def qualified(self, difference: str) -> "TrainedModels":
         """The same models with a difference from the recipe in their fingerprints, so that they equal no other's."""

@@ -34,8 +34,10 @@ class Cache:
         Args:
             title: for the progress display.
             key: of everything that determines the result.
-            compute: gives arrays and JSON-able values; ``seconds`` is added to the latter unless it is among them.
-            work: the share of the planned work, as :class:`~wemem.pipeline.cost.CostModel` measures it.
+            compute: gives arrays and JSON-able values; ``seconds`` is added to the latter unless it
+                is among them.
+            work: the share of the planned work, as :class:`~wemem.pipeline.cost.CostModel` measures
+                it.
         """
         entry = self.store.get(key)
         if entry is not None and key in self._met:

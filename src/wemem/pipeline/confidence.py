@@ -1,4 +1,4 @@
-"""How far a model's confidence alone tells its training records from others: a leak that needs no shadow models."""
+"""Leakage through the confidence alone, which an adversary without shadow models measures too."""
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -12,13 +12,16 @@ Records = Int64[np.ndarray, " _"]
 
 
 def confidence_auc(model: Queried, data: Dataset, train: Records, others: Records) -> float | None:
-    """AUC of the true class's probability, training records against others; None if there are no others.
+    """AUC of the true class's probability on training records against others.
 
     Args:
-        model: one model that answers queries.
+        model: a model that answers queries.
         data: the records and their labels.
-        train: those it was trained on.
-        others: those it was not.
+        train: numbers of the records that it was trained on.
+        others: numbers of records that it was not trained on.
+
+    Returns:
+        None if there are no others.
     """
     if not len(others):
         return None

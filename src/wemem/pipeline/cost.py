@@ -1,7 +1,8 @@
-"""The cost of training, in records times models times expected epochs, known before anything is trained.
+"""The cost of training, in records times models times expected epochs, known before anything is
+trained.
 
-It is the only measure of work: progress shows shares of it, searches and tasks are planned by it. Queries, attacks and
-scores count nothing, for they take seconds where training takes minutes.
+It is the only measure of work: progress shows shares of it, searches and tasks are planned by it.
+Queries, attacks and scores count nothing, for they take seconds where training takes minutes.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,9 @@ def training_work(split: Split, recipe: Recipe) -> float:
 
 
 def step_time(defense: Defense) -> float:
-    """Time of a training step under a defense, relative to an ordinary step; it orders tasks and is no work."""
+    """Time of a training step under a defense, relative to an ordinary step; it orders tasks and is
+    no work.
+    """
     return 1.0 if defense.capability(Clipping) is None else PER_SAMPLE
 
 
@@ -55,7 +58,8 @@ class CostModel:
 
     Args:
         config: the study.
-        records: the number of training records of the victim; every shadow and reference model has as many.
+        records: the number of training records of the victim; every shadow and reference model has
+            as many.
     """
 
     config: StudyConfig
@@ -83,7 +87,9 @@ class CostModel:
         return self.dense(self.config.split.shadows + (self.config.victim is None))
 
     def defender_scores(self) -> float:
-        """Work of the subset models behind the defender's memorization scores; none if they come from a file."""
+        """Work of the subset models behind the defender's memorization scores; none if they come
+        from a file.
+        """
         return 0.0 if self.config.scores.file is not None else self.adversary_scores()
 
     def adversary_scores(self) -> float:
@@ -106,7 +112,9 @@ class CostModel:
         return self.originals() + scores + self.references()
 
     def arm_models(self, label: str) -> int:
-        """The number of models that are pruned in an arm: the victim, its shadows and the reference models."""
+        """The number of models that are pruned in an arm: the victim, its shadows and the reference
+        models.
+        """
         references = self.config.references_of(label) if self.config.uses("shared") else 0
         return 1 + self.config.split.shadows + references
 
@@ -115,5 +123,7 @@ class CostModel:
         return self.pruning(self.arm_models(label), self.config.defense_of(label), self.config.prunings_of(label))
 
     def unaware_shadows(self) -> float:
-        """Work of pruning victim and shadows without a defense, for the adversary who does not know it."""
+        """Work of pruning victim and shadows without a defense, for the adversary who does not know
+        it.
+        """
         return self.pruning(1 + self.config.split.shadows, Undefended(), self.config.prunings)

@@ -12,7 +12,7 @@ from wemem.pipeline.progress import Progress
 
 
 def load_data(config: StudyConfig, progress: Progress) -> Dataset:
-    """The data of a study; ``progress`` is warned of what would spoil training or audit.
+    """Load the data of a study, and warn of properties that would spoil training or audit.
 
     Raises:
         InputError: data that cannot be used.
@@ -24,7 +24,7 @@ def load_data(config: StudyConfig, progress: Progress) -> Dataset:
 
 
 def study_data(config: StudyConfig) -> Dataset:
-    """The data of a study, in the form that its model takes (:func:`suited_to`).
+    """Load the data of a study in the form that its model takes (:func:`suited_to`).
 
     Raises:
         InputError: data that cannot be used.
@@ -33,8 +33,7 @@ def study_data(config: StudyConfig) -> Dataset:
 
 
 def suited_to(model: Model, data: Dataset) -> Dataset:
-    """The data set with whole-number features as they are where the model takes them, else as
-    float32.
+    """A data set whose whole-number features stay so if the model takes them, else become float32.
 
     Models of this package compute with floating-point numbers. A user's own is tried on two
     records, so that one with an embedding gets token ids and one with a linear layer gets numbers.

@@ -1,7 +1,7 @@
-"""Recipe fingerprints with the number of training records, so that an audit is adaptive only if sizes agree.
+"""Recipe fingerprints that include the number of training records.
 
-A model that was trained on fewer records memorizes more of each. Attacks that learn from models of another size are
-not adaptive, whatever else their recipe has in common with the victim's.
+A model that was trained on fewer records memorizes more of each. Attacks that learn from models of
+another size are not adaptive, whatever else their recipe has in common with the victim's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,8 @@ from wemem.signals import UNKNOWN
 
 
 def sized(parties: Parties, recipes: Sequence[str], split: Split) -> tuple[str, ...]:
-    """The fingerprints of some models with their numbers of training records; a matched model has the victim's.
+    """Fingerprints of models with their numbers of training records, a matched model's being the
+    victim's.
 
     Args:
         parties: the seed of the study, whose victim is matched.

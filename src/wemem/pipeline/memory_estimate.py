@@ -1,4 +1,6 @@
-"""An estimate of the memory that a study's models and their answers need, made before any model is built."""
+"""An estimate of the memory that a study's models and their answers need, made before any model is
+built.
+"""
 
 import torch
 
@@ -15,7 +17,8 @@ BYTES = 4  # of a float32
 
 
 def count_weights(model: Model, data: Dataset) -> int:
-    """The number of weights of a model of this package, for the records of a data set; nothing is allocated.
+    """The number of weights of a model of this package, for the records of a data set; nothing is
+    allocated.
 
     Raises:
         InputError: so many that no computer can count them.

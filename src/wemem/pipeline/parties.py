@@ -3,8 +3,10 @@
 No party's models see records of another party that they must not see:
 
 * the victim and its shadows use disjoint halves of the records (:attr:`Parties.split`);
-* reference models use random halves of the audited records, for attacks that compare with and without a record;
-* subset models estimate memorization scores: the defender's on the victim's training records only, the adversary's on
+* reference models use random halves of the audited records, for attacks that compare with and
+without a record;
+* subset models estimate memorization scores: the defender's on the victim's training records only,
+    the adversary's on
   the adversary's records only, and for the reference models their own unpruned versions.
 """
 
@@ -41,7 +43,8 @@ Records = Int64[np.ndarray, " _"]
 class Parties:
     """The records and models of one seed.
 
-    Properties draw records. Methods train, score and prune; what they compute is stored, and looked up from then on.
+    Properties draw records. Methods train, score and prune; what they compute is stored, and looked
+    up from then on.
 
     Args:
         pipeline: trains, scores, prunes and queries.
@@ -70,12 +73,16 @@ class Parties:
 
     @cached_property
     def members(self) -> Records:
-        """The training records of the victim, those too that the adversary has and that are not audited."""
+        """The training records of the victim, those too that the adversary has and that are not
+        audited.
+        """
         return training_records(self.config, self.data, self.split)
 
     @cached_property
     def tuning_records(self) -> Records:
-        """Held-out records of the victim that a search may use: half of them, or none if no defense searches."""
+        """Held-out records of the victim that a search may use: half of them, or none if no defense
+        searches.
+        """
         if not self.config.searches:
             return np.zeros(0, np.int64)
         held = self.split.records(0, Role.AUDIT)
@@ -88,7 +95,9 @@ class Parties:
 
     @cached_property
     def evaluation_split(self) -> Split:
-        """The roles by which models are evaluated: :attr:`split` without the records that a search has used."""
+        """The roles by which models are evaluated: :attr:`split` without the records that a search
+        has used.
+        """
         if not len(self.tuning_records):
             return self.split
         roles = self.split.roles.copy()
@@ -97,7 +106,9 @@ class Parties:
 
     @cached_property
     def reference_split(self) -> Split:
-        """Roles of reference models on random halves of the audited records; enough models for their scores too."""
+        """Roles of reference models on random halves of the audited records; enough models for
+        their scores too.
+        """
         labels, count = self.data.labels, self._reference_count
         if self.config.victim is not None:
             return halves_around(labels, self.split, self.members, count, seed=self.seed)
@@ -144,7 +155,9 @@ class Parties:
         return with_shadows(self.pipeline.workspace, shadows, recipe_fingerprint)
 
     def score_defender(self) -> MemorizationScores:
-        """Score the victim's training records by models that see no other party's, or read the scores from a file."""
+        """Score the victim's training records by models that see no other party's, or read the
+        scores from a file.
+        """
         if self.config.scores.file is not None:
             return read_score_file(self.config.scores.file, self.data)
         return self._score_by_subsets("defender", self.subset_split("defender"))
@@ -165,15 +178,18 @@ class Parties:
         return self._subsets(party, pool, len(train), len(dev))
 
     def train_references(self) -> list[TrainedModels]:
-        """Train the unpruned reference models, in chunks; an arm prunes the first of them, as many as attack it."""
+        """Train the unpruned reference models, in chunks; an arm prunes the first of them, as many
+        as attack it.
+        """
         seeds = self.seeds("reference", self.reference_split.num_models)
         return self.pipeline.trainer.train_in_chunks(self.title("dense references"), self.reference_split, seeds)
 
     def score_references(self, count: int) -> list[MemorizationScores]:
         """Score the training records of the first reference models.
 
-        Each is scored by subset models of its own records, as the victim is, or all together by the unpruned reference
-        models, whose random halves are subsets of the pool (``split.reference_scores``).
+        Each is scored by subset models of its own records, as the victim is, or all together by the
+        unpruned reference models, whose random halves are subsets of the pool
+        (``split.reference_scores``).
         """
         if self.config.split.reference_scores == "pool" and count:
             split = self.reference_split.select(range(whole_chunks(self.config.scores.models)))
@@ -196,7 +212,9 @@ class Parties:
     def prune_with_shadows(
         self, title: str, defense: Defense, pruning: Pruning, *, keep_rounds: bool = False
     ) -> list[TrainedModels]:
-        """Prune the victim and its shadows under a defense, each by its own party's scores; the models by round."""
+        """Prune the victim and its shadows under a defense, each by its own party's scores; the
+        models by round.
+        """
         scores: list[MemorizationScores | None] = [None] * self.split.num_models
         if defense.needs_scores:
             scores = [self.score_defender(), *[self.score_adversary()] * (self.split.num_models - 1)]
@@ -206,7 +224,9 @@ class Parties:
         )  # fmt: skip
 
     def prune_alone(self, title: str, defense: Defense, pruning: Pruning) -> TrainedModels:
-        """Prune the victim without a shadow and without its audited records, so that nothing is chosen by them."""
+        """Prune the victim without a shadow and without its audited records, so that nothing is
+        chosen by them.
+        """
         roles = self.split.roles[:1].copy()
         roles[roles == Role.AUDIT] = Role.UNUSED
         return self.pipeline.pruner.prune(
@@ -253,7 +273,9 @@ class Parties:
         return []
 
     def _reference_chunks(self, label: str) -> list[tuple[Split, list[int], TrainedModels]]:
-        """Split, seeds and unpruned models of every chunk of reference models that an arm is attacked with."""
+        """Split, seeds and unpruned models of every chunk of reference models that an arm is
+        attacked with.
+        """
         count, seeds = self.config.references_of(label), self.seeds("reference", self.reference_split.num_models)
         places = chunks(count)
         return [
@@ -262,7 +284,9 @@ class Parties:
         ]
 
     def _subsets(self, party: str, pool: Records, trained_on: int, dev: Records | int) -> Split:
-        """Random subsets of some records, each a share of the number that a model of the party trains on."""
+        """Random subsets of some records, each a share of the number that a model of the party
+        trains on.
+        """
         settings = self.config.scores
         size = round(settings.fraction * trained_on)
         return subsets(self.data.labels, pool, size, settings.models, seed=self.seed, purpose=party, dev=dev)

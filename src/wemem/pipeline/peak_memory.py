@@ -1,4 +1,4 @@
-"""The most memory that this process has held since it was last asked; Linux tells, other systems do not."""
+"""The peak memory of this process, which Linux reports and other systems do not."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> bool:
-    """Start to measure anew, from what is held now.
+    """Start to measure anew, from the memory in use now.
 
     Returns:
-        Whether the system can.
+        True if the system can measure it.
     """
     try:
         CLEAR.write_text("5")  # proc(5): resets the peak resident set size
@@ -19,7 +19,7 @@ def reset_peak() -> bool:
 
 
 def peak_mib() -> float | None:
-    """The largest resident set since :func:`reset_peak`, in MiB, of the whole process; None where nobody tells."""
+    """Largest resident set of the process since :func:`reset_peak`, in MiB; None if unknown."""
     try:
         lines = STATUS.read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))

@@ -1,31 +1,41 @@
-"""What a running study says of itself; whoever shows it implements :class:`Progress`."""
+"""Progress of a running study: the protocol that a display implements."""
 
 from typing import Protocol, Self
 
 
 class Progress(Protocol):
-    """Receives a study's stages in the order they run, each with its share of the work."""
+    """Receives the stages of a study in the order in which they run."""
 
     def plan(self, work: float) -> None:
-        """The work of everything to come, in records times models times expected epochs."""
+        """Announce the work to come, as :class:`~wemem.pipeline.cost.CostModel` measures it."""
 
     def begin(self, stage: str, work: float) -> None:
-        """A stage starts: what it is, in the words of a table, and its share of the planned work."""
+        """Begin a stage.
+
+        Args:
+            stage: its name in the display.
+            work: its share of the planned work.
+        """
 
     def advance(self, fraction: float, detail: str) -> None:
-        """How much of the stage is done, in [0, 1], and where it is: round, epoch, models still training."""
+        """Advance within the stage.
+
+        Args:
+            fraction: the part that is done, in [0, 1].
+            detail: round, epoch and number of models that still train.
+        """
 
     def end(self, *, stored: bool) -> None:
-        """The stage is done; ``stored`` if it was found in the store and cost nothing."""
+        """End the stage; ``stored`` if it was found in the store and cost nothing."""
 
     def tell(self, message: str) -> None:
-        """What has been found so far, in a line."""
+        """Show an intermediate result in a line."""
 
     def warn(self, message: str) -> None:
-        """Something the user should know that does not stop the study."""
+        """Show a warning that does not stop the study."""
 
     def worker(self, number: int, workers: int) -> "Progress":
-        """Where one of several processes says what it does of the planned work; they are numbered from 1."""
+        """The display of one of several processes, numbered from 1, for its part of the work."""
         ...
 
 
@@ -52,10 +62,10 @@ def show_epoch(progress: Progress, epoch: int, epochs: int, running: int, index:
     """Show where a training is.
 
     Args:
-        progress: shows it.
-        epoch: the epoch that has ended, from 0.
-        epochs: of a round at most.
-        running: models that still train.
+        progress: the display.
+        epoch: number of the epoch that has ended, from 0.
+        epochs: largest number of epochs of a round.
+        running: number of models that still train.
         index: number of the round, from 0.
         rounds: number of rounds.
     """

@@ -51,7 +51,7 @@ class Pruner:
         self, start: Key, split: Split, pruning: Pruning, defense: Defense, *, seeds: Sequence[int],
         scores: Sequence[Key | None], soft_targets: Key | None,
     ) -> list[Key]:  # fmt: skip
-        """The key of each round; it holds its predecessor's, so that equal beginnings are shared."""
+        """The key of each round; it contains the round before, so equal beginnings are shared."""
         keys, ensemble = [start], self.workspace.ensemble_inputs(split, seeds)
         for sparsity in pruning.schedule.sparsities:
             own = RoundKey(keys[-1], sparsity, rules_of(pruning), defense, tuple(scores), soft_targets, ensemble)
@@ -72,7 +72,8 @@ class Pruner:
             defense: changes the fine-tuning.
             seeds: one per model.
             scores: memorization scores of each model's records, None where the defense needs none.
-            keep_rounds: keep the weights of every round, and return them all; else the last round's alone.
+            keep_rounds: keep the weights of every round, and return them all; else the last round's
+                alone.
 
         Returns:
             The models of each kept round; ``meta["rounds"]`` describes all rounds up to it.
@@ -105,7 +106,7 @@ class Pruner:
         return _Run(keys, ensemble, split, pruning, defense, seeds, scores, targets, keep_rounds)
 
     def _compute(self, run: _Run, missing: int) -> None:
-        """Compute the rounds up to the last, from the one after the last stored before ``missing``."""
+        """Compute all rounds after the last one that is stored before round ``missing``."""
         space, store = self.workspace, self.workspace.cache.store
         first = next((r + 1 for r in reversed(range(missing)) if store.get(run.keys[r]) is not None), 0)
         before = self._stored(run, first - 1) if first else None
@@ -145,7 +146,9 @@ class Pruner:
         }
 
     def _summary(self, run: _Run, done: Round) -> dict[str, Any]:
-        """A round as results show it, of model 0; its confidence is what the defense lets queries see."""
+        """A round as results show it, of model 0; its confidence is what the defense lets queries
+        see.
+        """
         data, device, history = self.workspace.data, self.workspace.device, done.history[0]
         victim = OnDevice(done.ensemble.select([0]), device)
         train, dev, others = (run.split.records(0, role) for role in (Role.TRAIN, Role.DEV, Role.AUDIT))

@@ -33,7 +33,8 @@ class Querier:
             required_signals: names of :data:`~wemem.signals.EXTRAS`.
             seed: of the queries.
             defense: the one under which the models answer.
-            turn: a number that differs between models queried with one seed, so that no two draw their answers alike.
+            turn: a number that differs between models queried with one seed, so that no two draw
+                their answers alike.
         """
         space = self.workspace
         altered = defense if defense is not None and defense.capability(OutputPostprocessing) is not None else None

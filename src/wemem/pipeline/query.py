@@ -1,4 +1,6 @@
-"""From trained models to :class:`~wemem.signals.Signals`: everything that the adversary of each layout sees."""
+"""From trained models to :class:`~wemem.signals.Signals`: everything that the adversary of each
+layout sees.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +22,7 @@ def required_signals(attacks: Mapping[str, Attack], layout: SignalLayout) -> fro
 
 
 def mirrors(parties: Parties) -> bool:
-    """Whether the study's models were trained on mirrored images, so that mirrored queries reveal more."""
+    """True if models were trained on mirrored images, so that mirrored queries reveal more."""
     return len(parties.data.input_shape) == 3 and parties.config.finetune.augment != "none"
 
 
@@ -35,7 +37,8 @@ def disjoint_signals(
         label: the label of the arm, for the progress display.
         rounds: the models after each stored round, of which the last ones are attacked.
         attacks: the attacks that read the signals.
-        defense: the defense under which the models answer; None for an adversary who holds their weights.
+        defense: the defense under which the models answer; None for an adversary who holds their
+            weights.
     """
     split, query = parties.evaluation_split, parties.pipeline.querier.query
     records = np.flatnonzero((split.roles != 0).any(axis=0))
@@ -50,10 +53,10 @@ def disjoint_signals(
         seen = _query_rounds(parties, label, rounds, records, defense)
         parts += seen
         extras["trajectory"] = np.stack([answers.arrays["logits"] for answers in seen], axis=2)
-    made = rounds[-1].provenance
+    recipes = rounds[-1].provenance
     signals = Signals(
         last.arrays["logits"], parties.data.labels[records], split.roles[:, records], records, "disjoint",
-        (sized_victim(parties, made[0]), *sized(parties, made, parties.split)[1:]), extras,
+        (sized_victim(parties, recipes[0]), *sized(parties, recipes, parties.split)[1:]), extras,
     )  # fmt: skip
     key = DisjointSignalsKey(tuple(part.key for part in parts), split.fingerprint).key()
     return CollectedSignals(key, signals, sum(part.seconds for part in parts))
@@ -62,7 +65,9 @@ def disjoint_signals(
 def _query_rounds(
     parties: Parties, label: str, rounds: Sequence[TrainedModels], records: np.ndarray, defense: Defense | None
 ) -> list[Answers]:
-    """Query the models after every round; the last round has turn 0, under which it was queried already."""
+    """Query the models after every round; the last round has turn 0, under which it was queried
+    already.
+    """
     seed, title = derive_seed(parties.seed, "queries"), parties.title(f"query the rounds of {label}")
     return [
         parties.pipeline.querier.query(title, models, records, frozenset(), seed=seed, defense=defense, turn=turn)
@@ -82,7 +87,8 @@ def shared_signals(
         victim: the attacked models; model 0 is the victim.
         references: the reference models, chunk by chunk.
         attacks: the attacks that read the signals.
-        defense: the defense under which the models answer; None for an adversary who holds their weights.
+        defense: the defense under which the models answer; None for an adversary who holds their
+            weights.
     """
     split = parties.evaluation_split
     records = np.sort(np.concatenate([split.audited(0), parties.population]))
@@ -101,8 +107,8 @@ def shared_signals(
     }
     halves = parties.reference_split.select(range(sum(len(models.ensemble) for models in references)))
     roles = np.concatenate([split.roles[:1, records], halves.roles[:, records]])
-    made = [recipe for models in references for recipe in models.provenance]
-    provenance = (sized_victim(parties, victim.provenance[0]), *sized(parties, made, halves))
+    recipes = [recipe for models in references for recipe in models.provenance]
+    provenance = (sized_victim(parties, victim.provenance[0]), *sized(parties, recipes, halves))
     signals = Signals(
         arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip

@@ -29,7 +29,8 @@ class Scorer:
         return ScoresKey(tuple(subset_models), split.fingerprint, self.workspace.config.scores.form).key()
 
     def score(self, title: str, split: Split, subset_models: Sequence[TrainedModels]) -> MemorizationScores:
-        """Memorization scores of the records in a split; the subset models stay stored, for attacks use them too.
+        """Memorization scores of the records in a split; the subset models stay stored, for attacks
+        use them too.
 
         Args:
             title: for the progress display.

@@ -1,4 +1,6 @@
-"""Soft targets: predictions of a defense's teachers on the train records of every model, and on views of them."""
+"""Soft targets: predictions of a defense's teachers on the train records of every model, and on
+views of them.
+"""
 
 import time
 from collections.abc import Sequence
@@ -36,7 +38,8 @@ class Teacher:
     def teach(
         self, title: str, dense: TrainedModels, split: Split, seeds: Sequence[int], defense: Defense
     ) -> SoftTargets | None:
-        """Log-probabilities by the teachers of each model on its own train records, 0 for other records.
+        """Log-probabilities by the teachers of each model on its own train records, 0 for other
+        records.
 
         Args:
             title: for the progress display.
@@ -99,14 +102,17 @@ def dense_log_probabilities(
 def teacher_log_probabilities(
     chunks: Sequence[Ensemble], parts: Split, split: Split, data: Dataset, source: Teachers, device: torch.device
 ) -> Float32[np.ndarray, "K M C"]:
-    """Logarithm of the mean probabilities of each model's teachers on the records that each was trained without.
+    """Logarithm of the mean probabilities of each model's teachers on the records that each was
+    trained without.
 
     Args:
-        chunks: the teachers of all K models, ``source.count`` for each, in one or several ensembles.
+        chunks: the teachers of all K models, ``source.count`` for each, in one or several
+            ensembles.
         parts: roles of the teachers (:func:`~wemem.data.teachers.held_out`).
         split: roles of the models.
         data: N records.
-        source: number of teachers, and the views that they predict: M is N, and as many more for each view.
+        source: number of teachers, and the views that they predict: M is N, and as many more for
+            each view.
         device: where they compute.
 
     Returns:

@@ -34,7 +34,9 @@ class Trainer:
         return TrainedModels(key, blank.with_arrays(entry.arrays), entry.meta)
 
     def train_in_chunks(self, title: str, split: Split, seeds: Sequence[int]) -> list[TrainedModels]:
-        """Unpruned models in chunks of :data:`~wemem.pipeline.cost.CHUNK`: more models later cost only the new ones."""
+        """Unpruned models in chunks of :data:`~wemem.pipeline.cost.CHUNK`: more models later cost
+        only the new ones.
+        """
         return [
             self.train(
                 f"{title} {chunk.start + 1}-{chunk.stop} of {len(seeds)}",

@@ -1,4 +1,6 @@
-"""The model that a user brings: its weights as an ensemble of one, or its ONNX file; and shadows put behind it."""
+"""The model that a user brings: its weights as an ensemble of one, or its ONNX file; and shadows
+put behind it.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +23,7 @@ from wemem.training import Ensemble
 
 
 def is_onnx(config: StudyConfig) -> bool:
-    """Whether the victim is an ONNX file, which can be queried but not trained."""
+    """True if the victim is an ONNX file, which can be queried but not trained."""
     return config.victim is not None and Path(config.victim.weights).suffix.lower() == ".onnx"
 
 
@@ -32,7 +34,8 @@ def read_victim_file(config: StudyConfig) -> OnnxModel:
 
 
 def read_victim(config: StudyConfig, data: Dataset, note: Callable[[str], object]) -> tuple[Ensemble, str]:
-    """The victim as an ensemble of one, its exact zeros as masks, and the fingerprint of its weights file.
+    """The victim as an ensemble of one, its exact zeros as masks, and the fingerprint of its
+    weights file.
 
     Args:
         config: the study, with a ``[victim]``.
@@ -72,7 +75,8 @@ def with_shadows(space: Workspace, shadows: TrainedModels, recipe_fingerprint: s
         key = ShippedVictimKey(shipped.sha256, shipped.runtime, shadows.key).key()
         return TrainedModels(key, unmasked(shadows.ensemble), meta, shipped)
     victim, weights = read_victim(space.config, space.data, space.cache.progress.warn)
-    # the masks stay, so that pruning goes on from a victim's zeros; a model without masks has lost nothing
+    # the masks stay, so that pruning goes on from a victim's zeros; a model without masks has lost
+    # nothing
     joined = Ensemble.concatenate([replace(models, channels={}) for models in (victim, shadows.ensemble)])
     return TrainedModels(VictimKey(space.architecture, weights, shadows.key).key(), joined, meta)
 

@@ -1,4 +1,4 @@
-"""The workspace of a run: settings, data, device and cache, which all parts of the pipeline share."""
+"""The workspace that all parts of the pipeline share: settings, data, device and cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,8 +46,8 @@ class Workspace:
         """The workspace of a study on one data set, through one store.
 
         Raises:
-            InputError: models that cannot fit into memory, a user's model that cannot be built, or a device that is
-                not there.
+            InputError: models that cannot fit into memory, a user's model that cannot be built, or
+                a device that is not there.
         """
         require_memory(config, data)
         architecture = Architecture(config.model, behavior_fingerprint(config.model, data))
@@ -66,9 +66,11 @@ class Workspace:
         )  # fmt: skip
 
     def recipe_fingerprint(self, pruning: Pruning | None, defense: Defense | None, last_round: int = -1) -> str:
-        """Fingerprint of architecture, schedule, mask rule, fine-tuning, defense and its settings; not of the data.
+        """Fingerprint of architecture, schedule, mask rule, fine-tuning, defense and its settings;
+        not of the data.
 
-        Two models with the same one were made in the same way, and attacking one with the other is adaptive.
+        Two models with the same one were made in the same way, and attacking one with the other is
+        adaptive.
 
         Args:
             pruning: None for a model that is not pruned.

@@ -10,15 +10,16 @@ from wemem.models import CustomModel, Model
 from wemem.models.outputs import require_logits
 from wemem.training import Ensemble
 
-#: Records that the model is asked about; BatchNorm needs two.
+#: Number of records that the model is applied to; BatchNorm needs two.
 PROBE = 2
 
 
 def behavior_fingerprint(model: Model, data: Dataset) -> str | None:
-    """SHA-256 of a user's model as it is built from one seed: tensors by name, outputs, and what a batch changes.
+    """SHA-256 of a user's model as it is built from one seed: tensors by name, outputs, and what a
+    batch changes.
 
-    Sources tell what was edited; this tells what they cannot: a file that a factory reads, or another version of a
-    package that it calls.
+    Sources tell what was edited; this tells what they cannot: a file that a factory reads, or
+    another version of a package that it calls.
 
     Args:
         model: the architecture.

@@ -1,6 +1,6 @@
-"""A stored result on disk: a folder of ``data.safetensors``, the arrays, and ``meta.json``, all else.
+"""A stored result on disk: arrays in ``data.safetensors``, all else in ``meta.json``.
 
-It is verified to the byte before anything in it is believed, and nothing is unpickled.
+Every byte is verified before it is used, and nothing is unpickled.
 """
 
 import json
@@ -23,7 +23,7 @@ from wemem.errors import InputError
 from wemem.files.hashing import file_sha256, sha256_of
 
 META_LIMIT = 2**25  # bytes; more than any stage has to tell
-#: What reading files that are not as they were written can raise. Other failures are the disk's.
+#: Errors from files that are not as they were written. Other errors are failures of the disk.
 DAMAGE = (
     FileNotFoundError, NotADirectoryError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
     SafetensorError,
@@ -31,11 +31,11 @@ DAMAGE = (
 
 
 class DamagedError(Exception):
-    """An entry is not what was written."""
+    """An entry differs from what was written."""
 
 
 class StoredArrays(Mapping[str, np.ndarray]):
-    """Arrays of a file, each read when it is asked for. The file may be removed meanwhile."""
+    """Arrays of a file, each read on access. The file may be removed meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._file: Any = safe_open(path, "np")
@@ -57,8 +57,8 @@ class Entry:
     """A stored result.
 
     Args:
-        arrays: by name, equal to the bit to what was written.
-        meta: what JSON made of the rest; a tuple is a list now.
+        arrays: arrays by name, bit for bit as they were written.
+        meta: other values, as JSON gives them back: a tuple is a list.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -66,10 +66,10 @@ class Entry:
 
 
 def writable(name: str, array: np.ndarray | Tensor) -> np.ndarray:
-    """An array as safetensors must have it: in native byte order, and contiguous, or it would silently write another.
+    """An array in native byte order and contiguous; of any other, safetensors writes wrong values.
 
     Raises:
-        InputError: neither booleans nor numbers of at most 64 bits.
+        InputError: the values are neither booleans nor numbers of at most 64 bits.
     """
     own = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
     if own.dtype.kind not in "biuf" or own.dtype.itemsize > 8:
@@ -80,12 +80,12 @@ def writable(name: str, array: np.ndarray | Tensor) -> np.ndarray:
 def write_entry(
     folder: Path, origin: Mapping[str, Any], arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
 ) -> None:
-    """Make the folder, safe from a power cut on return.
+    """Write an entry, safe from a power cut on return.
 
     Args:
-        folder: where nothing is yet.
+        folder: the folder of the entry, which does not exist yet.
         origin: everything that determines the result.
-        arrays: as :func:`writable` gives them.
+        arrays: arrays by name, from :func:`writable`.
         meta: JSON-able values.
 
     Raises:
@@ -94,43 +94,43 @@ def write_entry(
     data, text = folder / "data.safetensors", folder / "meta.json"
     folder.mkdir()
     save_file(dict(arrays), data)
-    told = {
+    content = {
         "origin": origin,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": {"bytes": data.stat().st_size, "sha256": file_sha256(data)},
         "meta": json.loads(json.dumps(meta)),
     }
-    text.write_text(json.dumps({"sha256": sha256_of(told), **told}, indent=1), "utf-8")
-    shutil.copymode(text, data)  # safetensors lets nobody else read its files
+    text.write_text(json.dumps({"sha256": sha256_of(content), **content}, indent=1), "utf-8")
+    shutil.copymode(text, data)  # safetensors writes files that only their owner may read
     for path in (data, text, folder):
         sync(path)
 
 
 def read_entry(folder: Path, origin: Mapping[str, Any]) -> Entry:
-    """What :func:`write_entry` wrote for that origin.
+    """Read and verify the entry that :func:`write_entry` wrote for an origin.
 
     Raises:
-        DamagedError: it wrote something else.
+        DamagedError: the folder holds anything else.
         OSError: the disk cannot be read.
     """
     data, text = folder / "data.safetensors", folder / "meta.json"
     try:
         if _plain_size(text) > META_LIMIT:
             raise ValueError("meta.json is too large")
-        told = json.loads(text.read_bytes())
-        if told.pop("sha256") != sha256_of(told):
+        content = json.loads(text.read_bytes())
+        if content.pop("sha256") != sha256_of(content):
             raise ValueError("meta.json was changed")
-        if sha256_of(told["origin"]) != sha256_of(origin):
+        if sha256_of(content["origin"]) != sha256_of(origin):
             raise ValueError("it belongs to another key")
-        if told["data"] != {"bytes": _plain_size(data), "sha256": file_sha256(data)}:
+        if content["data"] != {"bytes": _plain_size(data), "sha256": file_sha256(data)}:
             raise ValueError("data.safetensors was changed")
-        return Entry(StoredArrays(data), told["meta"])
+        return Entry(StoredArrays(data), content["meta"])
     except DAMAGE as error:
         raise DamagedError(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has the file, or the names in the folder."""
+    """Wait until a file, or the list of names in a folder, is on the disk."""
     if sys.platform != "win32":
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -140,7 +140,7 @@ def sync(path: Path) -> None:
 
 
 def _plain_size(path: Path) -> int:
-    """Bytes of a plain file; nobody wrote a link or a device there."""
+    """Size of a plain file in bytes; a link or a device is refused."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path.name} is not a plain file")

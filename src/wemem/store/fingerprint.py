@@ -1,8 +1,8 @@
 """Fingerprints: the plain spelling of a settings value, and the environment that computes with it.
 
-A class of this package is spelled by the name that a study gives it, so that moving its file changes no fingerprint.
-A class, function or factory of the user's is spelled with the hash of all of the user's own sources behind it
-(:mod:`wemem.store.sources`).
+A class of this package is spelled by the name that a study gives it, so that moving its file
+changes no fingerprint. A class, function or factory of the user's is spelled with the hash of all
+of the user's own sources behind it (:mod:`wemem.store.sources`).
 """
 
 import ast
@@ -29,7 +29,8 @@ from wemem.store.sources import source_fingerprint, spec_fingerprint
 
 PACKAGE = Path(__file__).parents[1]
 
-#: Packages and files whose code can change a stored result. All others arrange, show or export results.
+#: Packages and files whose code can change a stored result. All others arrange, show or export
+#: results.
 COMPUTING = (
     "attacks", "audit", "data", "defenses", "diagnosis/arms.py", "export/checkpoint.py", "export/onnx.py", "files",
     "memorization.py", "metrics", "models", "pipeline", "pruning", "queries.py", "randomness.py", "settings.py",
@@ -95,10 +96,12 @@ def _registered() -> Mapping[type, str]:
 
 
 def environment(libraries: Sequence[str] = ()) -> dict[str, Any]:
-    """Code, processor, threads and library versions: whatever may change a result without being a setting.
+    """Code, processor, threads and library versions: whatever may change a result without being a
+    setting.
 
     Args:
-        libraries: optional distributions that take part in the computation, beside those that always do.
+        libraries: optional distributions that take part in the computation, beside those that
+            always do.
     """
     return {
         "code": code_fingerprint(),

@@ -1,4 +1,6 @@
-"""A key: the SHA-256 of everything that determines a stored result, and the frozen value that it is made from."""
+"""A key: the SHA-256 of everything that determines a stored result, and the frozen value that it is
+made from.
+"""
 
 import re
 from abc import ABC
@@ -14,22 +16,25 @@ TMP = "tmp"
 
 
 class Key(str):
-    """SHA-256, in hexadecimal, of everything that determines a stored result, with what was hashed as ``origin``."""
+    """SHA-256, in hexadecimal, of everything that determines a stored result, with what was hashed
+    as ``origin``.
+    """
 
     origin: Mapping[str, Any]
 
     @classmethod
     def of(cls, stage: str, determinants: Mapping[str, object], libraries: Sequence[str] = ()) -> Self:
-        """The key of what this program computes from the determinants in this environment.
+        """The key of the result that this program computes from some determinants here.
 
         Args:
             stage: name of what is computed: lower-case letters, digits and ``_``.
-            determinants: by name: settings, fingerprints, keys of other stages. 1, 1.0 and True differ, the order of a
-                mapping does not count, a tuple is as good as a list.
+            determinants: by name: settings, fingerprints, keys of other stages. 1, 1.0 and True
+                differ, the order of a mapping does not count, a tuple is as good as a list.
             libraries: optional distributions that take part.
 
         Raises:
-            InputError: a value without a JSON form: NaN, an array, a path (its content may change: give a fingerprint).
+            InputError: a value without a JSON form: NaN, an array, a path (its content may change:
+                give a fingerprint).
 
         >>> Key.of("dense", {"rate": 0.1, "seeds": (0, 1)}) == Key.of("dense", {"seeds": [0, 1], "rate": 0.1})
         True

@@ -1,8 +1,9 @@
-"""Keys: for every stage whose result is stored, a frozen value with everything that the stage reads.
+"""Keys: for every stage whose result is stored, a frozen value with everything that the stage
+reads.
 
-The key of a result is the SHA-256 of that value, of the code that computes, and of the versions of its libraries. A
-value carries the settings objects themselves, so that a new field of theirs counts by construction. Where a stage reads
-the result of another, the value carries that stage's key.
+The key of a result is the SHA-256 of that value, of the code that computes, and of the versions of
+its libraries. A value carries the settings objects themselves, so that a new field of theirs counts
+by construction. Where a stage reads the result of another, the value carries that stage's key.
 
 No key is made elsewhere.
 """
@@ -27,8 +28,8 @@ class Architecture:
 
     Args:
         model: as the study names it.
-        behavior: its tensors and outputs (:func:`~wemem.store.behavior.behavior_fingerprint`); None for a model of this
-            package.
+        behavior: its tensors and outputs (:func:`~wemem.store.behavior.behavior_fingerprint`); None
+            for a model of this package.
     """
 
     model: Model
@@ -37,7 +38,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class EnsembleInputs:
-    """What every stage reads that trains an ensemble.
+    """Settings and records that every training of an ensemble reads.
 
     Args:
         architecture: of the models.
@@ -120,11 +121,11 @@ class RoundKey(StageKey):
     """One round of pruning and fine-tuning.
 
     Args:
-        before: key of the round before, or of the models that the first round starts from, so that equal beginnings
-            are shared.
+        before: key of the round before, or of the models that the first round starts from, so that
+            equal beginnings are shared.
         sparsity: of this round.
-        rules: every field of :class:`~wemem.pruning.Pruning` but the schedule, of which ``sparsity`` and ``before``
-            tell.
+        rules: every field of :class:`~wemem.pruning.Pruning` but the schedule, of which
+            ``sparsity`` and ``before`` tell.
         defense: changes the fine-tuning.
         scores: keys of each model's memorization scores, None where it has none.
         soft_targets: key of the teachers' predictions.
@@ -195,7 +196,8 @@ class SignalsKey(StageKey):
         seed: of the queries.
         device: kind of the device.
         defense: the one that alters the answers; None if nothing does.
-        turn: number of the models among those that are queried with one seed, where answers are altered.
+        turn: number of the models among those that are queried with one seed, where answers are
+            altered.
     """
 
     stage = "signals"
@@ -393,7 +395,9 @@ class ExposedAnswersKey(StageKey):
 
 
 def rules_of(pruning: Pruning) -> dict[str, Any]:
-    """Every field of a pruning but its schedule, whose sparsities the keys of its rounds name one by one."""
+    """Every field of a pruning but its schedule, whose sparsities the keys of its rounds name one
+    by one.
+    """
     return {field.name: getattr(pruning, field.name) for field in fields(pruning) if field.name != "schedule"}
 
 

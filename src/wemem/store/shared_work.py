@@ -1,7 +1,8 @@
-"""Numbered pieces of work that any number of processes share through one store, and that survive a kill.
+"""Numbered pieces of work that processes share through one store, and that survive kills.
 
-A piece that is done is an entry of the store. One that is being done is a locked byte of a file beside it: the system
-lets go of it when the process ends, however it ends, and whoever comes next takes the piece over.
+A finished piece is an entry of the store. A piece in work is a locked byte of a file beside it. The
+operating system releases the lock when the process ends, in whatever way, and the next process
+takes the piece over.
 """
 
 import os
@@ -19,7 +20,7 @@ from wemem.store.store import Store
 if sys.platform != "win32":
     import fcntl
 
-#: Seconds between two looks at whether another process is done.
+#: Seconds between two checks whether another process has finished.
 PATIENCE = 0.2
 
 
@@ -27,9 +28,10 @@ class SharedWork:
     """The pieces ``0 .. count - 1`` of one job.
 
     Args:
-        store: where results are kept.
-        job: of everything that determines the results, but for the order in which processes take pieces.
-        count: of pieces.
+        store: keeps the results.
+        job: key of everything that determines the results. The order in which processes take pieces
+            does not count.
+        count: number of pieces.
     """
 
     def __init__(self, store: Store, job: Key, count: int) -> None:
@@ -40,14 +42,14 @@ class SharedWork:
         return PieceKey(self.job, number).key()
 
     def done(self) -> dict[int, Entry]:
-        """What is finished, by number, in that order."""
-        found = {number: self.store.get(self.key(number)) for number in range(self.count)}
-        return {number: entry for number, entry in found.items() if entry is not None}
+        """Results of the finished pieces, by number and in that order."""
+        entries = {number: self.store.get(self.key(number)) for number in range(self.count)}
+        return {number: entry for number, entry in entries.items() if entry is not None}
 
     def claims(self) -> Iterator[int]:
-        """Pieces to do, each held while the caller is at it and left unfinished if the caller gives up.
+        """Numbers of pieces to do, each locked until the caller asks for the next one.
 
-        Waits for pieces that other processes are at: it ends when all are done.
+        The iterator waits for pieces that other processes work on, and ends when all are finished.
         """
         while True:
             left = [number for number in range(self.count) if self.store.get(self.key(number)) is None]
@@ -61,14 +63,14 @@ class SharedWork:
 
     @contextmanager
     def _claimed(self, numbers: list[int]) -> Iterator[int | None]:
-        """The first of the pieces that no other process is at, held; None if there is none."""
+        """The first of some pieces that no other process works on, locked; None if there is none."""
         folder = self.store.root / "claims"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder / self.job, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise InputError(
-                f"cannot write {folder}: {error.strerror}; keep the store elsewhere with --store"
+                f"expected a store that can be written, got {error.strerror} for {folder}; move it with --store"
             ) from error
         try:
             yield next((number for number in numbers if _locked(descriptor, number)), None)
@@ -78,7 +80,7 @@ class SharedWork:
 
 def _locked(descriptor: int, number: int) -> bool:
     if sys.platform == "win32":
-        return True  # no such locks: processes do the same piece twice, and the store keeps one result
+        return True  # without locks processes may compute a piece twice; the store keeps one result
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
     except OSError:

@@ -1,6 +1,8 @@
-"""The user's own sources behind a class or function: its module and, recursively, all that it imports.
+"""The user's own sources behind a class or function: its module and, recursively, all that it
+imports.
 
-Of the standard library and of this package nothing counts here, and of an installed package its version.
+Of the standard library and of this package nothing counts here, and of an installed package its
+version.
 """
 
 import ast
@@ -26,9 +28,11 @@ INSTALLED = ("site-packages", "dist-packages")
 
 @cache
 def source_fingerprint(thing: object) -> str:
-    """SHA-256 of the user's own sources behind a class or function, so that an edited one never meets a stale result.
+    """SHA-256 of the user's own sources behind a class or function, so that an edited one never
+    meets a stale result.
 
-    Read once for every class or function: a file that is edited while the study runs is not what runs.
+    Read once for every class or function: a file that is edited while the study runs is not what
+        runs.
 
     Raises:
         InputError: no Python file defines it, as with a builtin or a callable object.
@@ -44,7 +48,8 @@ def source_fingerprint(thing: object) -> str:
 
 
 def spec_fingerprint(spec: str) -> str:
-    """SHA-256 of the user's own sources behind ``package.module:function``: of the function, and of the module named.
+    """SHA-256 of the user's own sources behind ``package.module:function``: of the function, and of
+    the module named.
 
     Raises:
         InputError: as :func:`~wemem.resolve.resolve` and :func:`source_fingerprint`.
@@ -68,10 +73,11 @@ def _digest(module: str, path: Path) -> str:
 
 
 def own_sources(module: str, path: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """The user's files behind a module, and the versions of the installed packages that they import.
+    """The user's files behind a module, and the versions of the installed packages that they
+    import.
 
-    Nothing is imported for it, so that the answer is the same in every process. Imports by a computed name are not
-    seen.
+    Nothing is imported for it, so that the answer is the same in every process. Imports by a
+    computed name are not seen.
 
     Args:
         module: dotted name.
@@ -96,7 +102,9 @@ def own_sources(module: str, path: Path) -> tuple[dict[str, Path], dict[str, str
 
 
 def _imports(name: str, path: Path) -> Iterator[str]:
-    """Dotted names of the modules that a file may import, and of the packages that they and itself are in."""
+    """Dotted names of the modules that a file may import, and of the packages that they and itself
+    are in.
+    """
     try:
         tree = ast.parse(path.read_bytes() if path.suffix == ".py" else b"")
     except (SyntaxError, ValueError):  # nobody can import it
@@ -108,7 +116,9 @@ def _imports(name: str, path: Path) -> Iterator[str]:
 
 
 def _imported(node: ast.AST, package: str) -> list[str]:
-    """Dotted names that one statement or call imports; a name taken from a module may be a module too."""
+    """Dotted names that one statement or call imports; a name taken from a module may be a module
+    too.
+    """
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
@@ -125,12 +135,16 @@ def _imported(node: ast.AST, package: str) -> list[str]:
 
 
 def _file(name: str) -> Path | None:
-    """The file of a module; None for one that is built in, a package without a file, or what is no module."""
+    """The file of a module; None for one that is built in, a package without a file, or what is no
+    module.
+    """
     return _place(name)[0]
 
 
 def _place(name: str) -> tuple[Path | None, Sequence[str]]:
-    """The file of a module, and the folders of its submodules. No package is imported to look into it."""
+    """The file of a module, and the folders of its submodules. No package is imported to look into
+    it.
+    """
     parent, _, leaf = name.rpartition(".")
     if parent:
         return _within(_place(parent)[1], leaf)
@@ -145,7 +159,9 @@ def _place(name: str) -> tuple[Path | None, Sequence[str]]:
 
 
 def _within(folders: Sequence[str], leaf: str) -> tuple[Path | None, Sequence[str]]:
-    """As :func:`_place`, of a module in some folders; a package comes before a file and a file before a bare folder."""
+    """As :func:`_place`, of a module in some folders; a package comes before a file and a file
+    before a bare folder.
+    """
     for folder in folders:
         for stem in (Path(folder, leaf, "__init__"), Path(folder, leaf)):
             for suffix in all_suffixes():
@@ -155,7 +171,7 @@ def _within(folders: Sequence[str], leaf: str) -> tuple[Path | None, Sequence[st
 
 
 def _is_own(name: str, file: Path, root: str) -> bool:
-    """Whether a module is the user's to edit: outside of the library folders, or in the package of the root module."""
+    """True for a module of the user's: outside of library folders, or beside the root module."""
     top = name.partition(".")[0]
     if top == "wemem" or top in sys.stdlib_module_names:
         return False

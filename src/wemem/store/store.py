@@ -1,8 +1,9 @@
-"""Every expensive stage of a study, kept under a hash of all that determines it.
+"""A folder of results by key, which survives kills and serves many processes.
 
-A run that was killed goes on where it was, and studies share the stages they have in common. An entry is the folder
-``<root>/<stage>/<two digits>/<key>``. It is written in ``<root>/tmp`` and renamed when it is whole, so that it is there
-or not; it is verified whenever it is looked up, so that a damaged one is removed and computed again, and never used.
+A killed run continues from its last stored stage, and studies share the stages that they have in
+common. An entry is the folder ``<root>/<stage>/<two digits>/<key>``. It is written in
+``<root>/tmp`` and renamed when it is complete, so that it exists in full or not at all. It is
+verified at every look-up; a damaged entry is removed and computed again, and never used.
 """
 
 import errno
@@ -33,11 +34,12 @@ class Store:
     """A folder of entries that any number of processes may use at once.
 
     Args:
-        root: the folder. It is made if it is not there; what killed processes left half-written is removed.
+        root: the folder. It is created if missing; incomplete entries of killed processes are
+            removed.
         warn: called with one line for every damaged entry.
 
     Raises:
-        InputError: the folder cannot be written; every method may raise that.
+        InputError: the folder cannot be written. Every method may raise this.
     """
 
     def __init__(self, root: Path, warn: Callable[[str], object] = warnings.warn) -> None:
@@ -46,27 +48,29 @@ class Store:
             self._sweep()
 
     def get(self, key: Key) -> Entry | None:
-        """The entry of that key, or None if there is none. A damaged one is removed, with a warning."""
+        """The entry of a key; None if there is none, or if it is damaged and was removed."""
         folder = self._folder(key)
         with self._failing_on_one_line():
             try:
                 return read_entry(folder, key.origin) if os.path.lexists(folder) else None
             except DamagedError as error:
-                if os.path.lexists(folder):  # or it was just deleted by another process
+                if os.path.lexists(folder):  # if not, another process has just deleted it
                     self._warn(f"removed a damaged entry from the store, it is computed again: {folder} ({error})")
                     self.delete(key)
                 return None
 
     def put(self, key: Key, arrays: Mapping[str, np.ndarray | Tensor], meta: Mapping[str, Any]) -> Entry:
-        """Store a result, whole or not at all. Where another process was faster, its entry stays and is returned.
+        """Store a result, in full or not at all.
 
         Args:
-            key: of all that determines the result.
-            arrays: booleans, integers and floats of at most 64 bits; they come back equal to the bit.
+            key: the key of the result.
+            arrays: booleans, integers and floats of at most 64 bits; they are read back bit for
+                bit.
             meta: JSON-able values.
 
         Returns:
-            What :meth:`get` will return, so that a result is the same when it is computed and when it is found.
+            The entry as :meth:`get` reads it, so that a computed result equals a stored one. If
+            another process has stored the key meanwhile, it is the entry of that process.
         """
         native = {name: writable(name, array) for name, array in arrays.items()}
         folder = self._folder(key)
@@ -81,7 +85,7 @@ class Store:
             return entry
 
     def delete(self, key: Key) -> None:
-        """Remove the entry of that key, if there is one, all at once. Who holds it can still read it."""
+        """Remove the entry of a key, if there is one. A process that has read it keeps its arrays."""
         with self._failing_on_one_line(), self._scratch() as scratch, suppress(FileNotFoundError, NotADirectoryError):
             self._folder(key).rename(scratch / key)
 
@@ -99,18 +103,18 @@ class Store:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """An empty folder for one call, which no sweep touches and which is gone afterwards."""
+        """An empty folder for one call, safe from sweeps and removed afterwards."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as lock:
             if sys.platform != "win32":
-                with suppress(OSError):  # a file system without locks, where nobody sweeps either
+                with suppress(OSError):  # a file system without locks has no sweeps either
                     fcntl.flock(lock, fcntl.LOCK_SH)
             (self.root / TMP).mkdir(exist_ok=True)
             with TemporaryDirectory(dir=self.root / TMP, ignore_cleanup_errors=True) as scratch:
                 yield Path(scratch)
 
     def _sweep(self) -> None:
-        """Remove what is left of killed calls, unless another is under way: the killed have let go of the lock."""
+        """Remove remnants of killed calls, unless a call holds the lock; killed ones do not."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as lock, suppress(OSError):
             if sys.platform != "win32":
@@ -129,7 +133,7 @@ class Store:
 
 
 def _moved(source: Path, target: Path) -> bool:
-    """Rename a folder; False if there is something in that place already."""
+    """Rename a folder; False if the target exists."""
     try:
         source.rename(target)
     except OSError as error:
