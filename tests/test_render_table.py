@@ -13,7 +13,7 @@ from scipy.stats import t
 from results_example import ATTACKS, make_results, make_run
 from wemem.metrics.registry import metrics_for
 from wemem.report.console import results_table
-from wemem.report.summary import plain_summary
+from wemem.report.summary import dense_warning, plain_summary
 from wemem.results.arms import arms, over_seeds
 from wemem.results.differences import may_leak_least
 from wemem.results.schema import results_schema
@@ -424,10 +424,10 @@ def test_a_defense_of_answers_is_never_first_without_saying_so():
 def test_a_model_at_chance_is_said_to_show_no_leak():
     results = make_results()
     for run in results["runs"]:
-        for metric in ("balanced_accuracy", "tpr_at_0.01"):
-            run["worst"][metric]["value"] = run["worst"][metric]["chance"]
+        for worst in run["worst"].values():
+            worst["value"] = worst["chance"]
     told = plain_summary(results)
-    assert "the model shows no leak above chance" in told[0]
+    assert "the model shows no leak above chance by any metric, which does not prove that there is none" in told[0]
     assert any("no more than by chance" in line or "no defense leaks less" in line for line in told[1:3])
 
 
@@ -448,3 +448,23 @@ def test_equal_arms_have_one_distinguishable_leader_as_seldom_as_it_says():
             )  # fmt: skip
         alone += len(may_leak_least(arms({"runs": runs}), "tpr_at_0.01", over_targets=True)) == 1
     assert alone <= 60 * 0.05 + 3 * np.sqrt(60 * 0.05 * 0.95)
+
+
+def test_a_leak_that_only_leave_one_out_targets_or_another_metric_show_is_not_called_none():
+    def at_chance() -> dict[str, Any]:
+        results = make_results()
+        for run in results["runs"]:
+            for worst in run["worst"].values():
+                worst["value"] = worst["chance"]
+        return results
+
+    by_targets, by_auc = at_chance(), at_chance()
+    for run in by_targets["runs"]:
+        measured = {"value": 0.54, "ci": [0.51, 0.57]}
+        run["leave_one_out"] = {"lira": {"targets": 9, "records": 900, "auc": measured}}
+    for run in by_auc["runs"]:
+        run["worst"]["auc"]["value"] = run["worst"]["auc"]["chance_high"] + 0.01
+    for results in (by_targets, by_auc):
+        assert "shows no leak" not in plain_summary(results)[0]
+        assert dense_warning(results) is not None
+    assert dense_warning(at_chance()) is None

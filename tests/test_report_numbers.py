@@ -271,7 +271,8 @@ def test_the_dense_model_is_warned_of_where_it_leaks_and_only_there():
     dense = [run for run in results["runs"] if run["label"] == "dense"]
     for run in dense:
         for audit in run["attacks"].values():
-            audit["balanced_accuracy"], audit["tpr_at_fpr"]["0.01"] = 0.53, 0.03
+            audit["balanced_accuracy"], audit["auc"] = 0.53, 0.54
+            audit["tpr_at_fpr"] |= {"0.01": 0.03, "0.001": 0.01}
     assert dense_warning(results) is None
     for audit in dense[0]["attacks"].values():
         audit["tpr_at_fpr"]["0.01"] = 0.05
@@ -285,7 +286,7 @@ def test_results_without_the_level_of_the_strongest_warn_where_every_run_is_abov
             del worst["chance"], worst["chance_high"]
     assert dense_warning(results) is not None
     (shown, _) = [run for run in results["runs"] if run["label"] == "dense"]
-    for metric, chance in (("balanced_accuracy", 0.5), ("tpr_at_0.01", 0.01)):
+    for metric, chance in (("balanced_accuracy", 0.5), ("auc", 0.5), ("tpr_at_0.01", 0.01), ("tpr_at_0.001", 0.001)):
         shown["worst"][metric]["ci"] = [chance, 1.0]
     assert dense_warning(results) is None
 

@@ -94,7 +94,9 @@ def compare(
     console = Console()
     results = run_and_print(console, config, out, store, jobs)
     write_report([out], out)
-    print_plainly(console, "\nThe defenses that leak least by one of the two headlines, against each of the others:")
+    print_plainly(
+        console, "\nThe defenses that leak least by balanced accuracy or by TPR at 1 % FPR, against each of the others:"
+    )
     for line in sentences(results, leaders(results)):
         print_plainly(console, line)
     print_plainly(console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from wemem.metrics.registry import LOW_FPR, METRICS
 from wemem.results.arms import Arm
-from wemem.results.differences import accuracy_difference, detectable, leakage_difference
+from wemem.results.differences import accuracy_difference, detectable, leakage_over_seeds, leakage_over_targets
 
 
 def on_certainty(rows: Sequence[Arm], attacked: Sequence[Arm]) -> str:
@@ -37,7 +37,9 @@ def _on_power(attacked: Sequence[Arm]) -> list[str]:
     best = min(attacked, key=lambda arm: arm.strongest(LOW_FPR)[1].value)
     rivals = [arm for arm in attacked if arm is not best]
     level = 1 - 0.1 / len(rivals)  # two-sided, of the one-sided tests that may_leak_least makes
-    leaks = [leakage_difference(arm, best, LOW_FPR) for arm in rivals]
+    leaks = [
+        leakage_over_targets(arm, best, LOW_FPR) or leakage_over_seeds(arm, best, LOW_FPR) for arm in rivals
+    ]  # fmt: skip
     accuracies = [accuracy_difference(arm, best) for arm in rivals]
     known = [(gaps, detectable([gap for gap in gaps if gap is not None], level)) for gaps in (leaks, accuracies)]
     leak, accuracy = (size for _, size in known)

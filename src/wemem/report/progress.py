@@ -38,10 +38,10 @@ class Done:
 
     Args:
         lines: the last stages, each with its seconds or where it was found.
-        stages: how many in all.
-        stored: how many of them were found in the store.
-        work: of all stages.
-        worked: of those that were not in the store, ...
+        stages: number of stages in all.
+        stored: number of them that were in the store.
+        work: the work of all stages.
+        worked: the work of those that were not in the store, ...
         seconds: ... and the time that took, ...
         training: ... and that of training and pruning, the stages that have work.
     """
@@ -151,7 +151,7 @@ class LiveProgress:
         self._say(f"warning: {printable(message)}", style="yellow" if self._live else None)
 
     def worker(self, number: int, workers: int) -> "WorkerProgress":
-        """Where one of several processes shows what it does."""
+        """The display of one of several processes."""
         self._processes = workers
         return WorkerProgress(self, number)
 
@@ -160,7 +160,7 @@ class LiveProgress:
         self._running[process] = Stage(printable(stage), work, self._console.get_time())
 
     def advance_in(self, process: int, fraction: float, detail: str) -> None:
-        """Where the stage of one of several processes is."""
+        """Show the position of the stage of one of several processes."""
         if (stage := self._running.get(process)) is not None:
             self._running[process] = replace(stage, fraction=fraction, detail=detail)
 
@@ -237,7 +237,7 @@ class WorkerProgress:
         self._board.begin_in(self._number, stage, work)
 
     def advance(self, fraction: float, detail: str) -> None:
-        """Where the stage is."""
+        """Show the position of the stage."""
         self._board.advance_in(self._number, fraction, detail)
 
     def end(self, *, stored: bool) -> None:

@@ -87,7 +87,7 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
 def dense_warning(results: Mapping[str, Any]) -> str | None:
     """A warning that the model before pruning leaks and that no defense changes it; None where it shows no leak."""
     dense = _cast(results).dense
-    if dense is None or not dense.attacks or not any(dense.leaks(metric) for metric in SUMMARY):
+    if dense is None or not dense.attacks or not dense.leaks_by_any():
         return None
     return (
         "The dense model leaks too, and no defense in this report protects it: the strongest attack tells training "
@@ -144,8 +144,8 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
     verdict = f"{first} the dense one" + (
         "" if first == second else f" by {METRICS[PAPER].phrase}, and {second} it by {METRICS[LOW_FPR].phrase}"
     )
-    if not any(plain.leaks(metric) for metric in SUMMARY):
-        verdict = f"shows no leak above chance, and {verdict}"
+    if not plain.leaks_by_any():
+        verdict = f"shows no leak above chance by any metric, which does not prove that there is none, and {verdict}"
     return (
         f"Pruned to {per_cent(plain.sparsity)} sparsity without a defense, the model {verdict}: the strongest attack "
         f"tells training records from others with a balanced accuracy of {_leak(plain, PAPER)} (dense "

@@ -10,7 +10,7 @@ import numpy as np
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate, corrected_level, mean_interval
 from wemem.metrics.null import Chance
-from wemem.metrics.registry import METRICS
+from wemem.metrics.registry import METRICS, metrics_for
 from wemem.resolve import did_you_mean
 
 Run = Mapping[str, Any]
@@ -81,15 +81,26 @@ class Arm:
         return Chance(expected, expected + (high - expected) / float(np.sqrt(len(stored))))
 
     def leaks(self, metric: str) -> bool:
-        """True if the strongest attack finds more than it would on a model that leaks nothing.
+        """True if some attack finds more than it would on a model that leaks nothing.
 
-        Results without a stored chance level leak where every run's interval lies above the chance level of a single
-        attack: with few seeds the interval over seeds would hide what each run shows.
+        On the victim, the strongest attack is held against the upper end of its chance level. Over leave-one-out
+        targets, the interval of the strongest attack is held against the chance level of a single one. Results without
+        a stored chance level leak where every run's interval lies above that level: with few seeds the interval over
+        seeds would hide what each run shows.
         """
+        over_targets = self.leave_one_out(metric)
+        if over_targets is not None and over_targets[1].low > METRICS[metric].chance:
+            return True
         chance = self.chance(metric)
         if chance is None:
-            return all(run["worst"][metric]["ci"][0] > METRICS[metric].chance for run in self.runs)
+            return all(
+                metric in run["worst"] and run["worst"][metric]["ci"][0] > METRICS[metric].chance for run in self.runs
+            )
         return self.strongest(metric)[1].value > chance.high
+
+    def leaks_by_any(self) -> bool:
+        """True if the arm leaks by any metric; what one metric misses another may show."""
+        return any(self.leaks(metric.name) for metric in metrics_for("file", audits_of([self])))
 
     def strongest_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
         """The value of the strongest of some attacks in each run; arms are compared on the attacks that both have.
