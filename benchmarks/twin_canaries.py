@@ -1,6 +1,6 @@
 """Leakage of out-of-sample distillation on pairs of identical records of which one is mislabelled.
 
-    python benchmarks/twin_canaries.py --store DIR [--source digits] [--models 16] [--pairs 60] [--seed 0]
+    python benchmarks/twin_canaries.py --store DIR [--source digits] [--epochs 40] [--models 16] [--pairs 60]
 
 Aerni, Zhang & Tramèr (CCS 2024) broke SELENA with such pairs: the mislabelled twin is held out from
 its own teachers, but not from those of the original, and reaches the model through them. Every model
@@ -68,16 +68,18 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--source", default="digits")
+    parser.add_argument("--epochs", type=int, default=40, help="without decay or early stopping; 0: the default recipe")
     parser.add_argument("--models", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     data, split, twins = planted(arguments.source, arguments.pairs, arguments.models, arguments.seed)
     seeds, member = list(range(arguments.models)), split.roles[:, twins] == Role.TRAIN
+    overfit = {"epochs": arguments.epochs, "patience": arguments.epochs, "weight_decay": 0.0, "keep": "last"}
     config = parse_study({
         "data": {"source": arguments.source},
         "model": {"kind": "fc", "hidden": [256], "dropout": 0.0},
-        "training": {"epochs": 40, "patience": 40, "weight_decay": 0.0, "keep": "last"},
+        "training": overfit if arguments.epochs else {},
     })  # fmt: skip
     together = wemem.data.teachers.keep_copies_together
     rows = [
@@ -98,6 +100,7 @@ def main():
         ).ensemble
         confidence = logit_confidence(fitted.logits(data.features[twins]), data.labels[twins])
         scores = lira(confidence, member)
+        gap = np.nanmean(np.where(member, confidence, np.nan), 0) - np.nanmean(np.where(member, np.nan, confidence), 0)
         inside, outside = scores[member], scores[~member]
         unseen = [split.records(k, Role.AUDIT) for k in seeds]
         logits = fitted.logits(data.features)
@@ -106,7 +109,8 @@ def main():
         tpr = true_positive_rate(inside, outside, 0.01)
         print(
             f"{name}: test accuracy {100 * np.mean(right):.1f} %, LiRA on twins: "
-            f"AUC {100 * auc(inside, outside):.1f} %, TPR at 1 % FPR {100 * tpr:.1f} % of {len(inside)} members",
+            f"{gap.mean():+.2f} logits, AUC {100 * auc(inside, outside):.1f} %, "
+            f"TPR at 1 % FPR {100 * tpr:.1f} % of {len(inside)} members",
             flush=True,
         )
 
