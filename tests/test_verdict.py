@@ -79,8 +79,11 @@ def test_intervals_with_zero_are_no_difference_shown():
 def test_one_shared_seed_has_no_interval():
     results = make_results((0,))
     *pairs, warning = sentences(results, ["swmr"])
-    (told,) = (s for s in pairs if "than rmr" in s)
-    assert "leaks 4.5 points less than rmr by balanced accuracy, 8.4 points less" in told
+    # swmr: 67.3 and 25.6 %, rmr: 71.8 and 34.0 %, all with 4 points to either side
+    (told,) = (s for s in pairs if "against rmr" in s)
+    assert told.startswith(
+        "swmr against rmr: no difference shown by balanced accuracy (-4.5 points), 8.4 points less by TPR"
+    )
     assert told.endswith(", one shared seed.")
     assert (
         warning == "Of one shared seed there is no interval over seeds: another seed may show otherwise, so run more."

@@ -50,8 +50,9 @@ def sentence(one: Comparison) -> str:
 
 
 def _is_stated(one: Comparison, name: str) -> bool:
-    """True if a difference is stated by its size: it is shown, or has no error to show it by."""
-    return name in one.shown or one.differences[name].spread is None
+    """True if a difference is stated by its size: it is shown, or the arms' own intervals do not overlap."""
+    gap = one.differences[name]
+    return name in one.shown or (gap.spread is None and gap.apart != 0)
 
 
 def _rests_on_one_seed(gap: Difference) -> bool:
@@ -71,7 +72,7 @@ def _ends(one: Comparison, name: str, first: bool) -> str:
     """The interval, turned to the direction that was stated; signed, with its value, where none was."""
     gap = one.differences[name]
     if gap.interval is None:
-        return ""
+        return "" if _is_stated(one, name) else f" ({100 * gap.value:+.1f} points)"
     words, low, high = "95 % interval " if first else "", 100 * gap.interval.low, 100 * gap.interval.high
     if name not in one.shown:
         return f" ({100 * gap.value:+.1f} points, {words}{low:.1f} to {high:.1f})"
