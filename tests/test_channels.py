@@ -21,6 +21,7 @@ from wemem.pipeline.progress import Silent
 from wemem.queries import postprocessed, query_models
 from wemem.results.arms import arms
 from wemem.results.build import study_results
+from wemem.results.reservations import _alters
 from wemem.results.schema import results_schema
 from wemem.signals import Signals
 from wemem.store.store import Store
@@ -181,3 +182,10 @@ def test_a_study_reports_what_the_weights_show_and_the_worst_is_of_both(tmp_path
     (arm,) = [arm for arm in arms(results) if arm.label == "hamp"]
     assert arm.strongest_by_seed("auc", ["confidence"]) == {hamp["seed"]: worst["value"]}
     Draft202012Validator(results_schema()).validate(results)
+
+
+def test_altered_answers_are_a_reservation_only_where_the_weights_were_not_attacked():
+    run = {"defense": "hamp", "altered_answers": True, "attacks": {"lira": {}}}
+    assert _alters(run)
+    assert not _alters({**run, "attacks": {"lira": {}, f"lira{WEIGHTS_HELD}": {}}})
+    assert not _alters({**run, "altered_answers": False})

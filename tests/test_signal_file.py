@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
+from small_study import table, write_data
 from wemem.attacks.rmia import Rmia
 from wemem.audit.signal_file import read_signals, signals_from_arrays
+from wemem.config.parse import parse_study
 from wemem.errors import InputError
-from wemem.signals import Signals, require_logits
+from wemem.pipeline.progress import Silent
+from wemem.signals import Signals, refuse_probabilities
+from wemem.store.store import Store
 from wemem.study.black_box import audit_signals
+from wemem.study.run import run_study
 from wemem.testing import planted
 
 MODELS, RECORDS, CLASSES = 9, 120, 5
@@ -126,4 +131,25 @@ def test_signals_of_probabilities_are_refused_for_any_model():
     "outputs", [np.zeros((5, 3)), np.full((5, 2), 0.25), np.array([[0.5, 0.5], [2.0, -1.0]]), np.empty((0, 3))]
 )
 def test_logits_that_only_resemble_probabilities_are_taken(outputs):
-    require_logits(outputs, "a model")
+    refuse_probabilities(outputs, "a model")
+
+
+def test_a_model_that_ends_in_a_softmax_is_refused_before_any_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ends_in_softmax.py").write_text(
+        "from torch import nn\n"
+        "def net(input_shape, classes):\n"
+        "    first, last = nn.Linear(*input_shape, 8), nn.Linear(8, classes)\n"
+        "    return nn.Sequential(first, nn.ReLU(), last, nn.Softmax(-1))\n"
+    )
+    config = parse_study(table(write_data(tmp_path), model={"kind": "ends_in_softmax:net"}, attacks=["confidence"]))
+    begun = []
+
+    class Heard(Silent):
+        def begin(self, *arguments):
+            begun.append(arguments)
+
+    with pytest.raises(InputError, match="from the model, got probabilities"):
+        list(run_study(config, Store(tmp_path / "store", lambda message: None), Heard(), config.data.load()))
+    assert not begun

@@ -96,7 +96,7 @@ class Signals:
                     f"{int(self.records[record])}; the model diverged or the file is broken"
                 )
         for k, logits in enumerate(self.logits):
-            require_logits(logits, f"model {k}")
+            refuse_probabilities(logits, f"model {k}")
         if self.layout == "disjoint":
             shared = (self.roles[0] != Role.UNUSED) & (self.roles[1:] != Role.UNUSED).any(axis=0)
             if shared.any():
@@ -219,7 +219,7 @@ def logit_confidence(
     return confidence
 
 
-def require_logits(outputs: Float[np.ndarray, "N C"], source: str) -> None:
+def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None:
     """Refuse outputs of one model that are probabilities: every record's lie in [0, 1] and sum to 1.
 
     Attacks take the softmax of logits. Of probabilities it would be almost uniform, and a model that leaks would look
@@ -232,8 +232,8 @@ def require_logits(outputs: Float[np.ndarray, "N C"], source: str) -> None:
     Raises:
         InputError: probabilities.
 
-    >>> require_logits(np.array([[2.0, -1.0], [0.5, 0.5]]), "model 0")
-    >>> require_logits(np.array([[0.75, 0.25], [0.5, 0.5]]), "model 0")
+    >>> refuse_probabilities(np.array([[2.0, -1.0], [0.5, 0.5]]), "model 0")
+    >>> refuse_probabilities(np.array([[0.75, 0.25], [0.5, 0.5]]), "model 0")
     Traceback (most recent call last):
         ...
     wemem.errors.InputError: expected logits from model 0, got probabilities: ...

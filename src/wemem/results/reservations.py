@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wemem.attacks.channels import WEIGHTS_HELD
 from wemem.errors import InputError
 from wemem.files.hashing import file_sha256
 from wemem.resolve import did_you_mean
@@ -137,6 +138,11 @@ def _of_arm(arm: Arm, kinds: Mapping[str, str], fpr: float | None) -> Iterator[R
 
 
 def _alters(run: Mapping[str, Any]) -> bool:
-    """Whether a defense alters answers; in results of version 1 by the name of the one that did."""
+    """Whether a run was attacked by altered answers alone; in results of version 1 by the name of the defense.
+
+    Where its weights were attacked as well, the worst attack is of both, and there is nothing to add.
+    """
+    if any(name.endswith(WEIGHTS_HELD) for name in run["attacks"]):
+        return False
     altered = run.get("altered_answers")
     return "hamp" in run["defense"].split("+") if altered is None else bool(altered)

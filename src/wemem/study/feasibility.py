@@ -15,7 +15,7 @@ from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.victim import is_onnx, read_victim
-from wemem.signals import require_logits
+from wemem.signals import refuse_probabilities
 from wemem.tuning.search import proposer
 
 #: Records by whose outputs a model is looked at before anything is trained.
@@ -88,7 +88,7 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
     """
     _require_prunable(parties)
     blank = parties.pipeline.workspace.untrained([0])
-    require_logits(blank.logits(parties.data.features[:PROBED])[0], "the model")
+    refuse_probabilities(blank.logits(parties.data.features[:PROBED])[0], "the model")
     if parties.config.searches:
         proposer()
     for defense in parties.config.every_defense:

@@ -24,7 +24,7 @@ from wemem.pipeline.victim import is_onnx, load_victim, read_victim, read_victim
 from wemem.pruning import Pruning
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
-from wemem.signals import require_logits
+from wemem.signals import refuse_probabilities
 from wemem.store.store import Store
 from wemem.study.attacking import Attacked, attack_models
 from wemem.study.feasibility import PROBED, require_auditable, require_feasible, require_known_start
@@ -222,7 +222,7 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
             raise InputError(
                 f"expected one logit for each of {classes} classes, got {answers.shape[1]}; give the data it is for"
             )
-        require_logits(answers, "the ONNX file")
+        refuse_probabilities(answers, "the ONNX file")
         return
     victim = read_victim(parties.config, parties.data, lambda _: None)[0]
     for name, tensor in made.parameters.items():

@@ -23,7 +23,7 @@ from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress
 from wemem.randomness import derive_seed
 from wemem.resolve import resolve
-from wemem.signals import UNKNOWN, SignalLayout, Signals, require_logits
+from wemem.signals import UNKNOWN, SignalLayout, Signals, refuse_probabilities
 from wemem.store.keys import FunctionKey
 from wemem.store.sources import spec_fingerprint
 from wemem.store.store import Store
@@ -92,7 +92,7 @@ class UserFunctions:
                 f"expected logits {(len(self.data), self.data.classes)} from {spec!r}, got {logits.shape}; return one "
                 "row for each record and one column for each class"
             )
-        require_logits(logits, repr(spec))
+        refuse_probabilities(logits, repr(spec))
         return logits
 
 
