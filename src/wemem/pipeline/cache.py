@@ -21,12 +21,15 @@ class Cache:
 
     Args:
         store: keeps the results.
-        progress: hears of each result once.
+        progress: shows each result once.
+
+    An entry is verified when it is read first. From then on the cache holds it open; its arrays
+    stay on disk until they are used.
     """
 
     def __init__(self, store: Store, progress: Progress) -> None:
         self.store, self.progress = store, progress
-        self._met: set[Key] = set()
+        self._entries: dict[Key, Entry] = {}
 
     def remember(self, title: str, key: Key, compute: Callable[[], Computed], work: float = 0) -> Entry:
         """The result of a key, computed and stored first unless the store has it.
@@ -39,10 +42,9 @@ class Cache:
             work: the share of the planned work, as :class:`~wemem.pipeline.cost.CostModel` measures
                 it.
         """
+        if key in self._entries:
+            return self._entries[key]
         entry = self.store.get(key)
-        if entry is not None and key in self._met:
-            return entry
-        self._met.add(key)
         self.progress.begin(title, work)
         stored = entry is not None
         if entry is None:
@@ -50,4 +52,5 @@ class Cache:
             arrays, meta = compute()
             entry = self.store.put(key, arrays, {"seconds": time.perf_counter() - start, **meta})
         self.progress.end(stored=stored)
+        self._entries[key] = entry
         return entry
