@@ -36,8 +36,10 @@ class Multiplications:
 def multiplications(module: nn.Module, input_shape: tuple[int, ...]) -> Multiplications:
     """Count the multiplications of one record of zeros.
 
+    The zeros are float32, or int64 for a module that fails on those, such as one that begins with an embedding.
+
     Raises:
-        InputError: the module fails on it.
+        InputError: the module fails on both.
 
     >>> multiplications(nn.Linear(3, 2), (3,)).all
     6
@@ -50,19 +52,29 @@ def multiplications(module: nn.Module, input_shape: tuple[int, ...]) -> Multipli
     hooks = [layer.register_forward_hook(note, with_kwargs=True) for _, layer in outermost(module, WEIGHTED)]
     was_training = module.training
     try:
-        with torch.no_grad():
-            module.eval()(torch.zeros(1, *input_shape))
-    except InputError:
-        raise
-    except Exception as error:  # the code of the model is the user's and may raise anything
-        raise InputError(
-            f"the model fails on input of shape {(1, *input_shape)}: {first_line(error)}; check its shape"
-        ) from error
+        _answer_zeros(module.eval(), input_shape, counts)
     finally:
         module.train(was_training)
         for hook in hooks:
             hook.remove()
     return sum(counts, Multiplications())
+
+
+def _answer_zeros(module: nn.Module, input_shape: tuple[int, ...], counts: list[Multiplications]) -> None:
+    failures: list[Exception] = []
+    for dtype in (torch.float32, torch.int64):
+        counts.clear()
+        try:
+            with torch.no_grad():
+                module(torch.zeros(1, *input_shape, dtype=dtype))
+            return
+        except InputError:
+            raise
+        except Exception as error:  # the code of the model is the user's and may raise anything
+            failures.append(error)
+    raise InputError(
+        f"the model fails on input of shape {(1, *input_shape)}: {first_line(failures[0])}; check its shape"
+    ) from failures[0]
 
 
 def _counted(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Multiplications:
