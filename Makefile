@@ -22,6 +22,11 @@ test-fast: .venv/.installed-dev
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 WEMEM_FUZZ=$(or $(N),1000) $(BIN)/pytest tests/test_untrusted_files.py
 
+# The quick tests once more, with the shapes in all annotations of arrays checked at every call (tests/shapes.py).
+shapes: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" \
+		--jaxtyping-packages=wemem,shapes.check
+
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -468,3 +468,24 @@ def test_a_leak_that_only_leave_one_out_targets_or_another_metric_show_is_not_ca
         assert "shows no leak" not in plain_summary(results)[0]
         assert dense_warning(results) is not None
     assert dense_warning(at_chance()) is None
+
+
+@pytest.mark.parametrize(("nonzero", "warned"), [(42_000, False), (80_000, True)])
+def test_sparsity_of_the_whole_model_stands_beside_that_of_the_prunable_weights(nonzero, warned):
+    results = make_results()
+    assert "Of all parameters" not in drawn(results)
+    for run in results["runs"]:
+        # a classifier and biases of 5 % of the model, or layers that pruning does not know
+        left = 100_000 if run["defense"] == "dense" else nonzero
+        run["footprint"] = {"parameters": 100_000, "nonzero": left}
+    text = " ".join(drawn(results).split())
+    assert f"Of all parameters of the model, {100 - nonzero / 1000:.0f} % at 60 % sparsity are gone." in text
+    assert ("The two differ much" in text) == warned
+
+
+def test_removed_channels_count_against_the_dense_model():
+    results = make_results()
+    for run in results["runs"]:
+        size = 100_000 if run["defense"] == "dense" else 20_000
+        run["footprint"] = {"parameters": size, "nonzero": size}
+    assert "80 % at 60 % sparsity are gone." in " ".join(drawn(results).split())

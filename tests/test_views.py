@@ -123,7 +123,7 @@ def test_learning_at_views_is_learning_them_as_records_of_a_larger_data_set():
     every = shown.numbered([0], torch.arange(3 * n)[None])[0].numpy()
     larger = Dataset("larger", every, np.tile(data.labels, 3), data.classes)
     roles = np.concatenate([split.roles, *[np.where(split.roles == Role.TRAIN, split.roles, Role.UNUSED)] * 2], axis=1)
-    both = Split(roles, larger.labels, "subsets")
+    both = Split(roles.astype(np.int8), larger.labels, "subsets")
     start = ensemble_of(data, members=1, dropout=0.0)
     recipe = Recipe(epochs=3, optimizer="sgd", learning_rate=0.05, batch_size=150, keep="last")
     one, other = (
