@@ -9,6 +9,7 @@ first row. WEMEM_DATA names the data; what is in the store is not computed again
 
 import argparse
 import csv
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def settings():
     return [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
 
 
-def world_of(seed, store):
+def parties_of(seed, store, budget=None):
     config = load_study(STUDY, [f"seeds=[{seed}]"])
+    if budget is not None:
+        config = replace(config, defenses={}, grids={}, budgets={"auto": budget})
     data = config.data.load()
     return Parties.of(Pipeline.open(config, data, Store(store), Silent()), seed)
 
@@ -73,7 +76,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    parties = world_of(arguments.seed, arguments.store)
+    parties = parties_of(arguments.seed, arguments.store)
     blank = dict.fromkeys(GRID, "")
     with arguments.out.open("w", newline="") as file:
         rows = None

@@ -10,11 +10,10 @@ Spearman's rho, with a 95 % bootstrap interval over settings. WEMEM_DATA names t
 
 import argparse
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from auto_grid import GRID, OUT, world_of
+from auto_grid import GRID, OUT, parties_of
 from scipy.stats import spearmanr
 
 from wemem.config.budget import Budget
@@ -45,8 +44,8 @@ def main():
     parser.add_argument("--every", type=int, default=3)
     parser.add_argument("--full", type=int, default=8)
     arguments = parser.parse_args()
-    parties, budget = world_of(arguments.seed, arguments.store), Budget()
-    parties = replace(parties, config=replace(parties.config, defenses={}, budgets={"auto": budget}))
+    budget = Budget()
+    parties = parties_of(arguments.seed, arguments.store, budget)
     pruning = parties.config.pruning.to(parties.config.pruning.sparsities[0], parties.config.finetune)
     panel = panel_of(parties, parties.train_dense(), parties.tuning_records, "search", budget.models)
 
