@@ -236,6 +236,7 @@ def test_a_study_of_images_asks_lira_about_mirror_images_where_training_mirrored
         "finetune": {"epochs": 1, "augment": "crop_flip"},
         "pruning": {"rounds": 2},
         "defenses": ["undefended"],
+        "controls": [],
     }
     results = api.run(parse_study(table), tmp_path / "out")
     assert [run["defense"] for run in results["runs"]] == ["dense", "undefended"]
