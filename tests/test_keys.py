@@ -18,7 +18,7 @@ from wemem.models import MODELS, FullyConnected
 from wemem.pruning import CRITERIA, L1Filter, Pruning, Schedule
 from wemem.store import keys
 from wemem.store.fingerprint import PACKAGE, spelled
-from wemem.store.key import Key, StageKey
+from wemem.store.key import Key, PieceKey, StageKey
 from wemem.training import Recipe
 
 KEY = Key.of("dense", {})
@@ -49,7 +49,7 @@ EXAMPLES: tuple[StageKey, ...] = (
     keys.PanelKey(KEY, (KEY,), KEY, 4),
     keys.FiguresKey(KEY, 4, PRUNING, SWMR, Recipe(), ENSEMBLE, (LIRA,), 0.01, 0, (1, 2)),
     keys.SearchKey("try", KEY, 4, PRUNING, ("rsw",), 0.01, 0),
-    keys.PieceKey(KEY, 0),
+    PieceKey(KEY, 0),
     keys.ExposedRoundKey(KEY, 0, 0.6, keys.rules_of(PRUNING), ENSEMBLE),
     keys.ExposedAnswersKey(KEY, "data", (1, 2), "cpu"),
 )

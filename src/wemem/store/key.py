@@ -68,3 +68,12 @@ class StageKey(ABC):
     def key(self) -> Key:
         """The key of the stage's result on this machine, by this program."""
         return Key.of(self.stage, {f.name: getattr(self, f.name) for f in fields(self)}, self.libraries)
+
+
+@dataclass(frozen=True)
+class PieceKey(StageKey):
+    """One numbered piece of a job (:class:`~wemem.store.shared_work.SharedWork`)."""
+
+    stage = "auto_piece"
+    job: Key
+    number: int

@@ -24,7 +24,7 @@ from wemem.training import Recipe
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model and, for a user's own, what it does.
+    """A model, with the behavior of a user's own.
 
     Args:
         model: as the study names it.
@@ -121,11 +121,9 @@ class RoundKey(StageKey):
     """One round of pruning and fine-tuning.
 
     Args:
-        before: key of the round before, or of the models that the first round starts from, so that
-            equal beginnings are shared.
+        before: key of the round before, or of the models that the first round starts from.
         sparsity: of this round.
-        rules: every field of :class:`~wemem.pruning.Pruning` but the schedule, of which
-            ``sparsity`` and ``before`` tell.
+        rules: every field of the pruning but its schedule.
         defense: changes the fine-tuning.
         scores: keys of each model's memorization scores, None where it has none.
         soft_targets: key of the teachers' predictions.
@@ -265,7 +263,7 @@ class FunctionKey(StageKey):
         data: fingerprint of the data set.
         split: fingerprint of the roles of the records.
         model: row of the model in those roles.
-        seed: that the function is given.
+        seed: seed of the model.
     """
 
     stage = "black_box"
@@ -348,15 +346,6 @@ class SearchKey(StageKey):
     @property
     def libraries(self) -> Sequence[str]:
         return ("optuna", *libraries_of(vars(self.pruning)))
-
-
-@dataclass(frozen=True)
-class PieceKey(StageKey):
-    """One numbered piece of a job (:class:`~wemem.store.shared_work.SharedWork`)."""
-
-    stage = "auto_piece"
-    job: Key
-    number: int
 
 
 @dataclass(frozen=True)

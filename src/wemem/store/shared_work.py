@@ -13,8 +13,7 @@ from contextlib import contextmanager
 
 from wemem.errors import InputError
 from wemem.store.entry import Entry
-from wemem.store.key import Key
-from wemem.store.keys import PieceKey
+from wemem.store.key import Key, PieceKey
 from wemem.store.store import Store
 
 if sys.platform != "win32":
