@@ -220,7 +220,7 @@ def _strongest(arm: Arm, metric: str) -> Value:
 
 
 def _leave_one_out(arm: Arm) -> Value:
-    """The strongest attack on all members of the reference ensemble in turn, a mean over seeds."""
+    """The strongest attack over leave-one-out targets by each metric that needs no threshold."""
     over_targets = {m.name: arm.leave_one_out(m.name) for m in metrics_for("table") if not m.needs_threshold}
     return {
         metric: {**asdict(one[1]), "attack": one[0], "targets": one[2]}

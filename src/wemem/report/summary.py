@@ -116,7 +116,7 @@ def adaptivity_gaps(results: Mapping[str, Any]) -> list[str]:
         before, after = weaker[unknowing][metric], run["attacks"][knowing][metric]
         lines.append(
             f"{printable(run['label'])}, seed {run['seed']}: an adversary with shadows pruned without the defense "
-            f"reaches {100 * before:.1f} % attack accuracy ({printable(unknowing)}), the adaptive one "
+            f"reaches {100 * before:.1f} % balanced accuracy ({printable(unknowing)}), the adaptive one "
             f"{100 * after:.1f} % ({printable(knowing)}), {100 * (after - before):+.1f} points."
         )
     return lines
