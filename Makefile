@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run test test-fast fuzz lint types format bench dist clean kill-campaign campaigns
+.PHONY: run test test-fast fuzz kill-campaign campaigns lint types docs format bench dist clean
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -34,6 +34,9 @@ lint: .venv/.installed-dev
 
 types: .venv/.installed-dev
 	$(BIN)/mypy
+
+docs: .venv/.installed-dev
+	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build/html
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix
