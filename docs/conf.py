@@ -17,7 +17,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 # Pages outside of the site, such as benchmarks/README.md, are linked as files of the repository.
-suppress_warnings = ["myst.xref_missing"]
+suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure"]  # Mermaid is drawn by the forge
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # jaxtyping shapes stand in the signatures as they are written
