@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ DEPTH_LIMIT = 64
 DIGITS_LIMIT = 20
 #: Whole numbers of 64 bits, with a sign or without.
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
+
+
+#: A TOML key of more parts than tables may be deep; the parser takes the square of their number in time.
+LONG_KEY = re.compile(
+    rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{DEPTH_LIMIT}}}""", re.ASCII
+)
 
 
 def read_json(path: str | Path, kind: str, *, limit: int = JSON_LIMIT) -> Any:
@@ -103,6 +110,8 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
         ...
     wemem.errors.InputError: expected whole numbers of at most 64 bits in an example, got a larger one; make it smaller
     """
+    if LONG_KEY.search(text):
+        raise _too_deep(what)
     try:
         table = tomllib.loads(text)
     except RecursionError as error:
