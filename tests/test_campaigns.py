@@ -23,6 +23,8 @@ from wemem.report.csv_tables import write_runs_csv
 from wemem.report.report import write_report
 from wemem.results.verify import verify
 
+pytestmark = pytest.mark.slow
+
 LENGTH = int(os.environ.get("WEMEM_CAMPAIGN", "1"))
 SMALL: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},

@@ -16,6 +16,8 @@ from wemem import cli
 from wemem.cli.endings import clipped
 from wemem.results import gate
 
+pytestmark = pytest.mark.slow
+
 WEMEM = [sys.executable, "-m", "wemem"]
 
 

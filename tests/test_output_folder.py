@@ -17,6 +17,8 @@ from wemem.files.output_folder import output_folder
 from wemem.results import folder as results_folder
 from wemem.results.verify import verify
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
     "pruning": {"rounds": 2}, "attacks": ["confidence", "entropy"], "defenses": ["undefended"],

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wemem.attacks.channels import WEIGHTS_HELD
 from wemem.errors import InputError
 from wemem.files.hashing import file_sha256
 from wemem.resolve import did_you_mean
@@ -142,7 +141,9 @@ def _alters(run: Mapping[str, Any]) -> bool:
 
     Where its weights were attacked as well, the worst attack is of both, and there is nothing to add.
     """
-    if any(name.endswith(WEIGHTS_HELD) for name in run["attacks"]):
-        return False
     altered = run.get("altered_answers")
-    return "hamp" in run["defense"].split("+") if altered is None else bool(altered)
+    if not ("hamp" in run["defense"].split("+") if altered is None else altered):
+        return False
+    from wemem.attacks.channels import WEIGHTS_HELD  # takes seconds to import, and few gates need it
+
+    return not any(name.endswith(WEIGHTS_HELD) for name in run["attacks"])
