@@ -13,6 +13,7 @@ from scipy.stats import norm, spearmanr
 from scipy.stats import t as student_t
 
 from wemem.attacks.bavaria import Bavaria, posterior
+from wemem.attacks.combined import Combined
 from wemem.attacks.lira import Lira, LiraOffline, lira_offline, lira_online
 from wemem.attacks.moments import shrunk_variance, side_moments, variance_prior
 from wemem.attacks.reference import references, whole_pairs
@@ -311,7 +312,9 @@ def test_a_partner_kept_as_reference_would_tell_by_its_count():
 
 
 @pytest.mark.parametrize(
-    "attack", [Lira(augmented=False), LiraOffline(), Rmia(), RmiaOffline()], ids=lambda attack: attack.name
+    "attack",
+    [Lira(augmented=False), LiraOffline(), Rmia(), RmiaOffline(), Bavaria(augmented=False), Combined((Lira(), Rmia()))],
+    ids=lambda attack: attack.name,
 )
 def test_every_member_attacked_in_turn_stays_at_chance_without_a_leak(attack):
     """Targets come in complementary pairs that share their records, so the mean is held to 4 errors of 8 targets."""
