@@ -5,6 +5,7 @@ operator gets its tensors from one device is then watched, and what asks for a v
 """
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ def without_values(monkeypatch):
 
 def run_on_meta(data, model: Any, defense: Defense, backend: Backend, recipe: Recipe, split):
     """A run as ``fit`` begins it, with everything on ``meta``, and the widest step of its first epoch."""
-    fitted = fit.__globals__
+    fitted = vars(import_module("wemem.training.fit"))
     ensemble = Ensemble.initialize(model, data.input_shape, data.classes, seeds=[0, 1, 2])
     ensemble = replace(ensemble, masks=weight_masks(ensemble, 0.5, torch.abs, torch.from_numpy(data.features[:2])))
     teacher_log_probs = np.zeros((3, defense.passes_per_epoch * len(data), data.classes), np.float32)

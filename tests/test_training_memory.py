@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def little_memory(monkeypatch: pytest.MonkeyPatch, fitting: int) -> None:
     def limited(most: int, one: int, two: int, kept: int, limit: int) -> Share:
         return share(most, one, two, kept, one + kept + (fitting - 1) * (two - one + kept))
 
-    monkeypatch.setitem(fit.__globals__, "memory_for_training", lambda device, held: 1)
-    monkeypatch.setitem(fit.__globals__, "share", limited)
+    monkeypatch.setitem(vars(import_module("wemem.training.fit")), "memory_for_training", lambda device, held: 1)
+    monkeypatch.setitem(vars(import_module("wemem.training.fit")), "share", limited)
 
 
 def task_of(ensemble: Ensemble, data, recipe: Recipe = SGD):
@@ -100,7 +101,7 @@ def task_of(ensemble: Ensemble, data, recipe: Recipe = SGD):
         tasks.append(task)
         raise CaughtError
 
-    kind = fit.__globals__["_Task"]
+    kind = vars(import_module("wemem.training.fit"))["_Task"]
     whole = kind.fit
     kind.fit = catch
     split, seeds = split_of(data, members=len(ensemble)), range(len(ensemble))
@@ -183,7 +184,9 @@ def test_the_limit_is_that_of_the_group_and_of_those_around_it(tmp_path, monkeyp
 
 
 def test_an_ordinary_ensemble_is_trained_whole_and_without_a_trial(monkeypatch):
-    monkeypatch.setattr(fit.__globals__["Run"], "trial", lambda run, step: pytest.fail("a trial was made"))
+    monkeypatch.setattr(
+        vars(import_module("wemem.training.fit"))["Run"], "trial", lambda run, step: pytest.fail("a trial was made")
+    )
     assert trained().choice.reason == "rule: no convolutions"
 
 

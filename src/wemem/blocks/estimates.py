@@ -155,7 +155,7 @@ def out_of_sample_targets(
     return SoftTargets(np.log(np.maximum(total / count[:, None], 1e-30)).astype(np.float32))
 
 
-def _with_dev(labels: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N+C"]:
+def _with_dev(labels: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " M"]:
     """Labels with one more record of each class at the end: splits need dev records, a user's function does not."""
     return np.concatenate([labels, np.unique(labels)])
 
