@@ -116,7 +116,7 @@ def _plain_line(error: Exception) -> tuple[str, int]:
 
 
 def _is_users(file: str) -> bool:
-    """Whether a file of Python source is neither of this package nor of an installed library."""
+    """True if a file of Python source is neither of this package nor of an installed library."""
     libraries = (PACKAGE, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")))
     return not file.startswith(("<", *libraries)) and "site-packages" not in file and Path(file).suffix == ".py"
 

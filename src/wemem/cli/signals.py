@@ -59,7 +59,7 @@ class _Handler:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether an import was going on when a signal arrived."""
+    """True if an import was going on when a signal arrived."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

@@ -28,7 +28,7 @@ from wemem.training import Ensemble
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What ``K`` models answer on the ``N`` records of the pool before the first round, and after each of R.
+    """Answers of ``K`` models on the ``N`` records of the pool before the first round, and after each of R.
 
     Args:
         confidence: float64, shape ``(R + 1, K, N)``: the logit of the true class's probability.
@@ -61,7 +61,7 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """What an arm does with some models.
+    """The course of an arm for some models.
 
     Args:
         title: for the progress display.

@@ -1,4 +1,4 @@
-"""Who is shown what in which round: the controlled exposures of a diagnosis.
+"""The controlled exposures of a diagnosis: the records that each round shows to each model.
 
 Every model trains on a random part of one pool of records. Half of that, its *base*, trains the dense model. The
 other half is cut into as many parts as there are rounds of pruning. The dense model has seen none of them, so that
@@ -34,7 +34,7 @@ MOST = 0.75
 
 @dataclass(frozen=True, eq=False)
 class Exposures:
-    """Which part of its training each record of the data set is to each model.
+    """The part of each model's training that each record of the data set belongs to.
 
     Args:
         part: int64, shape ``(K, N)``: 0 and up the parts, :data:`BASE`, :data:`NEVER` (in the pool, but never met), or
@@ -56,7 +56,7 @@ class Exposures:
 
     @property
     def never(self) -> Bool[np.ndarray, "K N"]:
-        """Where a model never meets a record."""
+        """True where a model never meets a record."""
         return np.asarray(self.part == NEVER)
 
     @property
@@ -70,13 +70,13 @@ class Exposures:
         return self._split(self.part >= BASE)
 
     def shown(self, arm: Arm, index: int) -> Bool[np.ndarray, "K N"]:
-        """Which records round ``index`` of an arm shows to each model."""
+        """Records that round ``index`` of an arm shows to each model."""
         if arm == "all":
             return self.part >= BASE
         return np.asarray(np.isin(self.part, self.parts(arm, index)))
 
     def parts(self, arm: Arm, index: int) -> list[int]:
-        """Which parts round ``index`` of an arm shows.
+        """Numbers of the parts that round ``index`` of an arm shows.
 
         >>> none = np.zeros((1, 1), np.int64)
         >>> five = Exposures(none, none[0], none[0], rounds=5)

@@ -1,4 +1,4 @@
-"""Why a pruning leaks: the controlled comparison of data reuse and inherent memorability.
+"""The diagnosis of why a pruning leaks: the controlled comparison of data reuse and inherent memorability.
 
 For every model: dense on its base, then R rounds that show fresh records, the same records, or doses of them
 (:mod:`wemem.diagnosis.design`), every arm for the same number of epochs. Beside them the ordinary ways: dense models on
@@ -34,7 +34,7 @@ from wemem.store.store import Store
 
 @dataclass(frozen=True)
 class DiagnosisSettings:
-    """How a diagnosis is made.
+    """Settings of a diagnosis.
 
     Args:
         models: K, models of each controlled arm; the ordinary runs have 16 of them at most.
@@ -57,7 +57,7 @@ class DiagnosisSettings:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What a diagnosis found.
+    """The result of a diagnosis.
 
     Args:
         settings: of the diagnosis.

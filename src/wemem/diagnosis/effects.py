@@ -45,7 +45,7 @@ class Measured:
 
 
 def groups(scores: Float64[np.ndarray, " N"], top: float) -> dict[str, Bool[np.ndarray, " N"]]:
-    """Which records are in which group: ``all``, the ``low`` half of the scores, the ``high`` top; NaN in neither.
+    """Records of each group: ``all``, the ``low`` half of the scores, the ``high`` top; NaN in neither.
 
     >>> {name: own.astype(int).tolist() for name, own in groups(np.array([.4, .1, np.nan, .9, .2]), 0.25).items()}
     {'all': [1, 1, 1, 1, 1], 'low': [0, 1, 0, 0, 1], 'high': [0, 0, 0, 1, 0]}
@@ -98,7 +98,7 @@ class Findings:
             self.accuracy["dense"] = float(trace.right[0][part == NEVER].mean())
 
     def _part(self, trace: Trace) -> Parts:
-        """What each record of the pool is to each model of an arm, which may have fewer models than were drawn."""
+        """Parts of the pool's records for the models of an arm, of which there may be fewer than were drawn."""
         return self.exposures.part[: trace.confidence.shape[1], self.exposures.pool]
 
     def _levelled(self, confidence: Float64[np.ndarray, "K N"], never: Pairs) -> Float64[np.ndarray, "K N"]:

@@ -85,7 +85,7 @@ class Scenario:
 
     @property
     def snippet(self) -> str | None:
-        """That defense as a study file has it, at the settings it has by default."""
+        """The defense as a table of a study file, with its default settings."""
         return None if self.defense is None else defense_table(self.defense)
 
 

@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def pairs(self) -> int:
-        """How many pairs it is the mean of."""
+        """Number of pairs that the cell is the mean of."""
         return int((~np.isnan(self.values)).sum())
 
     @property

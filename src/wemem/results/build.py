@@ -167,7 +167,7 @@ def _audited(
 
 
 def _privacy(outcome: Outcome, config: StudyConfig, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Where the victim was fine-tuned by this study and under DP-SGD: what that is worth in theory."""
+    """The nominal privacy budget, if this study fine-tuned the victim under DP-SGD."""
     if outcome.defense is None or not told:
         return {}
     records, steps = len(outcome.split.records(0, Role.TRAIN)), sum(r["steps"] for r in told)
@@ -213,7 +213,7 @@ def _accuracies(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[st
 
 
 def correct_predictions(outcome: Outcome, config: StudyConfig, data: Dataset) -> Bool[np.ndarray, " N"]:
-    """Whether the victim predicts the class of each train, dev and non-member record; false for the other records."""
+    """True where the victim predicts the class of each train, dev and non-member record; false elsewhere."""
     right, device = np.zeros(len(data), bool), choose_device(config.device)
     for role in (Role.TRAIN, Role.DEV, Role.AUDIT):
         records = outcome.split.records(0, role)

@@ -85,7 +85,7 @@ def _outside(what: str, estimate: Estimate) -> Iterator[str]:
 
 
 def _cloned(one: Run, other: Run) -> bool:
-    """Whether two seeds of one arm took the same times to the last digit and came out the same: one run, copied."""
+    """True if two seeds of one arm took the same times to the last digit and came out the same: one run, copied."""
     arm = one["label"], round(one["sparsity"], 3)
     if arm != (other["label"], round(other["sparsity"], 3)) or one["seed"] == other["seed"]:
         return False

@@ -39,7 +39,7 @@ def remove_old_results(out: Path) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a name from ``results.json`` is that of a file in the folder or in one of its folders.
+    """True if a name from ``results.json`` is that of a file in the folder or in one of its folders.
 
     >>> [is_inside(name) for name in ("models/a.safetensors", "../a", "/etc/passwd", "a/../../b")]
     [True, False, False, False]

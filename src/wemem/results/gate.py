@@ -22,7 +22,7 @@ from wemem.results.wording import interval, per_cent, printable
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one model; None is no limit.
+    """Limits on one model; None is no limit.
 
     Args:
         max_tpr: share of the members that the strongest attack may find at ``at_fpr``.
@@ -120,7 +120,7 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every limit holds and every reservation is waived."""
+        """True if every limit holds and every reservation is waived."""
         return all(one.passed for one in self.checks) and all(one.waived for one in self.reservations)
 
 
@@ -180,7 +180,7 @@ def _chosen(results: Mapping[str, Any], labels: Sequence[str]) -> list[Arm]:
 
 
 def _is_beside(arm: Arm) -> bool:
-    """Whether an arm is a control of a study; a single model that was audited as it is, is none."""
+    """True if an arm is a control of a study; a single model that was audited as it is, is none."""
     return arm.is_control and arm.label == arm.defense
 
 

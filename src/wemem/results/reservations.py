@@ -137,7 +137,7 @@ def _of_arm(arm: Arm, kinds: Mapping[str, str], fpr: float | None) -> Iterator[R
 
 
 def _alters(run: Mapping[str, Any]) -> bool:
-    """Whether a run was attacked by altered answers alone; in results of version 1 by the name of the defense.
+    """True if a run was attacked by altered answers alone; in results of version 1 by the name of the defense.
 
     Where its weights were attacked as well, the worst attack is of both, and there is nothing to add.
     """

@@ -60,7 +60,7 @@ class Verified:
 
     @property
     def passed(self) -> bool:
-        """Whether everything holds; what cannot be verified does not."""
+        """True if everything holds; what cannot be verified does not."""
         return all(one.passed for one in self.findings)
 
     @property
@@ -71,7 +71,7 @@ class Verified:
 
     @property
     def recomputed(self) -> bool:
-        """Whether every rate was computed anew from the records."""
+        """True if every rate was computed anew from the records."""
         rates = [one.passed for one in self.findings if one.subject == "rates"]
         return bool(rates) and all(rates)
 
@@ -150,7 +150,7 @@ def _rates(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def unrecorded(run: Mapping[str, Any], scores: RunScores) -> list[str]:
-    """What of a run cannot be computed anew, because the records do not have it."""
+    """Numbers of a run that cannot be computed anew, because the records do not have it."""
     missing = [name for name in run["attacks"] if name not in scores.scores or name not in scores.called]
     return missing if scores.correct is not None else [*missing, "test accuracy"]
 
