@@ -74,6 +74,7 @@ def test_entries_spelled_out_give_the_same_attacks(tmp_path):
         ([{"kind": "lira", "variance": "none"}], "attack 'lira': expected variance to be"),
         ([{"kind": "rmia", "gamma": -1}], "expected gamma above 0, got -1"),
         ([{"kind": "rmia", "label": 3}], "label of the attack 'rmia' to be a string, got 3"),
+        ([{"kind": "rmia", "label": "rmia (weights held)"}], "'rmia' not to end with ' .weights held.', got"),
         (["math:floor"], "to name a subclass of wemem.attacks.Attack"),
         (["wemem.attacks.learned:LearnedAttack"], "to define 'name'"),
     ],

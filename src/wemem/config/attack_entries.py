@@ -6,6 +6,7 @@ from typing import Any
 
 from wemem.attacks import ATTACKS, PRESETS, kind_of, make_attack
 from wemem.attacks.base import Attack
+from wemem.attacks.channels import WEIGHTS_HELD
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean
 
@@ -37,7 +38,8 @@ def read_attack_entries(spec: object) -> list[AttackEntry]:
             an optional label and settings.
 
     Raises:
-        InputError: no attack at all, an unknown kind or setting, or two attacks with one label.
+        InputError: no attack at all, an unknown kind or setting, two attacks with one label, or a label with the
+            reserved ending :data:`~wemem.attacks.channels.WEIGHTS_HELD`.
 
     >>> entries = read_attack_entries(["confidence", {"kind": "lira", "variance": "record"}])
     >>> [entry.label for entry in entries], entries[1].attack.variance
@@ -97,6 +99,11 @@ def _entry(given: object, table: Mapping[str, Any], kind: str, *, repeated: bool
     label = table.get("label", spelled if repeated else attack.name)
     if not isinstance(label, str) or not label:
         raise InputError(f"expected the label of the attack {kind!r} to be a string, got {label!r}")
+    if label.endswith(WEIGHTS_HELD):
+        raise InputError(
+            f"expected the label of the attack {kind!r} not to end with {WEIGHTS_HELD!r}, got {label!r}; WeMem gives "
+            "that ending to attacks on the weights of a model whose defense alters its answers"
+        )
     return AttackEntry(label, attack, given if isinstance(given, str) else _spelled_out(label, kind, attack))
 
 
