@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,9 @@ def test_file_that_is_no_results_is_one_line_and_exit_code_2(content, tmp_path, 
 def test_file_over_the_limit_is_refused_and_one_at_it_is_read(tmp_path, monkeypatch):
     folder = written(tmp_path, make_results())
     size = (folder / "results.json").stat().st_size
-    monkeypatch.setattr(read_json, "__kwdefaults__", {"limit": size})
+    monkeypatch.setattr(unwrap(read_json), "__kwdefaults__", {"limit": size})
     assert read_results(folder) == make_results()
-    monkeypatch.setattr(read_json, "__kwdefaults__", {"limit": size - 1})
+    monkeypatch.setattr(unwrap(read_json), "__kwdefaults__", {"limit": size - 1})
     with pytest.raises(InputError, match="at most"):
         read_results(folder)
 
