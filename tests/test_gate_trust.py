@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bound_results import LEAKY, SAFE, bound_folder, edit
+from bound_results import ARMS, LEAKY, SAFE, bound_folder, edit
 from results_example import as_version_1, make_results
 from wemem import cli
 from wemem.errors import InputError
@@ -134,7 +134,26 @@ def pretend_more_non_members(results: dict[str, Any]) -> None:
             audit.update(nonmembers=100_000, smallest_fpr=1e-5)
 
 
+def call_adaptive_what_differs(results: dict[str, Any]) -> None:
+    for run in results["runs"]:
+        run["certificate"].update(adaptive=True, adversary_recipe_fingerprints=["a1", "b2"])
+
+
+def call_adaptive_what_is_unknown(results: dict[str, Any]) -> None:
+    for run in results["runs"]:
+        run["certificate"].update(
+            adaptive=True, victim_recipe_fingerprint="unknown", adversary_recipe_fingerprints=["unknown"]
+        )
+
+
+def show_one_model_file_for_two_arms(results: dict[str, Any]) -> None:
+    files = {run["label"]: run["model_file"] for run in results["runs"]}
+    for run in results["runs"]:
+        run["model_file"] = files["rsw"]
+
+
 @pytest.mark.parametrize("change", [
+    call_adaptive_what_differs, call_adaptive_what_is_unknown, show_one_model_file_for_two_arms,
     lower_worst, lower_everything, name_another_attack, call_it_dense, call_its_label_dense, copy_the_safe_seed,
     drop_the_strongest_attack, swap_two_arms, raise_accuracy, pretend_more_non_members,
     lambda results: results["study"].update(name="another"),
@@ -224,6 +243,49 @@ def test_a_part_of_the_planned_runs_fails(leaky):
     edit(leaky, drop)
     assert set(names(leaky)) == {"partial"}
     assert check_folder(leaky, LIMITS, waivers=["partial"]).passed
+
+
+def drop_swmr(results: dict[str, Any]) -> None:
+    results["runs"] = [run for run in results["runs"] if run["label"] != "swmr"]
+    del results["planned"]["runs"]["swmr"]
+    results["files"] = {name: digest for name, digest in results["files"].items() if "swmr" not in name}
+
+
+def drop_seed_1(results: dict[str, Any]) -> None:
+    results["runs"] = [run for run in results["runs"] if run["seed"] == 0]
+    results["planned"]["seeds"] = [0]
+
+
+def drop_confidence(results: dict[str, Any]) -> None:
+    """The weakest attack, so that no strongest attack names it."""
+    del results["planned"]["attacks"]["confidence"]
+    for run in results["runs"]:
+        del run["attacks"]["confidence"]
+
+
+@pytest.mark.parametrize("change", [drop_swmr, drop_seed_1, drop_confidence])
+def test_a_run_or_an_attack_that_left_records_cannot_be_dropped_with_its_plan(change, tmp_path):
+    folder = bound_folder(tmp_path, dict.fromkeys(ARMS, LEAKY), seeds=(0, 1))
+    edit(folder, change)
+    found = [one.text for one in verify(folder).findings if one.subject == "runs" and not one.passed]
+    assert found
+    assert all("is not among the results" in text for text in found)
+
+
+@pytest.mark.parametrize("change", [
+    lambda results: results["files"].clear() or [run.update(model_file=None) for run in results["runs"]],
+    lambda results: results["files"].pop("per_sample.parquet"),
+])  # fmt: skip
+def test_records_that_no_hash_binds_to_the_results_do_not_count_as_verified(change, safe):
+    edit(safe, change)
+    assert names(safe) == ["unverified"]
+    assert not check_folder(safe, LIMITS).passed
+
+
+def test_results_of_version_1_beside_records_do_not_count_as_verified(safe):
+    old = as_version_1(json.loads((safe / "results.json").read_text()))
+    (safe / "results.json").write_text(json.dumps(old))
+    assert names(safe) == ["unverified"]
 
 
 def test_results_whose_rates_cannot_be_computed_anew_fail(safe, tmp_path):

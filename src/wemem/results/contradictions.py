@@ -1,5 +1,6 @@
 """Contradictions within ``results.json`` that no schema can find, and no honest program writes."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from wemem.metrics.intervals import Estimate
 from wemem.metrics.rates import smallest_fpr
 from wemem.metrics.registry import METRICS, fprs, tpr_metric
+from wemem.signals import UNKNOWN
 
 #: Rounding that a value may differ by from what it must be.
 ROUNDING = 1e-9
@@ -22,7 +24,8 @@ def contradictions(results: Mapping[str, Any]) -> Iterator[str]:
 
     One run twice, one run's numbers under several seeds, a value outside its own interval, a strongest attack that
     another attack beside it exceeds, an unpruned model that is pruned, rates that fall as the false positive rate
-    rises, runs or files that the results do not declare.
+    rises, an adaptive audit whose fingerprints differ, runs or files that the results do not declare, one model file
+    for two runs.
     """
     runs = results["runs"]
     seen = set()
@@ -45,6 +48,8 @@ def _in_run(run: Run) -> Iterator[str]:
         yield "is called dense and was made under a defense"
     if run["defense"] in UNPRUNED and run["sparsity"] > 0:
         yield f"is called {run['defense']} and is pruned"
+    if _uncertified(run["certificate"]):
+        yield "is called adaptive, and the adversary's models were not made as the audited model was"
     accuracy = run["accuracy"]
     yield from _outside("accuracy.test", Estimate(accuracy["test"], *accuracy["test_ci"]))
     for name, audit in run["attacks"].items():
@@ -98,8 +103,18 @@ def _areas(run: Run) -> list[float]:
     return [audit["auc"] for audit in run["attacks"].values()]
 
 
+def _uncertified(certificate: Mapping[str, Any]) -> bool:
+    """Whether an audit calls itself adaptive against fingerprints that are unknown or differ."""
+    version_1 = "victim_made_as" in certificate
+    victim, adversary = ("made_as", "made_as") if version_1 else ("recipe_fingerprint", "recipe_fingerprints")
+    own, others = certificate[f"victim_{victim}"], set(certificate[f"adversary_{adversary}"])
+    return bool(certificate["adaptive"]) and (own == UNKNOWN or others != {own})
+
+
 def _undeclared(results: Mapping[str, Any]) -> Iterator[str]:
     planned, files = results["planned"], results["files"]
+    models = Counter(run["model_file"] for run in results["runs"] if run["model_file"] is not None)
+    yield from (f"{count} runs have the model file {name}" for name, count in models.items() if count > 1)
     for run in results["runs"]:
         label, seed = run["label"], run["seed"]
         if seed not in planned["seeds"] or label not in planned["runs"]:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from wemem.errors import InputError
 from wemem.files.input_files import exists
 from wemem.files.tables import open_parquet
+from wemem.results.folder import SAMPLES
 
 #: Numbers in the columns that are read, about 2 GiB; ten attacks on 100 models of 60,000 records take a third of it.
 MOST = 2**28
@@ -65,7 +66,7 @@ def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScor
     Raises:
         InputError: no readable table, more than :data:`MOST` numbers, or one that does not belong to these results.
     """
-    path = folder / "per_sample.parquet"
+    path = folder / SAMPLES
     if not exists(path, "the records of a study") or not any(run["attacks"] for run in runs):
         return [None] * len(runs)
     try:
@@ -74,6 +75,38 @@ def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScor
         reason = " ".join(str(error).split())
         raise InputError(f"expected the records of a study in {path}, got: {reason}; run the study again") from error
     return [_scores(path, columns, runs, run) if run["attacks"] else None for run in runs]
+
+
+@dataclass(frozen=True)
+class RecordedAudits:
+    """The audits that a folder's ``per_sample.parquet`` has records of.
+
+    Args:
+        runs: the label and the seed of each audit.
+        attacks: the attacks with scores in it.
+    """
+
+    runs: frozenset[tuple[str, int]]
+    attacks: frozenset[str]
+
+
+def recorded_audits(folder: Path) -> RecordedAudits:
+    """The audits in a folder's ``per_sample.parquet``; none if there is no such file, or it says nothing of runs.
+
+    Raises:
+        InputError: no readable table.
+    """
+    path = folder / SAMPLES
+    if not exists(path, "the records of a study"):
+        return RecordedAudits(frozenset(), frozenset())
+    with open_parquet(path, "the records of a study", read_dictionary=["label"]) as file:
+        names = set(file.schema_arrow.names)
+        if not names.issuperset(("label", "seed")):
+            return RecordedAudits(frozenset(), frozenset())
+        table = file.read(["label", "seed"]).group_by(["label", "seed"]).aggregate([])
+    runs = zip(table["label"].to_pylist(), table["seed"].to_pylist(), strict=True)
+    attacks = (name for name in names - {*OWN} if f"{name}_called" in names)
+    return RecordedAudits(frozenset(runs), frozenset(attacks))
 
 
 def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ NAMES = {
     "altered-answers": "the defense alters answers; the weights leak more than the answers do",
     "other-file": "a model file is missing, or is not the one that was audited",
     "partial": "runs or attacks that were planned are missing",
-    "unverified": "the rates cannot be computed anew from records",
+    "unverified": "the rates cannot be computed anew from records that are bound to the results",
 }
 
 
@@ -90,9 +90,8 @@ def reservations(
             yield Reservation("partial", one.text)
         elif one.file not in (None, SAMPLES) and not one.passed:
             yield Reservation("other-file", one.text)
-    if not verified.recomputed:
-        texts = [one.text for one in verified.findings if one.subject == "rates" and not one.passed]
-        yield Reservation("unverified", texts[0] if texts else "no rates to verify")
+    if (unverified := _unverified(verified)) is not None:
+        yield Reservation("unverified", unverified)
     digest = None if shipped is None else file_sha256(shipped)
     kinds = verified.results.get("planned", {}).get("attacks", {})
     for arm in chosen:
@@ -100,6 +99,14 @@ def reservations(
         if digest is not None and digest not in _digests(arm, verified.results):
             text = f"the file {shipped} is not a model of {arm.label!r} that was audited"
             yield Reservation("other-file", text, arm.label)
+
+
+def _unverified(verified: Verified) -> str | None:
+    """A phrase on rates that cannot be computed anew, or whose records no hash binds to the results."""
+    rates = [one for one in verified.findings if one.subject == "rates"]
+    bound = [one for one in verified.findings if one.subject == "files" and one.file in (None, SAMPLES)]
+    text = next((one.text for one in [*rates, *bound] if not one.passed), None)
+    return text if rates else "no rates to verify"
 
 
 def _digests(arm: Arm, results: Mapping[str, Any]) -> set[str]:

@@ -15,7 +15,7 @@ from wemem.metrics.intervals import Estimate, proportion
 from wemem.metrics.registry import METRICS, ScoredRecords
 from wemem.metrics.strongest import strongest
 from wemem.results.folder import RESULTS, SAMPLES, is_inside
-from wemem.results.per_record import RunScores, read_scores
+from wemem.results.per_record import RunScores, read_scores, recorded_audits
 from wemem.results.read import read_results
 
 #: Largest difference between a stored and a recomputed number that is put down to rounding.
@@ -83,7 +83,7 @@ def verify(folder: Path) -> Verified:
         InputError: no results that can be read, results at odds with themselves, or a table of other records.
     """
     results = read_results(folder)
-    findings = [*_study(results), *_files(folder, results), *_runs(results), *_rates(folder, results)]
+    findings = [*_study(results), *_files(folder, results), *_runs(folder, results), *_rates(folder, results)]
     return Verified(folder, results, file_sha256(folder / RESULTS), tuple(findings))
 
 
@@ -97,8 +97,10 @@ def _study(results: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _files(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
     files = results.get("files", {})
-    if not files:
+    if "files" not in results:
         yield Finding("files", None, "results of version 1 bind no files; run the study again")
+    elif SAMPLES not in files:
+        yield Finding("files", None, f"no SHA-256 binds {SAMPLES} to the results; run the study again", SAMPLES)
     for name, digest in files.items():
         path = folder / name
         if not is_inside(name):
@@ -113,7 +115,8 @@ def _files(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("files", same, text, name)
 
 
-def _runs(results: Mapping[str, Any]) -> Iterator[Finding]:
+def _runs(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from _unlisted(folder, results["runs"])
     planned = results.get("planned")
     if planned is None:
         yield Finding("runs", None, "results of version 1 do not say which runs were planned; run the study again")
@@ -130,6 +133,15 @@ def _runs(results: Mapping[str, Any]) -> Iterator[Finding]:
             if (got := found.get((label, seed), 0)) != count:
                 yield Finding("runs", False, f"{label!r}, seed {seed}, has {got} of {count} planned runs")
     yield Finding("runs", True, f"{len(results['runs'])} runs are here")
+
+
+def _unlisted(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Audits that left records, and that the results no longer name."""
+    recorded = recorded_audits(folder)
+    for label, seed in sorted(recorded.runs - {(run["label"], run["seed"]) for run in runs}):
+        yield Finding("runs", False, f"{label!r}, seed {seed}, has records and is not among the results")
+    for name in sorted(recorded.attacks - {name for run in runs for name in run["attacks"]}):
+        yield Finding("runs", False, f"the attack {name} has scores and is not among the results")
 
 
 def _rates(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
