@@ -6,7 +6,7 @@ A defense by memorization scores orders the victim's records by subset models of
 some reference models and shadows this scores their training records in three ways: by subset models of their own
 records, as the victim's are (``own``); the same with other seeds (``again``), which is the most agreement that noise
 allows; and by models on the pool that they are drawn from (``pool``): the dense reference models for a reference model,
-the adversary's subset models for a shadow. It prints Spearman's rank correlation with ``own`` and the share of the
+models on subsets of the adversary's records for a shadow (``scores.drawn_from = "pool"``). It prints Spearman's rank correlation with ``own`` and the share of the
 riskiest records that both name. WEMEM_DATA names the data.
 """
 
@@ -70,11 +70,11 @@ def main():
     parser.add_argument("--models", type=int, default=3)
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
-    config = load_study(given.study, given.set)
+    config = load_study(given.study, [*given.set, 'scores.drawn_from="pool"'])
     pipeline = Pipeline.open(config, config.data.load(), Store(given.store), Silent())
     parties = Parties.of(pipeline, config.seeds[0])
     halves, pool = by_pool(parties)
-    adversary = parties.score_adversary().memorization.score
+    adversary = parties.score_shadows()[0].memorization.score
     cases = [("reference", halves, k, pool) for k in range(given.models)]
     cases += [("shadow", parties.split, k, adversary) for k in range(1, 1 + given.models)]
     for kind, split, k, pooled in cases:

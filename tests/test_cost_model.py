@@ -25,7 +25,7 @@ from wemem.training import Recipe
 #: Few epochs, so that nothing stops early, and everything that trains models of its own.
 STUDY: dict[str, Any] = {
     "training": {"epochs": 2, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
-    "pruning": {"rounds": 2, "sparsity": [0.4, 0.6]}, "split": {"shadows": 1, "references": 4},
+    "pruning": {"rounds": 2, "sparsity": [0.4, 0.6]}, "split": {"shadows": 2, "references": 4},
     "scores": {"models": 6}, "attacks": ["confidence", "lira"], "seeds": [0, 1],
     "defenses": ["undefended", "rmr", {"kind": "oosd", "teachers": 2, "held_out": 1, "references": 6}],
 }  # fmt: skip
@@ -61,9 +61,10 @@ def small(folder: Path, **changed: Any) -> StudyConfig:
     return parse_study(table(write_data(folder), **{**STUDY, **changed}))
 
 
-def test_planned_work_is_the_number_of_records_shown(tmp_path):
+@pytest.mark.parametrize("drawn_from", ["own", "pool"])
+def test_planned_work_is_the_number_of_records_shown(drawn_from, tmp_path):
     progress, store = Announced(), Counting(tmp_path / "store")
-    list(run_study(small(tmp_path), store, progress))
+    list(run_study(small(tmp_path, scores={"models": 6, "drawn_from": drawn_from}), store, progress))
     # subset models train on 0.7 of 180 records, and two thirds of 6 teachers' records are whole
     assert progress.planned == [pytest.approx(store.shown, rel=0.01)]
     assert progress.planned == [pytest.approx(sum(progress.begun.values()), rel=0.01)]
@@ -109,9 +110,20 @@ def test_work_grows_in_proportion_to_records_and_models(tmp_path):
     assert whole_chunks(1) == whole_chunks(16) == 16
 
 
+def test_subset_models_are_trained_for_every_shadow_and_only_for_defenses_that_read_scores(tmp_path):
+    own, pool = (
+        CostModel(small(tmp_path, scores={"models": 6, "drawn_from": how}, attacks=["confidence"]), 100)
+        for how in ("own", "pool")
+    )
+    plain = CostModel(small(tmp_path, defenses=["undefended"], attacks=["confidence"]), 100)
+    assert own.shadow_scores() == 2 * pool.shadow_scores() == own.dense(2 * 6 * 0.7)
+    assert own.preparation() - plain.preparation() == pytest.approx(3 * own.subset_models())
+    assert not any("scores" in task.what or task.what == "defender" for task in study_tasks(plain))
+
+
 def test_scores_from_a_file_cost_the_defender_nothing(tmp_path):
     config = small(tmp_path, scores={"models": 6, "file": "scores.csv"})
-    assert CostModel(config, 100).defender_scores() == 0 < CostModel(config, 100).adversary_scores()
+    assert CostModel(config, 100).defender_scores() == 0 < CostModel(config, 100).shadow_scores()
 
 
 def test_a_step_with_every_records_own_gradient_takes_longer_and_is_no_more_work(tmp_path):

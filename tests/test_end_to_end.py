@@ -193,12 +193,18 @@ def test_no_party_trains_a_scoring_model_on_the_others_records(data, tmp_path, m
     monkeypatch.setattr(Trainer, "train", recorded)
     api.run(parse_study(table(data)), tmp_path / "out")
     victim = splits["dense models"].roles[0]
+    shadows = splits["dense models"].roles[1:]
+    scored = set()
     for title, split in splits.items():
         trained = (split.roles == Role.TRAIN).any(axis=0)
         if title.startswith("defender"):
             assert set(victim[trained]) == {Role.TRAIN}
-        if title.startswith("adversary"):
+        if title.startswith("shadow "):
+            model = int(title.split()[1]) - 1
             assert set(victim[trained]) == {Role.UNUSED}
+            assert set(shadows[model, trained]) == {Role.TRAIN}
+            scored.add(model)
+    assert scored == set(range(len(shadows)))
 
 
 def test_a_null_study_stays_at_chance(tmp_path):

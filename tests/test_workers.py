@@ -194,9 +194,9 @@ def test_what_several_tasks_need_is_done_before_them_all():
     labels = [*parse_study(study).defenses]
     arms = {labels.index(task.label): task for task in tasks if task.what == "arm" and task.seed == 1}
     shared = {task.what: task for task in tasks if task.seed == 1 and not task.after}
-    assert shared.keys() == {"dense", "defender", "adversary", "references"}
-    assert shared["adversary"] in arms[1].after
-    assert shared["adversary"] not in arms[0].after
+    assert shared.keys() == {"dense", "defender", "shadow_scores", "references"}
+    assert shared["shadow_scores"] in arms[1].after
+    assert shared["shadow_scores"] not in arms[0].after
     assert all(shared[what] in arm.after for arm in arms.values() for what in ("dense", "defender", "references"))
     assert ends_before(tasks, arms[2], arms[3])
     assert ends_before(tasks, arms[2], arms[4])

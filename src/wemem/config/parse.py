@@ -47,6 +47,8 @@ SCALARS = (
     "controls",
     "adversary",
 )
+#: Keys of earlier versions, and those that took their place.
+RENAMED = {("split", "reference_scores"): "scores.drawn_from", ("victim", "lend"): "victim.adversary_share"}
 KEYS = (*SCALARS, "data", "model", *TABLES, "finetune", "victim", "defenses")
 
 
@@ -84,6 +86,9 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
     for key, value in tables.items():
         if not isinstance(value, Mapping):
             raise InputError(f"expected [{key}] to be a table, got {value!r}")
+    for (name, key), new in RENAMED.items():
+        if key in tables[name]:
+            raise InputError(f"expected {new}, got {name}.{key}, its name in earlier versions; rename it")
     if "source" not in tables["data"]:
         raise InputError('a study expected [data] with a source, got none; add source = "digits" or a file')
     model = {"kind": "fc", **tables["model"]}

@@ -34,45 +34,53 @@ class SplitSettings:
         dev: share of a half for early stopping. The rest are the model's audited non-members.
         references: number of models on random halves of the audited records, for LiRA and RMIA; an
             even number.
-        reference_scores: the models that score the training records of a reference model, for
-            defenses that read scores. ``own``: subset models of its own records, as the victim's
-            are scored. ``pool``: the unpruned reference models, at a fraction of the cost; the
-            audit then is not adaptive.
     """
 
     shadows: int = 5
     train: float = 0.6
     dev: float = 0.1
     references: int = 16
-    reference_scores: Literal["own", "pool"] = "own"
 
     def __post_init__(self) -> None:
-        if self.reference_scores not in ("own", "pool"):
-            raise InputError(f"reference_scores must be own or pool, got {self.reference_scores!r}")
         require_shares(self.shadows, self.train, self.dev)
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """The table ``[scores]``: each party's estimation of memorization scores of its own records.
+    """The table ``[scores]``: the estimation of memorization scores, for defenses that read them.
 
     Args:
-        models: number of subset models of a party.
-        fraction: share of the victim's number of training records that a subset model trains on.
+        models: number of subset models that score the records of one model.
+        fraction: share of a model's number of training records that a subset model trains on.
         form: average the true class's ``probability`` or the ``indicator`` of a right prediction.
         file: the defender's scores from a ``.csv`` or ``.parquet`` file instead.
+        drawn_from: the records of which the subset models of shadows and reference models see
+            subsets. ``own``: the training records of the scored model alone, as for the victim.
+            ``pool``: for all shadows the adversary's records, and for all reference models the
+            audited records, at a fraction of the cost; the audit then is not adaptive.
     """
 
     models: int = 40
     fraction: float = 0.7
     form: Form = "probability"
     file: str | None = None
+    drawn_from: Literal["own", "pool"] = "own"
 
     def __post_init__(self) -> None:
+        if self.drawn_from not in ("own", "pool"):
+            raise InputError(f"drawn_from must be own or pool, got {self.drawn_from!r}")
         if self.models < 2:
             raise InputError(f"models must be at least 2, got {self.models}; scores compare with and without a record")
         if not 0 < self.fraction < 1:
             raise InputError(f"fraction must be in (0, 1), got {self.fraction}")
+
+    @property
+    def as_victim(self) -> bool:
+        """True if shadows and reference models are scored exactly as the victim is.
+
+        Scores from a file may have been estimated in any way.
+        """
+        return self.drawn_from == "own" and self.file is None
 
 
 @dataclass(frozen=True)

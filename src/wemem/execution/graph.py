@@ -23,10 +23,10 @@ class Task:
     """The work of one process.
 
     Args:
-        what: the kind of task. ``dense``, ``defender``, ``adversary`` and ``references`` prepare a seed, ``undefended``
-            prunes the shadows of the adversary who does not know the defense, ``alone`` tries a setting on the victim,
-            ``search`` finds the defense for a budget, ``attack_dense`` attacks the unpruned model and ``arm`` prunes
-            and attacks under one defense.
+        what: the kind of task. ``dense``, ``defender``, ``shadow_scores`` and ``references`` prepare a seed,
+            ``undefended`` prunes the shadows of the adversary who does not know the defense, ``alone`` tries a setting
+            on the victim, ``search`` finds the defense for a budget, ``attack_dense`` attacks the unpruned model and
+            ``arm`` prunes and attacks under one defense.
         seed: the seed of the study that the task belongs to.
         label: the label of the arm that a ``search`` or ``arm`` task is for.
         place: the index of the setting of an ``alone`` task among those to try.
@@ -74,7 +74,7 @@ def study_tasks(cost: CostModel) -> list[Task]:
     fixed = {**config.known_defenses, **controls}
     for seed in config.seeds:
         ready = _preparations(cost, seed)
-        always = tuple(task for what, task in ready.items() if what != "adversary")
+        always = tuple(task for what, task in ready.items() if what != "shadow_scores")
         arms: list[Task] = []
         for label, defense in fixed.items():
             needed = tuple(ready.values()) if defense.needs_scores else always
@@ -93,8 +93,8 @@ def perform(parties: Parties, task: Task) -> None:
             parties.train_dense()
         case "defender":
             parties.score_defender()
-        case "adversary":
-            parties.score_adversary()
+        case "shadow_scores":
+            parties.score_shadows()
         case "references":
             parties.train_references()
             parties.score_references(config.scored_references)
@@ -125,7 +125,7 @@ def _preparations(cost: CostModel, seed: int) -> dict[str, Task]:
     tasks = [dense]
     if config.needs_scores:
         tasks.append(Task("defender", seed, work=cost.defender_scores()))
-        tasks.append(Task("adversary", seed, work=cost.adversary_scores()))
+        tasks.append(Task("shadow_scores", seed, work=cost.shadow_scores()))
     if config.uses("shared"):
         tasks.append(Task("references", seed, work=cost.references()))
     if config.non_adaptive:

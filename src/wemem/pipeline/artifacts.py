@@ -62,9 +62,11 @@ class TrainedModels:
         recipes = self.meta["recipe_fingerprint"]
         return (recipes,) * len(self.ensemble) if isinstance(recipes, str) else tuple(recipes)
 
-    def qualified(self, difference: str) -> "TrainedModels":
-        """The same models with a difference from the recipe in their fingerprints, so that they equal no other's."""
-        recipes = [f"{recipe}:{difference}" for recipe in self.provenance]
+    def qualified(self, difference: str, models: Sequence[int]) -> "TrainedModels":
+        """The same models with a difference from the recipe in the fingerprints of some, so that
+        they equal no other's.
+        """
+        recipes = [f"{recipe}:{difference}" if k in models else recipe for k, recipe in enumerate(self.provenance)]
         return replace(self, meta={**self.meta, "recipe_fingerprint": recipes})
 
     @property

@@ -90,10 +90,14 @@ class CostModel:
         """Work of the subset models behind the defender's memorization scores; none if they come
         from a file.
         """
-        return 0.0 if self.config.scores.file is not None else self.adversary_scores()
+        return 0.0 if self.config.scores.file is not None else self.subset_models()
 
-    def adversary_scores(self) -> float:
-        """Work of the subset models behind the adversary's memorization scores."""
+    def shadow_scores(self) -> float:
+        """Work of the subset models behind the scores of the shadows: of each, or of their pool."""
+        return self.subset_models() * (self.config.split.shadows if self.config.scores.drawn_from == "own" else 1)
+
+    def subset_models(self) -> float:
+        """Work of the subset models that score the records of one model."""
         return self.dense(self.config.scores.models * self.config.scores.fraction)
 
     def references(self) -> float:
@@ -102,13 +106,13 @@ class CostModel:
         if not config.uses("shared"):
             return 0.0
         most, scored = config.references_of("dense"), config.scored_references
-        if config.split.reference_scores == "pool":
+        if config.scores.drawn_from == "pool":
             return self.dense(max(most, whole_chunks(config.scores.models)) if scored else most)
-        return self.dense(most) + scored * self.adversary_scores()
+        return self.dense(most) + scored * self.subset_models()
 
     def preparation(self) -> float:
         """Work that all arms of a seed share."""
-        scores = self.defender_scores() + self.adversary_scores() if self.config.needs_scores else 0.0
+        scores = self.defender_scores() + self.shadow_scores() if self.config.needs_scores else 0.0
         return self.originals() + scores + self.references()
 
     def arm_models(self, label: str) -> int:

@@ -5,15 +5,15 @@ No party's models see records of another party that they must not see:
 * the victim and its shadows use disjoint halves of the records (:attr:`Parties.split`);
 * reference models use random halves of the audited records, for attacks that compare with and
 without a record;
-* subset models estimate memorization scores: the defender's on the victim's training records only,
-    the adversary's on
-  the adversary's records only, and for the reference models their own unpruned versions.
+* subset models estimate memorization scores: of the victim on its training records only, and in the
+  same way of every shadow and reference model on its own training records only; or, at less cost,
+  of all shadows on the adversary's records and of all reference models by themselves
+  (``scores.drawn_from``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Int64
@@ -160,22 +160,30 @@ class Parties:
         """
         if self.config.scores.file is not None:
             return read_score_file(self.config.scores.file, self.data)
-        return self._score_by_subsets("defender", self.subset_split("defender"))
+        return self._score_by_subsets("defender", self.defender_subsets)
 
-    def score_adversary(self) -> MemorizationScores:
-        """Score the adversary's own records."""
-        return self._score_by_subsets("adversary", self.subset_split("adversary"))
-
-    def subset_split(self, party: Literal["defender", "adversary"]) -> Split:
-        """Roles of the models on subsets of one party's records that score them.
-
-        Each trains on a share of the number of records that a model of the party trains on.
+    def score_shadows(self) -> list[MemorizationScores]:
+        """Score the training records of each shadow as the victim's are, or all together by models on
+        the adversary's records (``scores.drawn_from``).
         """
-        train, dev = (self.split.records(0 if party == "defender" else 1, role) for role in (Role.TRAIN, Role.DEV))
-        if party == "defender":
-            return self._subsets(party, train, len(train), dev)
+        shadows = range(1, self.split.num_models)
+        if self.config.scores.drawn_from == "pool":
+            return [self._score_by_subsets("adversary", self.pool_subsets)] * len(shadows)
+        return [self._score_by_subsets(f"shadow {k}", partial(self.shadow_subsets, k)) for k in shadows]
+
+    def defender_subsets(self) -> Split:
+        """Roles of the models on subsets of the victim's training records that score them."""
+        return self._own_subsets("defender", self.split, 0)
+
+    def shadow_subsets(self, model: int) -> Split:
+        """Roles of the models on subsets of one shadow's training records that score them."""
+        return self._own_subsets(f"shadow {model}", self.split, model)
+
+    def pool_subsets(self) -> Split:
+        """Roles of the models on subsets of the adversary's records that score all shadows together."""
         pool = np.flatnonzero((self.split.roles[1:] != Role.UNUSED).any(axis=0))
-        return self._subsets(party, pool, len(train), len(dev))
+        train, dev = (len(self.split.records(1, role)) for role in (Role.TRAIN, Role.DEV))
+        return self._subsets("adversary", pool, train, dev)
 
     def train_references(self) -> list[TrainedModels]:
         """Train the unpruned reference models, in chunks; an arm prunes the first of them, as many
@@ -189,21 +197,19 @@ class Parties:
 
         Each is scored by subset models of its own records, as the victim is, or all together by the
         unpruned reference models, whose random halves are subsets of the pool
-        (``split.reference_scores``).
+        (``scores.drawn_from``).
         """
-        if self.config.split.reference_scores == "pool" and count:
+        if self.config.scores.drawn_from == "pool" and count:
             split = self.reference_split.select(range(whole_chunks(self.config.scores.models)))
             models = self.train_references()[: split.num_models // CHUNK]
             return [self.pipeline.scorer.score(self.title("reference scores"), split, models)] * count
-        for model in range(len(self._reference_scores), count):
-            party = f"reference {model + 1}"
-            self._reference_scores.append(self._score_by_subsets(party, self.reference_subsets(model)))
-        return self._reference_scores[:count]
+        return [
+            self._score_by_subsets(f"reference {k + 1}", partial(self.reference_subsets, k)) for k in range(count)
+        ]  # fmt: skip
 
     def reference_subsets(self, model: int) -> Split:
         """Roles of the models on subsets of one reference model's training records that score them."""
-        train, dev = (self.reference_split.records(model, role) for role in (Role.TRAIN, Role.DEV))
-        return self._subsets(f"reference {model + 1}", train, len(train), dev)
+        return self._own_subsets(f"reference {model + 1}", self.reference_split, model)
 
     def train_references_of(self, label: str) -> list[TrainedModels]:
         """Train the unpruned reference models that an arm is attacked with, chunk by chunk."""
@@ -217,11 +223,24 @@ class Parties:
         """
         scores: list[MemorizationScores | None] = [None] * self.split.num_models
         if defense.needs_scores:
-            scores = [self.score_defender(), *[self.score_adversary()] * (self.split.num_models - 1)]
-        return self.pipeline.pruner.prune(
+            scores = [self.score_defender(), *self.score_shadows()]
+        rounds = self.pipeline.pruner.prune(
             self.title(title), self.train_dense(), self.split, pruning, defense, seeds=self.model_seeds, scores=scores,
             keep_rounds=keep_rounds,
         )  # fmt: skip
+        return [self._certified(models, defense, range(1, self.split.num_models)) for models in rounds]
+
+    def prune_shadows(self, title: str, defense: Defense, pruning: Pruning) -> TrainedModels:
+        """Prune the shadows alone, for a victim that is pruned already."""
+        shadows = range(1, self.split.num_models)
+        scores: Sequence[MemorizationScores | None] = [None] * len(shadows)
+        if defense.needs_scores:
+            scores = self.score_shadows()
+        pruned = self.pipeline.pruner.prune(
+            self.title(title), self.train_shadows(), self.split.select(shadows), pruning, defense,
+            seeds=[self.model_seeds[k] for k in shadows], scores=scores,
+        )[-1]  # fmt: skip
+        return self._certified(pruned, defense, range(len(shadows)))
 
     def prune_alone(self, title: str, defense: Defense, pruning: Pruning) -> TrainedModels:
         """Prune the victim without a shadow and without its audited records, so that nothing is
@@ -248,9 +267,7 @@ class Parties:
             pruned += self.pipeline.pruner.prune(
                 title, dense, split, pruning, defense, seeds=seeds, scores=scores[i * CHUNK : i * CHUNK + len(seeds)]
             )  # fmt: skip
-        if defense.needs_scores and self.config.split.reference_scores == "pool":
-            return [models.qualified("scored otherwise") for models in pruned]
-        return pruned
+        return [self._certified(models, defense, range(len(models.ensemble))) for models in pruned]
 
     def title(self, what: str) -> str:
         """The name of a stage, with the seed where there are several."""
@@ -262,15 +279,27 @@ class Parties:
         for wanted in counts:
             if wanted < 2 or wanted % 2:
                 raise InputError(f"references must be an even number, at least 2, got {wanted}; halves come in pairs")
-        if self.config.split.reference_scores == "pool" and self.config.needs_scores:
+        if self.config.scores.drawn_from == "pool" and self.config.needs_scores:
             # whole chunks score, so that more reference models later change no score
             return max(*counts, whole_chunks(self.config.scores.models))
         return max(counts)
 
     @cached_property
-    def _reference_scores(self) -> list[MemorizationScores]:
-        """The scores of the first reference models, as far as they were computed or looked up."""
-        return []
+    def _scores(self) -> dict[str, MemorizationScores]:
+        """The scores by party, as far as they were computed or looked up."""
+        return {}
+
+    def _certified(self, pruned: TrainedModels, defense: Defense, others: Sequence[int]) -> TrainedModels:
+        """Pruned models whose fingerprints state if the adversary's were not scored as the victim is.
+
+        Args:
+            pruned: the models.
+            defense: the defense under which they were pruned.
+            others: the adversary's among them.
+        """
+        if self.config.scores.as_victim or not defense.needs_scores:
+            return pruned
+        return pruned.qualified("scored otherwise", others)
 
     def _reference_chunks(self, label: str) -> list[tuple[Split, list[int], TrainedModels]]:
         """Split, seeds and unpruned models of every chunk of reference models that an arm is
@@ -291,11 +320,18 @@ class Parties:
         size = round(settings.fraction * trained_on)
         return subsets(self.data.labels, pool, size, settings.models, seed=self.seed, purpose=party, dev=dev)
 
-    def _score_by_subsets(self, party: str, split: Split) -> MemorizationScores:
+    def _own_subsets(self, party: str, split: Split, model: int) -> Split:
+        """Roles of the models on subsets of the training records of one model, with its dev records."""
+        train, dev = (split.records(model, role) for role in (Role.TRAIN, Role.DEV))
+        return self._subsets(party, train, len(train), dev)
+
+    def _score_by_subsets(self, party: str, draw: Callable[[], Split]) -> MemorizationScores:
         """Train models on subsets of a party's records, and score the records by them."""
-        seeds = self.seeds(party, self.config.scores.models)
-        models = self.pipeline.trainer.train_in_chunks(self.title(f"{party} subset models"), split, seeds)
-        return self.pipeline.scorer.score(self.title(f"{party} scores"), split, models)
+        if party not in self._scores:
+            split, seeds = draw(), self.seeds(party, self.config.scores.models)
+            models = self.pipeline.trainer.train_in_chunks(self.title(f"{party} subset models"), split, seeds)
+            self._scores[party] = self.pipeline.scorer.score(self.title(f"{party} scores"), split, models)
+        return self._scores[party]
 
 
 def read_score_file(file: str, data: Dataset) -> MemorizationScores:

@@ -67,7 +67,7 @@ class Workspace:
 
     def recipe_fingerprint(self, pruning: Pruning | None, defense: Defense | None, last_round: int = -1) -> str:
         """Fingerprint of architecture, schedule, mask rule, fine-tuning, defense and its settings;
-        not of the data.
+        not of the data, nor of how others than the victim are scored.
 
         Two models with the same one were made in the same way, and attacking one with the other is
         adaptive.
@@ -78,12 +78,13 @@ class Workspace:
             last_round: the round after which the model was taken.
         """
         distillation = None if defense is None else defense.capability(Distillation)
+        scores = {name: value for name, value in spelled(self.config.scores).items() if name != "drawn_from"}
         recipe = {
             "architecture": self.architecture,
             "shape": [*self.data.input_shape, self.data.classes],
             "pruning": pruning,
             "defense": defense,
-            "scores": self.config.scores if defense is not None and defense.needs_scores else None,
+            "scores": scores if defense is not None and defense.needs_scores else None,
             "teachers": self.config.training if distillation and isinstance(distillation.source, Teachers) else None,
             "last_round": last_round,
         }

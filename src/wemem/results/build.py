@@ -102,6 +102,11 @@ def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[str]:
         "each class as the victim; bring more records that the victim was not trained on."
         for kind, size in unmatched.items()
     ]
+    if not config.scores.as_victim and any(_scored(outcome) for outcome in outcomes):
+        notes.append(
+            "The audit of defenses that read memorization scores is not adaptive: the adversary's models were scored "
+            'otherwise than the victim; set scores.drawn_from = "own" and leave scores.file out.'
+        )
     if config.victim is not None:
         notes.append(
             "The victim's own training is not known to this study; its shadows and reference models were trained by "

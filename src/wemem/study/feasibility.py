@@ -71,11 +71,14 @@ def require_auditable(parties: Parties) -> None:
         least = 3 if config.leave_one_out else 2
         require_covered(parties.reference_split.select(range(fewest)), parties.split.audited(0), least)
     if config.needs_scores:
-        parties.subset_split("adversary")
-        for model in range(2 if config.scored_references and config.split.reference_scores == "own" else 0):
-            parties.reference_subsets(model)  # those of the others are as large
+        if config.scores.drawn_from == "pool":
+            parties.pool_subsets()
+        else:
+            parties.shadow_subsets(1)  # those of the others are as large
+            for model in range(2 if config.scored_references else 0):
+                parties.reference_subsets(model)
         if config.scores.file is None:
-            parties.subset_split("defender")
+            parties.defender_subsets()
     require_feasible(parties, splits)
 
 

@@ -21,7 +21,6 @@ from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
 from wemem.pipeline.victim import is_onnx, load_victim, read_victim, read_victim_file
-from wemem.pruning import Pruning
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import refuse_probabilities
@@ -186,10 +185,10 @@ def audit_model(
     defense = config.defenses[label]
     (pruning,) = config.prunings
     certificate = read_certificate(weights)
-    victim = parties.join_victim(_pruned_shadows(parties, label, defense, pruning), certificate)
+    victim = parties.join_victim(parties.prune_shadows(f"prune shadows under {label}", defense, pruning), certificate)
     unaware = None
     if config.non_adaptive and defense != Undefended():
-        plain = _pruned_shadows(parties, f"{label}: without it", Undefended(), pruning)
+        plain = parties.prune_shadows(f"prune shadows under {label}: without it", Undefended(), pruning)
         unaware = parties.join_victim(plain, certificate)
     references = parties.prune_references(label, defense, pruning) if config.uses("shared") else []
     return attack_models(
@@ -233,12 +232,3 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
                 "method and sparsity that the model was pruned with by --set pruning.method=... --set "
                 "pruning.sparsity=..., and its --defense"
             )
-
-
-def _pruned_shadows(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> TrainedModels:
-    shadows = list(range(1, parties.split.num_models))
-    scores = [parties.score_adversary() if defense.needs_scores else None] * len(shadows)
-    return parties.pipeline.pruner.prune(
-        parties.title(f"prune shadows under {label}"), parties.train_shadows(), parties.split.select(shadows), pruning,
-        defense, seeds=[parties.model_seeds[k] for k in shadows], scores=scores,
-    )[-1]  # fmt: skip
