@@ -2,12 +2,14 @@
 
     python benchmarks/reference_scores.py STUDY --store DIR [--models 3] [--set key=value]
 
-A defense by memorization scores orders the victim's records by subset models of the victim's own training records. For
-some reference models and shadows this scores their training records in three ways: by subset models of their own
-records, as the victim's are (``own``); the same with other seeds (``again``), which is the most agreement that noise
-allows; and by models on the pool that they are drawn from (``pool``): the dense reference models for a reference model,
-models on subsets of the adversary's records for a shadow (``scores.drawn_from = "pool"``). It prints Spearman's rank correlation with ``own`` and the share of the
-riskiest records that both name. WEMEM_DATA names the data.
+A defense by memorization scores orders the victim's records by subset models of the victim's own
+training records. For some reference models and shadows this scores their training records in three
+ways: by subset models of their own records, as the victim's are (``own``); the same with other
+seeds (``again``), which is the most agreement that noise allows; and by models on the pool that
+they are drawn from (``pool``), as ``scores.drawn_from = "pool"`` does: the dense reference models
+for a reference model, models on subsets of the adversary's records for a shadow. It prints
+Spearman's rank correlation with ``own`` and the share of the riskiest records that both name.
+WEMEM_DATA names the data.
 """
 
 import argparse
