@@ -1,6 +1,7 @@
 """A study of seconds, for the end-to-end tests."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ def write_data(folder: Path, *, noise: float = 2.0, random_labels: bool = False,
     if random_labels:
         labels = rng.permutation(labels)
     path = folder / "data.npz"
-    np.savez(path, x=features.astype(np.float32), y=labels)
+    part = folder / f"part-{os.getpid()}.npz"  # another process may be reading the file
+    np.savez(part, x=features.astype(np.float32), y=labels)
+    part.replace(path)
     return path
 
 

@@ -16,6 +16,8 @@ from wemem.signals import Signals
 from wemem.testing import check_attack, planted
 from wemem.testing.attacks import check_value
 
+pytestmark = pytest.mark.slow
+
 #: The AUC that the attack at least has for the planted leak. By the statistic alone the best is 0.877; reference models
 #: tell its difficulty from its membership and reach 0.978, with three queries more.
 FLOORS = {

@@ -24,6 +24,8 @@ from wemem.metrics.rates import auc, true_positive_rate
 from wemem.signals import logit_confidence
 from wemem.testing import planted
 
+pytestmark = pytest.mark.slow
+
 seeds = st.integers(0, 2**32 - 1)
 
 

@@ -83,7 +83,7 @@ def given(tmp_path) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         write_weights(tmp_path / "given.safetensors", fresh().state_dict())
-    np.savez(tmp_path / "members.npz", members=np.arange(0, len(DATA), 2))
+    np.savez(tmp_path / "members.npz", members=np.arange(0, len(DATA), 4))
     victim = {"weights": str(tmp_path / "given.safetensors"), "members": str(tmp_path / "members.npz")}
     return study_of(tmp_path, victim=victim)
 
