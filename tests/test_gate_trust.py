@@ -186,7 +186,7 @@ def test_records_edited_with_the_results_are_found_by_their_hash(leaky):
                 run.update({name: safe_runs[run["seed"]][name] for name in ("attacks", "worst", "accuracy")})
 
     edit(leaky, match)
-    with pytest.raises(InputError, match=r"per_sample\.parquet is another file"):
+    with pytest.raises(InputError, match=r"per_sample\.parquet is not the file that was audited"):
         check_folder(leaky, LIMITS, waivers=list(NAMES))
 
 
@@ -364,7 +364,7 @@ def test_verify_ends_with_1_where_something_does_not_hold(safe, leaky, monkeypat
     assert all(line.startswith("passed: ") for line in lines[1:])
     (leaky / "models/rsw-seed0.safetensors").write_bytes(b"another")
     assert ended(["verify", str(safe), str(leaky)], monkeypatch) == 1
-    assert "failed: models/rsw-seed0.safetensors is another file" in capsys.readouterr().out
+    assert "failed: models/rsw-seed0.safetensors is not the file that was audited" in capsys.readouterr().out
 
 
 def test_paths_that_leave_the_folder_are_never_followed(safe, tmp_path):

@@ -1,1 +1,1 @@
-"""The files a study leaves, and everything computed from them: comparison, curves, gate."""
+"""Files that a study writes, and all that is computed from them: comparison, curves, gate."""

@@ -1,4 +1,4 @@
-"""The arms of a study, each a defense at one sparsity, with the estimates over its runs."""
+"""Arms of a study: each is a defense at one sparsity, with estimates over its seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,22 @@ from wemem.resolve import did_you_mean
 
 Run = Mapping[str, Any]
 
-#: Kinds of arms that others are compared with: the model before pruning, the same rounds of fine-tuning without any
-#: pruning, and pruning at once.
+#: Kinds of control arms: the dense model, the same fine-tuning without pruning, and one-shot pruning.
 CONTROLS = ("dense", "unpruned", "one_shot")
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """The runs of ``results.json`` that differ only in their seed, and in the settings found for a budget.
+    """Runs of ``results.json`` that share a label and a sparsity, one for each seed.
+
+    Their settings are equal, unless a search for a budget chose others for another seed.
 
     Args:
         label: the label of the defense with its settings.
-        defense: its kind; ``dense`` is the model before pruning, ``auto`` a budget for which seeds found different
-            kinds.
+        defense: the kind of the defense. ``dense`` is the model before pruning. ``auto`` is a budget
+            for which the searches chose different kinds.
         sparsity: the sparsity that was reached, to a tenth of a per cent.
-        runs: at least one.
+        runs: the runs, at least one.
     """
 
     label: str
@@ -39,27 +40,28 @@ class Arm:
 
     @property
     def is_control(self) -> bool:
-        """True if no defense and no undefended iterative pruning, but an arm that those are compared with."""
+        """True for an arm that defenses and undefended pruning are compared with."""
         return self.defense in CONTROLS
 
     @cached_property
     def attacks(self) -> tuple[str, ...]:
-        """Names of the attacks, in the order of the study."""
+        """Labels of the attacks, in the order of the study."""
         return tuple(dict.fromkeys(name for run in self.runs for name in run["attacks"]))
 
     def accuracy(self) -> Estimate:
-        """Test accuracy."""
+        """Test accuracy over the seeds."""
         return over_seeds([_estimate(run["accuracy"]["test"], run["accuracy"]["test_ci"]) for run in self.runs])
 
     def measure(self, attack: str, metric: str, level: float = 0.95) -> Estimate:
-        """A metric of one attack, by its name in the registry."""
+        """A metric of one attack over the seeds; ``metric`` is a name of the metric registry."""
         audits = [run["attacks"][attack] for run in self.runs if attack in run["attacks"]]
         return over_seeds([_measured(audit, metric) for audit in audits], level)
 
     def strongest(self, metric: str) -> tuple[str, Estimate]:
-        """The attack that is strongest on average; its interval is widened for having been chosen (Bonferroni).
+        """The attack with the highest mean, and its estimate.
 
-        Where all seeds agree, the interval comes from the runs' own, and so does the widening.
+        The interval is widened by Bonferroni's correction, because the attack was selected among all.
+        Where all seeds agree, the interval spans the widened intervals of the runs.
         """
         if len(self.runs) == 1 and metric in self.runs[0]["worst"]:
             worst = self.runs[0]["worst"][metric]
@@ -69,24 +71,29 @@ class Arm:
         return name, over_seeds(ends, corrected_level(0.95, len(self.attacks)))
 
     def chance(self, metric: str) -> Chance | None:
-        """The value that the strongest attack reaches on models that leak nothing; None where results lack it.
+        """The chance level of the strongest attack: its value on models that leak nothing.
 
-        Of ``s`` seeds the mean of the runs' expectations, which is at least that of the attack that is strongest on
-        average, and an upper end that is nearer by ``sqrt(s)``, as that of a mean is.
+        Over ``s`` seeds it is the mean of the runs' chance levels. That is at least the chance level of
+        the attack with the highest mean. The distance to the upper end shrinks by ``sqrt(s)``, as for a
+        mean of ``s`` runs.
+
+        Returns:
+            None where the results have no chance level.
         """
-        stored = [run["worst"].get(metric, {}) for run in self.runs]
-        if any("chance" not in one or "chance_high" not in one for one in stored):
+        chances = [run["worst"].get(metric, {}) for run in self.runs]
+        if any("chance" not in one or "chance_high" not in one for one in chances):
             return None
-        expected, high = (float(np.mean([one[end] for one in stored])) for end in ("chance", "chance_high"))
-        return Chance(expected, expected + (high - expected) / float(np.sqrt(len(stored))))
+        expected, high = (float(np.mean([one[end] for one in chances])) for end in ("chance", "chance_high"))
+        return Chance(expected, expected + (high - expected) / float(np.sqrt(len(chances))))
 
     def leaks(self, metric: str) -> bool:
-        """True if some attack finds more than it would on a model that leaks nothing.
+        """True if the strongest attack exceeds chance.
 
-        On the victim, the strongest attack is held against the upper end of its chance level. Over leave-one-out
-        targets, the interval of the strongest attack is held against the chance level of a single one. Results without
-        a stored chance level leak where every run's interval lies above that level: with few seeds the interval over
-        seeds would hide what each run shows.
+        On the victim, the value of the strongest attack is compared with the upper end of its chance
+        level. Over leave-one-out targets, the lower end of its interval is compared with the chance
+        level of a single attack. Results without a stored chance level leak if the interval of every
+        run lies above the chance level of a single attack. The interval over seeds is not used for
+        that, since it is too wide with few seeds.
         """
         over_targets = self.leave_one_out(metric)
         if over_targets is not None and over_targets[1].low > METRICS[metric].chance:
@@ -99,13 +106,14 @@ class Arm:
         return self.strongest(metric)[1].value > chance.high
 
     def leaks_by_any(self) -> bool:
-        """True if the arm leaks by any metric; what one metric misses another may show."""
+        """True if the arm leaks by any metric; a leak may show in one metric alone."""
         return any(self.leaks(metric.name) for metric in metrics_for("file", audits_of([self])))
 
     def strongest_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
-        """The value of the strongest of some attacks in each run; arms are compared on the attacks that both have.
+        """The value of the strongest attack by seed, among the attacks that both compared arms have.
 
-        Of a run whose answers are altered all attacks count: those that were added fit its channel.
+        For a run whose defense alters answers, all attacks count, since its additional attacks are made
+        for altered answers.
         """
         return {
             run["seed"]: max(
@@ -117,12 +125,12 @@ class Arm:
         }
 
     def leave_one_out_attacks(self, metric: str) -> tuple[str, ...]:
-        """Names of the attacks on all leave-one-out targets for which every run has a metric."""
+        """Labels of the leave-one-out attacks for which every run has a metric."""
         runs = [run.get("leave_one_out") or {} for run in self.runs]
         return tuple(name for name in runs[0] if all(metric in one.get(name, ()) for one in runs))
 
     def leave_one_out(self, metric: str) -> tuple[str, Estimate, int] | None:
-        """The attack that is strongest on all leave-one-out targets, its mean, and the number of targets."""
+        """The strongest attack over all leave-one-out targets, its estimate, and the number of targets."""
         by_attack = {}
         for name in self.leave_one_out_attacks(metric):
             runs = [run["leave_one_out"][name] for run in self.runs]
@@ -135,29 +143,29 @@ class Arm:
 
     @property
     def answers_only(self) -> bool:
-        """True if the defense protects answers to queries and not the weights.
+        """True if the defense alters answers to queries, and so does not protect the weights.
 
-        Results of version 1 do not have it; the one defense that did so then is known by its name.
+        Results of version 1 lack the field; ``hamp`` was the only such defense then.
         """
         return any(run.get("altered_answers", run["defense"] == "hamp") for run in self.runs)
 
     def adaptive(self, attack: str) -> bool:
-        """True if the adversary's models were trained as the target was, in every run."""
+        """True if, in every run, the adversary's models were trained as the target was."""
         return all(run["attacks"][attack]["adaptive"] for run in self.runs if attack in run["attacks"])
 
     def seconds(self, of: str) -> float | None:
-        """Mean over the runs that have it."""
+        """Mean of a field of ``seconds`` over the runs that have it; None if no run has."""
         known = [run["seconds"][of] for run in self.runs if run["seconds"].get(of) is not None]
         return float(np.mean(known)) if known else None
 
 
 def audits_of(rows: Sequence[Arm]) -> list[Mapping[str, Any]]:
-    """The object of every attack on every run."""
+    """The ``attacks`` entries of all runs of some arms."""
     return [audit for arm in rows for run in arm.runs for audit in run["attacks"].values()]
 
 
 def arms(results: Mapping[str, Any]) -> list[Arm]:
-    """The arms of ``results.json``: labels in order of appearance, each from the lowest sparsity to the highest."""
+    """The arms of ``results.json``, by label in order of appearance, then by rising sparsity."""
     groups: dict[tuple[str, float], list[Run]] = {}
     for run in results["runs"]:
         groups.setdefault((run["label"], round(run["sparsity"], 3)), []).append(run)
@@ -177,7 +185,7 @@ def require_labels(rows: Sequence[Arm], labels: Sequence[str]) -> None:
     """Refuse a label that no arm has.
 
     Raises:
-        InputError: a label is unknown; the message has the nearest one.
+        InputError: a label is unknown; the message suggests the most similar one.
     """
     known = list(dict.fromkeys(arm.label for arm in rows))
     for label in labels:
@@ -186,10 +194,12 @@ def require_labels(rows: Sequence[Arm], labels: Sequence[str]) -> None:
 
 
 def over_seeds(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:
-    """Shares of several runs as one: of a single run its own interval, of more Student's t over the seeds.
+    """Combine the estimates of several runs, one for each seed.
 
-    The interval is cut to [0, 1]. Where all seeds agree to the last digit, as they do when an attack finds no member,
-    their spread says nothing, and the interval reaches from the lowest to the highest end of the runs' own.
+    One run keeps its interval. Several give their mean with Student's t interval over the seeds, cut
+    to [0, 1]. Where all values are equal, as when an attack identifies no member, their spread is no
+    measure of uncertainty. The interval then reaches from the lowest to the highest end of the runs'
+    intervals.
 
     >>> over_seeds([Estimate(0.0, 0.0, 0.1), Estimate(0.0, 0.0, 0.2)])
     Estimate(value=0.0, low=0.0, high=0.2)
@@ -207,19 +217,19 @@ def _measured(audit: Mapping[str, Any], metric: str) -> Estimate:
     """A metric of one attack on one run.
 
     Raises:
-        InputError: the results do not have it.
+        InputError: the results do not have the metric.
     """
-    found = METRICS[metric].read(audit)
-    if found is None:
+    estimate = METRICS[metric].read(audit)
+    if estimate is None:
         raise InputError(f"expected results with {METRICS[metric].label}, got some without; run the study again")
-    return found
+    return estimate
 
 
 def _widened(run: Run, attack: str, metric: str) -> Estimate:
-    """An attack on one run, its interval reaching as far as the widened one of that run's strongest attack."""
-    own, worst = _measured(run["attacks"][attack], metric), run["worst"].get(metric)
-    low, high = (own.low, own.high) if worst is None else worst["ci"]
-    return Estimate(own.value, min(own.low, low), max(own.high, high))
+    """An attack on one run; its interval covers the widened one of that run's strongest attack."""
+    measured, worst = _measured(run["attacks"][attack], metric), run["worst"].get(metric)
+    low, high = (measured.low, measured.high) if worst is None else worst["ci"]
+    return Estimate(measured.value, min(measured.low, low), max(measured.high, high))
 
 
 def _estimate(value: float, ends: Sequence[float]) -> Estimate:

@@ -23,10 +23,10 @@ def black_box_results(
     """The content of ``results.json`` and of ``per_sample.parquet`` for an audit by outputs alone.
 
     Args:
-        audit: the audit.
+        audit: the audit by outputs.
         name: the name of the audited file or function.
         seed: the seed of the attacks.
-        file: the file that holds the outputs, if they came in one.
+        file: the file with the outputs, if they were read from one.
     """
     signals, study = audit.outputs, {"signals": name}
     correct = signals.logits[0].argmax(1) == signals.labels

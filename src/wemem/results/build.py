@@ -1,4 +1,4 @@
-"""``results.json``: what a study leaves for others to read."""
+"""Content of ``results.json`` from the outcomes of a study."""
 
 import math
 import platform
@@ -29,9 +29,9 @@ from wemem.study.outcome import Outcome
 from wemem.training import choose_device, device_name
 from wemem.training.device import CPU
 
-#: The schema that results are written by.
+#: The schema of the results that are written.
 SCHEMA = "wemem.results/2"
-#: Fields of a round that results have.
+#: Fields of a round that are written to results.
 ROUND = ("round", "sparsity", "test_accuracy", "confidence_auc", "dev_accuracy", "epochs")
 
 
@@ -65,19 +65,24 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             {
                 "seed": seed,
                 "party": "defender",
-                "models": own.models,
-                "halves_correlation": None if math.isnan(own.halves_correlation) else own.halves_correlation,
-                "seconds": own.seconds,
+                "models": estimated.models,
+                "halves_correlation": _or_none(estimated.halves_correlation),
+                "seconds": estimated.seconds,
             }
-            for seed, own in scores.items()
-            if own.models
+            for seed, estimated in scores.items()
+            if estimated.models
         ],
         "runs": runs,
     }
 
 
+def _or_none(value: float) -> float | None:
+    """A number as JSON has it; None for NaN."""
+    return None if math.isnan(value) else value
+
+
 def environment(device: torch.device = CPU) -> dict[str, Any]:
-    """The versions, the number of threads and the device that a result depends on."""
+    """Versions, number of threads and device that results depend on."""
     return {
         "wemem": version("wemem"),
         "python": platform.python_version(),
@@ -119,14 +124,14 @@ def _run(
     outcome: Outcome, config: StudyConfig, data: Dataset, plain: Outcome | None
 ) -> dict[str, Any]:  # fmt: skip
     stage = outcome.victim
-    told = list(stage.meta.get("rounds", []))
+    rounds = list(stage.meta.get("rounds", []))
     dense = outcome.defense is None
     return {
         "defense": outcome.kind,
         "label": outcome.label,
         "settings": {} if outcome.defense is None else outcome.defense.settings,
         "seed": outcome.seed,
-        "sparsity": told[-1]["sparsity"] if told else outcome.sparsity,
+        "sparsity": rounds[-1]["sparsity"] if rounds else outcome.sparsity,
         "accuracy": _accuracies(outcome, config, data),
         "seconds": {
             "finetune": stage.seconds,
@@ -137,15 +142,17 @@ def _run(
             "scores": outcome.scores.seconds if _scored(outcome) and outcome.scores else 0.0,
             "attacks": outcome.attack_seconds,
         },
-        "records_seen": sum(r["records_seen"] for r in told),
-        "peak_memory_mib": max((r["peak_memory_mib"] for r in told if r["peak_memory_mib"] is not None), default=None),
+        "records_seen": sum(r["records_seen"] for r in rounds),
+        "peak_memory_mib": max(
+            (r["peak_memory_mib"] for r in rounds if r["peak_memory_mib"] is not None), default=None
+        ),
         "backend": stage.meta["backend"],
-        "rounds": [{name: r[name] for name in ROUND} for r in told],
-        **_privacy(outcome, config, told),
+        "rounds": [{name: r[name] for name in ROUND} for r in rounds],
+        **_privacy(outcome, config, rounds),
         "certificate": certificate(list(outcome.signals.values())),
         "model_file": None,
         "altered_answers": outcome.altered_answers,
-        **_what_it_is(outcome, config, data),
+        **_model_facts(outcome, config, data),
         **as_json(outcome.report, seed=outcome.seed),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": dict(outcome.leave_one_out)} if outcome.leave_one_out else {}),
@@ -157,7 +164,7 @@ def _run(
 def _audited(
     outcome: Outcome, config: StudyConfig, data: Dataset, plain: Outcome | None
 ) -> dict[str, Any]:  # fmt: skip
-    """Compare the run's own figures to its budget; its non-members are records that no search has used."""
+    """Compare the figures of a run with its budget; its non-members were not used by any search."""
     if outcome.tuned is None or not outcome.report.results:
         return {}
     budget = outcome.tuned.budget
@@ -171,17 +178,17 @@ def _audited(
     return {"audited": {"accuracy_drop": drop, "tpr": tpr.value, "tpr_attack": attack.name, "met": met}}
 
 
-def _privacy(outcome: Outcome, config: StudyConfig, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The nominal privacy budget, if this study fine-tuned the victim under DP-SGD."""
-    if outcome.defense is None or not told:
+def _privacy(outcome: Outcome, config: StudyConfig, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The nominal privacy budget, if the study fine-tuned the victim with DP-SGD."""
+    if outcome.defense is None or not rounds:
         return {}
-    records, steps = len(outcome.split.records(0, Role.TRAIN)), sum(r["steps"] for r in told)
-    found = account(outcome.defense, records, config.finetune.batch_size, steps)
-    return {} if found is None else {"privacy": found}
+    records, steps = len(outcome.split.records(0, Role.TRAIN)), sum(r["steps"] for r in rounds)
+    payload = account(outcome.defense, records, config.finetune.batch_size, steps)
+    return {} if payload is None else {"privacy": payload}
 
 
-def _what_it_is(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[str, Any]:
-    """The victim's cost, where its architecture is known, and the file of a model from outside that was audited."""
+def _model_facts(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[str, Any]:
+    """The footprint of the victim, if its architecture is known, and the audited file, if one was given."""
     stage = outcome.victim
     if stage.shipped is not None:
         return {"audited_file": {"name": stage.shipped.name, "sha256": stage.shipped.sha256}}
@@ -193,11 +200,13 @@ def _what_it_is(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[st
 
 
 def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
-    """Compare the stored recipe fingerprints: adaptive if all models of the adversary have the victim's."""
+    """Compare recipe fingerprints: the audit is adaptive if all adversary's models have the victim's."""
     return {
         "adaptive": bool(all_signals) and all(signals.adaptive for signals in all_signals),
         "victim_recipe_fingerprint": all_signals[0].provenance[0] if all_signals else UNKNOWN,
-        "adversary_recipe_fingerprints": sorted({made for signals in all_signals for made in signals.provenance[1:]}),
+        "adversary_recipe_fingerprints": sorted(
+            {recipe for signals in all_signals for recipe in signals.provenance[1:]}
+        ),
         "models": sum(signals.num_models - 1 for signals in all_signals),
     }
 
@@ -218,7 +227,7 @@ def _accuracies(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[st
 
 
 def correct_predictions(outcome: Outcome, config: StudyConfig, data: Dataset) -> Bool[np.ndarray, " N"]:
-    """True where the victim predicts the class of each train, dev and non-member record; false elsewhere."""
+    """True for each train, dev and non-member record whose class the victim predicts; false elsewhere."""
     right, device = np.zeros(len(data), bool), choose_device(config.device)
     for role in (Role.TRAIN, Role.DEV, Role.AUDIT):
         records = outcome.split.records(0, role)

@@ -1,4 +1,4 @@
-"""The ``--out`` folders of several studies of one data set, shown as if they were one."""
+"""Results of several studies of one data set, combined into one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ Key = tuple[str, float, int]
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One folder.
+    """One folder of results.
 
     Args:
-        name: the folder's, as short as tells it from the others.
-        results: the content of its ``results.json``.
-        scores: the scores of each of its runs.
+        name: the name of the folder, shortened as far as it stays unique.
+        results: the content of ``results.json``.
+        scores: the scores of each run; None for a run that stored none.
     """
 
     name: str
@@ -30,13 +30,13 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Combined:
-    """Several folders under labels that do not clash.
+    """Results of several folders under unique labels.
 
     Args:
-        sources: the folders, in the order they were given.
-        results: the results of all runs, in the form of ``results.json``; settings and environment are those of the
-            first folder.
-        scores: the scores by label, sparsity and seed, of the runs that stored any.
+        sources: the folders, in the order in which they were passed.
+        results: the results of all runs, in the form of ``results.json``. Settings and environment
+            are those of the first folder.
+        scores: the scores of the runs that stored any, by label, sparsity and seed.
     """
 
     sources: tuple[Source, ...]
@@ -44,22 +44,22 @@ class Combined:
     scores: Mapping[Key, RunScores]
 
     def of(self, arm: Arm, attack: str) -> list[RunScores]:
-        """The scores of an arm's runs that an attack was run on; none unless all of those stored them."""
-        found = [self.scores.get(run_key(run)) for run in arm.runs if attack in run["attacks"]]
-        known = [one for one in found if one is not None and attack in one.scores]
-        return known if len(known) == len(found) else []
+        """Scores of an arm's runs that were attacked by ``attack``; none unless each of them has scores."""
+        candidates = [self.scores.get(run_key(run)) for run in arm.runs if attack in run["attacks"]]
+        known = [one for one in candidates if one is not None and attack in one.scores]
+        return known if len(known) == len(candidates) else []
 
 
 def read_sources(folders: Sequence[Path]) -> Combined:
     """Read the results and the stored scores of one or several folders.
 
-    Folders of different data sets are refused, since no comparison between them means anything. A run that two
-    folders share, such as the dense model of two studies that differ in their defenses, is shown once. Runs of one
-    label and different seeds are seeds of one arm if the studies agree in all but seeds and defenses. Other runs of
-    one label are told apart by the name of their folder, in brackets.
+    Folders of different data sets are refused, since they cannot be compared. A run that two folders
+    share, such as the dense model of two studies with different defenses, is kept once. Runs of one
+    label and different seeds become one arm if the studies differ in seeds and defenses alone. Other
+    runs of one label get the name of their folder in brackets.
 
     Raises:
-        InputError: no folder, one that is no study's, or different data sets.
+        InputError: no folder, a folder without results of a study, or different data sets.
     """
     if not folders:
         raise InputError(
@@ -75,24 +75,24 @@ def read_sources(folders: Sequence[Path]) -> Combined:
 
 
 def combine(sources: Sequence[Source]) -> Combined:
-    """Sources of one data set as one.
+    """Combine sources of one data set.
 
     Raises:
-        InputError: a label that was told apart is another's already.
+        InputError: a label with the name of its folder is already the label of another run.
     """
     clashing = {label for label in _labels(sources) if _clash(sources, label)}
     runs: dict[Key, Run] = {}
     scores: dict[Key, RunScores] = {}
     for source in sources:
-        for run, found in zip(source.results["runs"], source.scores, strict=True):
+        for run, stored in zip(source.results["runs"], source.scores, strict=True):
             label = f"{run['label']} ({source.name})" if run["label"] in clashing else run["label"]
             named = {**run, "label": label}
             key = run_key(named)
             if key in runs and not _alike(runs[key], named):
                 raise InputError(f"expected one run of {label!r} and seed {run['seed']}, got two; rename a folder")
             runs.setdefault(key, named)
-            if found is not None:
-                scores.setdefault(key, found)
+            if stored is not None:
+                scores.setdefault(key, stored)
     notes = dict.fromkeys(note for source in sources for note in source.results["notes"])
     results = {**sources[0].results, "notes": list(notes), "runs": list(runs.values())}
     return Combined(tuple(sources), results, scores)
@@ -104,7 +104,7 @@ def run_key(run: Run) -> Key:
 
 
 def _short(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, or all of it where two would be the same."""
+    """The last part of each path, or the whole path where two last parts are equal."""
     last = [folder.resolve().name or str(folder) for folder in folders]
     names = [name if last.count(name) == 1 else str(folder) for name, folder in zip(last, folders, strict=True)]
     if len(set(names)) < len(names):
@@ -117,39 +117,39 @@ def _labels(sources: Sequence[Source]) -> list[str]:
 
 
 def _clash(sources: Sequence[Source], label: str) -> bool:
-    """True if a label stands for different things in different folders."""
+    """True if a label stands for different defenses or recipes in different folders."""
     first: dict[tuple[float, int], Run] = {}
-    made: list[object] = []
+    definitions: list[object] = []
     for source in sources:
         runs = [run for run in source.results["runs"] if run["label"] == label]
         if not runs:
             continue
-        made.append((_recipe(source.results["study"]), *_definition(runs[0])))
+        definitions.append((_recipe(source.results["study"]), *_definition(runs[0])))
         for run in runs:
             if not _alike(first.setdefault((round(run["sparsity"], 3), run["seed"]), run), run):
                 return True
-    return any(one != made[0] for one in made)
+    return any(one != definitions[0] for one in definitions)
 
 
 def _definition(run: Run) -> tuple[object, object]:
-    """A defense with its settings, or a budget, for which every seed may have found others."""
+    """The defense with its settings, or the budget where the settings were searched for each seed."""
     if "auto" in run:
         return run["auto"]["mode"], run["auto"]["budget"]
     return run["defense"], run["settings"]
 
 
 def _recipe(study: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a study that concern all of its models."""
+    """The settings of a study that apply to all of its models."""
     return {key: value for key, value in study.items() if key not in ("name", "seeds", "defenses", "controls")}
 
 
 def _alike(one: Run, other: Run) -> bool:
-    """The same run but for the time that it took."""
+    """True if two runs are equal in all but times and memory."""
     return _untimed(one) == _untimed(other)
 
 
 def _untimed(run: Run) -> Run:
-    kept = {name: value for name, value in run.items() if name not in ("seconds", "peak_memory_mib")}
+    rest = {name: value for name, value in run.items() if name not in ("seconds", "peak_memory_mib")}
     if "auto" in run:
-        kept["auto"] = {name: value for name, value in run["auto"].items() if name != "seconds"}
-    return kept
+        rest["auto"] = {name: value for name, value in run["auto"].items() if name != "seconds"}
+    return rest

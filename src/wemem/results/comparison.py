@@ -1,7 +1,8 @@
-"""Defenses against each other, in numbers: every pair of arms at equal sparsity.
+"""Pairwise comparison of defenses at equal sparsity.
 
-Intervals are at 95 % for one difference alone. Whether a difference is shown is decided for all pairs of a list at
-once, by Holm's rule, so that a list of equal arms shows any difference with a probability of at most 5 % a metric.
+Every interval is at 95 % for its difference alone. Significance is decided by Holm's rule over all
+pairs of a list and one metric. If all arms of the list are equal, the probability that any difference
+is called significant is at most 5 % for each metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,22 +14,22 @@ from wemem.metrics.registry import LOW_FPR, PAPER, metrics_for
 from wemem.results.arms import Arm, arms, audits_of, require_labels
 from wemem.results.differences import Difference, accuracy_difference, holm, leakage_difference
 
-#: The key of accuracy beside the names of metrics.
+#: The key of test accuracy in the differences, beside the names of the metrics.
 ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A defense against a rival at equal sparsity.
+    """Differences between a defense and a rival at equal sparsity.
 
     Args:
-        defense: its label.
-        rival: its label.
+        defense: the label of the defense.
+        rival: the label of the rival.
         sparsity: the sparsity of both.
         seeds: the seeds that both were run with, at least one.
-        differences: the defense less the rival, by metric, of the strongest of the attacks that both have; and of
-            test accuracy, under :data:`ACCURACY`.
-        shown: the keys of those differences that hold beside all others of the list.
+        differences: the defense minus the rival, by metric, for the strongest of the attacks that both
+            have. Test accuracy is under :data:`ACCURACY`.
+        shown: the keys of the differences that are significant by Holm's rule over the list.
     """
 
     defense: str
@@ -40,17 +41,17 @@ class Comparison:
 
     @property
     def leakage(self) -> dict[str, Difference]:
-        """The differences of leakage alone; empty if no attack was run on both."""
+        """The differences in leakage; empty if the arms have no attack in common."""
         return {name: gap for name, gap in self.differences.items() if name != ACCURACY}
 
     @property
     def accuracy(self) -> Difference:
-        """The difference of test accuracy."""
+        """The difference in test accuracy."""
         return self.differences[ACCURACY]
 
 
 def pairwise(results: Mapping[str, Any]) -> list[Comparison]:
-    """Every arm against every other of its sparsity with which it shares a seed, both ways round.
+    """Compare every ordered pair of arms that have equal sparsity and a seed in common.
 
     Args:
         results: the content of ``results.json``.
@@ -61,10 +62,14 @@ def pairwise(results: Mapping[str, Any]) -> list[Comparison]:
 
 
 def against_rivals(results: Mapping[str, Any], labels: Sequence[str]) -> list[Comparison]:
-    """The defenses of some labels against their rivals; a pair of two of them stands once, first label first.
+    """Compare the arms of some labels with all others; a pair of two of these labels occurs once.
+
+    Args:
+        results: the content of ``results.json``.
+        labels: the labels, in the order in which the comparisons are listed.
 
     Raises:
-        InputError: an unknown label.
+        InputError: a label is unknown.
     """
     require_labels(arms(results), labels)
     compared, order = pairwise(results), list(dict.fromkeys(labels))
@@ -75,11 +80,11 @@ def against_rivals(results: Mapping[str, Any], labels: Sequence[str]) -> list[Co
 
 
 def leaders(results: Mapping[str, Any]) -> list[str]:
-    """The labels that leak least by the paper's metric and by TPR at a low FPR, on average over their runs.
+    """Labels that leak least on average, by the paper's metric and by TPR at a low FPR.
 
-    Controls are none of them: they are measured to tell causes apart, not to be released. The leaders were chosen by
-    the very figures that :func:`against_rivals` compares, which flatters them a little;
-    :func:`~wemem.results.differences.may_leak_least` allows for that.
+    Controls are left out, since they serve to separate causes and are not released. The leaders are
+    selected by the figures that :func:`against_rivals` compares, which favours them slightly.
+    :func:`~wemem.results.differences.may_leak_least` corrects for that selection.
     """
     defended = [arm for arm in arms(results) if not arm.is_control and arm.attacks]
     least = [min(defended, key=lambda arm: arm.strongest(metric)[1].value) for metric in (PAPER, LOW_FPR) if defended]
@@ -87,20 +92,20 @@ def leaders(results: Mapping[str, Any]) -> list[str]:
 
 
 def _compare(ours: Arm, theirs: Arm) -> Comparison | None:
-    """Two arms; None without a seed in common."""
+    """Compare two arms; None if they have no seed in common."""
     seeds = {run["seed"] for run in ours.runs} & {run["seed"] for run in theirs.runs}
     if not seeds:
         return None
     common = any(attack in theirs.attacks for attack in ours.attacks)
     metrics = metrics_for("headline", audits_of((ours, theirs))) if common else []
-    found = {metric.name: leakage_difference(ours, theirs, metric.name) for metric in metrics}
-    found[ACCURACY] = accuracy_difference(ours, theirs)  # there, for they have a seed in common
-    differences = {name: gap for name, gap in found.items() if gap is not None}
+    gaps = {metric.name: leakage_difference(ours, theirs, metric.name) for metric in metrics}
+    gaps[ACCURACY] = accuracy_difference(ours, theirs)  # never None: they have a seed in common
+    differences = {name: gap for name, gap in gaps.items() if gap is not None}
     return Comparison(ours.label, theirs.label, ours.sparsity, tuple(sorted(seeds)), differences)
 
 
 def _decide(compared: Sequence[Comparison]) -> list[Comparison]:
-    """The list with what is shown, by Holm's rule for each metric over all of it."""
+    """Mark the significant differences of a list, by Holm's rule for each metric."""
     shown: list[set[str]] = [set() for _ in compared]
     for name in dict.fromkeys(name for one in compared for name in one.differences):
         p_values = [one.differences[name].p_value if name in one.differences else None for one in compared]

@@ -1,4 +1,4 @@
-"""Contradictions within ``results.json`` that no schema can find, and no honest program writes."""
+"""Contradictions within ``results.json`` that a JSON schema cannot detect."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,22 +10,22 @@ from wemem.metrics.rates import smallest_fpr
 from wemem.metrics.registry import METRICS, fprs, tpr_metric
 from wemem.signals import UNKNOWN
 
-#: Rounding that a value may differ by from what it must be.
+#: Largest difference between two numbers that is attributed to rounding.
 ROUNDING = 1e-9
 
-#: Arms whose models are not pruned.
+#: Kinds of the arms whose models are not pruned.
 UNPRUNED = ("dense", "unpruned")
 
 Run = Mapping[str, Any]
 
 
 def contradictions(results: Mapping[str, Any]) -> Iterator[str]:
-    """Every contradiction, each as a phrase that names the run.
+    """Find contradictions, each as a phrase that names the run.
 
-    One run twice, one run's numbers under several seeds, a value outside its own interval, a strongest attack that
-    another attack beside it exceeds, an unpruned model that is pruned, rates that fall as the false positive rate
-    rises, an adaptive audit whose fingerprints differ, runs or files that the results do not declare, one model file
-    for two runs.
+    These are: a run that occurs twice, equal numbers under different seeds, a value outside its
+    interval, a strongest attack that another attack exceeds, an unpruned model with a sparsity, a true
+    positive rate that falls as the false positive rate rises, an adaptive audit whose recipe
+    fingerprints differ, runs or files that are not declared, and one model file for two runs.
     """
     runs = results["runs"]
     seen = set()
@@ -45,9 +45,9 @@ def contradictions(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _in_run(run: Run) -> Iterator[str]:
     if run["label"] == "dense" != run["defense"]:
-        yield "is called dense and was made under a defense"
+        yield "is labelled dense and has a defense"
     if run["defense"] in UNPRUNED and run["sparsity"] > 0:
-        yield f"is called {run['defense']} and is pruned"
+        yield f"is labelled {run['defense']} and has a sparsity above 0"
     if _uncertified(run["certificate"]):
         yield "is called adaptive, and the adversary's models were not made as the audited model was"
     accuracy = run["accuracy"]
@@ -58,17 +58,17 @@ def _in_run(run: Run) -> Iterator[str]:
                 yield from _outside(f"{name} {metric.name}", estimate)
         rates = [estimate.value for fpr in fprs() if (estimate := tpr_metric(fpr).read(audit)) is not None]
         if any(rare > common + ROUNDING for common, rare in pairwise(rates)):
-            yield f"{name} finds more members at a lower false positive rate"
+            yield f"{name} has a higher true positive rate at a lower false positive rate"
         if abs(audit["smallest_fpr"] - smallest_fpr(audit["nonmembers"])) > ROUNDING:
-            yield f"{name} has a smallest false positive rate that {audit['nonmembers']} non-members cannot show"
+            yield f"{name} has a smallest false positive rate other than that of {audit['nonmembers']} non-members"
     counts = {(audit["members"], audit["nonmembers"]) for audit in run["attacks"].values()}
     if len(counts) > 1:
-        yield "has attacks on different numbers of records"
+        yield "has attacks with different numbers of records"
     yield from _strongest(run)
 
 
 def _strongest(run: Run) -> Iterator[str]:
-    """Strongest attacks that are not: another name, another value, or a weaker one than an attack beside it."""
+    """Contradictions of ``worst``: an unknown attack, another value, or an attack that exceeds it."""
     for name, worst in run["worst"].items():
         yield from _outside(f"worst {name}", Estimate(worst["value"], *worst["ci"]))
         metric = METRICS.get(name)
@@ -77,9 +77,9 @@ def _strongest(run: Run) -> Iterator[str]:
         elif metric is not None:
             values = {label: one.value for label, audit in run["attacks"].items() if (one := metric.read(audit))}
             if worst["attack"] not in values or abs(worst["value"] - values[worst["attack"]]) > ROUNDING:
-                yield f"worst {name} has another value than {worst['attack']} has"
+                yield f"worst {name} differs from the value of {worst['attack']}"
             elif worst["value"] < max(values.values()) - ROUNDING:
-                yield f"worst {name} is weaker than an attack beside it"
+                yield f"worst {name} is weaker than another attack of the run"
 
 
 def _outside(what: str, estimate: Estimate) -> Iterator[str]:
@@ -90,13 +90,13 @@ def _outside(what: str, estimate: Estimate) -> Iterator[str]:
 
 
 def _cloned(one: Run, other: Run) -> bool:
-    """True if two seeds of one arm took the same times to the last digit and came out the same: one run, copied."""
+    """True if two seeds of one arm have exactly equal times and numbers, as a copied run has."""
     arm = one["label"], round(one["sparsity"], 3)
     if arm != (other["label"], round(other["sparsity"], 3)) or one["seed"] == other["seed"]:
         return False
-    took = one["seconds"]["finetune"] + one["seconds"]["attacks"]
-    same = ("seconds", "accuracy")
-    return took > 0 and all(one[name] == other[name] for name in same) and _areas(one) == _areas(other)
+    seconds = one["seconds"]["finetune"] + one["seconds"]["attacks"]
+    fields = ("seconds", "accuracy")
+    return seconds > 0 and all(one[name] == other[name] for name in fields) and _areas(one) == _areas(other)
 
 
 def _areas(run: Run) -> list[float]:
@@ -118,7 +118,7 @@ def _undeclared(results: Mapping[str, Any]) -> Iterator[str]:
     for run in results["runs"]:
         label, seed = run["label"], run["seed"]
         if seed not in planned["seeds"] or label not in planned["runs"]:
-            yield f"{label!r}, seed {seed}, is not among the planned runs"
+            yield f"{label!r}, seed {seed}, is not a planned run"
         yield from _unplanned_attacks(run, planned["attacks"])
         if run["model_file"] is not None and run["model_file"] not in files:
             yield f"the model file of {label!r}, seed {seed}, has no SHA-256"

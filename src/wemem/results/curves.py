@@ -1,6 +1,6 @@
-"""ROC curves of attacks and the shares of members found in groups, from stored scores.
+"""ROC curves of attacks, and true positive rates by group of members, from stored scores.
 
-Rates are those of :mod:`wemem.metrics.rates`.
+Rates are defined in :mod:`wemem.metrics.rates`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,10 @@ from wemem.metrics.registry import LOW_RATE, fprs
 from wemem.results.arms import over_seeds
 from wemem.results.per_record import RunScores
 
-#: Points of a curve, at most; spaced evenly in the logarithm of the number of false positives.
+#: Largest number of points of a curve, spaced evenly in the logarithm of the false positives.
 POINTS = 40
-#: With fewer members than this, over all seeds, a group's share says little: at 30, its interval spans up to 37 points.
+#: Smallest number of members, over all seeds, for a useful rate of a group: the interval of 30
+#: members spans up to 37 points.
 FEW = 30
 
 
@@ -27,10 +28,10 @@ class CurvePoint:
     """A point of a ROC curve.
 
     Args:
-        false_positives: number of false positives in the run that has fewest non-members.
-        fpr: that number as a share.
-        tpr: the share of members found at that rate.
-        by_seed: the same for each seed.
+        false_positives: the number of false positives in the run with the fewest non-members.
+        fpr: the false positive rate of that number.
+        tpr: the true positive rate at this false positive rate, as a mean over seeds.
+        by_seed: the true positive rate of each seed.
     """
 
     false_positives: int
@@ -41,16 +42,19 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Group:
-    """The share that is found of a group of members.
+    """Leakage of a group of members.
 
     Args:
-        group: 1 to 10, or the class.
-        members, nonmembers: their numbers, summed over seeds; deciles are of members, beside all non-members.
-        tpr: share of its members found at the threshold that takes at most 1 % of *all* non-members of the run for
-            members, of all seeds together, with Clopper and Pearson's interval. The thresholds are taken as given:
-            groups of one arm share them, so that the interval is for comparing these, not one arm with another.
-        auc: the AUC of its members against the non-members of its class, or against all of them for a decile, as a
-            mean over seeds; None where a side has fewer than two.
+        group: the decile from 1 to 10, or the class.
+        members: the number of members in the group, summed over seeds.
+        nonmembers: the number of non-members of the class, or of all non-members for a decile, summed
+            over seeds.
+        tpr: the true positive rate of the group's members at 1 % FPR, pooled over seeds, with Clopper
+            and Pearson's interval. The threshold of a run is set on *all* of its non-members. The
+            interval takes it as fixed. So it serves to compare groups of one arm, which share the
+            threshold, and not to compare arms.
+        auc: the AUC of the group's members against these non-members, as a mean over seeds; None
+            where a side has fewer than two records.
     """
 
     group: int
@@ -61,12 +65,12 @@ class Group:
 
 
 def roc_points(runs: Sequence[RunScores], attack: str) -> list[CurvePoint]:
-    """TPR at false positive rates from ``1 / n`` on, n being the non-members of the run that has fewest.
+    """TPR at false positive rates from ``1 / n`` on, where n is the smallest number of non-members of a run.
 
-    Over several seeds a mean, with the mean ends of the seeds' own intervals,
-    :func:`~wemem.metrics.intervals.tpr_at_fpr`, each at the level at which all of them hold at once with 95 %
-    (Bonferroni). They are of the records, the threshold's own error included, and not of another training run: for
-    that, see how far the seeds lie apart.
+    Over several seeds, values and interval ends are means of those of the seeds
+    (:func:`~wemem.metrics.intervals.tpr_at_fpr`). The intervals of the seeds hold simultaneously with
+    95 % (Bonferroni). They cover the sampling of records, with the error of the threshold. They do not
+    cover other training runs; the spread of the seeds shows that variation.
     """
     pairs = [(run.members(attack), run.nonmembers(attack)) for run in runs]
     n = min(len(others) for _, others in pairs)
@@ -79,10 +83,11 @@ def roc_points(runs: Sequence[RunScores], attack: str) -> list[CurvePoint]:
 
 
 def by_decile(runs: Sequence[RunScores], attack: str) -> list[Group]:
-    """Members by decile of the defender's memorization score, from the least memorized to the most.
+    """Group members by decile of the defender's memorization score, from the lowest to the highest.
 
-    In each run its members are ordered by score, those of equal score as they are stored; the one at place r of m,
-    counted from 0, is in decile ``floor(10 r / m) + 1``. Members without a score are left out.
+    The m members of a run are sorted by score; equal scores keep the stored order. The member at
+    position r, counted from 0, is in decile ``floor(10 r / m) + 1``. Members without a score are left
+    out.
 
     Returns:
         Ten groups, or none where a run has no scores for ten members.
@@ -103,7 +108,7 @@ def by_decile(runs: Sequence[RunScores], attack: str) -> list[Group]:
 
 
 def by_class(runs: Sequence[RunScores], attack: str) -> list[Group]:
-    """Members by class; classes without a member in some run are left out."""
+    """Group members by class; classes that have no member in one of the runs are left out."""
     classes = sorted(set.intersection(*(set(run.classes[run.member].tolist()) for run in runs)))
     return [
         _group(
@@ -115,12 +120,12 @@ def by_class(runs: Sequence[RunScores], attack: str) -> list[Group]:
 
 
 def at_rate(points: Sequence[Mapping[str, Any]], fpr: float) -> Mapping[str, Any] | None:
-    """The point of a curve that stands for a rate: that of the largest one not above it; None below ``1 / n``."""
+    """The point of a curve with the largest rate that does not exceed ``fpr``; None below ``1 / n``."""
     return max((point for point in points if point["fpr"] <= fpr), key=lambda point: point["fpr"], default=None)
 
 
 def _false_positives(n: int) -> list[int]:
-    """Whole numbers of false positives among ``n``, from 1 to ``n - 1``."""
+    """Numbers of false positives at the points of a curve, from 1 to ``n - 1``."""
     if n < 2:
         return []
     spaced = np.rint(np.geomspace(1, n - 1, POINTS)).astype(int)
@@ -129,46 +134,47 @@ def _false_positives(n: int) -> list[int]:
 
 
 def _deciles(run: RunScores) -> np.ndarray | None:
-    """For each member its decile from 0 to 9, -1 without a score; None for fewer than ten scores."""
+    """The decile of each member from 0 to 9, or -1 without a score; None for fewer than ten scores."""
     if run.memorization is None:
         return None
     scores = run.memorization[run.member]
     known = np.flatnonzero(~np.isnan(scores))
     if len(known) < 10:
         return None
-    found = np.full(len(scores), -1)
-    found[known[np.argsort(scores[known], kind="stable")]] = 10 * np.arange(len(known)) // len(known)
-    return found
+    deciles = np.full(len(scores), -1)
+    deciles[known[np.argsort(scores[known], kind="stable")]] = 10 * np.arange(len(known)) // len(known)
+    return deciles
 
 
 def _group(
     name: int, runs: Sequence[RunScores], attack: str,
     chosen: Sequence[Bool[np.ndarray, " m"]], against: Sequence[Bool[np.ndarray, " k"]],
 ) -> Group:  # fmt: skip
-    found, areas = 0, []
+    detected, areas = 0, []
     for run, mine, other in zip(runs, chosen, against, strict=True):
         members, nonmembers = run.members(attack)[mine], run.nonmembers(attack)
-        found += round(true_positive_rate(members, nonmembers, LOW_RATE) * len(members))
+        detected += round(true_positive_rate(members, nonmembers, LOW_RATE) * len(members))
         if min(len(members), int(other.sum())) >= 2:
             areas.append(auc_interval(members, nonmembers[other]))
     m, k = (int(sum(part.sum() for part in parts)) for parts in (chosen, against))
-    return Group(name, m, k, proportion(found, m), over_seeds(areas) if len(areas) == len(runs) else None)
+    return Group(name, m, k, proportion(detected, m), over_seeds(areas) if len(areas) == len(runs) else None)
 
 
 def front(accuracy: Sequence[float], leakage: Sequence[float]) -> list[int]:
-    """The settings that no other beats: none is at least as accurate, leaks at most as much, and is better in one.
+    """The Pareto front: settings that no other setting dominates.
 
-    Equal settings do not beat each other.
+    A setting dominates another if it is at least as accurate, leaks at most as much, and is better in
+    one of the two. Equal settings do not dominate each other.
 
     Returns:
-        Indices, from the least accurate to the most.
+        Indices, from the lowest accuracy to the highest.
 
     >>> front([0.6, 0.5, 0.7, 0.6], [0.3, 0.4, 0.5, 0.3])
     [0, 3, 2]
     """
     points = list(zip(accuracy, leakage, strict=True))
-    kept = [
+    undominated = [
         i for i, (a, b) in enumerate(points)
         if not any(x >= a and y <= b and (x, y) != (a, b) for x, y in points)
     ]  # fmt: skip
-    return sorted(kept, key=lambda i: points[i])
+    return sorted(undominated, key=lambda i: points[i])

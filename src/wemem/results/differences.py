@@ -1,8 +1,9 @@
-"""Differences between two arms, paired by all that both have in common.
+"""Paired differences between two arms.
 
-Arms of one study and seed attack the same leave-one-out targets on the same records. Where results have the
-pseudo-values of both, a difference is paired by target and record, and its interval covers other targets and other
-records (:mod:`wemem.metrics.crossed`). Otherwise it is paired by seed, and its interval covers other seeds.
+Arms of one study and seed attack the same leave-one-out targets on the same records. Where both arms
+have pseudo-values, a difference is paired by target and record, and its interval covers other targets
+and other records (:mod:`wemem.metrics.crossed`). Otherwise it is paired by seed, and its interval
+covers other seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +22,16 @@ Basis = Literal["targets", "seeds"]
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm less another.
+    """The difference of one arm minus another.
 
     Args:
         value: the mean difference, as a fraction.
-        spread: its standard error; None with one seed, or if all seeds differ by the same.
-        basis: the unit by which it is paired.
-        count: number of targets or of seeds.
-        apart: 1 or -1 where the arms' own intervals do not overlap, else 0; for differences without an error.
+        spread: the mean difference with its standard error; None with one seed, or if the difference
+            is equal for all seeds.
+        basis: the unit of pairing.
+        count: the number of targets or of seeds.
+        apart: the sign of a difference without a standard error: 1 or -1 where the intervals of the
+            arms do not overlap, else 0.
     """
 
     value: float
@@ -39,12 +42,12 @@ class Difference:
 
     @property
     def interval(self) -> Estimate | None:
-        """At 95 %, for this difference alone."""
+        """The 95 % interval of this difference alone; None without a standard error."""
         return None if self.spread is None else self.spread.interval()
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided, by Student's t."""
+        """The two-sided p-value by Student's t; None without a standard error."""
         if self.spread is None:
             return None
         if self.spread.error == 0:
@@ -52,22 +55,26 @@ class Difference:
         return float(2 * stdtr(self.spread.freedom, -abs(self.value) / self.spread.error))
 
     def sign(self, level: float = 0.95) -> int:
-        """1 or -1 where the first arm is shown to be above or below the second, else 0."""
+        """The sign of a significant difference, else 0."""
         if self.spread is None:
             return self.apart
         ends = self.spread.interval(level)
         return (ends.low > 0) - (ends.high < 0)
 
     def exceeds(self, level: float) -> bool:
-        """True if the first arm is shown to be above the second by a one-sided test."""
+        """True if the first arm is significantly above the second by a one-sided test."""
         return self.sign(2 * level - 1) > 0
 
 
 def leakage_difference(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
-    """The strongest attack on one arm less that on the other, of the attacks that both have; None without any.
+    """The strongest attack on one arm minus the strongest on the other.
 
-    It is taken over leave-one-out targets only if the strongest attack on either victim is among those on the
-    targets: else an arm could look safe because the attack that finds most was not run on them.
+    Attacks that both arms have are compared. Leave-one-out targets are used only if the strongest
+    attack on each victim was run on the targets. Otherwise an arm could look safe because its strongest
+    attack was not run on them.
+
+    Returns:
+        None if the arms have no attack in common.
     """
     on_targets = _common_on_targets(ours, theirs, metric)
     if all(arm.strongest(metric)[0] in on_targets for arm in (ours, theirs)):
@@ -76,10 +83,13 @@ def leakage_difference(ours: Arm, theirs: Arm, metric: str) -> Difference | None
 
 
 def leakage_over_targets(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
-    """The strongest attack on the leave-one-out targets of one arm less that on the other's; None without any.
+    """The strongest attack on the leave-one-out targets of one arm minus that on the other's.
 
-    Of an arm whose answers are altered all attacks count, those on its weights too. Without pseudo-values, which
-    results of version 1 lack, the means of the seeds are compared.
+    For an arm whose defense alters answers, all attacks count, with those on its weights. Results of
+    version 1 lack pseudo-values; their means are compared by seed.
+
+    Returns:
+        None if the arms have no attack on targets in common.
     """
     attacks = _common_on_targets(ours, theirs, metric)
     if not attacks:
@@ -96,15 +106,15 @@ def leakage_over_targets(ours: Arm, theirs: Arm, metric: str) -> Difference | No
         for arm, name in zip((ours, theirs), strongest, strict=True)
     )
     paired = _over_targets(first, second)
-    own, other = ours.leave_one_out(metric), theirs.leave_one_out(metric)
-    if paired is not None or own is None or other is None:
+    one, other = ours.leave_one_out(metric), theirs.leave_one_out(metric)
+    if paired is not None or one is None or other is None:
         return paired
     means = [{seed: measured["value"] for seed, measured in runs.items()} for runs in (first, second)]
-    return _over_seeds(means[0], means[1], own[1], other[1])
+    return _over_seeds(means[0], means[1], one[1], other[1])
 
 
 def leakage_over_seeds(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
-    """The same difference over seeds; None without an attack or a seed that both have."""
+    """The difference of the strongest attacks over seeds; None without an attack and a seed in common."""
     common = [attack for attack in ours.attacks if attack in theirs.attacks]
     if not common:
         return None
@@ -113,7 +123,7 @@ def leakage_over_seeds(ours: Arm, theirs: Arm, metric: str) -> Difference | None
 
 
 def accuracy_difference(ours: Arm, theirs: Arm) -> Difference | None:
-    """Accuracy of one arm less that of the other: of all reference models where known, else of the victims."""
+    """The difference in test accuracy: of all reference models if known, else of the victims."""
     first, second = (
         {run["seed"]: run["reference_accuracy"] for run in arm.runs if "reference_accuracy" in run}
         for arm in (ours, theirs)
@@ -128,16 +138,16 @@ def accuracy_difference(ours: Arm, theirs: Arm) -> Difference | None:
 
 
 def may_leak_least(candidates: Sequence[Arm], metric: str, *, over_targets: bool = False) -> list[Arm]:
-    """The arms of which each may be the one that truly leaks least, with 95 % confidence for the whole set.
+    """A 95 % confidence set for the arm that truly leaks least (as in Hsu 1984).
 
-    An arm is left out if it is shown to leak more than some other, by one-sided tests at ``0.05 / (n - 1)`` each. The
-    arm that truly leaks least is compared with ``n - 1`` others, so that it is left out with a probability of at most
-    5 %, whichever arm the data put first (a confidence set of the best, as in Hsu 1984).
+    An arm is left out if it leaks significantly more than another, by one-sided tests at
+    ``0.05 / (n - 1)`` each. The arm that truly leaks least is in ``n - 1`` of these tests. So it is left
+    out with a probability of at most 5 %, whichever arm has the lowest estimate.
 
     Args:
-        candidates: the arms.
-        metric: the metric by which they leak.
-        over_targets: compare over leave-one-out targets in place of the victims.
+        candidates: the arms to choose from.
+        metric: the name of the metric of leakage.
+        over_targets: whether leave-one-out targets are compared in place of the victims.
     """
     compare = leakage_over_targets if over_targets else leakage_over_seeds
     level = 1 - 0.05 / max(1, len(candidates) - 1)
@@ -151,7 +161,7 @@ def may_leak_least(candidates: Sequence[Arm], metric: str, *, over_targets: bool
 
 
 def holm(p_values: Sequence[float | None], error: float = 0.05) -> list[bool]:
-    """Holm's (1979) step-down rule: true for each hypothesis that is rejected; None is never rejected.
+    """Holm's (1979) step-down rule: true for every rejected hypothesis; None is never rejected.
 
     >>> holm([0.01, 0.04, None, 0.02])
     [True, True, False, True]
@@ -176,7 +186,7 @@ def _mean(arm: Arm, attack: str, metric: str) -> float:
 
 
 def _over_targets(first: Mapping[int, Mapping[str, Any]], second: Mapping[int, Mapping[str, Any]]) -> Difference | None:
-    """The difference over targets; None unless all common seeds have pseudo-values of equal shape."""
+    """The difference over targets; None unless all common seeds have pseudo-values of equal shapes."""
     seeds = sorted(first.keys() & second.keys())
     spreads, targets = [], 0
     for seed in seeds:
@@ -193,14 +203,14 @@ def _over_targets(first: Mapping[int, Mapping[str, Any]], second: Mapping[int, M
 
 
 def _over_seeds(
-    first: Mapping[int, float], second: Mapping[int, float], own: Estimate, other: Estimate
+    first: Mapping[int, float], second: Mapping[int, float], one: Estimate, other: Estimate
 ) -> Difference | None:
-    """The difference over seeds; without an error for one seed, or if all differ by the same."""
+    """The difference over seeds; its spread is None for one seed, or if all seeds differ equally."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return None
     gaps = np.array([first[seed] - second[seed] for seed in seeds], np.float64)
-    apart = (own.low > other.high) - (own.high < other.low)
+    apart = (one.low > other.high) - (one.high < other.low)
     spread = None
     if len(seeds) > 1 and np.ptp(gaps) > 1e-9:
         spread = Spread(float(gaps.mean()), float(gaps.std(ddof=1) / np.sqrt(len(gaps))), len(gaps) - 1.0)
@@ -208,6 +218,6 @@ def _over_seeds(
 
 
 def detectable(differences: Sequence[Difference], level: float = 0.95) -> float | None:
-    """The true difference that would be found with 80 % probability, as a median over differences; None without any."""
+    """The true difference that is detected with 80 % power, as a median; None without a standard error."""
     known = [gap.spread.detectable(level) for gap in differences if gap.spread is not None]
     return float(np.median(known)) if known else None

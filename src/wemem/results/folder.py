@@ -1,4 +1,4 @@
-"""The folder of a study or an audit: its files are bound to ``results.json`` by their SHA-256."""
+"""The output folder of a study or an audit; ``results.json`` holds the SHA-256 of its other files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,16 +18,17 @@ RESULTS, SAMPLES, GATE = "results.json", "per_sample.parquet", "gate.json"
 
 
 def remove_old_results(out: Path) -> None:
-    """Remove the results of an earlier run from a folder, before the first file of a new one is written.
+    """Remove the results of an earlier run from a folder.
 
-    ``results.json`` goes first, so that results never stand beside files of another run, wherever the process is
-    killed; then the files that it lists. Other files of the folder stay.
+    Call it before the first file of a new run is written. ``results.json`` is removed first and the
+    files that it lists after it. So even a killed process never leaves results beside files of another
+    run. Other files stay.
 
     Raises:
-        InputError: a file that may not be removed.
+        InputError: a file cannot be removed.
     """
     listed: dict[str, Any] = {}
-    with suppress(InputError, AttributeError, TypeError):  # broken results list nothing
+    with suppress(InputError, AttributeError, TypeError):  # unreadable results list no files
         listed = dict(read_json(out / RESULTS, "results").get("files", {}))
     for name in (RESULTS, GATE, SAMPLES, *listed):
         path = out / name
@@ -39,7 +40,7 @@ def remove_old_results(out: Path) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """True if a name from ``results.json`` is that of a file in the folder or in one of its folders.
+    """True if a path from ``results.json`` lies inside the folder.
 
     >>> [is_inside(name) for name in ("models/a.safetensors", "../a", "/etc/passwd", "a/../../b")]
     [True, False, False, False]
@@ -51,13 +52,13 @@ def is_inside(name: str) -> bool:
 def write_results(
     out: Path, results: Mapping[str, Any], samples: pa.Table, models: Iterable[Path] = ()
 ) -> dict[str, Any]:  # fmt: skip
-    """Write ``per_sample.parquet`` and, last of all, ``results.json`` into a folder: where it is, all is.
+    """Write ``per_sample.parquet`` and then ``results.json``, so that its presence marks a complete folder.
 
     Args:
-        out: the folder.
-        results: the content, whose ``files`` are filled in.
-        samples: a row for each run and audited record.
-        models: the files of models that are in the folder already.
+        out: the output folder.
+        results: the content of ``results.json``; ``files`` is filled in.
+        samples: the table of all runs and audited records.
+        models: the paths of the model files that were already written into the folder.
 
     Returns:
         The content of ``results.json``.

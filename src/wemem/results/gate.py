@@ -1,9 +1,9 @@
-"""Limits on what models may leak and must still achieve, checked for a pipeline that goes on or stops.
+"""Release gate: limits on the leakage and the accuracy of models, for continuous integration.
 
-A limit is held by the end of the interval that speaks against it: the upper one of a leak, the lower one of accuracy.
-What was measured too coarsely therefore fails. Nothing in ``results.json`` is believed that can be computed anew
-(:mod:`wemem.results.verify`), and a leak that may have been measured too small fails for that reason
-(:mod:`wemem.results.reservations`).
+A limit is compared with the unfavourable end of the interval: the upper end of a leak, the lower end
+of accuracy. So an imprecise measurement fails. Every number in ``results.json`` that can be recomputed
+is recomputed (:mod:`wemem.results.verify`). A measurement that may underestimate the leak fails with
+its reason (:mod:`wemem.results.reservations`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,17 +22,17 @@ from wemem.results.wording import interval, per_cent, printable
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on one model; None is no limit.
+    """Limits on one model, as fractions; None sets no limit.
 
     Args:
-        max_tpr: share of the members that the strongest attack may find at ``at_fpr``.
-        at_fpr: a false positive rate that results have, see :data:`wemem.metrics.registry.RATES`.
-        min_accuracy: on test records.
-        max_auc: of the strongest attack.
-        max_balanced_accuracy: of the strongest attack.
+        max_tpr: the largest TPR of the strongest attack at the false positive rate ``at_fpr``.
+        at_fpr: a false positive rate that results report, see :data:`wemem.metrics.registry.RATES`.
+        min_accuracy: the smallest test accuracy.
+        max_auc: the largest AUC of the strongest attack.
+        max_balanced_accuracy: the largest balanced accuracy of the strongest attack.
 
     Raises:
-        InputError: no limit, one outside [0, 1], or an FPR that no results report.
+        InputError: no limit, a limit outside [0, 1], or a false positive rate that results do not report.
     """
 
     max_tpr: float | None = None
@@ -53,29 +53,29 @@ class Limits:
             raise InputError(f"expected a limit to check, got none; give one of {listed}")
 
     def of_leaks(self) -> Iterator[tuple[str, str, float]]:
-        """The metric, its words and the limit, of each that was given."""
-        found = (
+        """The name of the metric, its phrase and the limit, for every limit on a leak."""
+        candidates = (
             (tpr_metric(self.at_fpr).name, self.max_tpr),
             ("auc", self.max_auc),
             ("balanced_accuracy", self.max_balanced_accuracy),
         )
-        yield from ((name, METRICS[name].phrase, limit) for name, limit in found if limit is not None)
+        yield from ((name, METRICS[name].phrase, limit) for name, limit in candidates if limit is not None)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One arm against one limit.
+    """The comparison of one arm with one limit.
 
     Args:
-        label: of the arm.
-        sparsity: of the arm.
-        seeds: how many runs it has.
-        measure: in words.
-        estimate: measured, with its 95 % interval.
-        limit: that the upper end may not exceed, or, of accuracy, that the lower end must reach.
-        passed: whether it does.
-        attack: the strongest; none for accuracy.
-        caveats: what the reader should know of the number.
+        label: the label of the arm.
+        sparsity: the sparsity of the arm.
+        seeds: the number of runs of the arm.
+        measure: the metric as a phrase.
+        estimate: the measured value with its 95 % interval.
+        limit: the largest upper end of a leak, or the smallest lower end of accuracy.
+        passed: whether the limit holds.
+        attack: the strongest attack; None for accuracy.
+        caveats: restrictions on the measured value, as phrases.
     """
 
     label: str
@@ -105,11 +105,11 @@ class GateResult:
     """The outcome of a gate for one folder.
 
     Args:
-        folder: the folder.
-        results_sha256: SHA-256 of its ``results.json``.
-        limits: the limits.
-        checks: every arm against every limit.
-        reservations: reasons not to rely on the measured leaks, waived ones included.
+        folder: the folder of results.
+        results_sha256: the SHA-256 of ``results.json``.
+        limits: the limits that were checked.
+        checks: the comparison of every arm with every limit.
+        reservations: the reasons why a leak may be underestimated, with the waived ones.
     """
 
     folder: Path
@@ -131,13 +131,14 @@ def check_folder(
 
     Args:
         folder: the ``--out`` folder of a study or an audit.
-        limits: at least one.
-        labels: of the arms to check; all but ``dense`` if empty.
-        waivers: names of reservations that the user accepts.
-        shipped: the model file that is to be released, if the user names it.
+        limits: the limits to check.
+        labels: the labels of the arms to check; empty for all but controls and ``dense``.
+        waivers: the names of the reservations that the user accepts.
+        shipped: the model file that is to be released, if the user names one.
 
     Raises:
-        InputError: as :func:`check`, results that were changed after they were written, or an unknown waiver.
+        InputError: the results were changed after they were written, or a waiver is unknown; also all
+            errors of :func:`check`.
     """
     require_known(waivers)
     verified = verify(folder)
@@ -148,29 +149,29 @@ def check_folder(
         )
     checks = check(verified.results, limits, labels)
     fpr = None if limits.max_tpr is None else limits.at_fpr
-    found = reservations(verified, _chosen(verified.results, labels), fpr, shipped)
-    waived = tuple(replace(one, waived=one.name in waivers) for one in found)
-    return GateResult(folder, verified.sha256, limits, tuple(checks), waived)
+    raised = reservations(verified, _chosen(verified.results, labels), fpr, shipped)
+    marked = tuple(replace(one, waived=one.name in waivers) for one in raised)
+    return GateResult(folder, verified.sha256, limits, tuple(checks), marked)
 
 
 def check(results: Mapping[str, Any], limits: Limits, labels: Sequence[str] = ()) -> list[Check]:
-    """Every arm against every limit, in the order of the study.
+    """Compare every arm with every limit, in the order of the study.
 
     Args:
         results: the content of ``results.json``.
-        limits: at least one.
-        labels: of the arms to check; all but controls and ``dense`` if empty.
+        limits: the limits to check.
+        labels: the labels of the arms to check; empty for all but controls and ``dense``.
 
     Raises:
-        InputError: an unknown label, no arm to check, or an arm that no attack was run on.
+        InputError: an unknown label, no arm to check, or an arm without attacks.
     """
-    return [found for arm in _chosen(results, labels) for found in _checks(arm, limits)]
+    return [result for arm in _chosen(results, labels) for result in _checks(arm, limits)]
 
 
 def _chosen(results: Mapping[str, Any], labels: Sequence[str]) -> list[Arm]:
     rows = arms(results)
     require_labels(rows, labels)
-    chosen = [arm for arm in rows if (arm.label in labels if labels else not _is_beside(arm))]
+    chosen = [arm for arm in rows if (arm.label in labels if labels else not _is_control(arm))]
     if not chosen:
         raise InputError("expected a pruned model to check, got only the dense one; name it, --label dense")
     for arm in chosen:
@@ -179,8 +180,8 @@ def _chosen(results: Mapping[str, Any], labels: Sequence[str]) -> list[Arm]:
     return chosen
 
 
-def _is_beside(arm: Arm) -> bool:
-    """True if an arm is a control of a study; a single model that was audited as it is, is none."""
+def _is_control(arm: Arm) -> bool:
+    """True for a control arm of a study, and false for a dense model that was audited by itself."""
     return arm.is_control and arm.label == arm.defense
 
 
@@ -197,7 +198,11 @@ def _checks(arm: Arm, limits: Limits) -> Iterator[Check]:
 
 
 def _strongest(arm: Arm, metric: str) -> tuple[str, Estimate, tuple[str, ...]]:
-    """With the interval for having been chosen, or, where one run does not tell it, the highest of all upper ends."""
+    """The strongest attack, its estimate and caveats.
+
+    The interval is widened for the selection of the attack. A run without a stored widened interval
+    gets the highest upper end of all attacks in its place, with a caveat.
+    """
     caveats: tuple[str, ...] = ()
     if len(arm.runs) > 1 or metric in arm.runs[0]["worst"]:
         attack, estimate = arm.strongest(metric)
@@ -207,5 +212,5 @@ def _strongest(arm: Arm, metric: str) -> tuple[str, Estimate, tuple[str, ...]]:
         highest = max(one.high for one in measured.values())
         estimate = Estimate(measured[attack].value, measured[attack].low, highest)
         if len(measured) > 1:
-            caveats += ("the upper end is the highest of all attacks, not widened for the choice",)
+            caveats += ("the upper end is the highest of all attacks, not widened for the selection",)
     return attack, estimate, caveats

@@ -1,4 +1,4 @@
-"""The outcome of a gate for other programs: JSON, and JUnit XML as continuous integration shows it."""
+"""Files with the outcome of a gate: JSON, and JUnit XML for continuous integration."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SCHEMA = "wemem.gate/1"
 
 
 def gate_content(gated: Sequence[GateResult], waivers: Sequence[str]) -> dict[str, Any]:
-    """The outcome as JSON has it."""
+    """The outcome as the content of a JSON file."""
     return {
         "schema": SCHEMA,
         "passed": all(result.passed for result in gated),

@@ -1,4 +1,4 @@
-"""Files of the models that a study or a pruning leaves."""
+"""Model files that a study or ``wemem prune`` writes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +19,10 @@ from wemem.tuning.wording import tuning_in_words
 
 
 def write_model(folder: Path, outcome: Outcome) -> list[Path]:
-    """Write the victim's weights and, where it was pruned, its masks or channels beside them.
+    """Write the victim's weights and, if it was pruned, its masks or channels.
 
     Returns:
-        The files, the weights first.
+        The paths of the files, the weights first.
     """
     label = file_name(outcome.label)
     name = label if outcome.defense is None else f"{label}-sparsity{outcome.sparsity}"
@@ -31,7 +31,7 @@ def write_model(folder: Path, outcome: Outcome) -> list[Path]:
 
 
 def write_weights_and_masks(path: Path, ensemble: Ensemble, masks_path: Path) -> list[Path]:
-    """Write the first model's weights and, beside them, which weights or channels are left of the dense model."""
+    """Write the weights of the first model and, if it was pruned, its masks or channels."""
     for stale in (masks_path, channels_path(path)):
         stale.unlink(missing_ok=True)
     write_atomically(path, lambda part: write_weights(part, ensemble.state(0)))
@@ -45,17 +45,17 @@ def write_weights_and_masks(path: Path, ensemble: Ensemble, masks_path: Path) ->
 
 
 def write_pruned(out: Path, config: StudyConfig, pruned: Pruned, costs: Mapping[str, Any]) -> None:
-    """Write a pruned model's weights, the same without zeros, its masks or channels, and its certificate.
+    """Write a pruned model's weights, a sparse copy, its masks or channels, and its certificate.
 
     Args:
-        out: the folder.
-        config: the study.
-        pruned: the model.
-        costs: what the model costs before and after.
+        out: the output folder.
+        config: the study with the settings of the pruning.
+        pruned: the pruned model.
+        costs: the footprints of the model before and after pruning.
     """
     ensemble, rounds = pruned.stage.ensemble, pruned.stage.meta["rounds"]
-    made_with = environment(choose_device(config.device))
-    payload = {"study": config.table, "environment": made_with, "rounds": rounds, "footprint": costs}
+    versions = environment(choose_device(config.device))
+    payload = {"study": config.table, "environment": versions, "rounds": rounds, "footprint": costs}
     if pruned.tuned is not None:
         payload["auto"] = pruned.tuned.summary
     write_weights_and_masks(out / "weights.safetensors", ensemble, out / "masks.safetensors")
@@ -68,16 +68,16 @@ def write_pruned(out: Path, config: StudyConfig, pruned: Pruned, costs: Mapping[
 def pruning_summary(
     weights: Path, config: StudyConfig, label: str, pruned: Pruned, costs: Mapping[str, Any]
 ) -> list[str]:  # fmt: skip
-    """Sentences on a pruned model: what was done, what it costs, and how it is loaded."""
+    """Sentences about a pruned model: its pruning, its footprint, and how to load it."""
     rounds = pruned.stage.meta["rounds"]
     accuracy = f"dev accuracy {100 * rounds[-1]['dev_accuracy']:.1f} %"
     if rounds[-1]["test_accuracy"] is not None:
-        accuracy += f", accuracy on the records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
+        accuracy += f", accuracy on records it was not trained on {100 * rounds[-1]['test_accuracy']:.1f} %"
     lines = [f"Pruned to sparsity {rounds[-1]['sparsity']:.4f} under {label}: {accuracy}."]
     if pruned.defense.capability(FreshStart) is not None:
-        lines.append("It starts from new weights: of the given model only the architecture was used.")
+        lines.append("It starts from new weights; only the architecture of the given model was used.")
     if pruned.dev_from_training:
-        lines.append("The dev records were training records, so the dev accuracy flatters; bring records it never saw.")
+        lines.append("The dev records were training records, so dev accuracy is too high; give records it did not see.")
     file = str(weights)
     load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
     if pruned.stage.ensemble.channels:

@@ -1,4 +1,4 @@
-"""Scores of every audited record, read from the file that a study stored."""
+"""Scores of the audited records, read from ``per_sample.parquet``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,24 +14,27 @@ from wemem.files.input_files import exists
 from wemem.files.tables import open_parquet
 from wemem.results.folder import SAMPLES
 
-#: Numbers in the columns that are read, about 2 GiB; ten attacks on 100 models of 60,000 records take a third of it.
+#: Largest number of values to read, about 2 GiB. Ten attacks on 100 models and 60,000 records take a
+#: third of it.
 MOST = 2**28
-#: Columns that are no attack's, whatever an attack calls itself.
+#: Columns that are never scores of an attack; an attack with such a label has no readable scores.
 OWN = ("label", "seed", "sparsity", "record", "class", "member", "correct_prediction", "memorization", "risk_rank")
 NEEDED = ("label", "seed", "sparsity", "class", "member")
 
 
 @dataclass(frozen=True, eq=False)
 class RunScores:
-    """The scores that one run's attacks gave to its ``n`` audited records.
+    """Scores of one run's attacks on its ``n`` audited records.
 
     Args:
         member: true where the victim was trained on the record.
-        classes: the classes of the records.
-        memorization: the defender's score, NaN where it has none; None if the study estimated none.
-        scores: the scores by attack, higher = member.
-        called: by attack, true where it calls the record a member.
-        correct: true where the victim predicts the record's class; None in files that do not say.
+        classes: the class of each record.
+        memorization: the memorization score of the defender, NaN for a record without one; None if
+            the study estimated no scores.
+        scores: the scores by attack; a higher score means member.
+        called: the decisions by attack, true where the attack predicts member.
+        correct: true where the victim predicts the class of the record; None in files without this
+            column.
     """
 
     member: Bool[np.ndarray, " n"]
@@ -51,20 +54,21 @@ class RunScores:
 
 
 def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScores | None]:
-    """The scores of each run in a folder's ``per_sample.parquet``, in the order of the runs.
+    """Read the scores of each run from ``per_sample.parquet``, in the order of the runs.
 
-    Results tell the sparsity that was reached and the table the one that was asked for, so that the runs of a label
-    and seed are matched from the lowest sparsity to the highest.
+    Results hold the sparsity that was reached and the table holds the sparsity that was requested. So
+    the runs of a label and seed are matched by rank, from the lowest sparsity to the highest.
 
     Args:
-        folder: the ``--out`` folder.
+        folder: the ``--out`` folder of a study or an audit.
         runs: the runs of its ``results.json``.
 
     Returns:
-        None for a run without attacks, and for every run if there is no such file.
+        The scores of each run; None for a run without attacks, and for all runs without the file.
 
     Raises:
-        InputError: no readable table, more than :data:`MOST` numbers, or one that does not belong to these results.
+        InputError: the table is unreadable, has more than :data:`MOST` values, or belongs to other
+            results.
     """
     path = folder / SAMPLES
     if not exists(path, "the records of a study") or not any(run["attacks"] for run in runs):
@@ -110,7 +114,7 @@ def recorded_audits(folder: Path) -> RecordedAudits:
 
 
 def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
-    """Columns as arrays; ``label`` as numbers of the texts in ``labels``, so that each text is held once."""
+    """The columns as arrays; ``label`` holds indices into ``labels``, so that each text is stored once."""
     remedy = "run the study again"
     with open_parquet(path, "the records of a study", read_dictionary=["label"]) as file:
         types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
@@ -126,8 +130,8 @@ def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"expected {path} of at most {MOST:,} numbers, got more; report fewer runs together")
         table = file.read(list(known))
     texts = pa.concat_arrays(table["label"].unify_dictionaries().chunks)
-    found: dict[str, Any] = {name: table[name].to_numpy() for name in known}
-    return {**found, "label": texts.indices.to_numpy(), "labels": texts.dictionary.to_pylist()}
+    arrays: dict[str, Any] = {name: table[name].to_numpy() for name in known}
+    return {**arrays, "label": texts.indices.to_numpy(), "labels": texts.dictionary.to_pylist()}
 
 
 def _counts(kind: pa.DataType) -> bool:
@@ -137,20 +141,20 @@ def _counts(kind: pa.DataType) -> bool:
 def _scores(
     path: Path, columns: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], run: Mapping[str, Any]
 ) -> RunScores:
-    """The rows of one run."""
+    """The scores of one run."""
     other = f"expected {path} to be of the results beside it"
     labels = columns["labels"]
     number = labels.index(run["label"]) if run["label"] in labels else -1
     same = (columns["label"] == number) & (columns["seed"] == run["seed"])
-    asked = np.unique(columns["sparsity"][same])
+    requested = np.unique(columns["sparsity"][same])
     reached = sorted(
         r["sparsity"] for r in runs if r["attacks"] and (r["label"], r["seed"]) == (run["label"], run["seed"])
     )
-    if len(asked) != len(reached):
+    if len(requested) != len(reached):
         raise InputError(
-            f"{other}, got {len(asked)} audits of {run['label']!r}, seed {run['seed']}; run the study again"
+            f"{other}, got {len(requested)} audits of {run['label']!r}, seed {run['seed']}; run the study again"
         )
-    rows = np.flatnonzero(same & (columns["sparsity"] == asked[reached.index(run["sparsity"])]))
+    rows = np.flatnonzero(same & (columns["sparsity"] == requested[reached.index(run["sparsity"])]))
     member = columns["member"][rows].astype(bool)
     scores = {
         name: columns[name][rows].astype(np.float64) for name in run["attacks"] if name in columns and name not in OWN

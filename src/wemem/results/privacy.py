@@ -7,32 +7,36 @@ from typing import Any
 from wemem.defenses import DPSGD, Chain, Defense
 from wemem.errors import InputError
 
-#: What the ε of a study's model is about; see :class:`wemem.defenses.DPSGD` for why it is nominal even there.
+#: Training that the ε of a study covers; :class:`wemem.defenses.DPSGD` explains why it is nominal.
 COVERS = "fine-tuning of the victim only"
 
 
 def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float:
-    """The ε of (ε, δ)-differential privacy, for adding or removing one record, of the subsampled Gaussian mechanism.
+    """The ε of (ε, δ)-differential privacy of the subsampled Gaussian mechanism.
 
-    It holds for steps whose records are drawn independently of one another. Of training with
-    :class:`wemem.defenses.DPSGD` it is a nominal figure, for fine-tuning only: see there for what it leaves out.
+    Neighbouring data sets differ by adding or removing one record. The bound holds for steps whose
+    records are drawn independently. For training with :class:`wemem.defenses.DPSGD` it is nominal and
+    covers fine-tuning only; that class lists the gaps.
 
     Args:
         noise: σ, the standard deviation of the noise in units of the clipping norm; 0 gives infinity.
-        sample_rate: probability that a record is in a step, in (0, 1]; batch size by training records.
-        steps: optimizer steps over all rounds, at least 1.
-        delta: δ, in (0, 1); well below one by the number of training records.
+        sample_rate: the probability that a record is in a step, in (0, 1]: the batch size divided by
+            the number of training records.
+        steps: the number of optimizer steps over all rounds, at least 1.
+        delta: δ in (0, 1), well below 1 / training records.
 
     Returns:
-        An upper bound, in nats.
+        An upper bound on ε, in nats.
 
     Raises:
-        InputError: a value out of range, or Opacus is not installed.
+        InputError: a value is out of range, or Opacus is not installed.
     """
     if not noise >= 0:
         raise InputError(f"noise must be 0 or more, got {noise}")
     if not 0 < sample_rate <= 1:
-        raise InputError(f"sample_rate must be in (0, 1], got {sample_rate}; give batch size by training records")
+        raise InputError(
+            f"sample_rate must be in (0, 1], got {sample_rate}; divide the batch size by the number of training records"
+        )
     if steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
     if not 0 < delta < 1:
@@ -46,7 +50,7 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
     accountant = RDPAccountant()
     accountant.history = [(noise, sample_rate, steps)]
     with warnings.catch_warnings():
-        # it warns where an order outside its list might bound more tightly; every order's bound holds
+        # the accountant warns if another order could give a tighter bound; the bound of every order holds
         warnings.filterwarnings("ignore", message="Optimal order is")
         return float(accountant.get_epsilon(delta=delta))
 

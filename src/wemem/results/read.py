@@ -1,4 +1,4 @@
-"""``results.json`` read back by those who did not write it: checked against its schema and against itself."""
+"""Reader of ``results.json``, which validates the schema and rejects contradictions."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ from wemem.files.documents import read_json
 from wemem.results.contradictions import contradictions
 from wemem.results.schema import results_schema
 
-#: The number of each version by the ``schema`` of its files.
+#: Version numbers by the value of ``schema`` in the file.
 VERSIONS = {"wemem.results/1": 1, "wemem.results/2": 2}
-#: Names of the certificate that version 2 changed.
+#: Fields of the certificate in version 1, with their names in version 2.
 RENAMED = {
     "victim_made_as": "victim_recipe_fingerprint",
     "adversary_made_as": "adversary_recipe_fingerprints",
@@ -21,16 +21,17 @@ RENAMED = {
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The content of a folder's ``results.json``, under the names of version 2.
+    """Read ``results.json`` from a folder, with the field names of version 2.
 
-    Results of version 1 keep their ``schema``. They have no hashes: nothing binds them to models or records.
+    Results of version 1 keep their ``schema``. They have no hashes, so nothing binds them to models or
+    records.
 
     Args:
         folder: the ``--out`` folder of a study or an audit.
 
     Raises:
-        InputError: no such file, over 16 MiB, not JSON, not of a known schema, or at odds with itself
-            (:func:`~wemem.results.contradictions.contradictions`).
+        InputError: the file is missing, exceeds 16 MiB, is not JSON, has an unknown schema, or has
+            contradictions (:func:`~wemem.results.contradictions.contradictions`).
     """
     path = folder / "results.json"
     remedy = "give the --out folder of a study or an audit"
@@ -40,14 +41,12 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise InputError(f"{error}; {remedy}") from error
     wrong = next(faults(content), None)
     if wrong is not None:
-        raise InputError(
-            f"expected results of schema {' or '.join(VERSIONS)} in {path}, got a file that is not: {wrong}; {remedy}"
-        )
-    return _in_present_names(content)
+        raise InputError(f"expected results of schema {' or '.join(VERSIONS)} in {path}, got: {wrong}; {remedy}")
+    return _with_current_names(content)
 
 
 def faults(results: object) -> Iterator[str]:
-    """Everything in a value that is not as the schema of results has it or contradicts itself.
+    """Find violations of the schema of results and, if there are none, contradictions.
 
     >>> next(faults([]))
     "$: [] is not of type 'object'"
@@ -56,13 +55,13 @@ def faults(results: object) -> Iterator[str]:
     wrong = False
     for error in Draft202012Validator(results_schema(1 if version == 1 else 2)).iter_errors(results):
         wrong = True
-        # a message can hold the whole value that is wrong
+        # a message can contain the whole invalid value
         yield f"{error.json_path}: {error.message[:100]}"
     if not wrong and isinstance(results, dict):
         yield from (f"contradiction: {one}" for one in contradictions(results))
 
 
-def _in_present_names(results: Mapping[str, Any]) -> dict[str, Any]:
+def _with_current_names(results: Mapping[str, Any]) -> dict[str, Any]:
     runs = [{**run, "certificate": _renamed(run["certificate"])} for run in results["runs"]]
     return {**results, "runs": runs}
 

@@ -1,6 +1,6 @@
-"""Reservations: reasons for which a measured leak may be too small, though the numbers themselves are right.
+"""Reservations: reasons why a correctly computed leak may underestimate the true one.
 
-A gate fails on each of them unless it is waived by name.
+A gate fails on each reservation unless it is waived by name.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,14 @@ from wemem.results.folder import SAMPLES
 from wemem.results.verify import Verified
 from wemem.results.wording import per_cent, printable
 
-#: Reference models that LiRA and RMIA need for a bound worth the name, and records on each side.
+#: Smallest number of reference models for LiRA and RMIA, and of members and non-members.
 FEWEST_REFERENCES, FEWEST_RECORDS = 16, 100
-#: Kinds of attacks that a gate expects, each the strongest on some models.
+#: Kinds of attacks that a gate requires; each is the strongest on some models.
 EXPECTED_KINDS = ("lira", "rmia")
 
-#: Names by which reservations are waived, each with its meaning.
+#: Names of the reservations for waivers, with their meanings.
 NAMES = {
-    "non-adaptive": "the adversary's models were not made as the audited model was",
+    "non-adaptive": "the adversary's models were not trained and pruned as the audited model was",
     "missing-attacks": f"one of {' and '.join(EXPECTED_KINDS)} was not run",
     "few-references": f"fewer than {FEWEST_REFERENCES} reference models",
     "few-records": f"fewer than {FEWEST_RECORDS} members or non-members",
@@ -31,19 +31,19 @@ NAMES = {
     "altered-answers": "the defense alters answers; the weights leak more than the answers do",
     "other-file": "a model file is missing, or is not the one that was audited",
     "partial": "runs or attacks that were planned are missing",
-    "unverified": "the rates cannot be computed anew from records that are bound to the results",
+    "unverified": "the rates cannot be recomputed from records that are bound to the results",
 }
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """One reason not to rely on the leak that was measured.
+    """One reason why a measured leak may be too small.
 
     Args:
-        name: a key of :data:`NAMES`.
-        text: a phrase with the figures.
-        label: the arm that it is about; None if all.
-        waived: whether the user waived it.
+        name: the name of the reservation, a key of :data:`NAMES`.
+        text: the reason as a phrase, with its figures.
+        label: the label of the arm; None for all arms.
+        waived: whether the user accepted the reservation.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Reservation:
 
 
 def require_known(waivers: Sequence[str]) -> None:
-    """Refuse a waiver that waives nothing.
+    """Refuse a waiver with an unknown name.
 
     Raises:
-        InputError: an unknown name, with the nearest one that there is.
+        InputError: a name is unknown; the message suggests the most similar one.
     """
     for name in waivers:
         if name not in NAMES:
@@ -74,16 +74,16 @@ def require_known(waivers: Sequence[str]) -> None:
 def reservations(
     verified: Verified, chosen: Sequence[Arm], fpr: float | None, shipped: Path | None = None
 ) -> Iterator[Reservation]:
-    """All reservations about the results of a folder and the arms that a gate checks.
+    """Find all reservations about the results of a folder and the arms that a gate checks.
 
     Args:
-        verified: the results.
+        verified: the verified results.
         chosen: the arms that are checked.
-        fpr: the false positive rate of a limit; None without one.
-        shipped: the model file that is to be released, if the user names it.
+        fpr: the false positive rate of a limit on TPR; None without such a limit.
+        shipped: the model file that is to be released, if the user names one.
 
     Raises:
-        InputError: a file to be released that cannot be read.
+        InputError: the file to be released cannot be read.
     """
     for one in verified.findings:
         if one.subject == "runs" and one.passed is False:
@@ -102,7 +102,7 @@ def reservations(
 
 
 def _unverified(verified: Verified) -> str | None:
-    """A phrase on rates that cannot be computed anew, or whose records no hash binds to the results."""
+    """A phrase on rates that cannot be recomputed, or on records that no hash binds to the results."""
     rates = [one for one in verified.findings if one.subject == "rates"]
     bound = [one for one in verified.findings if one.subject == "files" and one.file in (None, SAMPLES)]
     text = next((one.text for one in [*rates, *bound] if not one.passed), None)
@@ -110,10 +110,10 @@ def _unverified(verified: Verified) -> str | None:
 
 
 def _digests(arm: Arm, results: Mapping[str, Any]) -> set[str]:
-    """SHA-256 of every file that was audited as a model of an arm."""
+    """SHA-256 of all files that were audited as models of an arm."""
     files = results.get("files", {})
-    own = {files[run["model_file"]] for run in arm.runs if run.get("model_file") in files}
-    return own | {run["audited_file"]["sha256"] for run in arm.runs if "audited_file" in run}
+    written = {files[run["model_file"]] for run in arm.runs if run.get("model_file") in files}
+    return written | {run["audited_file"]["sha256"] for run in arm.runs if "audited_file" in run}
 
 
 def _of_arm(arm: Arm, kinds: Mapping[str, str], fpr: float | None) -> Iterator[Reservation]:
@@ -129,28 +129,28 @@ def _of_arm(arm: Arm, kinds: Mapping[str, str], fpr: float | None) -> Iterator[R
          if kinds.get(name, name) in EXPECTED_KINDS), default=FEWEST_REFERENCES,
     )  # fmt: skip
     if references < FEWEST_REFERENCES:
-        text = f"{references} reference models, {FEWEST_REFERENCES} are expected"
+        text = f"{references} reference models, expected at least {FEWEST_REFERENCES}"
         yield Reservation("few-references", text, arm.label)
     members, others = (min(audit[side] for audit in audits) for side in ("members", "nonmembers"))
     if min(members, others) < FEWEST_RECORDS:
-        text = f"{members} members and {others} non-members, {FEWEST_RECORDS} of each are expected"
+        text = f"{members} members and {others} non-members, expected at least {FEWEST_RECORDS} of each"
         yield Reservation("few-records", text, arm.label)
     smallest = max(audit["smallest_fpr"] for audit in audits)
     if fpr is not None and smallest > fpr:
-        text = f"{others} non-members show no FPR below {per_cent(smallest)}, the limit is at {per_cent(fpr)}"
+        text = f"{others} non-members support no FPR below {per_cent(smallest)}, the limit is at {per_cent(fpr)}"
         yield Reservation("unsupported-fpr", text, arm.label)
     if any(_alters(run) for run in arm.runs):
         yield Reservation("altered-answers", NAMES["altered-answers"], arm.label)
 
 
 def _alters(run: Mapping[str, Any]) -> bool:
-    """True if a run was attacked by altered answers alone; in results of version 1 by the name of the defense.
+    """True if the defense of a run alters answers and its weights were not attacked.
 
-    Where its weights were attacked as well, the worst attack is of both, and there is nothing to add.
+    Results of version 1 lack the field; the name of the defense decides.
     """
     altered = run.get("altered_answers")
     if not ("hamp" in run["defense"].split("+") if altered is None else altered):
         return False
-    from wemem.attacks.channels import WEIGHTS_HELD  # takes seconds to import, and few gates need it
+    from wemem.attacks.channels import WEIGHTS_HELD  # imported here, since it takes seconds and few gates need it
 
     return not any(name.endswith(WEIGHTS_HELD) for name in run["attacks"])

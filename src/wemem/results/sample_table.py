@@ -1,4 +1,4 @@
-"""``per_sample.parquet``: what a study leaves of every audited record."""
+"""``per_sample.parquet``: the scores of all audited records of a study."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from wemem.study.outcome import Outcome
 
 
 def per_sample_table(config: StudyConfig, outcomes: Sequence[Outcome], data: Dataset) -> pa.Table:
-    """The rows of every outcome that was attacked (:func:`sample_rows`)."""
+    """The rows of all attacked outcomes (:func:`sample_rows`)."""
     tables = [
         sample_rows(
             o.label, o.seed, o.sparsity, o.report, data.labels, o.memorization, correct_predictions(o, config, data)
@@ -37,14 +37,24 @@ def sample_rows(
     memorization: Float64[np.ndarray, " N"] | None,
     correct: Bool[np.ndarray, " N"],
 ) -> pa.Table:
-    """The rows of one audit: for each audited record its class, whether it is a member, whether the audited model
-    predicts it correctly, its memorization score, and each attack's score, call and probability.
+    """The rows of one audit, one for each audited record.
 
-    ``risk_rank`` is 1 for the record that the attacks together find most surely to be a member: by the mean over
-    attacks of the share of audited records that score no higher.
+    Columns are the class of the record, its membership, whether the audited model predicts it
+    correctly, its memorization score, and the score, decision and membership probability of each
+    attack. ``risk_rank`` ranks records by exposure, from 1: by the share of audited records that score
+    no higher, as a mean over attacks.
+
+    Args:
+        label: the label of the arm.
+        seed: the seed of the run.
+        sparsity: the requested sparsity.
+        report: the audit of the run.
+        labels: the class of every record of the data set.
+        memorization: the memorization score of every record; None if there are none.
+        correct: true where the audited model predicts the class of the record.
 
     Raises:
-        InputError: the attacks judged different records.
+        InputError: the attacks scored different records.
     """
     records = report.results[0].records
     n = len(records)
@@ -62,7 +72,9 @@ def sample_rows(
     ranks = []
     for result in report.results:
         if not np.array_equal(result.records, records):
-            raise InputError(f"attack {result.name!r} judged other records than {report.results[0].name!r}")
+            raise InputError(
+                f"expected attacks on the same records, got {result.name!r} on others than {report.results[0].name!r}"
+            )
         columns[result.name] = result.output.score
         columns[f"{result.name}_called"] = result.output.score >= result.output.threshold
         if result.output.probability is not None:

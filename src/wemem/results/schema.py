@@ -1,10 +1,10 @@
-"""The schemas of ``results.json``."""
+"""JSON schemas of ``results.json``."""
 
 import json
 from importlib.resources import files
 from typing import Any, Literal
 
-#: The version that is written; the one before is still read.
+#: The version that is written; version 1 is read too.
 CURRENT: Literal[2] = 2
 SCHEMAS = {1: "results.schema.1.json", 2: "results.schema.json"}
 
@@ -12,11 +12,11 @@ SCHEMAS = {1: "results.schema.1.json", 2: "results.schema.json"}
 def results_schema(version: Literal[1, 2] = CURRENT) -> dict[str, Any]:
     """The JSON schema (2020-12) of ``results.json``.
 
-    JSON has no NaN and no infinity, and a schema cannot refuse what Python's parser lets through: write results
-    with ``allow_nan=False``.
+    A schema cannot refuse NaN and infinity, which Python's JSON parser accepts. Write results with
+    ``allow_nan=False``.
 
     Args:
-        version: the number in the file's ``schema``.
+        version: the version number at the end of the file's ``schema``.
 
     >>> results_schema()["properties"]["schema"]
     {'const': 'wemem.results/2'}

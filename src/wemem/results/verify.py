@@ -1,7 +1,8 @@
-"""Verify a folder of results: hashes of all its files, and every rate computed anew from the records.
+"""Verification of a folder of results: file hashes, and rates recomputed from the records.
 
-Hashes prove that the files are those that ``results.json`` was written with. They do not prove who wrote it: whoever
-can change the folder can change the hashes with it. Only a signature made elsewhere over ``results.json`` proves that.
+Hashes prove that the files are those that ``results.json`` was written with. They do not prove who
+wrote it, since anyone who can change the folder can change the hashes too. That takes a signature over
+``results.json`` that is kept outside of the folder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from wemem.results.folder import RESULTS, SAMPLES, is_inside
 from wemem.results.per_record import RunScores, read_scores, recorded_audits
 from wemem.results.read import read_results
 
-#: Largest difference between a stored and a recomputed number that is put down to rounding.
+#: Largest difference between a stored and a recomputed number that is attributed to rounding.
 ROUNDING = 1e-9
 
 Subject = Literal["study", "files", "runs", "rates"]
@@ -26,14 +27,15 @@ Subject = Literal["study", "files", "runs", "rates"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was verified.
+    """The outcome of one verification.
 
     Args:
-        subject: ``study``: the settings are those that were hashed. ``files``: each file is there and unchanged.
-            ``runs``: all planned runs and attacks are there. ``rates``: the numbers follow from the records.
-        passed: whether it holds; None where it cannot be verified.
-        text: a phrase for the reader.
-        file: the path of the file in the folder, of ``files``.
+        subject: the statement that is verified. ``study``: the settings have the stored hash.
+            ``files``: a file exists and has the stored hash. ``runs``: all planned runs and attacks
+            exist. ``rates``: the stored rates follow from the records.
+        passed: whether the statement holds; None if it cannot be verified.
+        text: the outcome as a phrase.
+        file: the path of the file in the folder, for the subject ``files``.
     """
 
     subject: Subject
@@ -44,13 +46,13 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """Results with what was verified of them.
+    """Results with the outcome of their verification.
 
     Args:
-        folder: the folder.
+        folder: the folder of results.
         results: the content of ``results.json``.
-        sha256: SHA-256 of ``results.json``, for a signature outside.
-        findings: everything that was verified.
+        sha256: the SHA-256 of ``results.json``, for a signature outside of the folder.
+        findings: the outcomes of all verifications.
     """
 
     folder: Path
@@ -60,27 +62,27 @@ class Verified:
 
     @property
     def passed(self) -> bool:
-        """True if everything holds; what cannot be verified does not."""
+        """True if every statement was verified and holds."""
         return all(one.passed for one in self.findings)
 
     @property
     def forged(self) -> list[Finding]:
-        """Findings that no waiver excuses: changed settings or records, and rates that the records do not give."""
+        """Failures that cannot be waived: changed settings or records, and rates that contradict the records."""
         wrong = [one for one in self.findings if one.passed is False]
         return [one for one in wrong if one.subject in ("study", "rates") or one.file == SAMPLES]
 
     @property
     def recomputed(self) -> bool:
-        """True if every rate was computed anew from the records."""
+        """True if every rate was recomputed from the records and agrees."""
         rates = [one.passed for one in self.findings if one.subject == "rates"]
         return bool(rates) and all(rates)
 
 
 def verify(folder: Path) -> Verified:
-    """Read a folder of results, and compare them to its files and records.
+    """Read a folder of results and compare them with its files and records.
 
     Raises:
-        InputError: no results that can be read, results at odds with themselves, or a table of other records.
+        InputError: the results cannot be read or have contradictions, or the table has other records.
     """
     results = read_results(folder)
     findings = [*_study(results), *_files(folder, results), *_runs(folder, results), *_rates(folder, results)]
@@ -98,7 +100,7 @@ def _study(results: Mapping[str, Any]) -> Iterator[Finding]:
 def _files(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
     files = results.get("files", {})
     if "files" not in results:
-        yield Finding("files", None, "results of version 1 bind no files; run the study again")
+        yield Finding("files", None, "results of version 1 have no SHA-256 of files; run the study again")
     elif SAMPLES not in files:
         yield Finding("files", None, f"no SHA-256 binds {SAMPLES} to the results; run the study again", SAMPLES)
     for name, digest in files.items():
@@ -111,7 +113,7 @@ def _files(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
         except InputError:
             yield Finding("files", None, f"{name} is missing or cannot be read", name)
             continue
-        text = f"{name} is unchanged" if same else f"{name} is another file than the one that was audited"
+        text = f"{name} is unchanged" if same else f"{name} is not the file that was audited"
         yield Finding("files", same, text, name)
 
 
@@ -119,20 +121,20 @@ def _runs(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _unlisted(folder, results["runs"])
     planned = results.get("planned")
     if planned is None:
-        yield Finding("runs", None, "results of version 1 do not say which runs were planned; run the study again")
+        yield Finding("runs", None, "results of version 1 have no list of planned runs; run the study again")
         return
-    found: dict[tuple[str, int], int] = {}
+    counts: dict[tuple[str, int], int] = {}
     for run in results["runs"]:
         arm = run["label"], run["seed"]
-        found[arm] = found.get(arm, 0) + 1
+        counts[arm] = counts.get(arm, 0) + 1
         missing = [name for name in planned["attacks"] if run["attacks"] and name not in run["attacks"]]
         if missing:
             yield Finding("runs", False, f"{arm[0]!r}, seed {arm[1]}, lacks the planned attack {', '.join(missing)}")
     for label, count in planned["runs"].items():
         for seed in planned["seeds"]:
-            if (got := found.get((label, seed), 0)) != count:
+            if (got := counts.get((label, seed), 0)) != count:
                 yield Finding("runs", False, f"{label!r}, seed {seed}, has {got} of {count} planned runs")
-    yield Finding("runs", True, f"{len(results['runs'])} runs are here")
+    yield Finding("runs", True, f"{len(results['runs'])} runs exist")
 
 
 def _unlisted(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -150,25 +152,25 @@ def _rates(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
         if not run["attacks"]:
             continue
         if scores is None:
-            yield Finding("rates", None, f"{name}: no per_sample.parquet to compute the rates from")
+            yield Finding("rates", None, f"{name}: no per_sample.parquet to recompute the rates from")
             continue
         wrong = list(differences(run, scores))
         yield from (Finding("rates", False, f"{name}: {one}") for one in wrong)
         missing = unrecorded(run, scores)
         if missing:
-            yield Finding("rates", None, f"{name}: the records do not tell {', '.join(missing)}")
+            yield Finding("rates", None, f"{name}: the records lack {', '.join(missing)}")
         if not wrong and not missing:
             yield Finding("rates", True, f"{name}: every rate follows from {len(scores.member):,} records")
 
 
 def unrecorded(run: Mapping[str, Any], scores: RunScores) -> list[str]:
-    """Numbers of a run that cannot be computed anew, because the records do not have it."""
+    """Numbers of a run that cannot be recomputed, because the records lack their columns."""
     missing = [name for name in run["attacks"] if name not in scores.scores or name not in scores.called]
     return missing if scores.correct is not None else [*missing, "test accuracy"]
 
 
 def differences(run: Mapping[str, Any], scores: RunScores) -> Iterator[str]:
-    """Numbers of a run that differ from what its records give."""
+    """Find numbers of a run that differ from those recomputed from its records."""
     attacks = {
         name: ScoredRecords(scores.scores[name], scores.member, scores.called[name])
         for name in run["attacks"]
@@ -188,7 +190,7 @@ def differences(run: Mapping[str, Any], scores: RunScores) -> Iterator[str]:
         if len(right) == accuracy["test_records"]:
             yield from _compare("test accuracy", stored, proportion(int(right.sum()), len(right)))
         else:
-            yield f"test accuracy is of {accuracy['test_records']} records, {len(right)} non-members are here"
+            yield f"test accuracy is of {accuracy['test_records']} records, the table has {len(right)} non-members"
 
 
 def _compare_worst(worst: Mapping[str, Any], attacks: Mapping[str, ScoredRecords]) -> Iterator[str]:
@@ -205,7 +207,7 @@ def _compare(what: str, stored: Estimate, computed: Estimate) -> Iterator[str]:
         ("has the lower end", stored.low, computed.low),
         ("has the upper end", stored.high, computed.high),
     )
-    for verb, told, fresh in ends:
-        if abs(told - fresh) > ROUNDING:
-            yield f"{what} {verb} {told:.6g}, its records give {fresh:.6g}"
+    for verb, value, recomputed in ends:
+        if abs(value - recomputed) > ROUNDING:
+            yield f"{what} {verb} {value:.6g}, its records give {recomputed:.6g}"
             return

@@ -1,4 +1,4 @@
-"""Names, shares and times as the console shows them."""
+"""Names, shares and durations as text for the console."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ from wemem.metrics.intervals import Estimate
 
 
 def printable(text: str) -> str:
-    r"""A name from a user, with whatever could steer a terminal written out.
+    r"""Escape the characters of a user's text that could control a terminal.
 
-    Line breaks, escape sequences and characters that reverse the direction of writing become visible.
+    Line breaks, escape sequences and characters that change the direction of writing become visible.
 
     >>> printable("déjà vu\n\x1b[31m")
     'déjà vu\\n\\x1b[31m'
@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 def names(labels: Sequence[str], most: int = 4) -> str:
-    """Labels in a row; of many, the first ones and how many more.
+    """Join labels to a phrase; of more than ``most``, name the first ones and the number of the others.
 
     >>> names(["a", "b"]), names(["a", "b", "c", "d", "e"])
     ('a and b', 'a, b, c and 2 more')
@@ -29,7 +29,7 @@ def names(labels: Sequence[str], most: int = 4) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that people would use.
+    """A duration in the most readable unit.
 
     >>> duration(3.21), duration(125), duration(4000)
     ('3.2 s', '2 min 05 s', '1 h 07 min')
@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
 
 
 def per_cent(share: float) -> str:
-    """A share in per cent, with as many digits as it needs to be told from its neighbours.
+    """A share in per cent, with three significant digits.
 
     >>> per_cent(0.6), per_cent(0.995), per_cent(0.001)
     ('60 %', '99.5 %', '0.1 %')
@@ -53,7 +53,7 @@ def per_cent(share: float) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """A share in per cent with its interval. No space within the brackets, so that a narrow column breaks before them.
+    """A share in per cent with its interval; the brackets have no space, so that no line breaks in them.
 
     >>> interval(Estimate(0.841, 0.8, 0.9))
     '84.1 [80.0-90.0]'
