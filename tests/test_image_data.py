@@ -408,6 +408,13 @@ def test_what_is_no_image_is_refused_in_one_line(content):
     assert "\n" not in str(caught.value)
 
 
+def test_bytes_that_are_no_image_are_refused_in_the_same_words_every_time():
+    with pytest.raises(InputError) as refused:
+        decode(b"no image", "a")
+    assert "image, got none" in str(refused.value)
+    assert " at 0x" not in str(refused.value)
+
+
 def test_sixteen_bit_images_are_refused_rather_than_clipped():
     file = io.BytesIO()
     with warnings.catch_warnings():

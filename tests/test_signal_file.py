@@ -127,6 +127,22 @@ def test_signals_of_probabilities_are_refused_for_any_model():
         Signals(logits, seen.labels, seen.roles, seen.records, seen.layout, seen.provenance)
 
 
+@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize("decimals", [2, 3, 4])
+@pytest.mark.parametrize("total", [1, 100])
+def test_rounded_probabilities_and_percentages_are_refused(classes, decimals, total):
+    shares = softmax(np.random.default_rng(0).normal(0, 4, (200, classes)), axis=1)
+    outputs = (total * np.round(shares, decimals)).astype(np.float32)
+    with pytest.raises(InputError, match=rf"probabilities: every record's outputs lie in \[0, {total}\]"):
+        refuse_probabilities(outputs, "a model")
+
+
+def test_logits_are_taken_whatever_their_rounding():
+    logits = np.random.default_rng(0).normal(0, 1, (200, 10))
+    for outputs in (np.round(logits, 1), np.abs(np.round(logits, 2)), np.abs(logits)):
+        refuse_probabilities(outputs, "a model")
+
+
 @pytest.mark.parametrize(
     "outputs", [np.zeros((5, 3)), np.full((5, 2), 0.25), np.array([[0.5, 0.5], [2.0, -1.0]]), np.empty((0, 3))]
 )

@@ -77,6 +77,13 @@ def test_factory_may_return_arrays(factory):
     assert (toy.name, len(toy), toy.classes) == ("my_data:toy", 4, 2)
 
 
+@pytest.mark.parametrize("spec", ["math:floor", "my_data:toy"])
+def test_a_function_that_takes_arguments_is_no_factory(spec, factory):
+    factory("def toy(records):\n    return records\n")
+    with pytest.raises(InputError, match="expected a function without arguments"):
+        load_dataset(spec)
+
+
 def test_factory_may_return_a_dataset(factory):
     factory(
         "from wemem.data.dataset import Dataset\n"

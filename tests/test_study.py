@@ -238,6 +238,17 @@ def test_folder_that_cannot_be_written_is_refused_before_any_work(out, study, tm
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_scores_that_cannot_be_read_are_refused_before_any_training(study, tmp_path):
+    (tmp_path / "scores.csv").write_text("record\n0\n")
+    scores = {**study.get("scores", {}), "file": str(tmp_path / "scores.csv")}
+    heard = Heard()
+    with pytest.raises(InputError, match="score"):
+        api.run(
+            parse_study(study | {"defenses": ["rmr"], "scores": scores}), tmp_path / "out", tmp_path / "store", heard
+        )
+    assert not heard.begun
+
+
 def fail_with(error: Exception):
     def full(*args: object, **kwargs: object) -> None:
         raise error

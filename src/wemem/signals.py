@@ -34,8 +34,10 @@ EXTRAS: Mapping[str, str] = {
 #: Perturbed copies of a record whose labels give its robustness.
 ROBUSTNESS_COPIES = 60
 
-#: Distance from 1 of the sum of a record's outputs, up to which they count as probabilities.
+#: Relative distance of the sum of a record's outputs from 1 or 100, up to which they count as probabilities.
 SUM_ERROR = 2e-3
+#: The same at most for probabilities that were rounded to a few decimals, and the units they may be rounded to.
+LARGEST_SUM_ERROR, ROUNDING_UNITS = 0.25, (0.1, 0.01, 0.001, 0.0001)
 #: Rows that are looked at first for probabilities.
 FEW_ROWS = 64
 
@@ -220,7 +222,9 @@ def logit_confidence(
 
 
 def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None:
-    """Refuse outputs of one model that are probabilities: every record's lie in [0, 1] and sum to 1.
+    """Refuse outputs of one model that are probabilities: none is negative, and every record's sum to 1 or to 100.
+
+    Sums may differ from that by as much as rounding to a few decimals explains.
 
     Attacks take the softmax of logits. Of probabilities it would be almost uniform, and a model that leaks would look
     safe.
@@ -238,10 +242,27 @@ def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None
         ...
     wemem.errors.InputError: expected logits from model 0, got probabilities: ...
     """
-    for rows in (outputs[:FEW_ROWS], outputs):  # the first rows show it almost always
-        if not len(rows) or (rows < 0).any() or (np.abs(rows.sum(axis=1, dtype=np.float64) - 1) > SUM_ERROR).any():
-            return
-    raise InputError(
-        f"expected logits from {source}, got probabilities: every record's outputs lie in [0, 1] and sum to 1; "
-        "give the outputs before the softmax, or their logarithm: np.log(np.maximum(outputs, 1e-30))"
-    )
+    for total in (1, 100):
+        if all(_are_shares(rows, total) for rows in (outputs[:FEW_ROWS], outputs)):  # the first rows show it mostly
+            raise InputError(
+                f"expected logits from {source}, got probabilities: every record's outputs lie in [0, {total}] and sum "
+                f"to {total}; give the outputs before the softmax, or the logarithm of the probabilities: "
+                "np.log(np.maximum(probabilities, 1e-30))"
+            )
+
+
+def _are_shares(rows: Float[np.ndarray, "N C"], total: float) -> bool:
+    """Whether the outputs of every record are shares of a total, up to rounding."""
+    if not len(rows) or (rows < 0).any():
+        return False
+    error = np.abs(rows.sum(axis=1, dtype=np.float64) / total - 1).max()
+    return bool(error <= SUM_ERROR or (error <= LARGEST_SUM_ERROR and error <= _rounding_error(rows / total)))
+
+
+def _rounding_error(rows: Float[np.ndarray, "N C"]) -> float:
+    """The error that rounding to a few decimals leaves in a record's sum at most; 0 if the values are not rounded."""
+    for unit in ROUNDING_UNITS:
+        steps = rows.astype(np.float64) / unit
+        if np.abs(steps - np.rint(steps)).max() < 1e-2:
+            return float(rows.shape[1] * unit / 2 + SUM_ERROR)
+    return 0.0

@@ -12,7 +12,7 @@ from wemem.data.split import Role, Split, require_covered
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Distillation, TrainingRecords
 from wemem.errors import InputError
-from wemem.pipeline.parties import Parties
+from wemem.pipeline.parties import Parties, read_score_file
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.victim import is_onnx, read_victim
 from wemem.signals import refuse_probabilities
@@ -60,9 +60,9 @@ def require_auditable(parties: Parties) -> None:
     """As :func:`require_feasible`, for the victim and all models that attack it; every audited record is covered.
 
     Raises:
-        InputError: also too few records to estimate memorization scores from, or too few reference models for some
-            record of any arm. For thresholds each of them is a target in turn, and for leave-one-out a second one is
-            left out.
+        InputError: also too few records to estimate memorization scores from, a file of scores that cannot be read, or
+            too few reference models for some record of any arm. For thresholds each of them is a target in turn, and
+            for leave-one-out a second one is left out.
     """
     config, splits = parties.config, [parties.split]
     if config.uses("shared"):
@@ -79,6 +79,8 @@ def require_auditable(parties: Parties) -> None:
                 parties.reference_subsets(model)
         if config.scores.file is None:
             parties.defender_subsets()
+        else:
+            read_score_file(config.scores.file, parties.data)
     require_feasible(parties, splits)
 
 

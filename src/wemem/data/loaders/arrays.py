@@ -46,7 +46,12 @@ def load_factory(spec: str) -> Dataset:
     factory = resolve(spec)
     if not callable(factory):
         raise InputError(f"data {spec!r}: expected a function, got {type(factory).__name__}; name a function")
-    result = factory()
+    try:
+        result = factory()
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # from within the function, whose own lines say more
+        raise InputError(f"data {spec!r}: expected a function without arguments, got {error}; write one") from error
     if isinstance(result, Dataset):
         return result
     if isinstance(result, tuple) and len(result) == 2:

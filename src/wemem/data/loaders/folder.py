@@ -275,8 +275,10 @@ def decode(content: bytes, where: str) -> UInt8[np.ndarray, "3 H W"]:
         return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     except InputError:
         raise
+    except UnidentifiedImageError as error:  # its message has an address in memory
+        raise InputError(f"{where}: expected a PNG, JPEG, PPM, BMP or WebP image, got none; save it again") from error
     except (
-        OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError,
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:120]
