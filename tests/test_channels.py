@@ -25,7 +25,7 @@ from wemem.results.reservations import _alters
 from wemem.results.schema import results_schema
 from wemem.signals import Signals
 from wemem.store.store import Store
-from wemem.study.attacking import Attacked, channels_of
+from wemem.study.attacking import AttackedModels, channels_of
 from wemem.study.run import run_study
 
 RECORDS, FEATURES, CLASSES, MODELS = 300, 120, 5, 17
@@ -155,7 +155,7 @@ def test_weights_are_a_channel_of_their_own_only_where_altered_answers(
     tmp_path, adversary, defense, is_file, ends
 ):  # fmt: skip
     config = parse_study(table(write_data(tmp_path), attacks=["confidence"], adversary=adversary))
-    channels = channels_of(config, Attacked("arm", defense, 0.6, [], [], is_file=is_file))
+    channels = channels_of(config, AttackedModels("arm", defense, 0.6, [], [], is_file=is_file))
     assert [all(label.endswith(WEIGHTS_HELD) for label in channel.attacks) for channel in channels] == ends
     altered = [channel.defense is not None for channel in channels]
     assert altered == [defense == HAMP() and not is_file, *[False] * (len(channels) - 1)]

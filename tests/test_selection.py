@@ -18,7 +18,7 @@ from wemem.pipeline.pruner import Pruner
 from wemem.report.selection import chosen_settings
 from wemem.results.schema import results_schema
 from wemem.store.store import Store
-from wemem.study.grid_search import Tried, choose, select_settings
+from wemem.study.grid_search import SettingResult, choose, select_settings
 from wemem.study.run import run_study
 
 pytestmark = pytest.mark.slow
@@ -112,26 +112,26 @@ def test_killed_in_the_middle_of_a_selection_it_goes_on_and_chooses_the_same(
 
 
 def test_rule_of_lowest_auc_among_those_that_keep_the_accuracy():
-    tried = [Tried(0.60, 0.90, 1), Tried(0.59, 0.70, 1), Tried(0.58, 0.55, 1)]
+    tried = [SettingResult(0.60, 0.90, 1), SettingResult(0.59, 0.70, 1), SettingResult(0.58, 0.55, 1)]
     assert choose(tried, 0.60 - 0.01) == (1, [True, True, False])
     assert choose(tried, 0.0) == (2, [True, True, True])
 
 
 def test_rule_of_the_most_accurate_where_none_keeps_the_accuracy():
-    tried = [Tried(0.50, 0.90, 1), Tried(0.55, 0.95, 1), Tried(0.40, 0.5, 1)]
+    tried = [SettingResult(0.50, 0.90, 1), SettingResult(0.55, 0.95, 1), SettingResult(0.40, 0.5, 1)]
     assert choose(tried, 0.60) == (1, [False, False, False])
 
 
 def test_ties_go_to_the_other_figure_and_then_to_the_first():
-    assert choose([Tried(0.6, 0.7, 1), Tried(0.7, 0.7, 1)], 0.5)[0] == 1
-    assert choose([Tried(0.6, 0.7, 1), Tried(0.6, 0.6, 1)], 0.9)[0] == 1
-    assert choose([Tried(0.6, 0.7, 1), Tried(0.6, 0.7, 1)], 0.5)[0] == 0
-    assert choose([Tried(0.6, 0.7, 1), Tried(0.6, 0.7, 1)], 0.9)[0] == 0
+    assert choose([SettingResult(0.6, 0.7, 1), SettingResult(0.7, 0.7, 1)], 0.5)[0] == 1
+    assert choose([SettingResult(0.6, 0.7, 1), SettingResult(0.6, 0.6, 1)], 0.9)[0] == 1
+    assert choose([SettingResult(0.6, 0.7, 1), SettingResult(0.6, 0.7, 1)], 0.5)[0] == 0
+    assert choose([SettingResult(0.6, 0.7, 1), SettingResult(0.6, 0.7, 1)], 0.9)[0] == 0
 
 
 def test_a_drop_of_exactly_what_is_allowed_is_allowed_whatever_the_rounding():
     assert 0.3 < 0.1 + 0.2
-    assert choose([Tried(0.3, 0.7, 1)], 0.1 + 0.2)[1] == [True]
+    assert choose([SettingResult(0.3, 0.7, 1)], 0.1 + 0.2)[1] == [True]
 
 
 def grid(**given: Any) -> StudyConfig:

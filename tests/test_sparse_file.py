@@ -116,7 +116,7 @@ TWO = np.ones(2, np.float32)
     ("stored", "message"),
     [
         (bitmask([9], [1], ONE), "bitmask of 1 bytes"),
-        (bitmask([3], [8], ONE), "behind the end"),
+        (bitmask([3], [8], ONE), "beyond the end"),
         (bitmask([3], [3], ONE), "1 values for 2 places"),
         (bitmask([3], [[1]], ONE), "shape or type"),
         (bitmask([3], [1], ONE[None]), "shape or type"),
@@ -125,9 +125,9 @@ TWO = np.ones(2, np.float32)
         (bitmask([1.0], [1], ONE), "of shape"),
         (bitmask("3", [1], ONE), "of shape"),
         (bitmask([1] * 65, [1], ONE), "of shape"),
-        (gaps([3], 1, [3], ONE), "behind the end"),
-        (gaps([3], 1, [1, 0], TWO), "one place twice"),
-        (gaps([1], 1, [0, 1], TWO), "one place twice"),
+        (gaps([3], 1, [3], ONE), "beyond the end"),
+        (gaps([3], 1, [1, 0], TWO), "one element twice"),
+        (gaps([1], 1, [0, 1], TWO), "one element twice"),
         (gaps([3], 1, [1], TWO), "2 values for 1 places"),
         (gaps([3], 3, [1], ONE), "gaps of 3 bytes"),
         (gaps([3], "1", [1], ONE), "gaps of '1' bytes"),
@@ -137,8 +137,8 @@ TWO = np.ones(2, np.float32)
         (({"encoding": "pickle"}, {}), "damaged or foreign"),
         (({}, {}), "damaged or foreign"),
         (([], {}), "damaged or foreign"),
-        (({"encoding": "dense"}, {}), "other tensors"),
-        (({"encoding": "dense"}, {"dense": ONE, "values": TWO}), "other tensors"),
+        (({"encoding": "dense"}, {}), "its tensors are not those"),
+        (({"encoding": "dense"}, {"dense": ONE, "values": TWO}), "its tensors are not those"),
     ],
 )
 def test_parts_that_contradict_each_other_are_refused(stored, message, folder):

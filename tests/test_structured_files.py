@@ -131,7 +131,7 @@ def test_a_structurally_pruned_model_is_audited_by_models_made_alike(given, tmp_
 def test_a_model_pruned_otherwise_than_its_shadows_will_be_is_refused(pruning, given, tmp_path):
     api.prune(parse_study(given), "undefended", tmp_path / "out", tmp_path / "store")
     given["victim"]["weights"] = str(tmp_path / "out/weights.safetensors")
-    with pytest.raises(InputError, match="as models pruned by this study have it"):
+    with pytest.raises(InputError, match="as in models that this study prunes"):
         api.audit(parse_study(given | {"pruning": pruning}), "undefended", tmp_path / "audit", tmp_path / "store")
 
 

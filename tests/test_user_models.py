@@ -199,7 +199,7 @@ def test_tied_weights_are_one_tensor_that_comes_back_from_a_file(tmp_path):
 @pytest.mark.parametrize(("model", "message"), [
     (model_of(scripted), "expected a plain module from .*, got a scripted one"),
     (model_of(old_weight_norm), "under the deprecated .*; use the one in torch.nn.utils.parametrizations"),
-    (model_of(half), r"expected a model of float32 from .*, got float16; return module.float\(\)"),
+    (model_of(half), r"expected a float32 model from .*, got float16; return module.float\(\)"),
     (model_of(missing), "expected .* to work, got ValueError: no such pretrained model"),
     (model_of(make, kind="Elsewhere"), r"got dict with entries 'scores', 'features'; name .*\[model\] output"),
     (model_of(make, kind="InMapping", output="scores"), "expected 'scores' in the model's output, got dict with"),

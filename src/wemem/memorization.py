@@ -1,12 +1,12 @@
-"""Memorization scores: the effect on a model's answer for a record of having been trained on it.
+"""Memorization scores: the effect that training on a record has on the model's prediction for it.
 
 For record ``i`` of a training set ``S`` and learner ``A`` (Feldman, STOC 2020)::
 
     mem(i) = Pr[h(x_i) = y_i | h ~ A(S)]  -  Pr[h(x_i) = y_i | h ~ A(S without i)]
 
-estimated with ``T`` models, each trained on a random subset of ``S``: the mean over the models that saw the record
-minus the mean over those that did not (Feldman & Zhang, NeurIPS 2020). One party's scores come from models trained
-on that party's records only.
+It is estimated with ``T`` models, each trained on a random subset of ``S``: the mean over the models that were trained
+on the record minus the mean over the others (Feldman & Zhang, NeurIPS 2020). The scores of a party come from models
+that are trained on the records of that party only.
 """
 
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ Form = Literal["probability", "indicator"]
 
 @dataclass(frozen=True, eq=False)
 class Memorization:
-    """Scores of ``N`` records; NaN where a record has no model of one kind.
+    """Memorization scores of ``N`` records; NaN where no model was trained on a record, or every model was.
 
     Args:
-        score: float64, shape ``(N,)``: mean inside minus mean outside, in [-1, 1].
-        standard_error: float64, shape ``(N,)``: of the score over the random subsets,
-            ``sqrt(s_in^2/n_in + s_out^2/n_out)``; NaN with fewer than two models of a kind.
-        inside: int64, shape ``(N,)``: models that trained on the record.
-        outside: int64, shape ``(N,)``: models that did not.
+        score: the mean over models inside minus the mean over models outside, in [-1, 1], shape ``(N,)``.
+        standard_error: the standard error of the score over the random subsets,
+            ``sqrt(s_in^2/n_in + s_out^2/n_out)``, shape ``(N,)``; NaN with fewer than two models of a kind.
+        inside: the number of models that were trained on the record, shape ``(N,)``.
+        outside: the number of models that were not trained on the record, shape ``(N,)``.
     """
 
     score: Float64[np.ndarray, " N"]
@@ -47,7 +47,7 @@ class Memorization:
     outside: Int64[np.ndarray, " N"]
 
     def write(self, path: Path) -> None:
-        """Write the scored records to ``.csv`` or ``.parquet``, one row a record."""
+        """Write the scored records to a ``.csv`` or ``.parquet`` file, one row per record."""
         rows = np.flatnonzero(~np.isnan(self.score))
         table = pa.table(
             {
@@ -69,7 +69,10 @@ class Memorization:
 def truth_values(
     logits: Float32[np.ndarray, "T N C"], labels: Int64[np.ndarray, " N"], form: Form
 ) -> Float64[np.ndarray, "T N"]:
-    """The values that a score averages: the true class's probability (less variance), or 1 for a right prediction."""
+    """Compute the values of which a score is a mean: the probability of the true class, or 1 for a correct prediction.
+
+    The probability gives scores of lower variance.
+    """
     if form == "indicator":
         return np.asarray(logits.argmax(-1) == labels, np.float64)
     probability = softmax(logits.astype(np.float64), axis=-1)
@@ -77,11 +80,12 @@ def truth_values(
 
 
 def estimate_memorization(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarray, "T N"]) -> Memorization:
-    """Scores from the subset models' values on every record.
+    """Estimate memorization scores from the values of the subset models on every record.
 
     Args:
-        values: values from :func:`truth_values`.
-        roles: train (inside) or audit (outside); unused and dev records of a model do not count for it.
+        values: the values from :func:`truth_values`.
+        roles: the role of each record for each model: train is inside and audit is outside; a record with another role
+            does not count for the model.
 
     >>> import numpy as np
     >>> m = estimate_memorization(np.array([[1., .5], [.8, .5], [.2, .5]]), np.array([[1, 1], [1, 3], [3, 3]], np.int8))
@@ -98,7 +102,7 @@ def estimate_memorization(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarr
 def _moments(
     values: Float[np.ndarray, "T N"], chosen: np.ndarray
 ) -> tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
-    """Mean, unbiased variance and count over the chosen models; NaN where there are too few."""
+    """The mean, unbiased variance and count over the chosen models; NaN where there are too few."""
     n = chosen.sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(n > 0, (values * chosen).sum(0) / n, np.nan)
@@ -107,10 +111,10 @@ def _moments(
 
 
 def halves_correlation(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarray, "T N"], *, seed: int) -> float:
-    """Spearman's rank correlation between the scores of two random disjoint halves of the models.
+    """Compute Spearman's rank correlation between the scores of two random disjoint halves of the models.
 
-    It measures the reliability of scores from half as many models; by Spearman and Brown the scores from all of them
-    are more reliable: ``2r / (1 + r)``. NaN where either half leaves fewer than two records scored.
+    It measures the reliability of scores from half as many models. By Spearman and Brown, the reliability of the scores
+    from all models is ``2r / (1 + r)``. The result is NaN where fewer than two records have both scores.
     """
     order = generator(seed, "memorization/halves").permutation(len(values))
     first, second = (estimate_memorization(values[h], roles[h]).score for h in np.array_split(order, 2))
@@ -119,7 +123,7 @@ def halves_correlation(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarray,
 
 
 def read_scores(path: Path, records: int) -> Float64[np.ndarray, " N"]:
-    """Read scores by record, NaN where the file has none.
+    """Read a score for each record; NaN where the file has none.
 
     Args:
         path: the path of a ``.csv`` or ``.parquet`` file with the columns ``record`` (index in the data set) and
@@ -127,8 +131,8 @@ def read_scores(path: Path, records: int) -> Float64[np.ndarray, " N"]:
         records: N, the number of records of the data set.
 
     Raises:
-        InputError: another kind of file, missing columns, an unknown or repeated record, or a score that is not
-            finite.
+        InputError: the file is of another kind, lacks a column, or holds an unknown or repeated record or a score that
+            is not finite.
     """
     columns = read_record_table(path, {"score": pa.float64()}, records, "memorization scores")
     record, score = columns[RECORD], columns["score"]

@@ -1,1 +1,1 @@
-"""Models as files: checkpoints, ONNX, compact sparse files, and the footprint. Knows no study."""
+"""Models as files: checkpoints, ONNX, compact sparse files, and the footprint. Nothing here depends on a study."""

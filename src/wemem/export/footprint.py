@@ -18,15 +18,17 @@ BATCHES = (1, 128)
 
 @dataclass(frozen=True)
 class Footprint:
-    """The size of a model, of which nothing varies with the machine.
+    """The size of a model, which is the same on every machine.
 
     Args:
-        parameters: numbers in the parameters.
-        nonzero: numbers in the parameters that are not 0.
-        dense_bytes: size of the state dict as a safetensors file.
-        sparse_bytes: size of the state dict as a compact file (:mod:`wemem.export.sparse`).
-        macs: multiply-accumulate operations of one record (:mod:`wemem.export.multiplications`); one is two FLOPs.
-        nonzero_macs: those of them that no zero weight takes part in, as only a runtime for sparse weights computes.
+        parameters: the number of elements of all parameters.
+        nonzero: the number of those elements that are not 0.
+        dense_bytes: the size of the state dict as a safetensors file.
+        sparse_bytes: the size of the state dict as a compact file (:mod:`wemem.export.sparse`).
+        macs: the number of multiply-accumulate operations for one record (:mod:`wemem.export.multiplications`); each is
+            two FLOPs.
+        nonzero_macs: the number of those operations with a nonzero weight; only a runtime for sparse weights skips the
+            others.
     """
 
     parameters: int
@@ -38,7 +40,7 @@ class Footprint:
 
 
 def footprint(module: nn.Module, input_shape: tuple[int, ...]) -> Footprint:
-    """Measure a module that maps ``(B, *input_shape)`` to logits.
+    """Measure the size of a module that maps ``(B, *input_shape)`` to logits.
 
     Raises:
         InputError: the module fails on one record of zeros.
@@ -47,8 +49,8 @@ def footprint(module: nn.Module, input_shape: tuple[int, ...]) -> Footprint:
 
     >>> layer = nn.Linear(3, 2)
     >>> _ = layer.weight.data.fill_(1.0), layer.bias.data.fill_(1.0), layer.weight.data[0, 0].zero_()
-    >>> found = footprint(layer, (3,))
-    >>> found.parameters, found.nonzero, found.macs, found.nonzero_macs
+    >>> size = footprint(layer, (3,))
+    >>> size.parameters, size.nonzero, size.macs, size.nonzero_macs
     (8, 7, 6, 5)
     """
     state = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
@@ -63,14 +65,16 @@ def footprint(module: nn.Module, input_shape: tuple[int, ...]) -> Footprint:
 def latencies(
     modules: Mapping[str, nn.Module], input_shape: tuple[int, ...], batch: int, repeats: int = 30, patience: float = 5.0
 ) -> dict[str, float]:
-    """Median seconds of one forward pass of each module, in evaluation mode; they take turns, after a warm-up.
+    """Measure the median time of one forward pass of each module, in seconds and in evaluation mode.
+
+    The passes of the modules alternate. The first pass of each is a warm-up and is not counted.
 
     Args:
-        modules: the modules by name; all see the same input.
-        input_shape: shape of one record.
-        batch: number of records of a pass.
-        repeats: number of passes of each module.
-        patience: seconds after which 3 passes are enough.
+        modules: the modules by name; all receive the same input.
+        input_shape: the shape of one record.
+        batch: the number of records of a pass.
+        repeats: the number of timed passes of each module.
+        patience: the number of seconds after which 3 passes are enough.
     """
     x = torch.zeros(batch, *input_shape)
     taken: dict[str, list[float]] = {name: [] for name in modules}
@@ -88,7 +92,7 @@ def latencies(
 
 
 def side_by_side(dense: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The footprint of a model before and after pruning, and the time of both in one run, as JSON-able values."""
+    """Measure the footprint and the latency of a model before and after pruning, as values for JSON."""
     modules = {"dense": dense, "pruned": pruned}
     return {
         **{name: asdict(footprint(module, input_shape)) for name, module in modules.items()},
@@ -98,15 +102,15 @@ def side_by_side(dense: nn.Module, pruned: nn.Module, input_shape: tuple[int, ..
 
 
 def footprint_lines(measured: Mapping[str, Any]) -> list[str]:
-    """The measurements of :func:`side_by_side` in sentences."""
+    """Describe the measurements of :func:`side_by_side` in sentences."""
     before, after = measured["dense"], measured["pruned"]
     times = [
-        f"{1e3 * own['pruned']:.3g} ms against {1e3 * own['dense']:.3g} at batch {batch}"
-        for batch, own in measured["latency_seconds"].items()
+        f"{1e3 * seconds['pruned']:.3g} ms against {1e3 * seconds['dense']:.3g} at batch {batch}"
+        for batch, seconds in measured["latency_seconds"].items()
     ]
     return [
         f"Parameters: {after['parameters']:,} of {before['parameters']:,}, nonzero {after['nonzero']:,} of "
-        f"{before['nonzero']:,}; multiplications a record: {after['macs']:,} of {before['macs']:,}, by a nonzero "
+        f"{before['nonzero']:,}; multiplications per record: {after['macs']:,} of {before['macs']:,}, with a nonzero "
         f"weight {after['nonzero_macs']:,}.",
         f"On disk: {after['dense_bytes']:,} bytes, {after['sparse_bytes']:,} in the compact file, "
         f"{before['dense_bytes']:,} before pruning.",

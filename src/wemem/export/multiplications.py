@@ -1,9 +1,9 @@
 """Multiplications of a forward pass, one function per kind of layer.
 
-A layer's weights are each used once at every position: an output pixel of a convolution, an input pixel of a transposed
-one, a time step of a recurrent layer, a token of attention. Padding and the cropped edge of a transposed convolution
-count like any other position. The two products of attention between tokens have no weights; they count in full.
-Products that a model writes itself (``x @ y``, ``scaled_dot_product_attention``) are not seen.
+A layer uses each of its weights once at every position: an output pixel of a convolution, an input pixel of a
+transposed one, a time step of a recurrent layer, a token of attention. Padding and the cropped edge of a transposed
+convolution count like any other position. The two products of attention between tokens have no weights and count in
+full. Products in the code of a model (``x @ y``, ``scaled_dot_product_attention``) are not counted.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ from wemem.pruning.layers import CONVOLUTIONS, TRANSPOSED, WEIGHTED, first_line,
 
 @dataclass(frozen=True)
 class Multiplications:
-    """Multiply-accumulate operations of one record.
+    """The multiply-accumulate operations for one record.
 
     Args:
-        all: number of operations.
-        nonzero: number of those that no zero weight takes part in.
+        all: the number of operations.
+        nonzero: the number of operations without a zero weight.
     """
 
     all: int = 0
@@ -36,23 +36,23 @@ class Multiplications:
 def multiplications(module: nn.Module, input_shape: tuple[int, ...]) -> Multiplications:
     """Count the multiplications of one record of zeros.
 
-    The zeros are float32, or int64 for a module that fails on those, such as one that begins with an embedding.
+    The zeros are float32, or int64 for a module that fails on float32, such as one that begins with an embedding.
 
     Raises:
-        InputError: the module fails on both.
+        InputError: the module fails on both types.
 
     >>> multiplications(nn.Linear(3, 2), (3,)).all
     6
     """
     counts: list[Multiplications] = []
 
-    def note(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: object) -> None:
-        counts.append(_counted(layer, args, kwargs, output))
+    def count(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: object) -> None:
+        counts.append(_layer_multiplications(layer, args, kwargs, output))
 
-    hooks = [layer.register_forward_hook(note, with_kwargs=True) for _, layer in outermost(module, WEIGHTED)]
+    hooks = [layer.register_forward_hook(count, with_kwargs=True) for _, layer in outermost(module, WEIGHTED)]
     was_training = module.training
     try:
-        _answer_zeros(module.eval(), input_shape, counts)
+        _run_on_zeros(module.eval(), input_shape, counts)
     finally:
         module.train(was_training)
         for hook in hooks:
@@ -60,7 +60,8 @@ def multiplications(module: nn.Module, input_shape: tuple[int, ...]) -> Multipli
     return sum(counts, Multiplications())
 
 
-def _answer_zeros(module: nn.Module, input_shape: tuple[int, ...], counts: list[Multiplications]) -> None:
+def _run_on_zeros(module: nn.Module, input_shape: tuple[int, ...], counts: list[Multiplications]) -> None:
+    """Run a module on one record of zeros; the counts of a failed attempt are dropped."""
     failures: list[Exception] = []
     for dtype in (torch.float32, torch.int64):
         counts.clear()
@@ -77,7 +78,9 @@ def _answer_zeros(module: nn.Module, input_shape: tuple[int, ...], counts: list[
     ) from failures[0]
 
 
-def _counted(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Multiplications:
+def _layer_multiplications(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+) -> Multiplications:
     if isinstance(layer, nn.MultiheadAttention):
         return _attention(layer, *(args[i] if i < len(args) else kwargs[name] for i, name in enumerate(_QUERIES)))
     rule = next(rule for kinds, rule in _POSITIONS.items() if isinstance(layer, kinds))
@@ -85,7 +88,7 @@ def _counted(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
 
 
 def weights_of(layer: nn.Module) -> list[Tensor]:
-    """The weight matrices and kernels of a layer, as it computes with them, without its biases."""
+    """The weight matrices and kernels of a layer after any parametrization, without its biases."""
     names = [name for name, _ in layer.named_parameters(recurse=False)] + list(getattr(layer, "parametrizations", ()))
     return [getattr(layer, name) for name in names if "weight" in name]
 
@@ -99,17 +102,17 @@ _QUERIES = ("query", "key", "value")
 
 
 def _attention(layer: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> Multiplications:
-    """Projections of the query, key, value and output, and ``query @ key`` and ``attention @ value``."""
-    asking, answering = query.numel() // layer.embed_dim, key.numel() // key.shape[-1]
+    """The multiplications of the four projections, of ``query @ key`` and of ``attention @ value``."""
+    queries, keys = query.numel() // layer.embed_dim, key.numel() // key.shape[-1]
     if layer.in_proj_weight is None:
         projections = [layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight]
     else:
         projections = list(layer.in_proj_weight.chunk(3))
-    uses = (asking, answering, answering)
-    products = 2 * asking * answering * layer.embed_dim
+    uses = (queries, keys, keys)
+    products = 2 * queries * keys * layer.embed_dim
     return sum(
         (_uses([weight], positions) for weight, positions in zip(projections, uses, strict=True)),
-        _uses([layer.out_proj.weight], asking) + Multiplications(products, products),
+        _uses([layer.out_proj.weight], queries) + Multiplications(products, products),
     )
 
 
@@ -130,7 +133,7 @@ def _of_steps(layer: Any, x: Any, _: object) -> int:
     return int(data.numel() // layer.input_size)
 
 
-#: How often a layer of each kind uses its weights, from the layer, its input and its output.
+#: The number of positions at which a layer of each kind uses its weights, from the layer, its input and its output.
 _POSITIONS: Mapping[tuple[type[nn.Module], ...], Callable[[Any, Any, Any], int]] = {
     (nn.Linear, nn.Bilinear): _of_outputs,
     CONVOLUTIONS: _of_output_pixels,

@@ -1,7 +1,7 @@
-"""ONNX files: written with a check against PyTorch, and read with distrust.
+"""ONNX files: written with a check against PyTorch, and read as untrusted input.
 
-Files are read that hold everything themselves and compute with standard operators alone; they run in onnxruntime on the
-CPU, on as many threads as PyTorch uses, within the memory that a data set may take.
+A file is read only if it holds all its weights and uses standard operators alone. It runs in onnxruntime on the CPU, on
+as many threads as PyTorch uses, within the memory limit of a data set.
 """
 
 import hashlib
@@ -25,26 +25,27 @@ from wemem.errors import InputError
 from wemem.files.input_files import read_bytes, require_file
 from wemem.files.memory_limit import memory_limit, require_memory
 
-#: Largest difference of logits between PyTorch and the file, by 1 + the largest logit. float32 resolves 1.2e-7 of a
-#: logit, and the two sum in different orders: a few hundred roundings are usual, a thousand allowed. What is wrong (a
-#: layer in training mode, a transposed weight) is off by tenths. No attack can tell logits that are this close.
+#: The largest difference of logits between PyTorch and the file, as a share of 1 + the largest logit. float32 resolves
+#: 1.2e-7 of a logit, and the two sum in different orders: a few hundred roundings are usual, a thousand are allowed.
+#: A real mistake (a layer in training mode, a transposed weight) changes logits by tenths. No attack can tell logits
+#: apart that are this close.
 TOLERANCE = 1e-4
-#: A protocol buffer cannot be larger.
+#: The largest size of a protocol buffer, in bytes.
 FILE_LIMIT = 2**31 - 1
 BATCH = 256
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
-#: Operators whose output is drawn anew each time, which no audit could repeat.
+#: Operators whose output is random, so that no audit could be repeated.
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The distance of the logits of an ONNX file from PyTorch's.
+    """The difference between the logits of an ONNX file and those of PyTorch.
 
     Args:
-        records: number of records that were compared.
+        records: the number of records that were compared.
         difference: the largest absolute difference.
-        allowed: :data:`TOLERANCE` times 1 + the largest logit.
+        allowed: the largest difference that is accepted, :data:`TOLERANCE` times 1 + the largest logit.
     """
 
     records: int
@@ -54,12 +55,12 @@ class Parity:
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """A model that is known by its answers alone.
+    """A model that is known by its logits alone.
 
     Args:
-        name: name of the file.
-        sha256: SHA-256 of the file's bytes, in hexadecimal.
-        session: session of onnxruntime.
+        name: the name of the file.
+        sha256: the SHA-256 hash of the file's bytes, in hexadecimal.
+        session: the session of onnxruntime that runs the model.
     """
 
     name: str
@@ -68,25 +69,25 @@ class OnnxModel:
 
     @property
     def runtime(self) -> str:
-        """The library that computes the answers, with its version."""
+        """The library that computes the logits, with its version."""
         return f"onnxruntime {version('onnxruntime')}"
 
     def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
-        """Answers to records.
+        """Compute the logits of records, in batches.
 
         Raises:
-            InputError: the file does not answer records of this shape, or not with one row of finite logits each.
+            InputError: the file fails on records of this shape, or does not return one row of finite logits for each.
         """
-        given = self.session.get_inputs()[0]
-        fixed = given.shape[0] if isinstance(given.shape[0], int) else None
+        declared = self.session.get_inputs()[0]
+        fixed = declared.shape[0] if isinstance(declared.shape[0], int) else None
         size = fixed or BATCH
-        answers = []
+        batches = []
         for start in range(0, len(features), size):
             batch = features[start : start + size]
             missing = (fixed or len(batch)) - len(batch)
             padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
             try:
-                (logits,) = self.session.run(None, {given.name: np.ascontiguousarray(padded)})
+                (logits,) = self.session.run(None, {declared.name: np.ascontiguousarray(padded)})
             except Exception as error:  # onnxruntime's errors have no base of their own
                 raise InputError(
                     f"{self.name} fails on records of shape {features.shape[1:]}: {_line(error)}; give the data "
@@ -94,25 +95,25 @@ class OnnxModel:
                 ) from error
             if not isinstance(logits, np.ndarray) or logits.ndim != 2 or len(logits) != len(padded):
                 raise InputError(f"expected logits of shape (N, C) from {self.name}, got {np.shape(logits)}")
-            answers.append(np.asarray(logits[: len(batch)], np.float32))
-        found = np.concatenate(answers)
-        if not np.isfinite(found).all():
+            batches.append(np.asarray(logits[: len(batch)], np.float32))
+        result = np.concatenate(batches)
+        if not np.isfinite(result).all():
             raise InputError(f"expected finite logits from {self.name}, got NaN or infinity")
-        return found
+        return result
 
 
 def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[bytes, Parity]:
-    """A module as the content of an ONNX file for batches of any size, checked against it in onnxruntime.
+    """Export a module as the content of an ONNX file for batches of any size, and check its logits in onnxruntime.
 
-    Names of files and lines that the exporter notes down are left out.
+    The names of source files and line numbers that the exporter records are removed.
 
     Args:
-        module: in evaluation mode.
-        features: records on which the two are compared, at least 2.
+        module: the module to export; it is set to evaluation mode.
+        features: the records on which the logits are compared, at least 2.
 
     Raises:
         InputError: onnx, onnxscript or onnxruntime is not installed, the exporter cannot express the model, or the
-            file answers otherwise.
+            logits of the file differ.
     """
     try:
         import onnxscript  # noqa: F401  the exporter writes with it
@@ -125,7 +126,7 @@ def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[
                 module.eval(), (example,), input_names=["x"], output_names=["logits"], dynamo=True, external_data=False,
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), verbose=False,
             )  # fmt: skip
-    except Exception as error:  # whatever the exporter, or the model under its tracing, raises
+    except Exception as error:  # the exporter, or the model while it is traced, may raise anything
         raise InputError(f"the model cannot be written as ONNX: {_line(error)}") from error
     assert program is not None
     proto = program.model_proto
@@ -135,27 +136,27 @@ def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[
     content = bytes(proto.SerializeToString(deterministic=True))
     with torch.inference_mode():
         expected = module(torch.from_numpy(features)).numpy()
-    answers = _open(content, "the exported model").logits(features)
-    difference = float(np.abs(answers - expected).max())
+    received = _open(content, "the exported model").logits(features)
+    difference = float(np.abs(received - expected).max())
     parity = Parity(len(features), difference, TOLERANCE * (1 + float(np.abs(expected).max())))
     if not parity.difference <= parity.allowed:
         raise InputError(
-            f"expected the ONNX file to answer within {parity.allowed:.1e} of PyTorch, got {parity.difference:.1e}; "
+            f"expected logits of the ONNX file within {parity.allowed:.1e} of PyTorch's, got {parity.difference:.1e}; "
             "nothing was written"
         )
     return content, parity
 
 
 def read_onnx(path: Path) -> OnnxModel:
-    """A model from an untrusted file.
+    """Read a model from an untrusted file.
 
     Raises:
-        InputError: onnx or onnxruntime is not installed; no such file, one that is too large, damaged, or that needs
-            other files, operators that are not standard, functions, control flow or randomness; or a model with other
-            than one input and one output.
+        InputError: onnx or onnxruntime is not installed; the file does not exist, is too large or damaged; it needs
+            other files, operators that are not standard, functions, control flow or randomness; or the model does not
+            have exactly one input and one output.
     """
     size = require_file(path, "an ONNX file").stat().st_size
-    require_memory(4 * size, memory_limit(None), str(path))  # bytes, parsed, and the runtime's own, twice
+    require_memory(4 * size, memory_limit(None), str(path))  # the bytes, the parsed model, and two runtime copies
     if size > FILE_LIMIT:
         raise InputError(f"expected an ONNX file of less than 2 GiB at {path}, got {size} bytes; it is another file")
     content = read_bytes(path, "an ONNX file", limit=size)
@@ -166,7 +167,7 @@ def _open(content: bytes, name: str) -> OnnxModel:
     onnx, runtime = _libraries()
     try:
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf's own
+    except Exception as error:  # protobuf's errors have no common base here
         raise InputError(f"expected an ONNX file at {name}, got one that cannot be parsed: {_line(error)}") from error
     _require_self_contained(onnx, model, name)
     _limit_memory()
@@ -190,23 +191,23 @@ def _open(content: bytes, name: str) -> OnnxModel:
 
 def _require_self_contained(onnx: ModuleType, model: Any, name: str) -> None:
     if len(model.functions):
-        raise InputError(f"expected standard operators in {name}, got a function of its own; inline it")
+        raise InputError(f"expected standard operators in {name}, got a function that the file defines; inline it")
     tensors = [*model.graph.initializer]
     tensors += [part for sparse in model.graph.sparse_initializer for part in (sparse.values, sparse.indices)]
     for node in model.graph.node:
         if node.domain not in STANDARD:
             raise InputError(
-                f"expected standard operators in {name}, got {node.domain[:60]!r}.{node.op_type[:60]!r}; nothing of "
-                "anyone's own is loaded"
+                f"expected standard operators in {name}, got {node.domain[:60]!r}.{node.op_type[:60]!r}; custom "
+                "operators are not loaded"
             )
         if node.op_type in RANDOM:
-            raise InputError(f"expected a model that answers alike each time in {name}, got {node.op_type!r}")
+            raise InputError(f"expected a deterministic model in {name}, got the random operator {node.op_type!r}")
         for attribute in node.attribute:
             if attribute.HasField("g") or len(attribute.graphs):
                 raise InputError(f"expected a model without control flow in {name}, got {node.op_type!r}")
             tensors += [attribute.t, *attribute.tensors]
             sparse = [attribute.sparse_tensor, *attribute.sparse_tensors]
-            tensors += [part for own in sparse for part in (own.values, own.indices)]
+            tensors += [part for tensor in sparse for part in (tensor.values, tensor.indices)]
     for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data):
             raise InputError(
@@ -229,7 +230,7 @@ def _missing(error: ImportError) -> InputError:
 
 @cache
 def _limit_memory() -> None:
-    """Give the runtime one pool of memory of a limited size, once in a process: a small file may ask for any amount."""
+    """Limit the memory of the runtime, once in a process, because a small file can request any amount."""
     import onnxruntime
 
     info = onnxruntime.OrtMemoryInfo(
@@ -242,7 +243,7 @@ def _limit_memory() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of libraries that are not there and of its own deprecated calls."""
+    """Silence the exporter's warnings about optional libraries and about its own deprecated calls."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Models that a study can name. A model is a value; :meth:`build` makes a fresh ``nn.Module`` of it."""
+"""Models that a study can name. A model is a value, and its ``build`` returns a new ``nn.Module``."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ class Model(Protocol):
         ...
 
 
-#: By the kind that a study names.
+#: Every built-in model, by the kind under which a study names it.
 MODELS: Mapping[str, type[FullyConnected] | type[ImageModel]] = {
     "fc": FullyConnected,
     "resnet8": ResNet8,
@@ -43,14 +43,14 @@ MODELS: Mapping[str, type[FullyConnected] | type[ImageModel]] = {
 
 
 def make_model(kind: str, settings: Mapping[str, Any]) -> Model:
-    """A model from its kind and settings, as in a study.
+    """Build the value of a model from its kind and settings, as a study gives them.
 
     Args:
         kind: a key of :data:`MODELS`, or ``package.module:factory``.
-        settings: fields of the model; for a factory its arguments, and ``output`` (:mod:`wemem.models.outputs`).
+        settings: the fields of the model. For a factory: its arguments, and ``output`` (:mod:`wemem.models.outputs`).
 
     Raises:
-        InputError: unknown kind or settings.
+        InputError: the kind or a setting is unknown.
 
     >>> make_model("resnet8", {"width": 0.5})
     ResNet8(width=0.5)

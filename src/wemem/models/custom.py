@@ -12,21 +12,21 @@ from wemem.errors import InputError
 from wemem.models.outputs import returning_logits
 from wemem.resolve import resolve
 
-#: Modules of hooks that compute a weight before each call; a module with one of them cannot be copied.
+#: Python modules whose hooks compute a weight before each call. A network with such a hook cannot be copied.
 _OLD_NORMS = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
 
 
 @dataclass(frozen=True)
 class CustomModel:
-    """Any classifier: ``factory(input_shape, classes, **arguments) -> nn.Module`` that gives logits ``(B, C)``.
+    """A user's classifier: ``factory(input_shape, classes, **arguments) -> nn.Module`` that returns logits ``(B, C)``.
 
-    Wrappers for several devices (``DataParallel``) and compiled modules are taken off; lazy layers get their sizes from
-    one record of zeros. :mod:`wemem.models.outputs` finds the logits in the output.
+    Wrappers for several devices (``DataParallel``) and for compilation are removed. Lazy layers get their sizes from
+    one record of zeros. :mod:`wemem.models.outputs` selects the logits in the output.
 
     Args:
-        factory: ``package.module:function``.
-        arguments: keyword arguments for the factory.
-        output: name or position of the logits in the model's output, where the rule does not find them.
+        factory: the function that builds the module, as ``package.module:function``.
+        arguments: the keyword arguments of the factory.
+        output: the name or position of the logits in the model's output; None applies the default rule.
     """
 
     factory: str
@@ -34,10 +34,10 @@ class CustomModel:
     output: str | int | None = None
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-        """Call the factory.
+        """Call the factory and check the module that it returns.
 
         Raises:
-            InputError: the factory is not found, fails, or returns something that is no trainable float32 module.
+            InputError: the factory does not exist, fails, or returns no trainable float32 module.
         """
         factory = resolve(self.factory)
         if not callable(factory):
@@ -51,8 +51,8 @@ class CustomModel:
         if not isinstance(module, nn.Module):
             raise InputError(f"expected {self.factory!r} to return a torch.nn.Module, got {type(module).__name__}")
         module = unwrapped(module)
-        _require_trainable_here(module, self.factory)
-        _give_sizes(module, input_shape)
+        _require_trainable(module, self.factory)
+        _initialize_lazy_layers(module, input_shape)
         return returning_logits(module, classes, self.output)
 
 
@@ -67,7 +67,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
             return module
 
 
-def _require_trainable_here(module: nn.Module, factory: str) -> None:
+def _require_trainable(module: nn.Module, factory: str) -> None:
+    """Refuse a module that is scripted, that cannot be copied, or whose weights are not float32."""
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise InputError(f"expected a plain module from {factory!r}, got a scripted one; return it before torch.jit")
     for name, part in module.named_modules():
@@ -78,12 +79,12 @@ def _require_trainable_here(module: nn.Module, factory: str) -> None:
             )
     others = {p.dtype for p in module.parameters()} - {torch.float32}
     if others:
-        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
-        raise InputError(f"expected a model of float32 from {factory!r}, got {found}; return module.float()")
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+        raise InputError(f"expected a float32 model from {factory!r}, got {names}; return module.float()")
 
 
-def _give_sizes(module: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Let lazy layers see one record of zeros, in evaluation mode, so that they have weights to draw."""
+def _initialize_lazy_layers(module: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Pass one record of zeros through a module with lazy layers, in evaluation mode, to create their weights."""
     if not any(is_lazy(p) for p in (*module.parameters(), *module.buffers())):
         return
     training = module.training

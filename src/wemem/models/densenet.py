@@ -18,7 +18,7 @@ GROWTH = 32
 
 
 class DenseLayer(nn.Module):
-    """Adds ``growth`` channels to its input, through a bottleneck of four times as many."""
+    """A layer that appends ``growth`` channels to its input, through a bottleneck of ``4 * growth`` channels."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Halves the channels, and height and width."""
+    """A layer that halves the number of channels, the height and the width."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class DenseNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class DenseNet121(ImageModel):
-    """121 layers; ``width`` scales the growth rate."""
+    """DenseNet of 121 layers; ``width`` scales the growth rate."""
 
     def network(self, channels: int, classes: int) -> nn.Module:
         return DenseNetwork(channels, self.scaled(GROWTH), BLOCKS, classes)

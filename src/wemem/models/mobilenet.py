@@ -1,8 +1,9 @@
 """MobileNetV2 for CIFAR.
 
 Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 2. The
-stem and the first stage of 24 channels keep height and width, so that 32 x 32 pixels end as 4 x 4 and not as 1 x 1; the
-number of parameters is the paper's, 2.24 million with ten classes. Without its dropout before the classifier.
+stem and the first stage of 24 channels keep height and width, so that 32 x 32 pixels end as 4 x 4 and not as 1 x 1. The
+number of parameters is the paper's, 2.24 million with ten classes. The paper's dropout before the classifier is left
+out.
 """
 
 from dataclasses import dataclass
@@ -11,18 +12,18 @@ from torch import Tensor, nn
 
 from wemem.models.image import ImageModel, convolution
 
-#: Expansion, channels, blocks and first stride of each stage.
+#: The expansion, channels, number of blocks and first stride of each stage.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 STEM, HEAD = 32, 1280
 
 
 def normalized(inputs: int, outputs: int, size: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution, BatchNorm and ReLU6."""
+    """A convolution with BatchNorm and ReLU6 after it."""
     return [convolution(inputs, outputs, size, stride=stride, groups=groups), nn.BatchNorm2d(outputs), nn.ReLU6()]
 
 
 class InvertedResidual(nn.Module):
-    """Widens, filters each channel by itself, narrows without an activation; adds its input where the shape stays."""
+    """An expansion, a depthwise convolution and a linear projection; the input is added where the shape is the same."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class MobileNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class MobileNetV2(ImageModel):
-    """17 inverted residuals; ``width`` scales all channels, without the paper's rounding to multiples of 8."""
+    """MobileNetV2 of 17 inverted residuals; ``width`` scales all channels, without rounding to multiples of 8."""
 
     def network(self, channels: int, classes: int) -> nn.Module:
         stages = [(expansion, self.scaled(width), count, stride) for expansion, width, count, stride in STAGES]

@@ -1,13 +1,14 @@
-"""The logits in whatever a classifier returns.
+"""Selection of the logits in the output of a classifier.
 
-The rule, in this order:
+The first rule that applies decides:
 
 * a tensor ``(B, C)`` is the logits;
-* a mapping or an object with ``logits`` (``ModelOutput``, the named tuples of torchvision) gives that entry;
-* of any other tuple or list the first entry counts, as for classifiers that return auxiliary outputs in training;
+* a mapping or an object with an entry ``logits`` (``ModelOutput``, the named tuples of torchvision) gives that entry;
+* any other tuple or list gives its first entry, as classifiers do that return auxiliary outputs in training;
 * for two classes, one number per record, ``(B, 1)`` or ``(B,)``, is the log odds ``z`` of class 1: logits ``(0, z)``.
 
-Anything else is refused, unless the study names the entry: ``[model] output = "scores"``, or the position in a tuple.
+Any other output is refused, unless the study names the entry: ``[model] output = "scores"``, or its position in a
+tuple.
 """
 
 from collections.abc import Mapping
@@ -20,12 +21,12 @@ from wemem.errors import InputError
 
 
 def returning_logits(module: nn.Module, classes: int, output: str | int | None = None) -> nn.Module:
-    """The same module, which from now on returns its logits; the names of its weights stay as they are.
+    """Make a module return its logits alone, by a forward hook; the names of its weights do not change.
 
     Args:
-        module: a classifier.
+        module: the classifier, which is changed.
         classes: C, the number of classes.
-        output: name or position of the logits in the module's output, where the rule does not find them.
+        output: the name or position of the logits in the module's output; None applies the rule above.
 
     >>> pair = returning_logits(nn.LSTM(3, 2), classes=2)  # an LSTM returns its outputs and its state
     >>> pair(torch.zeros(5, 3)).shape
@@ -36,21 +37,21 @@ def returning_logits(module: nn.Module, classes: int, output: str | int | None =
 
 
 class _Logits:
-    """A forward hook; an object, so that a copy of a module carries it along."""
+    """A forward hook that returns the logits; it is an object, so that a copy of the module keeps it."""
 
     def __init__(self, classes: int, output: str | int | None) -> None:
         self.classes, self.output = classes, output
 
     def __call__(self, _: nn.Module, __: object, returned: object) -> Tensor:
-        found = _entry(returned, self.output)
-        if not isinstance(found, Tensor):
+        logits = _entry(returned, self.output)
+        if not isinstance(logits, Tensor):
             raise InputError(
                 f"expected logits from the model, got {_described(returned)}; name the entry of the logits by "
                 '[model] output = "NAME"'
             )
-        if self.classes == 2 and (found.ndim == 1 or (found.ndim == 2 and found.shape[1] == 1)):
-            return torch.stack([torch.zeros_like(found.reshape(-1)), found.reshape(-1)], dim=1)
-        return found
+        if self.classes == 2 and (logits.ndim == 1 or (logits.ndim == 2 and logits.shape[1] == 1)):
+            return torch.stack([torch.zeros_like(logits.reshape(-1)), logits.reshape(-1)], dim=1)
+        return logits
 
 
 def _entry(returned: Any, output: Any) -> object:
@@ -77,11 +78,11 @@ def _described(returned: Any) -> str:
 
 
 def require_logits(module: nn.Module, records: Tensor, classes: int) -> Tensor:
-    """The logits of a classifier for a few records, without a gradient.
+    """Compute the logits of a classifier for a few records, without gradients, and check their shape.
 
     Raises:
-        InputError: the module fails on the records, whatever its code raises, or returns anything but finite floating
-            logits ``(B, classes)``.
+        InputError: the module fails on the records, with any exception, or does not return floating-point logits
+            ``(B, classes)``.
     """
     shape, wanted = tuple(records.shape), (len(records), classes)
     try:
@@ -96,8 +97,8 @@ def require_logits(module: nn.Module, records: Tensor, classes: int) -> Tensor:
             f"{type(error).__name__}: {line}; check its input size and type"
         ) from error
     if not isinstance(logits, Tensor) or logits.shape != wanted or not logits.is_floating_point():
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else _described(logits)
+        received = tuple(logits.shape) if isinstance(logits, Tensor) else _described(logits)
         raise InputError(
-            f"expected the model to map {shape} to logits {wanted}, got {found}; give it one output for each class"
+            f"expected the model to map {shape} to logits {wanted}, got {received}; give it one output for each class"
         )
     return logits

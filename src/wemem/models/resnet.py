@@ -2,9 +2,9 @@
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. ResNet-8 and ResNet-20 are section
 4.2's ``6n + 2`` layers of 16, 32 and 64 channels; ResNet-18 is table 1's, with a stem of one 3 x 3 convolution in
-place of the 7 x 7 one and the pooling, as is usual on 32 x 32 pixels. Where a block changes the shape its shortcut is a
-1 x 1 convolution (option B), also in the small ones, where the paper pads with zeros (option A, 2,752 parameters fewer
-in ResNet-20): structured pruning can then remove channels on both sides of the sum.
+place of the 7 x 7 one and the pooling, as is usual on 32 x 32 pixels. Where a block changes the shape, its shortcut is
+a 1 x 1 convolution (option B). The small networks have it too, where the paper pads with zeros (option A, 2,752
+parameters fewer in ResNet-20), so that structured pruning can remove channels on both sides of the sum.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from wemem.models.image import ImageModel, convolution
 
 
 class BasicBlock(nn.Module):
-    """``relu(x + F(x))`` with two 3 x 3 convolutions in F."""
+    """A residual block ``relu(x + F(x))`` with two 3 x 3 convolutions in F."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -25,8 +25,8 @@ class BasicBlock(nn.Module):
         self.shortcut = (
             nn.Identity()
             if stride == 1 and inputs == outputs
-            # every other pixel is taken before the convolution and not by it: the same numbers, and a strided 1 x 1
-            # convolution of few channels cannot be laid out with its channels last (wemem.training.layout)
+            # the pooling takes every other pixel, not the convolution: the numbers are the same, and a strided 1 x 1
+            # convolution of few channels cannot be stored channels-last (wemem.training.layout)
             else nn.Sequential(nn.AvgPool2d(1, stride), convolution(inputs, outputs, 1), nn.BatchNorm2d(outputs))
         )
 
@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """A stem, stages of blocks, each but the first of which halves height and width, and a linear classifier."""
+    """A stem, stages of blocks and a linear classifier; every stage but the first halves height and width."""
 
     def __init__(self, channels: int, widths: tuple[int, ...], blocks: int, classes: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class ResidualNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class ResNet8(ImageModel):
-    """8 layers, 0.08 million parameters.
+    """ResNet of 8 layers and 0.08 million parameters.
 
     >>> sum(p.numel() for p in ResNet8().build((3, 32, 32), 10).parameters())
     78042
@@ -70,7 +70,7 @@ class ResNet8(ImageModel):
 
 @dataclass(frozen=True)
 class ResNet20(ImageModel):
-    """20 layers, 0.27 million parameters."""
+    """ResNet of 20 layers and 0.27 million parameters."""
 
     def network(self, channels: int, classes: int) -> nn.Module:
         return ResidualNetwork(channels, tuple(map(self.scaled, (16, 32, 64))), 3, classes)
@@ -78,7 +78,7 @@ class ResNet20(ImageModel):
 
 @dataclass(frozen=True)
 class ResNet18(ImageModel):
-    """18 layers, 11.17 million parameters."""
+    """ResNet of 18 layers and 11.17 million parameters."""
 
     def network(self, channels: int, classes: int) -> nn.Module:
         return ResidualNetwork(channels, tuple(map(self.scaled, (64, 128, 256, 512))), 2, classes)

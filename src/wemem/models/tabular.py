@@ -1,4 +1,4 @@
-"""The paper's fully connected network."""
+"""The fully connected network of the paper."""
 
 from dataclasses import dataclass
 from math import prod
@@ -10,11 +10,13 @@ from wemem.errors import InputError
 
 @dataclass(frozen=True)
 class FullyConnected:
-    """``input - hidden ... - classes`` with ReLU and dropout after each hidden layer (Shang et al.: 256, 128, 0.1).
+    """A network ``input - hidden ... - classes`` with ReLU and dropout after each hidden layer.
+
+    The defaults are those of Shang et al.
 
     Args:
-        hidden: widths of the hidden layers.
-        dropout: probability of dropping a hidden unit.
+        hidden: the widths of the hidden layers.
+        dropout: the probability that a hidden unit is dropped.
 
     >>> FullyConnected(hidden=(3,)).build((2, 2), 5)[1]
     Linear(in_features=4, out_features=3, bias=True)

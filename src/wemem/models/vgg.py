@@ -1,8 +1,8 @@
 """VGG-16 with BatchNorm for CIFAR.
 
 Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, configuration D,
-each convolution followed by BatchNorm (Ioffe, Szegedy, ICML 2015) in place of a bias. On 32 x 32 pixels the five
-poolings leave 1 x 1, so that one linear layer takes the place of the paper's three: 14.72 million parameters.
+each convolution followed by BatchNorm (Ioffe, Szegedy, ICML 2015) in place of a bias. The five poolings reduce
+32 x 32 pixels to 1 x 1, so that one linear layer replaces the paper's three: 14.72 million parameters.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 class Vgg(nn.Module):
-    """Stages of 3 x 3 convolutions, each ended by a 2 x 2 pooling, and a linear classifier."""
+    """Stages of 3 x 3 convolutions, each with a 2 x 2 pooling at its end, and a linear classifier."""
 
     def __init__(self, channels: int, stages: tuple[tuple[int, int], ...], classes: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Vgg(nn.Module):
 
 @dataclass(frozen=True)
 class Vgg16(ImageModel):
-    """13 convolutions and a classifier; for images of at least 32 x 32."""
+    """VGG of 13 convolutions and a classifier, for images of at least 32 x 32 pixels."""
 
     def network(self, channels: int, classes: int) -> nn.Module:
         return Vgg(channels, tuple((self.scaled(width), count) for width, count in STAGES), classes)

@@ -13,7 +13,7 @@ from wemem.export.sparse import sparse_bytes
 from wemem.files.atomic import write_atomically
 from wemem.results.build import environment
 from wemem.study.outcome import Outcome
-from wemem.study.single_model import Pruned
+from wemem.study.single_model import PrunedModel
 from wemem.training import Ensemble, choose_device
 from wemem.tuning.wording import tuning_in_words
 
@@ -44,7 +44,7 @@ def write_weights_and_masks(path: Path, ensemble: Ensemble, masks_path: Path) ->
     return [path, *(file for file in (masks_path, channels_path(path)) if file.exists())]
 
 
-def write_pruned(out: Path, config: StudyConfig, pruned: Pruned, costs: Mapping[str, Any]) -> None:
+def write_pruned(out: Path, config: StudyConfig, pruned: PrunedModel, costs: Mapping[str, Any]) -> None:
     """Write a pruned model's weights, a sparse copy, its masks or channels, and its certificate.
 
     Args:
@@ -66,7 +66,7 @@ def write_pruned(out: Path, config: StudyConfig, pruned: Pruned, costs: Mapping[
 
 
 def pruning_summary(
-    weights: Path, config: StudyConfig, label: str, pruned: Pruned, costs: Mapping[str, Any]
+    weights: Path, config: StudyConfig, label: str, pruned: PrunedModel, costs: Mapping[str, Any]
 ) -> list[str]:  # fmt: skip
     """Sentences about a pruned model: its pruning, its footprint, and how to load it."""
     rounds = pruned.stage.meta["rounds"]

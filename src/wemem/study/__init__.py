@@ -1,1 +1,1 @@
-"""Whole studies and audits: which stages run for which defense, and what the attacks make of them."""
+"""Whole studies and audits: the stages of each defense, their order, and the attacks on the models."""

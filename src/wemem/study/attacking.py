@@ -1,4 +1,4 @@
-"""Attacks on the models of one arm: query them as the adversary would, and run every attack on the answers."""
+"""Attacks on the models of one arm: query them as the adversary would, and run every attack on the outputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,18 @@ from wemem.study.outcome import Outcome
 
 
 @dataclass(frozen=True, eq=False)
-class Attacked:
+class AttackedModels:
     """The models of one arm that are attacked.
 
     Args:
         label: the label of the arm.
-        defense: the defense under which the models were pruned; None if they were not.
-        sparsity: the sparsity to which they were pruned.
-        rounds: the victim and its shadows after each stored round; those of the last round are attacked.
+        defense: the defense under which the models were pruned; None if they were not pruned.
+        sparsity: the sparsity to which the models were pruned.
+        rounds: the victim and its shadows after each stored round; the attacks use those of the last round.
         references: the reference models, for attacks that use them.
-        unaware: the victim and shadows of the adversary who does not know the defense, if that one is asked for.
-        is_file: True if the victim is a file, whose answers an audit takes as they are.
+        unaware: the victim and the shadows of an adversary who does not know the defense; None without such an
+            adversary.
+        is_file: True if the victim is a file, whose outputs an audit does not alter.
     """
 
     label: str
@@ -46,34 +47,34 @@ class Attacked:
 
     @property
     def altered_answers(self) -> bool:
-        """True if the models answer through a defense that alters answers."""
+        """True if the defense of the models alters their outputs."""
         defense = None if self.is_file else self.defense
         return defense is not None and defense.capability(OutputPostprocessing) is not None
 
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """One way by which an adversary knows the models.
+    """One form of access that an adversary has to the models.
 
     Args:
-        attacks: the attacks on it, by label.
-        defense: the defense under which the models answer; None if they answer unaltered.
+        attacks: the attacks that use this access, by label.
+        defense: the defense that alters the outputs; None if the outputs are unaltered.
     """
 
     attacks: Mapping[str, Attack]
     defense: Defense | None
 
 
-def channels_of(config: StudyConfig, models: Attacked) -> list[Channel]:
-    """The channels of the study's adversary: the answers, and the weights of models whose answers are altered."""
+def channels_of(config: StudyConfig, models: AttackedModels) -> list[Channel]:
+    """List the channels of the study's adversary: the outputs, and the weights where a defense alters the outputs."""
     if not models.altered_answers:
         return [Channel(config.attacks, None)]
     answers = Channel(attacks_on_altered_answers(config.attacks), models.defense)
     return [answers, *([Channel(weights_held(config.attacks), None)] if config.adversary == "weights" else [])]
 
 
-def attack_models(parties: Parties, models: Attacked) -> Outcome:
-    """Query the models as the adversary would, and run every attack on the answers."""
+def attack_models(parties: Parties, models: AttackedModels) -> Outcome:
+    """Query the models as the adversary would, and run every attack on the outputs."""
     config = parties.config
     channels = [(channel, _query(parties, models, channel)) for channel in channels_of(config, models)]
     results = [
@@ -81,13 +82,15 @@ def attack_models(parties: Parties, models: Attacked) -> Outcome:
         for channel, signals in channels
         for name, attack in channel.attacks.items()
     ]
-    _, answers = channels[0]
-    every_target = config.leave_one_out and "shared" in answers
+    _, outputs = channels[0]
+    every_target = config.leave_one_out and "shared" in outputs
     return Outcome(
         models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split, models.rounds,
-        {layout: own.signals for layout, own in answers.items()}, AuditReport(tuple(result for result, _ in results)),
+        {layout: collected.signals for layout, collected in outputs.items()},
+        AuditReport(tuple(result for result, _ in results)),
         parties.score_defender() if config.needs_scores else None,
-        sum(own.seconds for _, signals in channels for own in signals.values()) + sum(took for _, took in results),
+        sum(collected.seconds for _, signals in channels for collected in signals.values())
+        + sum(seconds for _, seconds in results),
         non_adaptive=None if models.unaware is None else _attack_unaware(parties, models, models.unaware),
         leave_one_out={
             name: summary
@@ -96,13 +99,13 @@ def attack_models(parties: Parties, models: Attacked) -> Outcome:
             for name, summary in _attack_references(parties, models.label, channel, signals["shared"]).items()
         },
         altered_answers=models.altered_answers,
-        reference_accuracy=_reference_accuracy(parties, answers["shared"].signals) if every_target else None,
+        reference_accuracy=_reference_accuracy(parties, outputs["shared"].signals) if every_target else None,
         is_control=models.label in config.controls, unmatched=dict(unmatched_sizes(parties)),
     )  # fmt: skip
 
 
-def _query(parties: Parties, models: Attacked, channel: Channel) -> dict[SignalLayout, CollectedSignals]:
-    """Query the models through a channel, for the signals of every layout that its attacks work on."""
+def _query(parties: Parties, models: AttackedModels, channel: Channel) -> dict[SignalLayout, CollectedSignals]:
+    """Query the models through a channel, for the signals of every layout that its attacks use."""
     layouts, attacks = {attack.layout for attack in channel.attacks.values()}, channel.attacks
     signals: dict[SignalLayout, CollectedSignals] = {}
     if "disjoint" in layouts:
@@ -113,7 +116,7 @@ def _query(parties: Parties, models: Attacked, channel: Channel) -> dict[SignalL
     return signals
 
 
-def _attack_unaware(parties: Parties, models: Attacked, unaware: TrainedModels) -> AuditReport:
+def _attack_unaware(parties: Parties, models: AttackedModels, unaware: TrainedModels) -> AuditReport:
     """Run the attacks that learn from shadows, with shadows pruned without the defense."""
     title = f"{models.label}, non-adaptive"
     channel = channels_of(parties.config, models)[0]
@@ -129,13 +132,13 @@ def _attack_unaware(parties: Parties, models: Attacked, unaware: TrainedModels) 
 def _attack_references(
     parties: Parties, label: str, channel: Channel, collected: CollectedSignals
 ) -> dict[str, dict[str, Any]]:
-    """Attack every model of the reference ensemble in turn, by each attack that compares models."""
+    """Run each attack that uses reference signals on every model of the reference ensemble (leave-one-out)."""
     metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
 
     def attacked(attack: Attack) -> Computed:
         targets = leave_one_out(collected.signals, {attack.name: attack}, seed=parties.seed)[attack.name]
         measured = {metric: targets.measure(metric) for metric in metrics}
-        # arms are compared by the headline metrics; the tables of the others would fill the file
+        # arms are compared by the headline metrics; tables of the other metrics would only enlarge the file
         summary = {
             metric.name: mean.as_comparable_json() if metric.place == "headline" else mean.as_json()
             for metric, mean in measured.items()
@@ -147,14 +150,14 @@ def _attack_references(
     shared = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
     for name, attack in shared.items():
         key = LeaveOneOutKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
-        title = parties.title(f"{name} on {label}, all models in turn")
+        title = parties.title(f"{name} on {label}, leave-one-out")
         meta = parties.pipeline.cache.remember(title, key, partial(attacked, attack)).meta
         results[name] = {metric: value for metric, value in meta.items() if metric != "seconds"}
     return results
 
 
 def _reference_accuracy(parties: Parties, signals: Signals) -> dict[str, Any]:
-    """Accuracy of the models that are attacked in turn."""
+    """The accuracy of the models that the leave-one-out audit attacks."""
     accuracy = reference_accuracy(signals, seed=parties.seed)
     return {"targets": accuracy.targets, **accuracy.as_comparable_json()}
 
@@ -162,10 +165,10 @@ def _reference_accuracy(parties: Parties, signals: Signals) -> dict[str, Any]:
 def _predict(
     parties: Parties, name: str, attack: Attack, collected: CollectedSignals, label: str
 ) -> tuple[AttackResult, float]:
-    """Run one attack on the victim, or look it up if it was run on these very signals before.
+    """Run one attack on the victim, or look up the stored output for the same signals.
 
     Returns:
-        The result, and the wall time of the attack when it was computed.
+        The result, and the wall time that the attack took when it was computed.
     """
 
     def compute() -> Computed:

@@ -1,4 +1,4 @@
-"""Audits by outputs alone: every attack that a file of logits, labels and roles allows."""
+"""Black-box audits: every attack that a file of logits, labels and roles allows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from wemem.signals import SignalLayout, Signals
 
 @dataclass(frozen=True, eq=False)
 class BlackBoxAudit:
-    """The result of an audit by outputs.
+    """The result of a black-box audit.
 
     Args:
         report: the results of the attacks.
-        signals: the outputs that they saw, by layout.
+        signals: the outputs that the attacks used, by layout.
         left_out: a sentence for each attack that could not run on these outputs, with the reason.
         attacks: the attacks that ran, by label.
     """
@@ -37,39 +37,40 @@ def audit_signals(path: Path, attacks: Mapping[str, Attack], *, seed: int) -> Bl
     """Run every attack that needs no more than the outputs in a file.
 
     Args:
-        path: a file that :func:`~wemem.audit.signal_file.read_signals` takes. Models that share no record with model 0
-            are shadows; others are reference models, trained on random halves of the same records.
-        attacks: by label; those that a missing signal or the other layout rules out are left out, and named.
-        seed: for attacks that train something.
+        path: a file that :func:`~wemem.audit.signal_file.read_signals` accepts. Models that share no record with model
+            0 are shadows; other models are reference models, trained on random halves of the same records.
+        attacks: the attacks by label. An attack that needs a missing signal or another layout does not run and is
+            listed in the result.
+        seed: the seed of attacks that train a model.
 
     Raises:
-        InputError: a file that cannot be read or does not fit, or outputs that no attack can use.
+        InputError: the file cannot be read or is inconsistent, or no attack can use the outputs.
     """
     signals = read_signals(path)
-    return audit_what_fits({signals.layout: signals}, attacks, seed)
+    return run_possible_attacks({signals.layout: signals}, attacks, seed)
 
 
-def audit_what_fits(
+def run_possible_attacks(
     signals: Mapping[SignalLayout, Signals], attacks: Mapping[str, Attack], seed: int
 ) -> BlackBoxAudit:  # fmt: skip
-    """Run every attack that the outputs allow, and name the others.
+    """Run every attack that the outputs allow, and list the others.
 
     Raises:
-        InputError: the outputs allow no attack at all.
+        InputError: the outputs allow no attack.
     """
 
-    def able(attack: Attack) -> bool:
+    def is_possible(attack: Attack) -> bool:
         return attack.layout in signals and attack.required_signals <= set(signals[attack.layout].extras)
 
-    fits = {name: attack for name, attack in attacks.items() if able(attack)}
+    possible = {name: attack for name, attack in attacks.items() if is_possible(attack)}
     left_out = [
-        f"{name} was not run: it needs {a.layout} signals"
-        + (f" with {', '.join(sorted(a.required_signals))}" if a.required_signals else "")
-        for name, a in attacks.items()
-        if name not in fits
+        f"{name} was not run: it needs {attack.layout} signals"
+        + (f" with {', '.join(sorted(attack.required_signals))}" if attack.required_signals else "")
+        for name, attack in attacks.items()
+        if name not in possible
     ]
-    if not fits:
+    if not possible:
         raise InputError(
             f"expected an attack that works on {' and '.join(signals)} outputs, got none; {'; '.join(left_out)}"
         )
-    return BlackBoxAudit(run_attacks(signals, fits, seed=seed), signals, tuple(left_out), fits)
+    return BlackBoxAudit(run_attacks(signals, possible, seed=seed), signals, tuple(left_out), possible)

@@ -1,4 +1,4 @@
-"""Refusals before the first training of what would fail after it."""
+"""Checks before the first training that refuse a study that would fail after it."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -18,15 +18,15 @@ from wemem.pipeline.victim import is_onnx, read_victim
 from wemem.signals import refuse_probabilities
 from wemem.tuning.search import proposer
 
-#: Records by whose outputs a model is looked at before anything is trained.
+#: The number of records on which the outputs of a model are checked before anything is trained.
 PROBED = 64
 
 
 def require_feasible_study(pipeline: Pipeline) -> None:
-    """Refuse a study that would fail after training, for one of its seeds.
+    """Refuse a study that would fail after training, for any of its seeds.
 
     Raises:
-        InputError: settings that do not go together, as :func:`require_known_start` and :func:`require_auditable` say.
+        InputError: a check of :func:`require_known_start` or :func:`require_auditable` fails.
     """
     config, data = pipeline.workspace.config, pipeline.workspace.data
     require_known_start(config)
@@ -40,14 +40,14 @@ def require_feasible_study(pipeline: Pipeline) -> None:
 
 
 def require_known_start(config: StudyConfig) -> None:
-    """Refuse to prune a model that is known by its answers alone, or to rewind a given one.
+    """Refuse to prune a model whose weights are not available, or to rewind a model that the user provides.
 
     Raises:
-        InputError: the victim is an ONNX file, or its weights before any training are not known.
+        InputError: the victim is an ONNX file, or rewinding needs initial weights that are not known.
     """
     if is_onnx(config):
         raise InputError(
-            "expected a model's weights (.safetensors) to prune, got an ONNX file; wemem audit --onnx attacks one"
+            "expected a model's weights (.safetensors) to prune, got an ONNX file; use wemem audit --onnx to attack it"
         )
     if config.victim is not None and config.pruning.rewind == "initial":
         raise InputError(
@@ -57,12 +57,13 @@ def require_known_start(config: StudyConfig) -> None:
 
 
 def require_auditable(parties: Parties) -> None:
-    """As :func:`require_feasible`, for the victim and all models that attack it; every audited record is covered.
+    """Check the victim and all models that attack it by :func:`require_feasible`, and the number of their records.
 
     Raises:
-        InputError: also too few records to estimate memorization scores from, a file of scores that cannot be read, or
-            too few reference models for some record of any arm. For thresholds each of them is a target in turn, and
-            for leave-one-out a second one is left out.
+        InputError: a check of :func:`require_feasible` fails, there are too few records for memorization
+            scores, a file of scores cannot be read, or there are too few reference models for some record
+            of any arm. Thresholds leave one reference model out, and a leave-one-out audit leaves out a
+            second one.
     """
     config, splits = parties.config, [parties.split]
     if config.uses("shared"):
@@ -74,7 +75,7 @@ def require_auditable(parties: Parties) -> None:
         if config.scores.drawn_from == "pool":
             parties.pool_subsets()
         else:
-            parties.shadow_subsets(1)  # those of the others are as large
+            parties.shadow_subsets(1)  # the subsets of the other models have the same size
             for model in range(2 if config.scored_references else 0):
                 parties.reference_subsets(model)
         if config.scores.file is None:
@@ -85,11 +86,11 @@ def require_auditable(parties: Parties) -> None:
 
 
 def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
-    """Refuse before any training what would fail after it: pruning or a defense that does not fit model or records.
+    """Refuse, before any training, pruning or a defense that the model or its records do not allow.
 
     Raises:
-        InputError: the model has no channels to prune, a defense fits neither the model nor its records, there are too
-            few records for teachers or reference models, or a search lacks the library that proposes settings.
+        InputError: the model has no channels to prune, a defense does not work with the model or its records, there are
+            too few records for teachers or reference models, or the library that a search needs is not installed.
     """
     _require_prunable(parties)
     blank = parties.pipeline.workspace.untrained([0])
@@ -105,14 +106,14 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
 
 
 def _require_prunable(parties: Parties) -> None:
-    """Refuse a model that the study's method cannot bring to its sparsities."""
+    """Refuse a model that the study's method cannot prune to its sparsities."""
     settings = parties.config.pruning
     pruning = settings.to(max(settings.sparsities), parties.config.finetune)
     pruning.require_prunable(parties.pipeline.workspace.untrained([0]), torch.from_numpy(parties.data.features[:2]))
 
 
 def _require_fitting(parties: Parties, defense: Defense, splits: Sequence[Split]) -> None:
-    """Refuse a defense that cannot train the model, or cannot plan an epoch of one of the models' records."""
+    """Refuse a defense that cannot train the model, or cannot plan an epoch on the records of one of the models."""
     if (reason := defense.incompatibility_reason(parties.pipeline.workspace.untrained([0]).template)) is not None:
         raise InputError(reason)
     labels = parties.data.labels

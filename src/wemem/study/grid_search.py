@@ -1,13 +1,13 @@
 """Selection of one setting of every grid on dev records, by one rule for all kinds of defenses and without any attack.
 
-For each setting the victim alone is pruned, once for each seed and sparsity. No shadow is pruned and no audited record
-is used. The rule reads two means:
+For each setting only the victim is pruned, once for each seed and sparsity. No shadow is pruned and no audited record
+is used. The rule compares two means:
 
 * dev accuracy, and
 * ``dev_auc``, the AUC of the victim's confidence in the true class, its training records against its dev records.
 
-A defender without shadow models can measure both. The dev records also chose the checkpoint of every round, so that
-both figures are slightly optimistic, for every setting alike.
+A defender without shadow models can measure both. The dev records also select the checkpoint of every round, so that
+both figures are slightly optimistic, equally for every setting.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,18 +29,18 @@ from wemem.store.store import Store
 from wemem.study.feasibility import require_feasible_study
 from wemem.study.plan import cost_of, planned_work, settings_to_try
 
-#: Two accuracies closer than this are one: a drop of one point is no more than 0.01, whatever the rounding.
-SAME = 1e-9
+#: The largest difference between two accuracies that count as equal, so that rounding does not decide.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Tried:
+class SettingResult:
     """The effect of one setting on the victim.
 
     Args:
         dev_accuracy: the accuracy on dev records, as a mean over seeds and sparsities.
-        dev_auc: the AUC of confidence, training records against dev records, as the same mean.
-        seconds: the mean time of one pruning.
+        dev_auc: the AUC of confidence, training records against dev records, as a mean over seeds and sparsities.
+        seconds: the mean wall time of one pruning, in seconds.
     """
 
     dev_accuracy: float
@@ -55,14 +55,14 @@ class Candidate:
     Args:
         label: the label of the grid.
         defense: the defense with this setting.
-        tried: the effect on the victim.
-        qualified: True if it kept the accuracy that the rule asks for.
-        chosen: True if it was selected.
+        result: the effect of the setting on the victim.
+        qualified: True if the setting reaches the accuracy that the rule requires.
+        chosen: True if the setting was selected.
     """
 
     label: str
     defense: Defense
-    tried: Tried
+    result: SettingResult
     qualified: bool
     chosen: bool
 
@@ -73,14 +73,14 @@ class Selection:
 
     Args:
         config: the study with the chosen settings in place of its grids.
-        max_accuracy_drop: the dev accuracy that a setting may cost by the rule, as a fraction.
+        max_accuracy_drop: the largest loss of dev accuracy that the rule accepts, as a fraction.
         undefended: the effect of pruning without a defense.
         candidates: every setting of every grid.
     """
 
     config: StudyConfig
     max_accuracy_drop: float
-    undefended: Tried
+    undefended: SettingResult
     candidates: tuple[Candidate, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -92,26 +92,26 @@ class Selection:
             },
             "candidates": [
                 {
-                    "kind": one.defense.name,
-                    "label": one.label,
-                    "settings": one.defense.settings,
+                    "kind": candidate.defense.name,
+                    "label": candidate.label,
+                    "settings": candidate.defense.settings,
                     "seeds": list(self.config.seeds),
-                    "dev_accuracy": one.tried.dev_accuracy,
-                    "dev_auc": one.tried.dev_auc,
-                    "seconds": one.tried.seconds,
-                    "qualified": one.qualified,
-                    "chosen": one.chosen,
+                    "dev_accuracy": candidate.result.dev_accuracy,
+                    "dev_auc": candidate.result.dev_auc,
+                    "seconds": candidate.result.seconds,
+                    "qualified": candidate.qualified,
+                    "chosen": candidate.chosen,
                 }
-                for one in self.candidates
+                for candidate in self.candidates
             ],
         }
 
 
 def select_settings(config: StudyConfig, store: Store, progress: Progress, data: Dataset) -> Selection:
-    """Try every setting of a study's grids on the victim alone, and choose one of each grid.
+    """Prune the victim under every setting of a study's grids, and choose one setting of each grid.
 
     Raises:
-        InputError: anything in the study or the data that cannot be used, before anything is trained.
+        InputError: the study or the data cannot be used; this is checked before anything is trained.
     """
     pipeline = Pipeline.open(config, data, store, progress)
     require_feasible_study(pipeline)
@@ -122,12 +122,12 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
         parties = Parties.of(pipeline, seed)
         for stored, (label, defense) in zip(pruned, settings, strict=True):
             stored += prune_alone(parties, label, defense)
-    undefended, *tried = map(_mean, pruned)
-    return _selection(config, undefended, tried)
+    undefended, *results = map(_mean, pruned)
+    return _selection(config, undefended, results)
 
 
 def prune_alone(parties: Parties, label: str, defense: Defense) -> list[TrainedModels]:
-    """Prune the victim of one seed alone under one setting, to each sparsity of the study."""
+    """Prune only the victim of one seed, under one setting, to each sparsity of the study."""
     settings, prunings = defense.settings, parties.config.prunings
     title = " ".join(
         [f"select {label}:" if settings else f"select {label}", *(f"{k}={v}" for k, v in settings.items())]
@@ -138,52 +138,53 @@ def prune_alone(parties: Parties, label: str, defense: Defense) -> list[TrainedM
     ]
 
 
-def choose(tried: Sequence[Tried], least_accuracy: float) -> tuple[int, list[bool]]:
-    """Apply the rule: of the settings that keep the accuracy that of lowest ``dev_auc``, else the most accurate one.
+def choose(results: Sequence[SettingResult], least_accuracy: float) -> tuple[int, list[bool]]:
+    """Choose the setting of lowest ``dev_auc`` among those that reach an accuracy; if none does, the most accurate.
 
     Args:
-        tried: the effect of each setting, at least one.
-        least_accuracy: the dev accuracy that a setting must keep.
+        results: the effect of each setting, at least one.
+        least_accuracy: the dev accuracy that a setting must reach.
 
     Returns:
-        The index of the chosen setting, and for each setting whether it kept the accuracy. If two settings are equal
-        in one figure, the other figure decides; if they are equal in both, the first setting is chosen.
+        The index of the chosen setting, and for each setting whether it reaches the accuracy. If two settings are equal
+        in one figure, the other figure decides. If they are equal in both, the first setting is chosen.
 
-    >>> leaky, private, broken = Tried(0.60, 0.9, 1.0), Tried(0.59, 0.7, 1.0), Tried(0.30, 0.5, 1.0)
+    >>> leaky, private = SettingResult(0.60, 0.9, 1.0), SettingResult(0.59, 0.7, 1.0)
+    >>> broken = SettingResult(0.30, 0.5, 1.0)
     >>> choose([leaky, private, broken], least_accuracy=0.59)
     (1, [True, True, False])
     >>> choose([broken, private], least_accuracy=0.65)
     (1, [False, False])
     """
-    qualified = [one.dev_accuracy >= least_accuracy - SAME for one in tried]
+    qualified = [result.dev_accuracy >= least_accuracy - ROUNDING for result in results]
     if any(qualified):
-        able = (i for i, good in enumerate(qualified) if good)
-        return min(able, key=lambda i: (tried[i].dev_auc, -tried[i].dev_accuracy)), qualified
-    return min(range(len(tried)), key=lambda i: (-tried[i].dev_accuracy, tried[i].dev_auc)), qualified
+        eligible = (i for i, reached in enumerate(qualified) if reached)
+        return min(eligible, key=lambda i: (results[i].dev_auc, -results[i].dev_accuracy)), qualified
+    return min(range(len(results)), key=lambda i: (-results[i].dev_accuracy, results[i].dev_auc)), qualified
 
 
-def _mean(stored: Sequence[TrainedModels]) -> Tried:
+def _mean(stored: Sequence[TrainedModels]) -> SettingResult:
     last = [stage.meta["rounds"][-1] for stage in stored]
-    return Tried(
-        float(np.mean([one["dev_accuracy"] for one in last])),
-        float(np.mean([one["dev_auc"] for one in last])),
+    return SettingResult(
+        float(np.mean([measured["dev_accuracy"] for measured in last])),
+        float(np.mean([measured["dev_auc"] for measured in last])),
         float(np.mean([stage.seconds + stage.teachers_seconds for stage in stored])),
     )
 
 
-def _selection(config: StudyConfig, undefended: Tried, tried: Sequence[Tried]) -> Selection:
-    drop, waiting = config.selection.max_accuracy_drop, iter(tried)
+def _selection(config: StudyConfig, undefended: SettingResult, results: Sequence[SettingResult]) -> Selection:
+    drop, remaining = config.selection.max_accuracy_drop, iter(results)
     candidates: list[Candidate] = []
     for label, grid in config.grids.items():
-        own = list(islice(waiting, len(grid)))
-        best, qualified = choose(own, undefended.dev_accuracy - drop)
-        candidates += [Candidate(label, defense, own[i], qualified[i], i == best) for i, defense in enumerate(grid)]
-    chosen = {one.label: one.defense for one in candidates if one.chosen}
+        of_grid = list(islice(remaining, len(grid)))
+        best, qualified = choose(of_grid, undefended.dev_accuracy - drop)
+        candidates += [Candidate(label, defense, of_grid[i], qualified[i], i == best) for i, defense in enumerate(grid)]
+    chosen = {candidate.label: candidate.defense for candidate in candidates if candidate.chosen}
     return Selection(_with_chosen(config, chosen), drop, undefended, tuple(candidates))
 
 
 def _with_chosen(config: StudyConfig, chosen: Mapping[str, Defense]) -> StudyConfig:
-    """The study with these settings in the place of its grids, in its table too."""
+    """The study with the chosen settings in place of its grids, also in its table."""
     entries = [
         {**{key: entry[key] for key in OWN_KEYS if key in entry and key != "grid"}, **chosen[entry["label"]].settings}
         if entry["label"] in chosen

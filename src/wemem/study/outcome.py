@@ -1,4 +1,4 @@
-"""The result of one arm of a study: models pruned under one defense, and what the attacks make of them."""
+"""The result of one arm of a study: models pruned under one defense, and the results of the attacks on them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,27 +17,28 @@ from wemem.tuning.search import TunedDefense
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One arm at one sparsity and seed; ``dense`` is the unpruned model.
+    """The result of one arm at one sparsity and seed; the arm ``dense`` is the unpruned model.
 
     Args:
         label: the label of the arm in the study.
         defense: the defense under which the models were pruned; None for the unpruned model.
         seed: the seed of the study that was run.
         sparsity: the target sparsity.
-        split: the roles of the records for the victim and its shadows; held-out records that a search has used are
-            the victim's no longer.
-        rounds: the stored rounds of pruning, the last one being the result; for ``dense`` the unpruned models.
-        signals: the signals that the attacks saw, by layout.
+        split: the roles of the records for the victim and its shadows, without held-out records that a search used.
+        rounds: the stored rounds of pruning, of which the last is the result; for ``dense`` the unpruned models.
+        signals: the signals that the attacks used, by layout.
         report: the results of the attacks.
-        scores: the defender's memorization scores, if a defense of the study reads them.
-        attack_seconds: the wall time of querying and attacking when it was computed.
+        scores: the defender's memorization scores; None if no defense of the study uses them.
+        attack_seconds: the wall time that querying and attacking took when it was computed, in seconds.
         non_adaptive: the results of the same attacks by an adversary whose shadows were pruned without the defense.
-        leave_one_out: by attack, a summary of attacking every model of the reference ensemble in turn.
-        reference_accuracy: a summary of the accuracy of those models; None where they are not all attacked.
-        tuned: the defense that was found for a budget, with a summary of how; None if the study names the defense.
+        leave_one_out: a summary of the leave-one-out audit of the reference ensemble, by attack.
+        reference_accuracy: a summary of the accuracy of the reference models; None without a leave-one-out audit.
+        tuned: the defense that a search chose within a budget, with a summary of the search; None if the study names
+            the defense.
         is_control: True for an arm of :mod:`wemem.config.controls`.
-        altered_answers: True if the defense protects answers by altering them; the weights answer unaltered.
-        unmatched: by kind of the adversary's models, their number of training records, if it is not the victim's.
+        altered_answers: True if the defense alters the outputs of the models; their weights give unaltered outputs.
+        unmatched: the number of training records of the adversary's models, by kind, where it differs from the
+            victim's.
     """
 
     label: str
@@ -60,17 +61,17 @@ class Outcome:
 
     @property
     def kind(self) -> str:
-        """The kind of the arm, as results name it: ``dense``, a control, or the name of the defense."""
+        """The kind of the arm in results: ``dense``, the label of a control, or the name of the defense."""
         if self.defense is None:
             return "dense"
         return self.label if self.is_control else self.defense.name
 
     @property
     def memorization(self) -> Float64[np.ndarray, " N"] | None:
-        """The defender's scores by record, NaN for records that are not its own."""
+        """The defender's memorization scores by record; NaN for records that do not belong to the defender."""
         return None if self.scores is None else self.scores.memorization.score
 
     @property
     def victim(self) -> TrainedModels:
-        """The models after the last round; model 0 is the victim."""
+        """The models after the last round, of which model 0 is the victim."""
         return self.rounds[-1]

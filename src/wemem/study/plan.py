@@ -1,4 +1,4 @@
-"""The plan of a run: the settings that a selection tries and the work of everything, before anything is trained."""
+"""The plan of a run, made before anything is trained: the settings that a selection tries, and the expected work."""
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
@@ -9,7 +9,7 @@ from wemem.tuning.search import search_work
 
 
 def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
-    """No defense, to compare with, and every setting of every grid, each with the label of its arm."""
+    """List the undefended arm, for comparison, and every setting of every grid, each with the label of its arm."""
     return [
         ("undefended", Undefended()),
         *((label, defense) for label, grid in config.grids.items() for defense in grid),
@@ -17,7 +17,7 @@ def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
 
 
 def planned_work(cost: CostModel) -> float:
-    """Work of all seeds of a study: preparation, selection from grids, searches and arms."""
+    """Compute the work of all seeds of a study: preparation, selection from grids, searches and arms."""
     config = cost.config
     tried = settings_to_try(config) if config.grids else []
     selection = sum(cost.pruning(1, defense, config.prunings) for _, defense in tried)
@@ -30,6 +30,6 @@ def planned_work(cost: CostModel) -> float:
 
 
 def cost_of(config: StudyConfig, data: Dataset) -> CostModel:
-    """The cost model of a study, by the number of records that its victim trains on."""
+    """Build the cost model of a study, from the number of records that its victim is trained on."""
     split = study_split(config, data, config.seeds[0])
     return CostModel(config, len(training_records(config, data, split)))

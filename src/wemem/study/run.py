@@ -1,8 +1,8 @@
-"""A study from data to results, on one screen.
+"""A study from data to results.
 
-For every seed the records are dealt out to the parties (:class:`~wemem.pipeline.parties.Parties`) and the unpruned
+For every seed the records are divided among the parties (:class:`~wemem.pipeline.parties.Parties`) and the unpruned
 models are trained. Then every arm prunes the victim, its shadows and the reference models in the same way, and every
-attack is run on what an adversary sees of them.
+attack runs on the signals that an adversary has of them.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from wemem.pipeline.query import required_signals
 from wemem.pipeline.victim import swap_shadows
 from wemem.pruning import Pruning
 from wemem.store.store import Store
-from wemem.study.attacking import Attacked, attack_models
+from wemem.study.attacking import AttackedModels, attack_models
 from wemem.study.feasibility import require_feasible_study
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of, planned_work
@@ -28,17 +28,17 @@ from wemem.tuning.search import tune_defense
 
 
 def run_study(config: StudyConfig, store: Store, progress: Progress, data: Dataset | None = None) -> Iterator[Outcome]:
-    """Run a study and yield every outcome as soon as it is there.
+    """Run a study and yield every outcome as soon as it is complete.
 
     Args:
         config: the study, with settings selected from its grids
             (:func:`~wemem.study.grid_search.select_settings`).
-        store: where results of earlier runs are looked up and new ones are kept.
+        store: the store of stage results, in which earlier results are looked up and new ones are written.
         progress: receives every stage.
-        data: the data set, if it is loaded already.
+        data: the data set; None loads the data set of the study.
 
     Raises:
-        InputError: anything in the study or the data that cannot be used.
+        InputError: the study or the data cannot be used.
     """
     if config.grids:
         raise InputError(
@@ -56,9 +56,9 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
 
 
 def attack_dense(parties: Parties) -> Outcome:
-    """Attack the unpruned models, by as many reference models as any arm is attacked by."""
+    """Attack the unpruned models, with as many reference models as the arm that uses the most."""
     references = parties.train_references_of("dense") if parties.config.uses("shared") else []
-    return attack_models(parties, Attacked("dense", None, 0.0, [parties.train_dense()], references))
+    return attack_models(parties, AttackedModels("dense", None, 0.0, [parties.train_dense()], references))
 
 
 def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome:
@@ -71,8 +71,8 @@ def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome
     return replace(outcome, tuned=tuned.after(outcome.victim))
 
 
-def _prune(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> Attacked:
-    """Prune all models that an arm attacks or attacks with."""
+def _prune(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> AttackedModels:
+    """Prune all models of an arm: the victim, its shadows and the reference models."""
     config, sparsity = parties.config, pruning.schedule.sparsity
     title = f"prune under {label}" + (f" to {sparsity}" if len(config.prunings_of(label)) > 1 else "")
     keep = "trajectory" in required_signals(config.attacks, "disjoint")
@@ -82,4 +82,4 @@ def _prune(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> 
     if config.non_adaptive and defense != Undefended():
         plain = parties.prune_with_shadows(f"{title}: shadows without it", Undefended(), pruning)
         unaware = swap_shadows(rounds[-1], plain[-1])
-    return Attacked(label, defense, sparsity, rounds, references, unaware)
+    return AttackedModels(label, defense, sparsity, rounds, references, unaware)

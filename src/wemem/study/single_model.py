@@ -1,4 +1,4 @@
-"""One model at a time: prune a model that exists, audit a model that exists."""
+"""Pruning and audits of a single model that the user provides."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import refuse_probabilities
 from wemem.store.store import Store
-from wemem.study.attacking import Attacked, attack_models
+from wemem.study.attacking import AttackedModels, attack_models
 from wemem.study.feasibility import PROBED, require_auditable, require_feasible, require_known_start
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of
@@ -33,17 +33,18 @@ from wemem.tuning.search import TunedDefense, search_work, tune_defense
 
 
 @dataclass(frozen=True, eq=False)
-class Pruned:
-    """A pruned model.
+class PrunedModel:
+    """A pruned model, with the settings and records of its fine-tuning.
 
     Args:
-        dense: the model as it was given.
-        stage: the ensemble of one, and its rounds.
-        defense: the defense under which it was pruned.
+        dense: the model before pruning.
+        stage: the pruned model, as an ensemble of one, with its rounds.
+        defense: the defense under which the model was pruned.
         split: the roles of the records in fine-tuning.
         input_shape: the shape of one record.
-        dev_from_training: True if the dev records had to be taken from the training records.
-        tuned: the defense that was found for a budget, with a summary of how; None if the study names the defense.
+        dev_from_training: True if the dev records were taken from the training records, for lack of others.
+        tuned: the defense that a search chose within a budget, with a summary of the search; None if the study names
+            the defense.
     """
 
     dense: TrainedModels
@@ -55,14 +56,14 @@ class Pruned:
     tuned: TunedDefense | None = None
 
 
-def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> Pruned:
-    """Prune the model of ``[victim]`` under one defense of the study, on its own training records.
+def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> PrunedModel:
+    """Prune the model of ``[victim]`` under one defense of the study, on the records that it was trained on.
 
-    The dev records for early stopping are drawn from those it was not trained on; where there are too few, from its
-    training records, which are then not fine-tuned on.
+    The dev records for early stopping are drawn from records that the model was not trained on. Where there are too
+    few, they are drawn from its training records, which are then left out of fine-tuning.
 
     Raises:
-        InputError: no ``[victim]``, or anything that cannot be used.
+        InputError: the study has no ``[victim]``, or the model, the study or the data cannot be used.
     """
     if config.victim is None:
         raise InputError("expected a model to prune, got none; give --weights and --members")
@@ -88,11 +89,11 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
         f"prune under {label}", dense, split, pruning, defense, seeds=parties.model_seeds, scores=scores
     )
     tuned = None if tuned is None else tuned.after(rounds[-1])
-    return Pruned(dense, rounds[-1], defense, split, data.input_shape, taken, tuned)
+    return PrunedModel(dense, rounds[-1], defense, split, data.input_shape, taken, tuned)
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
-    """The study's first seed with one defense, or none, so that nothing is trained for the others.
+    """Reduce the study to its first seed and to one defense, or none, so that nothing else is trained.
 
     Raises:
         InputError: the study has no such defense, or several sparsities.
@@ -118,10 +119,10 @@ def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
 
 
 def _with_settings(config: StudyConfig) -> StudyConfig:
-    """The study with controllers in place of budgets.
+    """The study with the defenses of its budgets in place of the budgets.
 
     Raises:
-        InputError: a budget whose settings had to be searched for, which is done before pruning.
+        InputError: the settings of a budget would have to be searched for, which is possible only before pruning.
     """
     for label, budget in config.budgets.items():
         if budget.searches:
@@ -133,6 +134,7 @@ def _with_settings(config: StudyConfig) -> StudyConfig:
 
 
 def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
+    """The roles of the records in fine-tuning, and whether the dev records are taken from the training records."""
     assert config.victim is not None
     data.require_all_records("members")
     members = read_members(config.victim.members, len(data))
@@ -150,17 +152,18 @@ def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]
 def audit_model(
     config: StudyConfig, label: str | None, store: Store, progress: Progress, data: Dataset | None = None
 ) -> Outcome:
-    """Attack the model of ``[victim]`` with shadows and reference models made as it was made.
+    """Attack the model of ``[victim]`` with shadows and reference models that are trained in the same way.
 
     Args:
-        config: a study with ``[victim]``; what else it says is how the model was trained.
-        label: the defense of the study under which the model was pruned, at the study's sparsity; None if it was not.
-        store: where stages are kept.
-        progress: hears of every stage.
-        data: the data set, if it is loaded already.
+        config: a study with ``[victim]``; its other settings describe how the model was trained.
+        label: the label of the defense under which the model was pruned, to the study's sparsity; None if it was not
+            pruned.
+        store: the store of stage results.
+        progress: receives every stage.
+        data: the data set; None loads the data set of the study.
 
     Raises:
-        InputError: no ``[victim]``, or anything that cannot be used.
+        InputError: the study has no ``[victim]``, or the model, the study or the data cannot be used.
     """
     if config.victim is None:
         raise InputError("expected a model to audit, got none; give --weights and --members")
@@ -175,7 +178,7 @@ def audit_model(
     if label is None:
         references = parties.train_references_of("dense") if config.uses("shared") else []
         dense = [parties.train_dense()]
-        return attack_models(parties, Attacked("audited model", None, 0.0, dense, references, is_file=True))
+        return attack_models(parties, AttackedModels("audited model", None, 0.0, dense, references, is_file=True))
     for name, attack in config.attacks.items():
         if attack.required_signals & {"dense", "trajectory"}:
             raise InputError(
@@ -193,12 +196,14 @@ def audit_model(
     references = parties.prune_references(label, defense, pruning) if config.uses("shared") else []
     return attack_models(
         parties,
-        Attacked("audited model", defense, pruning.schedule.sparsity, [victim], references, unaware, is_file=True),
+        AttackedModels(
+            "audited model", defense, pruning.schedule.sparsity, [victim], references, unaware, is_file=True
+        ),
     )
 
 
 def _pruning_work(cost: CostModel, label: str) -> float:
-    """Work of pruning the shadows and reference models of a given victim, with and without the defense."""
+    """The work of pruning the shadows and reference models of a provided victim, with and without the defense."""
     config, defense = cost.config, cost.config.defenses[label]
     shadows = config.split.shadows if config.non_adaptive and defense != Undefended() else 0
     unaware = cost.pruning(shadows, Undefended(), config.prunings)
@@ -206,29 +211,31 @@ def _pruning_work(cost: CostModel, label: str) -> float:
 
 
 def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
-    """Refuse, before shadows are trained, a given model that lost other channels than they will, or of other data.
+    """Refuse, before shadows are trained, a provided model whose size or number of classes differs from theirs.
 
     Raises:
-        InputError: its tensors have other shapes, or its answers.
+        InputError: the tensors of the model, or its logits, have other shapes than those of the shadows.
     """
-    made = parties.pipeline.workspace.untrained([0])
+    expected = parties.pipeline.workspace.untrained([0])
     if pruning is not None:
         example = torch.from_numpy(parties.data.features[:2])
-        made = pruning.to(pruning.sparsities[0], parties.config.finetune).prune(made, pruning.sparsities[0], example)
+        sparsity = pruning.sparsities[0]
+        expected = pruning.to(sparsity, parties.config.finetune).prune(expected, sparsity, example)
     if is_onnx(parties.config):
-        answers, classes = read_victim_file(parties.config).logits(parties.data.features[:PROBED]), parties.data.classes
-        if answers.shape[1] != classes:
+        logits, classes = read_victim_file(parties.config).logits(parties.data.features[:PROBED]), parties.data.classes
+        if logits.shape[1] != classes:
             raise InputError(
-                f"expected one logit for each of {classes} classes, got {answers.shape[1]}; give the data it is for"
+                f"expected one logit for each of {classes} classes, got {logits.shape[1]}; give the data set that the "
+                "model was trained on"
             )
-        refuse_probabilities(answers, "the ONNX file")
+        refuse_probabilities(logits, "the ONNX file")
         return
     victim = read_victim(parties.config, parties.data, lambda _: None)[0]
-    for name, tensor in made.parameters.items():
+    for name, tensor in expected.parameters.items():
         wanted, got = tuple(tensor.shape[1:]), tuple(victim.parameters[name].shape[1:])
         if wanted != got:
             raise InputError(
-                f"expected {name!r} of shape {wanted}, as models pruned by this study have it, got {got}; name the "
+                f"expected {name!r} of shape {wanted}, as in models that this study prunes, got {got}; name the "
                 "method and sparsity that the model was pruned with by --set pruning.method=... --set "
                 "pruning.sparsity=..., and its --defense"
             )

@@ -1,7 +1,7 @@
-"""Audits of a model behind a predict function, by models that a train function of the user's makes.
+"""Audits of a model behind a user's predict function, with models that a user's train function trains.
 
-The train function makes shadows from the adversary's records and, for LiRA and RMIA, reference models on random halves
-of the audited records. Both are matched to the number and classes of the victim's training records.
+The train function trains shadows on the adversary's records and, for LiRA and RMIA, reference models on random halves
+of the audited records. Both have as many training records of each class as the victim.
 """
 
 import sysconfig
@@ -27,25 +27,27 @@ from wemem.signals import UNKNOWN, SignalLayout, Signals, refuse_probabilities
 from wemem.store.keys import FunctionKey
 from wemem.store.sources import spec_fingerprint
 from wemem.store.store import Store
-from wemem.study.black_box import BlackBoxAudit, audit_what_fits
+from wemem.study.black_box import BlackBoxAudit, run_possible_attacks
 
-#: Lines of the user's code that an error names.
+#: The number of lines of the user's code that an error shows.
 FRAMES = 3
-#: Folders whose code is not the user's.
+#: Folders that hold no code of the user.
 FOREIGN = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
 
 
 @dataclass(frozen=True, eq=False)
 class UserFunctions:
-    """The functions of an audit and where their outputs are kept.
+    """The user's functions in an audit, with the store of their outputs.
 
     Args:
-        predict: ``module:function``, ``predict(features) -> logits (N, C)`` of the audited model.
-        train: ``module:function``, ``train(features, labels, seed) -> predict``, which makes a model as the audited one
-            was made; seeds are in 0..2**32-1, which every library takes.
-        data: the records.
+        predict: the predict function of the audited model, as ``module:function``; ``predict(features)`` returns logits
+            ``(N, C)``.
+        train: the train function, as ``module:function``; ``train(features, labels, seed)`` trains a model in the same
+            way as the audited one and returns its predict function. Seeds are in 0..2**32-1, which every library
+            accepts.
+        data: the data set.
         seed: the seed of the audit.
-        store: the place where outputs of trained models are kept.
+        store: the store of the outputs of trained models.
         progress: receives every model.
     """
 
@@ -57,20 +59,20 @@ class UserFunctions:
     progress: Progress
 
     def victim_outputs(self) -> Float32[np.ndarray, "N C"]:
-        """Logits of the audited model on all records; it is queried every time, for it may have been trained anew."""
+        """Compute the logits of the audited model on all records; they are never stored, because it may change."""
         self.progress.begin("the audited model", 1.0)
         outputs = self._logits(self.predict, resolve(self.predict))
         self.progress.end(stored=False)
         return outputs
 
     def outputs(self, kind: str, split: Split, model: int, *purpose: str | int) -> Float32[np.ndarray, "N C"]:
-        """Logits of one of the adversary's models on all records, trained first unless the store has them.
+        """Compute the logits of one of the adversary's models on all records, or read them from the store.
 
         Args:
-            kind: the kind of model, for the progress display.
+            kind: the kind of the model, for the progress display.
             split: the roles of the records.
             model: the row of the model in the split.
-            purpose: the parts that its seed is derived from, besides the train function.
+            purpose: the parts from which the seed is derived, besides the train function.
         """
         source = spec_fingerprint(self.train)
         seed = derive_seed(self.seed, self.train, *purpose) % 2**32
@@ -99,18 +101,18 @@ class UserFunctions:
 def audit_by_functions(
     config: StudyConfig, predict: str, train: str, members: Path, store: Store, progress: Progress
 ) -> BlackBoxAudit:
-    """Attack a model that is known by its predictions alone, by models of a training function of the auditor's.
+    """Attack a model that is known by its predictions alone, with models from the user's train function.
 
     Args:
         config: the study, of which data, split, seeds and attacks are used.
-        predict: as :class:`UserFunctions` takes it.
-        train: as :class:`UserFunctions` takes it.
-        members: the file of the records that the audited model was trained on.
-        store: the place where outputs are kept.
+        predict: the predict function of the audited model (:class:`UserFunctions`).
+        train: the train function (:class:`UserFunctions`).
+        members: the file that lists the records on which the audited model was trained.
+        store: the store of the outputs of trained models.
         progress: receives every model.
 
     Raises:
-        InputError: the functions cannot be found, fail or return something else, or there are too few records.
+        InputError: a function does not exist, fails or returns something else, or there are too few records.
     """
     data, seed = load_data(config, progress), config.seeds[0]
     data.require_all_records("members")
@@ -135,22 +137,22 @@ def audit_by_functions(
         rows = np.sort(np.concatenate([split.audited(0), np.flatnonzero(~used)]))
         roles = np.concatenate([split.roles[:1], halves.roles])
         signals["shared"] = _signals(data, [victim, *others], roles, "shared", rows)
-    return audit_what_fits(signals, config.attacks, seed)
+    return run_possible_attacks(signals, config.attacks, seed)
 
 
 def _signals(
     data: Dataset, outputs: list[np.ndarray], roles: np.ndarray, layout: SignalLayout, rows: np.ndarray
 ) -> Signals:  # fmt: skip
-    """The outputs of some models on some records; nothing certifies how the models were made."""
-    logits, recipes = np.stack([one[rows] for one in outputs]), (UNKNOWN,) * len(outputs)
+    """The outputs of several models on some records; no certificate says how the models were trained."""
+    logits, recipes = np.stack([output[rows] for output in outputs]), (UNKNOWN,) * len(outputs)
     return Signals(logits, data.labels[rows], roles[:, rows], rows, layout, recipes)
 
 
 def call(spec: str, function: object, *arguments: object) -> Any:
-    """Call a function of the user's.
+    """Call a function of the user.
 
     Raises:
-        InputError: it is none, or it fails; then with the lines of the user's code that led to it.
+        InputError: the object is no function, or the call fails; the error then shows the lines of the user's code.
     """
     if not callable(function):
         raise InputError(f"expected {spec!r} to be, or to give, a function of features, got {type(function).__name__}")
@@ -158,12 +160,13 @@ def call(spec: str, function: object, *arguments: object) -> Any:
         return function(*arguments)
     except Exception as error:
         raise InputError(
-            f"expected {spec!r} to run, got {type(error).__name__}: {error}{_lines_of_user(error)}; mend the function"
+            f"expected {spec!r} to run, got {type(error).__name__}: {error}{_lines_of_user(error)}; correct the "
+            "function"
         ) from error
 
 
 def _lines_of_user(error: Exception) -> str:
-    """The last lines of the user's own code that led to an error, on one line."""
+    """The last lines of the user's code in the traceback of an error, on one line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(FOREIGN)]
     lines = [f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in frames[-FRAMES:]]
     return f" at {'; '.join(lines)}" if lines else ""
