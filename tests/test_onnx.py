@@ -247,7 +247,7 @@ MICROSOFT = (("", 18), ("com.microsoft", 1))
         (linear([node("Gelu", domain="com.microsoft")], opsets=MICROSOFT), "standard operators"),
         (linear([node("F", domain="own")], opsets=(("", 18), ("own", 1)), functions=[OWN]), "inline it"),
         (linear([loop()]), "without control flow"),
-        (linear([node("RandomNormalLike")]), "alike each time"),
+        (linear([node("RandomNormalLike")]), "expected a deterministic model"),
         (linear([node("NoSuchOperator")]), "valid ONNX model"),
         (linear([node("Identity", "absent")]), "valid ONNX model"),
         (linear(inputs=("x", "z")), "one float32 input"),

@@ -55,7 +55,7 @@ def test_other_precisions_are_read_in_float32_and_noted(tmp_path, dtype):
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn])
 def test_types_that_are_no_plain_floats_are_refused(tmp_path, dtype):
     state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in network().state_dict().items()}
-    with pytest.raises(InputError, match=r"of type float32 in .*, got .*; audit a quantized model as it ships"):
+    with pytest.raises(InputError, match=r"of type float32 in .*, got .*; audit a quantized model in the form"):
         load_pruned(network(), saved(state, tmp_path))
 
 

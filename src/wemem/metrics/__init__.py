@@ -1,1 +1,1 @@
-"""Privacy metrics of score arrays, with their confidence intervals. Knows arrays and nothing else."""
+"""Privacy metrics of score arrays, with their confidence intervals. Everything here works on arrays alone."""

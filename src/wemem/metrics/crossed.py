@@ -1,19 +1,19 @@
 """Intervals and paired differences of rates over several targets that are attacked on the same records.
 
-The ``T x N`` scores of a leave-one-out audit depend on each other along targets (a model that overfits)
-and along records (a record that every model memorizes). Another training run draws other targets, another
-data set other records; an interval has to cover both.
+The ``T x N`` scores of a leave-one-out audit are dependent along targets (one model overfits more) and along
+records (every model memorizes one record). Another training run draws other targets, another data set draws
+other records, and an interval has to cover both.
 
-Records are put into ``G`` groups. With ``v`` the rate of one target and ``v(-g)`` the same rate without the
-records of group ``g``, the pseudo-value ``G v - (G - 1) v(-g)`` is what the group contributes (Tukey's
-delete-a-group jackknife; Shao & Tu 1995). The table of pseudo-values, ``T x G``, is then analysed as a crossed
-design with two random factors: with the mean squares of targets, groups and their interaction,
+Records are divided into ``G`` groups. With ``v`` the rate of one target and ``v(-g)`` the same rate without
+the records of group ``g``, the pseudo-value ``G v - (G - 1) v(-g)`` is the contribution of the group (Tukey's
+delete-a-group jackknife; Shao & Tu 1995). The table of pseudo-values, ``T x G``, is analysed as a crossed
+design with two random factors. With the mean squares of targets, groups and their interaction, the variance is
 
-``Var = (MS_T + MS_G - MS_TG) / (T G)``,
+``Var = (MS_T + MS_G - MS_TG) / (T G)``.
 
-and Satterthwaite's degrees of freedom, but no more than the factor with fewer levels has. The difference
-between two arms whose targets and records are the same is analysed alike, on the difference of their tables;
-what both have in common cancels.
+The degrees of freedom are Satterthwaite's, but at most those of the factor with fewer levels. The difference
+between two arms with the same targets and records is analysed in the same way, on the difference of their
+tables, in which everything that both arms share cancels.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate, unanimous
 from wemem.metrics.registry import ScoredRecords
 
-#: Groups of records. The rate without a group must still have both kinds of record, and ten groups
-#: leave nine degrees of freedom.
+#: The number of groups of records. The records outside a group must still include members and
+#: non-members, and ten groups leave nine degrees of freedom.
 GROUPS = 10
 
 Table = Float[np.ndarray, "T G"]
@@ -40,8 +40,8 @@ class Spread:
 
     Args:
         value: the mean.
-        error: its standard error.
-        freedom: degrees of freedom of the error, at least 1.
+        error: the standard error of the mean.
+        freedom: the degrees of freedom of the error, at least 1.
     """
 
     value: float
@@ -49,17 +49,17 @@ class Spread:
     freedom: float
 
     def interval(self, level: float = 0.95) -> Estimate:
-        """Student's t interval; not cut to the range of a rate."""
+        """Compute Student's t interval, which is not cut to the range of a rate."""
         reach = self.error * float(stdtrit(self.freedom, (1 + level) / 2))
         return Estimate(self.value, self.value - reach, self.value + reach)
 
     def detectable(self, level: float = 0.95, power: float = 0.8) -> float:
-        """The smallest true size that a test at a level would find with a power."""
+        """Compute the smallest true value that a test at a level detects with a given power."""
         return self.error * float(stdtrit(self.freedom, (1 + level) / 2) + stdtrit(self.freedom, power))
 
 
 def record_groups(records: int, rng: np.random.Generator) -> Int64[np.ndarray, " N"]:
-    """A random group for each record: :data:`GROUPS` of equal size but for one record, fewer of few records."""
+    """Draw a group for each record: :data:`GROUPS` groups whose sizes differ by at most one, fewer for few records."""
     return rng.permutation(np.arange(records) % max(2, min(GROUPS, records // 8)))
 
 
@@ -67,37 +67,37 @@ def pseudo_values(
     rate: Callable[[ScoredRecords], float], scores: Float[np.ndarray, "T N"], membership: Bool[np.ndarray, "T N"],
     groups: Int64[np.ndarray, " N"],
 ) -> tuple[float, Table]:  # fmt: skip
-    """The mean of a rate over targets, and its table of pseudo-values.
+    """Compute the mean of a rate over targets, and its table of pseudo-values.
 
-    Rows are shifted so that their means are the rates of the targets: a rate at a low false positive rate moves in
-    steps when records are left out, and the steps are no part of how targets differ.
+    Each row is shifted so that its mean is the rate of the target. A rate at a low false positive rate moves in steps
+    when records are left out, and these steps say nothing about the difference between targets.
 
     Args:
-        rate: the rate of one target.
-        scores: shape ``(T, N)``.
-        membership: shape ``(T, N)``, true where the target was trained on the record.
+        rate: a function that computes the rate of one target.
+        scores: the scores of each target, shape ``(T, N)``.
+        membership: the membership in each target's training records, shape ``(T, N)``.
         groups: the group of each record, shape ``(N,)``.
 
     Raises:
-        InputError: a target without members or without non-members outside some group.
+        InputError: for some target, the records outside some group have no members or no non-members.
     """
-    kept = [groups != group for group in range(int(groups.max()) + 1)]
-    table = np.empty((len(scores), len(kept)))
+    remaining = [groups != group for group in range(int(groups.max()) + 1)]
+    table = np.empty((len(scores), len(remaining)))
     for target, (score, member) in enumerate(zip(scores, membership, strict=True)):
-        without = np.array([rate(ScoredRecords(score[rows], member[rows])) for rows in kept])
-        table[target] = rate(ScoredRecords(score, member)) - (len(kept) - 1) * (without - without.mean())
+        without = np.array([rate(ScoredRecords(score[rows], member[rows])) for rows in remaining])
+        table[target] = rate(ScoredRecords(score, member)) - (len(remaining) - 1) * (without - without.mean())
     return float(table.mean()), table
 
 
 def crossed_spread(value: float, table: Table) -> Spread:
-    """Standard error of a mean from its table of pseudo-values.
+    """Compute the standard error of a mean from its table of pseudo-values.
 
     Args:
         value: the mean over targets of the rate on all records.
-        table: at least two targets and two groups.
+        table: the table of pseudo-values, of at least two targets and two groups.
 
     Raises:
-        InputError: a table that is too small.
+        InputError: the table has fewer than two targets or two groups.
 
     Where only targets differ, the error is that of a mean over targets:
 
@@ -112,7 +112,7 @@ def crossed_spread(value: float, table: Table) -> Spread:
     of_groups = targets * columns.var(ddof=1)
     rest = table - rows[:, None] - columns + mean
     of_both = float((rest**2).sum() / ((targets - 1) * (groups - 1)))
-    # a difference of mean squares can fall below either of them by chance; the variance cannot
+    # by chance the difference of mean squares can be smaller than one of them, but the variance cannot
     total = max(of_targets + of_groups - of_both, of_targets, of_groups)
     if total == 0:
         return Spread(value, 0.0, float(min(targets, groups) - 1))
@@ -122,10 +122,10 @@ def crossed_spread(value: float, table: Table) -> Spread:
 
 
 def crossed_interval(value: float, table: Table, level: float = 0.95) -> Estimate:
-    """The interval of one rate in [0, 1], on the logit scale, where small rates are less skewed.
+    """Compute the interval of one rate in [0, 1], on the logit scale, on which small rates are less skewed.
 
-    Where every target and group agrees, the error is 0 and says nothing; the targets or groups that all agree, as many
-    as there are of the fewer, then bound the value.
+    Where all targets and groups agree, the estimated error is 0 and the interval comes from :func:`unanimous`, with the
+    number of targets or of groups, whichever is smaller.
     """
     spread = crossed_spread(value, table)
     if spread.error == 0:
@@ -138,7 +138,7 @@ def crossed_interval(value: float, table: Table, level: float = 0.95) -> Estimat
 
 
 def mean_of(spreads: Sequence[Spread]) -> Spread:
-    """The mean of independent spreads, such as those of several seeds.
+    """Average independent spreads, such as those of several seeds.
 
     >>> mean_of([Spread(0.0, 0.3, 4.0), Spread(1.0, 0.4, 4.0)])
     Spread(value=0.5, error=0.25, freedom=7.418397626112758)

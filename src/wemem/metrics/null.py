@@ -1,10 +1,10 @@
 """The value that the strongest of several attacks reaches on a model that leaks nothing.
 
-One attack at chance has a TPR of 1 % at 1 % FPR on average. The strongest of ten has more: it was
-chosen for being high, and each of the ten is an estimate. Scores that do not depend on membership stay
-as they are when membership is permuted among the audited records, so that permutations of it give the
-distribution of the strongest attack under the null, with the dependence between attacks and the ties
-that these very scores have.
+One attack at chance has a TPR of 1 % at 1 % FPR on average. The strongest of ten has a higher value,
+because it was chosen as the highest of ten estimates. Under the null hypothesis scores do not depend on
+membership, so that any permutation of membership among the audited records is equally likely. Permutations
+therefore give the distribution of the strongest attack under the null, with the ties of the scores and the
+dependence between the attacks.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from wemem.errors import InputError
 from wemem.metrics.permutation import permutations
 from wemem.metrics.registry import Metric, ScoredRecords
 
-#: Permutations: 1,000 place the upper end at a level of 97.5 % with a standard error of 0.5 points.
+#: The number of permutations; with 1,000 the level of the upper end, 97.5 %, has a standard error of 0.5 points.
 DRAWS = 1000
-#: Share of models without a leak whose strongest attack stays at or below the upper end. A summary
-#: names a leak by either of two metrics, so that both together raise at most 5 % false alarms.
+#: The share of models without a leak whose strongest attack stays at or below the upper end. A summary
+#: reports a leak by either of two metrics, so that both together raise at most 5 % false alarms.
 LEVEL = 0.975
 
 
 @dataclass(frozen=True)
 class Chance:
-    """The strongest attack under the null.
+    """The distribution of the strongest attack under the null hypothesis.
 
     Args:
-        expected: its mean value.
-        high: the value that it exceeds with a probability of at most ``1 - LEVEL``.
+        expected: the mean value of the strongest attack.
+        high: the value that the strongest attack exceeds with a probability of at most ``1 - LEVEL``.
     """
 
     expected: float
@@ -39,22 +39,22 @@ class Chance:
 def chance_of_strongest(
     metrics: Sequence[Metric], attacks: Sequence[ScoredRecords], rng: np.random.Generator, *, draws: int = DRAWS
 ) -> dict[str, Chance]:
-    """The chance level of the strongest of several attacks, by permutation of membership.
+    """Estimate the chance level of the strongest of several attacks, by permutation of membership.
 
-    Attacks on the same records share each permutation, so that their dependence is kept. Attacks on other
-    records are permuted on their own: the strongest of independent attacks is the higher one.
+    Attacks on the same records share each permutation, so that their dependence is preserved. Attacks on different
+    records are permuted independently.
 
     Args:
-        metrics: the metrics to measure by.
-        attacks: their outputs on one target.
-        rng: the generator for the permutations.
+        metrics: the metrics for which the chance level is estimated.
+        attacks: the outputs of the attacks on one target.
+        rng: the generator of the permutations.
         draws: the number of permutations.
 
     Returns:
-        By name of the metric.
+        The chance level by name of the metric.
 
     Raises:
-        InputError: no attack.
+        InputError: there is no attack.
     """
     if not attacks:
         raise InputError("expected at least one attack, got none")
@@ -78,6 +78,6 @@ def _on_the_same_records(attacks: Sequence[ScoredRecords]) -> list[list[ScoredRe
 
 
 def _chance(values: np.ndarray) -> Chance:
-    """The end is a value that was drawn: of B draws, the one at place ``ceil(LEVEL (B + 1))``."""
+    """The mean and the upper end of B draws; the upper end is the draw of rank ``ceil(LEVEL (B + 1))``."""
     place = min(len(values), int(np.ceil(LEVEL * (len(values) + 1))))
     return Chance(float(values.mean()), float(np.sort(values)[place - 1]))

@@ -1,8 +1,8 @@
 """Rates of one attack under many assignments of membership at once.
 
-A permutation test keeps the scores of an attack and draws membership anew, a thousand times and
-more. The functions here give the values of :mod:`wemem.metrics.rates` for all draws together: what
-can be sorted once is sorted once.
+A permutation test keeps the scores of an attack fixed and draws membership a thousand times or more.
+The functions here compute the values of :mod:`wemem.metrics.rates` for all draws together, so that
+scores are sorted only once.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ Values = Float[np.ndarray, " B"]
 
 
 def permutations(member: Bool[np.ndarray, " n"], draws: int, rng: np.random.Generator) -> Iterator[Memberships]:
-    """Random permutations of a membership, in blocks that together have ``draws`` rows.
+    """Draw random permutations of a membership, in blocks that together have ``draws`` rows.
 
     A block holds at most four million entries, so that memory does not grow with the records.
     """
@@ -28,7 +28,7 @@ def permutations(member: Bool[np.ndarray, " n"], draws: int, rng: np.random.Gene
 
 
 def auc_permuted(scores: Scores, members: Memberships) -> Values:
-    """AUC for each row of memberships, by the sum of the members' mid-ranks.
+    """Compute the AUC for each row of memberships, from the sum of the members' mid-ranks.
 
     >>> auc_permuted(np.array([3.0, 2.0, 1.0, 2.0]), np.array([[True, True, False, False]]))
     array([0.875])
@@ -38,56 +38,57 @@ def auc_permuted(scores: Scores, members: Memberships) -> Values:
 
 
 def _ranks(scores: Scores) -> Scores:
-    """Ranks from 1, equal scores sharing the mean of theirs; ``scipy.stats`` would take a second to import for it."""
+    """Ranks from 1, where equal scores share their mean rank; importing ``scipy.stats`` for it would take a second."""
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     return np.asarray((counts.cumsum() - (counts - 1) / 2)[inverse])
 
 
 def balanced_accuracy_permuted(called: Bool[np.ndarray, " n"], members: Memberships) -> Values:
-    """Balanced accuracy of fixed calls for each row of memberships.
+    """Compute the balanced accuracy of fixed calls for each row of memberships.
 
     >>> balanced_accuracy_permuted(np.array([True, False, False]), np.array([[True, True, False]]))
     array([0.75])
     """
     m = members.sum(axis=1)
-    found = members @ called.astype(np.float64)
-    return np.asarray((found / m + 1 - (called.sum() - found) / (members.shape[1] - m)) / 2)
+    true_positives = members @ called.astype(np.float64)
+    false_positives = called.sum() - true_positives
+    return np.asarray((true_positives / m + 1 - false_positives / (members.shape[1] - m)) / 2)
 
 
 def tpr_permuted(scores: Scores, members: Memberships, fpr: float) -> Values:
-    """TPR at a given FPR for each row of memberships.
+    """Compute the TPR at a given FPR for each row of memberships.
 
     >>> tpr_permuted(np.array([3.0, 2.0, 1.0, 2.0]), np.array([[True, True, False, False]]), 0.1)
     array([0.5])
     """
     order = np.argsort(-scores, kind="stable")
     n = members.shape[1] - members.sum(axis=1)
-    spared = np.round(fpr * n).astype(int)
-    spared -= spared / n > fpr
-    # the highest scores hold the first non-member that may not be called a member in all but odd draws
+    allowed = np.round(fpr * n).astype(int)
+    allowed -= allowed / n > fpr
+    # in almost every draw, the highest scores suffice to reach the non-member that sets the threshold
     share = n.min() / members.shape[1]
-    top = int((spared.max() + 1) / share + 8 * np.sqrt((spared.max() + 1) / share)) + 8
-    found = _found_above(scores[order], members[:, order[:top]], spared)
-    if found is None:
-        found = _found_above(scores[order], members[:, order], spared)
-    assert found is not None
-    return np.asarray(found / members.sum(axis=1))
+    top = int((allowed.max() + 1) / share + 8 * np.sqrt((allowed.max() + 1) / share)) + 8
+    true_positives = _true_positives(scores[order], members[:, order[:top]], allowed)
+    if true_positives is None:
+        true_positives = _true_positives(scores[order], members[:, order], allowed)
+    assert true_positives is not None
+    return np.asarray(true_positives / members.sum(axis=1))
 
 
-def _found_above(
-    falling: Scores, members: Bool[np.ndarray, "B top"], spared: Int64[np.ndarray, " B"]
+def _true_positives(
+    falling: Scores, members: Bool[np.ndarray, "B top"], allowed: Int64[np.ndarray, " B"]
 ) -> Int64[np.ndarray, " B"] | None:
-    """Members that score above the first non-member beyond those spared; None where a row does not reach it.
+    """The number of members above the non-member that sets the threshold; None if a row does not reach that one.
 
     Args:
         falling: all scores, highest first.
-        members: memberships of the highest scores, or of all.
-        spared: non-members that may be called members, for each row.
+        members: the memberships of the highest scores, or of all scores.
+        allowed: the number of false positives that is allowed in each row.
     """
-    found = np.cumsum(members, axis=1, dtype=np.int32)
-    nonmembers = np.arange(1, members.shape[1] + 1, dtype=np.int32) - found
-    if (nonmembers[:, -1] <= spared).any():
+    counts = np.cumsum(members, axis=1, dtype=np.int32)
+    nonmembers = np.arange(1, members.shape[1] + 1, dtype=np.int32) - counts
+    if (nonmembers[:, -1] <= allowed).any():
         return None
-    place = (nonmembers > spared[:, None]).argmax(axis=1)
-    first = np.searchsorted(-falling, -falling[place], "left")  # of the records tied with it
-    return np.where(first > 0, found[np.arange(len(found)), np.maximum(first - 1, 0)], 0).astype(np.int64)
+    place = (nonmembers > allowed[:, None]).argmax(axis=1)
+    first = np.searchsorted(-falling, -falling[place], "left")  # the first of the records with the same score
+    return np.where(first > 0, counts[np.arange(len(counts)), np.maximum(first - 1, 0)], 0).astype(np.int64)

@@ -1,8 +1,8 @@
 """The rates that an audit measures, computed from scores. Their intervals are in :mod:`wemem.metrics.intervals`.
 
-Higher score = member, and ``score >= threshold`` calls a record a member. Only the order of the scores counts: any
-strictly increasing map of them changes no rate here, and infinite scores are as good as others. NaN has no
-place in an order and is refused.
+A higher score means member, and ``score >= threshold`` calls a record a member. Only the order of the scores counts: a
+strictly increasing map of the scores changes no rate here, and infinite scores are allowed. NaN has no order and is
+refused.
 """
 
 import numpy as np
@@ -15,15 +15,15 @@ Nonmembers = Float[np.ndarray, " n"]
 
 
 def auc(members: Members, nonmembers: Nonmembers) -> float:
-    """Area under the ROC curve: the chance that a member outscores a non-member, a tie counting one half.
+    """Compute the AUC: the probability that a member outscores a non-member, where a tie counts one half.
 
-    ``AUC = (1 / mn) sum_ij ([x_i > y_j] + [x_i = y_j] / 2)``, the Mann-Whitney statistic (Hanley & McNeil 1982),
-    counted in whole numbers and divided once, in O((m + n) log(m + n)).
+    ``AUC = (1 / mn) sum_ij ([x_i > y_j] + [x_i = y_j] / 2)`` is the Mann-Whitney statistic (Hanley & McNeil 1982). It
+    is counted in whole numbers and divided once, in O((m + n) log(m + n)).
 
     Raises:
-        InputError: no members, no non-members, or NaN.
+        InputError: there are no members or no non-members, or a score is NaN.
 
-    Two of four pairs are won by 3, one by 2, and one is a tie:
+    The member at 3 is above both non-members; the member at 2 is above one and tied with the other:
 
     >>> auc(np.array([3.0, 2.0]), np.array([1.0, 2.0]))
     0.875
@@ -33,16 +33,16 @@ def auc(members: Members, nonmembers: Nonmembers) -> float:
 
 
 def placements(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonmembers]:
-    """Each record's own share of the AUC; the mean of either array is the AUC.
+    """Compute the placement of each record, its contribution to the AUC; the mean of either array is the AUC.
 
-    A member's placement is the share of non-members below it, a non-member's the share of members above it,
-    ties one half (DeLong et al. 1988; by sorting, as Sun & Xu 2014).
+    The placement of a member is the share of non-members below it, that of a non-member the share of members above it.
+    Ties count one half (DeLong et al. 1988; computed by sorting, as in Sun & Xu 2014).
 
     Returns:
-        Values in [0, 1], shapes ``(m,)`` and ``(n,)``, in the given order.
+        The placements of members and of non-members, in [0, 1] and in the given order, shapes ``(m,)`` and ``(n,)``.
 
     Raises:
-        InputError: no members, no non-members, or NaN.
+        InputError: there are no members or no non-members, or a score is NaN.
 
     >>> [v.tolist() for v in placements(np.array([3.0, 2.0]), np.array([1.0, 2.0]))]
     [[1.0, 0.75], [1.0, 0.75]]
@@ -54,14 +54,14 @@ def placements(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonme
 def roc(
     members: Members, nonmembers: Nonmembers
 ) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """The ROC curve: one point per distinct score, so that a tie is one sloped step, whose area is the AUC's one half.
+    """Compute the ROC curve, one point per distinct score; a tie is a sloped step, which gives it one half in the AUC.
 
     Returns:
-        ``(fpr, tpr, thresholds)``, each of shape ``(p,)``, from (0, 0) to (1, 1) by falling threshold. The first point
-        calls nobody a member; its threshold is given as infinity, and it is there even if scores are infinite too.
+        The arrays ``(fpr, tpr, thresholds)``, each of shape ``(p,)``, from (0, 0) to (1, 1) by falling threshold. The
+        first point has the threshold infinity and calls no record a member, even if some scores are infinite.
 
     Raises:
-        InputError: no members, no non-members, or NaN.
+        InputError: there are no members or no non-members, or a score is NaN.
 
     >>> fpr, tpr, thresholds = roc(np.array([3.0, 2.0]), np.array([1.0, 2.0]))
     >>> fpr.tolist(), tpr.tolist(), thresholds.tolist()
@@ -75,17 +75,16 @@ def roc(
 
 
 def best_threshold(members: Members, nonmembers: Nonmembers) -> float:
-    """The threshold of highest balanced accuracy ``(TPR + TNR) / 2``.
+    """Choose the threshold of highest balanced accuracy ``(TPR + TNR) / 2``.
 
-    Candidates are the observed scores, members first, in the given order; the first best wins. Accuracies are
-    compared as the whole numbers ``n TP + m TN``: as floating-point rates, two equal ones may differ by a rounding,
-    and the choice between them would then hang on it.
+    Candidates are the observed scores, members first, in the given order; the first of the best is chosen. Accuracies
+    are compared as the whole numbers ``n TP + m TN``, because equal floating-point rates may differ by a rounding.
 
     Raises:
-        InputError: no members, no non-members, or NaN. (Thresholds per class: a class without either has none of its
-            own; the caller decides what to use there.)
+        InputError: there are no members or no non-members, or a score is NaN. With one threshold per class, the caller
+            decides on the classes without members or non-members.
 
-    Both 3 and 5 get three of four right; 5 was named first:
+    The thresholds 3 and 5 both call three of four records correctly; 5 comes first:
 
     >>> best_threshold(np.array([5.0, 3.0]), np.array([4.0, 1.0]))
     5.0
@@ -97,21 +96,21 @@ def best_threshold(members: Members, nonmembers: Nonmembers) -> float:
 
 
 def true_positive_rate(members: Members, nonmembers: Nonmembers, fpr: float) -> float:
-    """TPR at a given FPR: the share of members found while at most ``fpr`` of the non-members are accused.
+    """Compute the TPR at a given FPR: the share of members called while at most ``fpr`` of the non-members are called.
 
-    The largest observable FPR that is not above ``fpr`` counts, without interpolation. With ``k`` the largest
-    whole number for which ``k / n <= fpr``, a record is called a member if it scores above the (k+1)-th highest
-    non-member: strictly, so that non-members tied there are all spared, and the members tied with them not found.
+    The threshold is the one of the largest observable FPR that is at most ``fpr``, without interpolation. With ``k``
+    the largest whole number for which ``k / n <= fpr``, a record is called a member if its score is strictly above that
+    of the (k+1)-th highest non-member. Records with exactly that score, members or not, are not called members.
 
     Args:
-        members: shape ``(m,)``.
-        nonmembers: shape ``(n,)``.
+        members: the scores of members, shape ``(m,)``.
+        nonmembers: the scores of non-members, shape ``(n,)``.
         fpr: the false positive rate, in (0, 1); :func:`smallest_fpr` gives the smallest one that a sample can show.
 
     Raises:
-        InputError: no members, no non-members, NaN, or ``fpr`` out of range.
+        InputError: there are no members or no non-members, a score is NaN, or ``fpr`` is out of range.
 
-    One of four non-members may be accused: 7 is, and two of three members score above the next, 4:
+    One false positive among four non-members is allowed, the one at 7. Two of three members are above the next, 4:
 
     >>> true_positive_rate(np.array([9.0, 5.0, 4.0]), np.array([7.0, 4.0, 2.0, 1.0]), 0.25)
     0.6666666666666666
@@ -119,21 +118,21 @@ def true_positive_rate(members: Members, nonmembers: Nonmembers, fpr: float) -> 
     x, y = ordered(members, nonmembers)
     if not 0 < fpr < 1:
         raise InputError(f"expected a false positive rate between 0 and 1, got {fpr}; 0.01 is 1 %")
-    accused = round(fpr * len(y))
-    accused -= accused / len(y) > fpr
-    spared = len(y) - 1 - accused
-    return int((x > np.partition(y, spared)[spared]).sum()) / len(x)
+    false_positives = round(fpr * len(y))
+    false_positives -= false_positives / len(y) > fpr
+    place = len(y) - 1 - false_positives
+    return int((x > np.partition(y, place)[place]).sum()) / len(x)
 
 
 def smallest_fpr(nonmembers: int) -> float:
-    """``1 / n``, the smallest false positive rate above zero that ``n`` non-members can show.
+    """Compute ``1 / n``, the smallest false positive rate above zero that ``n`` non-members can show.
 
-    False positives come whole. Below ``1 / n`` none is allowed, so that the TPR is the one at zero false positives
-    whatever rate was asked for: 0.1 % needs 1,000 non-members. A lower bound above zero for it needs more, about
-    3,700 at 95 % (:func:`wemem.metrics.intervals.tpr_at_fpr`).
+    At any rate below ``1 / n`` no false positive is allowed, so that the TPR is the one at zero false positives. A rate
+    of 0.1 % needs 1,000 non-members. A lower bound above zero for the TPR needs more, about 3,700 at 95 %
+    (:func:`wemem.metrics.intervals.tpr_at_fpr`).
 
     Raises:
-        InputError: no non-members.
+        InputError: there are no non-members.
 
     >>> smallest_fpr(1000)
     0.001
@@ -144,10 +143,10 @@ def smallest_fpr(nonmembers: int) -> float:
 
 
 def ordered(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonmembers]:
-    """Scores of members and non-members as float64, checked to have an order.
+    """Convert the scores of members and non-members to float64, and check that they can be ordered.
 
     Raises:
-        InputError: not one-dimensional, empty, or NaN.
+        InputError: an array is not one-dimensional, is empty, or holds NaN.
     """
     arrays = []
     for name, scores in (("member", members), ("non-member", nonmembers)):
@@ -157,17 +156,17 @@ def ordered(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonmembe
         if np.isnan(array).any():
             raise InputError(
                 f"expected {name} scores without NaN, got {int(np.isnan(array).sum())} NaN, first at index "
-                f"{int(np.isnan(array).argmax())}; mend the attack that made them"
+                f"{int(np.isnan(array).argmax())}; correct the attack that computed them"
             )
         arrays.append(array)
     return arrays[0], arrays[1]
 
 
 def _twice_below(scores: Float[np.ndarray, " a"], others: Float[np.ndarray, " b"]) -> Int64[np.ndarray, " a"]:
-    """Twice the number of sorted ``others`` that each score beats, ties counting one half: a whole number."""
+    """Twice the number of sorted ``others`` below each score, where a tie counts one half; a whole number."""
     return np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
 
 
 def _at_least(thresholds: Float[np.ndarray, " t"], scores: Float[np.ndarray, " a"]) -> Int64[np.ndarray, " t"]:
-    """Number of ``scores`` that reach each threshold."""
+    """The number of ``scores`` that reach each threshold."""
     return len(scores) - np.searchsorted(np.sort(scores), thresholds, "left")

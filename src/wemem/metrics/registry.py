@@ -3,7 +3,7 @@
 Results, tables, figures, files, comparisons and the gate all read this registry. To report the true
 positive rate at another false positive rate, add the rate to :data:`RATES`; nothing else changes.
 
-Every metric rises with the leak: an adversary wants it high, whoever releases a model wants it low.
+A higher value of a metric always means a larger leak.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,21 +19,21 @@ from wemem.metrics.intervals import Estimate, auc_interval, balanced_accuracy, t
 from wemem.metrics.permutation import Memberships, Values, auc_permuted, balanced_accuracy_permuted, tpr_permuted
 from wemem.metrics.rates import Members, Nonmembers, auc, true_positive_rate
 
-#: Widest place where a metric is shown. ``headline``: compared between defenses, drawn against
-#: accuracy, and in all tables. ``table``: in tables. ``file``: in results and CSV files only.
+#: The most prominent place where a metric is shown. ``headline``: compared between defenses, drawn
+#: against accuracy, and in all tables. ``table``: in tables. ``file``: in results and CSV files only.
 Place = Literal["headline", "table", "file"]
 NO_CALLS = "expected calls at a threshold, got scores alone; use a metric that needs no threshold"
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredRecords:
-    """The output of one attack on one target, beside the truth.
+    """The output of one attack on one target, with the true membership.
 
     Args:
-        score: shape ``(n,)``, higher = member.
-        member: shape ``(n,)``, true where the target was trained on the record.
-        called: shape ``(n,)``, true where the attack calls the record a member; None where the attack
-            has no threshold, for metrics that need only scores.
+        score: the score of each record, higher = member, shape ``(n,)``.
+        member: the membership of each record, true where the target was trained on it, shape ``(n,)``.
+        called: the call on each record, true where the attack calls it a member, shape ``(n,)``; None if the attack has
+            no threshold.
     """
 
     score: Float[np.ndarray, " n"]
@@ -42,16 +42,16 @@ class ScoredRecords:
 
     @property
     def members(self) -> Members:
-        """Scores of the members."""
+        """The scores of the members."""
         return np.asarray(self.score[self.member])
 
     @property
     def nonmembers(self) -> Nonmembers:
-        """Scores of the non-members."""
+        """The scores of the non-members."""
         return np.asarray(self.score[~self.member])
 
     def calls(self) -> tuple[Bool[np.ndarray, " m"], Bool[np.ndarray, " k"]]:
-        """The calls on members and those on non-members.
+        """Split the calls into those on members and those on non-members.
 
         Raises:
             InputError: the attack has no threshold.
@@ -63,20 +63,21 @@ class ScoredRecords:
 
 @dataclass(frozen=True)
 class Metric:
-    """One measure of how much an attack finds; it rises with the leak.
+    """A measure of the success of an attack; a higher value means a larger leak.
 
     Args:
-        name: its name in results, CSV columns and options.
-        label: its name in tables, figures and sentences.
-        chance: the value that a score independent of membership has on average.
-        place: the widest place where it is shown.
-        value: computes it from scored records.
-        interval: computes it with its interval at a confidence level.
-        permuted: computes it for each row of memberships ``(B, n)``, with the scores as they are.
-        path: its keys in the object that ``results.json`` has for each attack; ``_ci`` is appended to
-            the first key for the interval.
-        fpr: the false positive rate at which it is taken; None for other kinds of metric.
-        needs_threshold: true if it needs the attack's calls and not only its scores.
+        name: the name of the metric in results, CSV columns and options.
+        label: the name of the metric in tables, figures and sentences.
+        chance: the mean value for scores that are independent of membership.
+        place: the most prominent place where the metric is shown.
+        value: a function that computes the metric from scored records.
+        interval: a function that computes the metric with its interval, at a confidence level.
+        permuted: a function that computes the metric for each row of memberships ``(B, n)``, with the
+            scores unchanged.
+        path: the keys of the metric in the object that ``results.json`` has for each attack; the first
+            key with ``_ci`` appended gives the interval.
+        fpr: the false positive rate of the metric; None for other kinds of metric.
+        needs_threshold: true if the metric needs the attack's calls, false if it needs only scores.
     """
 
     name: str
@@ -92,11 +93,11 @@ class Metric:
 
     @property
     def phrase(self) -> str:
-        """The label within a sentence: a small initial unless it begins with an abbreviation."""
+        """The label within a sentence; its first letter is lower case unless it begins with an abbreviation."""
         return self.label if self.label[:2].isupper() else f"{self.label[0].lower()}{self.label[1:]}"
 
     def read(self, audit: Mapping[str, Any]) -> Estimate | None:
-        """The metric of one attack in ``results.json``; None where the file does not have it."""
+        """Read the metric of one attack from ``results.json``; None if the file does not have it."""
         value, ends = audit.get(self.path[0]), audit.get(f"{self.path[0]}_ci")
         for key in self.path[1:]:
             value, ends = (value or {}).get(key), (ends or {}).get(key)
@@ -113,7 +114,7 @@ class Metric:
 
 
 def tpr_metric(fpr: float, place: Place = "table") -> Metric:
-    """The share of members found while at most ``fpr`` of the non-members are called members.
+    """Build the metric of the TPR at an FPR of ``fpr``.
 
     >>> tpr_metric(0.05).name, tpr_metric(0.05).label
     ('tpr_at_0.05', 'TPR at 5 % FPR')
@@ -141,7 +142,7 @@ def _balanced_accuracy_permuted(records: ScoredRecords, members: Memberships) ->
     return balanced_accuracy_permuted(records.called, members)
 
 
-#: False positive rates at which the true positive rate is reported, and where it is shown.
+#: The false positive rates at which the true positive rate is reported, with the place where each is shown.
 RATES: dict[float, Place] = {0.1: "file", 0.01: "headline", 0.001: "headline"}
 
 #: Every metric by name, in the order of results and tables.
@@ -165,19 +166,19 @@ METRICS: dict[str, Metric] = {
 
 #: The metric by which the paper compares defenses.
 PAPER = "balanced_accuracy"
-#: The low false positive rate by which a summary is written, and the name of its metric: it counts
-#: the records that are given away almost for sure.
+#: The low false positive rate that a summary uses, and the name of its metric. It counts the records whose
+#: membership is revealed almost with certainty.
 LOW_RATE = 0.01
 LOW_FPR = f"tpr_at_{LOW_RATE}"
 
 
 def fprs() -> tuple[float, ...]:
-    """The false positive rates at which a true positive rate is reported, highest first."""
+    """List the false positive rates at which a true positive rate is reported, highest first."""
     return tuple(sorted((metric.fpr for metric in METRICS.values() if metric.fpr is not None), reverse=True))
 
 
 def metrics_for(place: Place, audits: Iterable[Mapping[str, Any]] = ()) -> list[Metric]:
-    """The metrics that belong in a place and that all of some attacks of ``results.json`` have.
+    """List the metrics that belong in a place and that all given attacks of ``results.json`` have.
 
     Results of another version may lack a metric that was registered later.
 

@@ -7,11 +7,11 @@ from wemem.metrics.registry import Metric, ScoredRecords
 
 
 def strongest(attacks: Mapping[str, ScoredRecords], metric: Metric) -> tuple[str, Estimate]:
-    """The attack with the highest value, its interval widened for having been chosen among all (Bonferroni).
+    """Choose the attack with the highest value; its interval is widened for the choice among all (Bonferroni).
 
     Args:
-        attacks: the scored records of each attack by its label, at least one.
-        metric: the metric by which they are compared; of equals the first is taken.
+        attacks: the scored records of each attack by label, at least one.
+        metric: the metric by which attacks are compared; the first of equals is chosen.
     """
     values = {name: metric.interval(records, 0.95).value for name, records in attacks.items()}
     name = max(values, key=values.__getitem__)
