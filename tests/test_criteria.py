@@ -190,7 +190,7 @@ def test_batch_norm_scale_removes_the_channels_of_the_smallest_scale():
     gone = ~pruned("bn_scale", 0.5, start).channels["0"][0]
     assert gone.nonzero().flatten().tolist() == sorted(start.parameters["1.weight"][0].abs().argsort()[:6].tolist())
     plain = Ensemble.from_modules([nn.Sequential(nn.Linear(FEATURES, 4), nn.Linear(4, CLASSES))])
-    with pytest.raises(InputError, match="expected a BatchNorm behind the channels of '0', got none"):
+    with pytest.raises(InputError, match="expected a BatchNorm after the channels of '0', got none"):
         pruned("bn_scale", 0.5, plain)
 
 

@@ -320,7 +320,7 @@ def test_rewinding_happens_only_where_something_is_pruned():
     (lambda: rounds(Pruning(Schedule(0.5)), start=Ensemble.from_modules([nn.Linear(FEATURES, CLASSES)] * 2)),
      "a hidden linear, convolution, recurrent or attention layer to prune"),
     (lambda: rounds(Pruning(Schedule(0.5)), start=masked(dense(), prune(dense(), 0.6))),
-     r"a sparsity of at least 0\.6\d*, got 0.5; the model has lost that much already"),
+     r"a sparsity of at least 0\.6\d*, got 0.5; the model is already pruned that far"),
     (lambda: prune(dense(), 0.5, UNKNOWN), "scope must be layer or global, got 'unknown'"),
     (lambda: Pruning(scope=UNKNOWN), "scope must be layer or global, got 'unknown'"),
     (lambda: Pruning(rewind=UNKNOWN), "rewind must be none or initial, got 'unknown'"),

@@ -149,6 +149,6 @@ def test_a_victim_beside_dense_models_keeps_its_masks_and_they_keep_all():
 
 def test_a_victim_that_is_sparser_than_the_target_is_refused_before_training():
     victim = masks_of_zeros(sparse_victim(0.9), EXAMPLE, LayerChoice())
-    with pytest.raises(InputError, match="the model has lost that much already"):
+    with pytest.raises(InputError, match="the model is already pruned that far"):
         Pruning(Schedule(0.3)).require_prunable(victim, EXAMPLE)
     assert pruned_share(victim) > 0.3

@@ -1,4 +1,4 @@
-"""Iterative pruning: single weights by exact masks, or whole channels that are really removed."""
+"""Iterative pruning: of single weights by exact masks, or of whole channels, which makes the network smaller."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -43,7 +43,7 @@ __all__ = [
     "pruned_share",
 ]  # fmt: skip
 
-#: The criteria that a study can name as its method; ``package.module:Class`` is a user's own.
+#: The criteria that a study can name as its method; a user's own is named as ``package.module:Class``.
 CRITERIA: Mapping[str, type[Criterion]] = {
     "magnitude": Magnitude,
     "lamp": Lamp,
@@ -55,14 +55,14 @@ CRITERIA: Mapping[str, type[Criterion]] = {
 
 
 def make_criterion(method: str | Mapping[str, Any]) -> Criterion:
-    """A criterion from the ``method`` of a study.
+    """Build a criterion from the ``method`` of a study.
 
     Args:
-        method: a key of :data:`CRITERIA` or ``package.module:Class``; or a table of ``kind``, one of these, and the
+        method: a key of :data:`CRITERIA` or ``package.module:Class``; or a table with such a name as ``kind``, and the
             criterion's settings.
 
     Raises:
-        InputError: an unknown kind or setting, a class that is no criterion, or values that it refuses.
+        InputError: a kind or setting is unknown, the class is no criterion, or the criterion refuses a value.
 
     >>> make_criterion("l1_filter"), make_criterion({"kind": "n_of_m", "n": 1})
     (L1Filter(), NOfM(n=1, m=4))
@@ -71,12 +71,12 @@ def make_criterion(method: str | Mapping[str, Any]) -> Criterion:
     kind = table.pop("kind", None)
     if not isinstance(kind, str):
         raise InputError(f"expected a method by its name or as a table with a kind, got {method!r}")
-    made: Criterion = from_table(_criterion_class(kind), table, f"method {kind!r}")
-    return made
+    criterion: Criterion = from_table(_criterion_class(kind), table, f"method {kind!r}")
+    return criterion
 
 
 def criterion_settings(criterion: Criterion) -> dict[str, Any]:
-    """A criterion as the table that makes it again: its registered ``kind``, or its class, and its settings.
+    """Describe a criterion by the table that builds it: its registered ``kind``, or its class, and its settings.
 
     >>> criterion_settings(NOfM())
     {'kind': 'n_of_m', 'n': 2, 'm': 4}

@@ -1,13 +1,12 @@
-"""Structured pruning: whole filters of convolution layers and neurons of linear layers, really removed.
+"""Structured pruning: removal of whole filters of convolution layers and of whole neurons of linear layers.
 
-Channels that other layers tie together, by a residual connection or a depthwise convolution, go together, and their
-importance is summed over the filters of all layers that make them. Weights of layers that read a channel do not
-count, in which we differ from the default of the library that finds the ties (torch-pruning: Fang et al., CVPR 2023;
-we use its dependency graph alone).
+Channels that a residual connection or a depthwise convolution couples are removed together, and their importance is
+summed over the filters of all layers that compute them. The weights of layers that read a channel do not count, unlike
+in the default of torch-pruning (Fang et al., CVPR 2023), of which we use the dependency graph alone.
 
-Sparsity is the share of each layer's filters that is removed, ``round(sparsity * filters)`` of the dense model's,
-though one always stays. Every model of an ensemble loses as many, each its own, so that the models still stack. The
-classifier is not pruned (:mod:`wemem.pruning.layers`), and neither are the inputs that a model reads.
+Sparsity is the share of the dense model's filters that each layer loses: ``round(sparsity * filters)``, but at least
+one filter always stays. Every model of an ensemble loses the same number of filters, though not the same ones, so that
+the models still stack. The classifier (:mod:`wemem.pruning.layers`) and the inputs of a model are not pruned.
 """
 
 import copy
@@ -30,13 +29,14 @@ _FILTERS = (nn.Linear, *CONVOLUTIONS)
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Where the channels of a group lie in one dimension of one tensor.
+    """The indices of a group's channels in one dimension of one tensor.
 
     Args:
-        tensor: name of the tensor.
-        dimension: a dimension of one model's tensor.
-        places: indices in that dimension.
-        channels: the channel of the group that each index belongs to; a flattened image has several of one channel.
+        tensor: the name of the tensor.
+        dimension: the dimension of one model's tensor.
+        places: the indices in that dimension.
+        channels: the channel of the group to which each index belongs; in a flattened image several indices belong to
+            one channel.
     """
 
     tensor: str
@@ -47,13 +47,13 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Channels that must be removed together.
+    """A group of channels that must be removed together.
 
     Args:
-        root: name of a layer that makes exactly these channels.
+        root: the name of a layer that computes exactly these channels.
         size: C, the number of channels.
-        makers: cuts of the filters that make the channels, by the layer's name.
-        cuts: the parts of all tensors that go with the channels, those of the makers among them.
+        makers: the cuts of the filters that compute the channels, by the name of their layer.
+        cuts: the parts of all tensors that are removed with the channels, including those in ``makers``.
     """
 
     root: str
@@ -62,7 +62,7 @@ class Group:
     cuts: tuple[Cut, ...]
 
 
-#: The importance of the channels of a group, of every model.
+#: A function that computes the importance of a group's channels in every model.
 ChannelImportance = Callable[[Ensemble, Group], Float[Tensor, "K C"]]
 
 
@@ -70,17 +70,17 @@ def remove_least(
     ensemble: Ensemble, sparsity: float, importance: ChannelImportance, example: Shaped[Tensor, "B ..."],
     choice: LayerChoice | None = None,
 ) -> Ensemble:  # fmt: skip
-    """The ensemble without its least important channels. Ties go by position.
+    """Remove the least important channels of an ensemble; ties are decided by position.
 
     Args:
-        ensemble: K models; channels that they have lost already count.
-        sparsity: share of the dense model's channels of each layer that are gone afterwards.
-        importance: of the channels of a group.
-        example: records that the models can be called with.
-        choice: the layers to leave alone; by default the classifier that the forward pass shows.
+        ensemble: the K models; channels that they have already lost count towards the sparsity.
+        sparsity: the share of the dense model's channels of each layer that is missing afterwards.
+        importance: the function that computes the importance of a group's channels.
+        example: records of the form that the models accept.
+        choice: the layers that are not pruned; None leaves out the classifier, which the forward pass reveals.
 
     Raises:
-        InputError: more is gone already, or as :func:`coupled_channels`.
+        InputError: the models have already lost more, or :func:`coupled_channels` refuses them.
     """
     groups = coupled_channels(ensemble.template, example, choice)
     pruned = _without(ensemble, groups, [_least(ensemble, group, sparsity, importance) for group in groups])
@@ -89,24 +89,24 @@ def remove_least(
             pruned.module(0)(example)
     except (RuntimeError, ValueError, IndexError) as error:
         raise InputError(
-            f"the model does not run with fewer channels: {first_line(error)}; it fixes their number, so {REMEDY}"
+            f"the model does not run with fewer channels: {first_line(error)}; its code fixes their number, so {REMEDY}"
         ) from error
     return pruned
 
 
 def restrict_channels(
-    dense: Ensemble, kept: Mapping[str, Bool[Tensor, "K _"]], example: Shaped[Tensor, "B ..."],
+    dense: Ensemble, keep: Mapping[str, Bool[Tensor, "K _"]], example: Shaped[Tensor, "B ..."],
     choice: LayerChoice | None = None,
 ) -> Ensemble:  # fmt: skip
-    """A dense ensemble with only the channels that another one kept (:attr:`Ensemble.channels`)."""
+    """Reduce a dense ensemble to the remaining channels of a pruned one (:attr:`Ensemble.channels`)."""
     groups = coupled_channels(dense.template, example, choice)
-    return _without(dense, groups, [~kept[group.root] for group in groups])
+    return _without(dense, groups, [~keep[group.root] for group in groups])
 
 
 def sum_over_filters(
     ensemble: Ensemble, group: Group, value: Callable[[Float[Tensor, "K C n"]], Float[Tensor, "K C n"]]
 ) -> Float[Tensor, "K C"]:
-    """The sum of a value of each weight over all filters that make a channel."""
+    """Sum a function of each weight over all filters that compute a channel."""
     total = torch.zeros(len(ensemble), group.size, dtype=torch.float64)
     state = {**ensemble.parameters, **ensemble.buffers}
     for cut in group.makers.values():
@@ -118,7 +118,7 @@ def sum_over_filters(
 def coupled_channels(
     template: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice | None = None
 ) -> list[Group]:
-    """All channels of a model that can be removed, in groups of those that must go together.
+    """List all channels of a model that can be removed, in groups that must be removed together.
 
     Raises:
         InputError: torch-pruning is not installed, the model has no hidden layer, or it has layers whose channels
@@ -132,7 +132,7 @@ def coupled_channels(
         ) from error
     module = copy.deepcopy(template).eval()
     for parameter in module.parameters():
-        parameter.requires_grad_()  # channels are followed by gradients
+        parameter.requires_grad_()  # channels are traced through gradients
     _require_separate_weights(module)
     ignored = _ignored(module, example[:1], choice or LayerChoice())
     with torch.enable_grad():
@@ -149,7 +149,7 @@ def coupled_channels(
 
 
 def _ignored(module: nn.Module, example: Tensor, choice: LayerChoice) -> list[nn.Module]:
-    """The layers that make no channels to remove: the classifier, and those that the choice names."""
+    """The layers whose own channels are not removed: the classifier, and those that the choice names."""
     outputs = trace_layers(module, example, _FILTERS).outputs if choice.classifier is None else {choice.classifier}
     chosen = [name for name, _ in module.named_modules() if choice.ignores(name)]
     return [module.get_submodule(name) for name in sorted({*outputs, *chosen})]
@@ -158,7 +158,7 @@ def _ignored(module: nn.Module, example: Tensor, choice: LayerChoice) -> list[nn
 def _require_separate_weights(module: nn.Module) -> None:
     owned = [p for layer in module.modules() for p in layer.parameters(recurse=False)]
     if len({id(p) for p in owned}) < len(owned):
-        raise InputError("expected layers with weights of their own for structured pruning, got two that share one")
+        raise InputError("expected layers that share no weights for structured pruning, got two that share one")
 
 
 def _group(graph: Any, items: Any, names: Mapping[nn.Module, str]) -> Group:
@@ -176,8 +176,8 @@ def _group(graph: Any, items: Any, names: Mapping[nn.Module, str]) -> Group:
                 f"{type(layer).__name__} among them; {REMEDY}"
             )
         out = graph.is_out_channel_pruning_fn(dep.handler)
-        own = _cuts_of(names[layer], layer, out, torch.tensor(places), torch.tensor(item.root_idxs))
-        cuts += own
+        layer_cuts = _cuts_of(names[layer], layer, out, torch.tensor(places), torch.tensor(item.root_idxs))
+        cuts += layer_cuts
         if out and isinstance(layer, _FILTERS):
             if not len(places) == len(layer.get_parameter("weight")) == size:
                 raise InputError(
@@ -194,24 +194,24 @@ def _has_state(layer: nn.Module) -> bool:
 
 
 def _cuts_of(name: str, layer: nn.Module, out: bool, places: Tensor, channels: Tensor) -> list[Cut]:
-    """The parts of a layer's tensors that belong to channels it makes (``out``), or reads."""
+    """The parts of a layer's tensors that belong to channels that it computes (``out``) or reads."""
     if (
         isinstance(layer, CONVOLUTIONS)
         and layer.groups > 1
         and not layer.groups == layer.in_channels == layer.out_channels
     ):
         raise InputError(
-            f"structured pruning knows plain and depthwise convolutions, got {name!r} with {layer.groups} groups; use "
-            "pruning.method = 'magnitude'"
+            f"structured pruning supports plain and depthwise convolutions, got {name!r} with {layer.groups} groups; "
+            f"{REMEDY}"
         )
     reads = not out and isinstance(layer, _FILTERS)
     tensors = dict(layer.named_parameters(recurse=False)) | dict(layer.named_buffers(recurse=False))
     if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
-        return []  # all channels share it
+        return []  # all channels share the parameter
     if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) > 1:
         raise InputError(
-            f"structured pruning knows layer norm over one dimension, got {name!r} over {len(layer.normalized_shape)}; "
-            f"{REMEDY}"
+            f"structured pruning supports layer norm over one dimension, got {name!r} over "
+            f"{len(layer.normalized_shape)}; {REMEDY}"
         )
     return [
         Cut(f"{name}.{leaf}", int(reads), places, channels)
@@ -223,9 +223,9 @@ def _cuts_of(name: str, layer: nn.Module, out: bool, places: Tensor, channels: T
 def _least(
     ensemble: Ensemble, group: Group, sparsity: float, importance: ChannelImportance
 ) -> Bool[Tensor, "K C"]:  # fmt: skip
-    """The channels of a group that go, marked True."""
-    kept = ensemble.channels.get(group.root)
-    dense = group.size if kept is None else kept.shape[1]
+    """A mask of the channels of a group to remove (True)."""
+    remaining = ensemble.channels.get(group.root)
+    dense = group.size if remaining is None else remaining.shape[1]
     count = min(round(sparsity * dense), dense - 1) - (dense - group.size)
     if count < 0:
         least = (dense - group.size) / dense
@@ -240,18 +240,18 @@ def _state(ensemble: Ensemble) -> dict[str, Tensor]:
 
 
 def _without(ensemble: Ensemble, groups: Sequence[Group], gone: Sequence[Bool[Tensor, "K _"]]) -> Ensemble:
-    """The ensemble without the channels of each group that are gone."""
+    """The ensemble without the channels that are marked in ``gone``, a mask for each group."""
     state, channels = _state(ensemble), dict(ensemble.channels)
-    kept: dict[tuple[str, int], Bool[Tensor, "K n"]] = {}
+    keep: dict[tuple[str, int], Bool[Tensor, "K n"]] = {}
     for group, lost in zip(groups, gone, strict=True):
         for cut in group.cuts:
             where = (cut.tensor, cut.dimension)
-            if where not in kept:
-                kept[where] = torch.ones(len(ensemble), state[cut.tensor].shape[1 + cut.dimension], dtype=torch.bool)
-            kept[where][:, cut.places] &= ~lost[:, cut.channels]
+            if where not in keep:
+                keep[where] = torch.ones(len(ensemble), state[cut.tensor].shape[1 + cut.dimension], dtype=torch.bool)
+            keep[where][:, cut.places] &= ~lost[:, cut.channels]
     for layer, cut in {name: cut for group in groups for name, cut in group.makers.items()}.items():
-        channels[layer] = _narrowed(channels.get(layer), kept[cut.tensor, 0])
-    for (name, dimension), mask in kept.items():
+        channels[layer] = _narrowed(channels.get(layer), keep[cut.tensor, 0])
+    for (name, dimension), mask in keep.items():
         state[name] = torch.stack([t[_along(dimension, m)] for t, m in zip(state[name], mask, strict=True)])
     return replace(
         ensemble,
@@ -267,10 +267,10 @@ def _along(dimension: int, mask: Bool[Tensor, " n"]) -> tuple[slice | Tensor, ..
     return (*[slice(None)] * dimension, mask)
 
 
-def _narrowed(before: Bool[Tensor, "K C"] | None, kept: Bool[Tensor, "K c"]) -> Bool[Tensor, "K C"]:
-    """The dense model's channels that are left when some of the earlier ones were kept."""
+def _narrowed(before: Bool[Tensor, "K C"] | None, keep: Bool[Tensor, "K c"]) -> Bool[Tensor, "K C"]:
+    """A mask of the dense model's remaining channels, from the mask before and the mask of those that remained then."""
     if before is None:
-        return kept
+        return keep
     after = torch.zeros_like(before)
-    after[before] = kept.flatten()  # both in order of models, and of channels within one
+    after[before] = keep.flatten()  # both are ordered by model, then by channel
     return after

@@ -1,8 +1,9 @@
-"""The contract of a pruning criterion: a frozen value that decides which weights or channels go.
+"""The contract of a pruning criterion: a frozen value that decides which weights or channels are pruned.
 
-A criterion's fields are its settings in TOML, ``method = { kind = "mymodule:MyCriterion", power = 2 }``. A new one
-subclasses :class:`WeightCriterion` or :class:`ChannelCriterion` and gives the importance; the least important are
-pruned. A criterion sees the weights alone and never a record, so that nothing that is audited can decide what goes.
+The fields of a criterion are its settings in TOML, ``method = { kind = "mymodule:MyCriterion", power = 2 }``. A new
+criterion subclasses :class:`WeightCriterion` or :class:`ChannelCriterion` and computes the importance; the least
+important weights or channels are pruned. A criterion depends on the weights alone and never on a record, so that no
+audited record can influence the choice.
 """
 
 from abc import ABC, abstractmethod
@@ -18,12 +19,13 @@ from wemem.training.ensemble import Ensemble
 
 
 class Criterion(ABC):
-    """A rule by which models lose weights.
+    """A rule that decides which weights or channels are pruned.
 
     Attributes:
-        structured: whether whole channels are removed, so that tensors become smaller; else single weights become 0.
-        scopes: where weights may compete with one another; a study's scope must be one of them.
-        packages: distributions that take part in the decision; their versions belong to the fingerprint of a result.
+        structured: True if whole channels are removed, so that tensors become smaller; False if single weights are set
+            to 0.
+        scopes: the scopes that the criterion supports; the scope of a study must be one of them.
+        packages: the distributions that influence the decision; their versions are part of the fingerprint of a result.
     """
 
     structured: ClassVar[bool]
@@ -34,24 +36,24 @@ class Criterion(ABC):
     def prune(
         self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."], choice: LayerChoice, scope: Scope
     ) -> Ensemble:
-        """The ensemble at a sparsity; what it has lost already counts and never returns.
+        """Prune an ensemble to a sparsity; weights and channels that are already pruned count and stay pruned.
 
         Args:
-            ensemble: K models; not changed.
-            sparsity: share of the prunable weights, or of each layer's channels, that is gone afterwards.
-            example: records that the models can be called with.
-            choice: the layers to leave alone.
-            scope: the weights that compete with one another.
+            ensemble: the K models, which are not changed.
+            sparsity: the share of the prunable weights, or of each layer's channels, that is pruned afterwards.
+            example: records of the form that the models accept.
+            choice: the layers that are not pruned.
+            scope: the weights that are compared with one another, those of a layer or of all layers.
 
         Raises:
-            InputError: a model that cannot be pruned in this way.
+            InputError: the models cannot be pruned by this criterion.
         """
 
     @abstractmethod
     def restrict(
         self, start: Ensemble, pruned: Ensemble, example: Shaped[Tensor, "B ..."], choice: LayerChoice
     ) -> Ensemble:
-        """The weights of an earlier ensemble, without what a pruned one has lost (lottery-ticket rewinding)."""
+        """Prune an earlier ensemble in the same places as a pruned one, for lottery-ticket rewinding."""
 
 
 class WeightCriterion(Criterion):
@@ -62,7 +64,7 @@ class WeightCriterion(Criterion):
 
     @abstractmethod
     def importance(self, weights: Float[Tensor, "K ..."]) -> Float[Tensor, "K ..."]:
-        """The importance of every weight of one layer of K models, at least 0; the lowest go first."""
+        """Compute the importance of every weight of one layer of K models, at least 0; the lowest are pruned first."""
 
     def prune(
         self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."], choice: LayerChoice, scope: Scope
@@ -79,13 +81,13 @@ class ChannelCriterion(Criterion):
     """Structured pruning by the importance of channels."""
 
     structured: ClassVar[bool] = True
-    #: Every model must lose as many channels of a layer, or the models no longer stack.
+    #: Every model must lose the same number of channels of a layer, or the models no longer stack.
     scopes: ClassVar[tuple[Scope, ...]] = ("layer",)
     packages: ClassVar[tuple[str, ...]] = ("torch-pruning",)
 
     @abstractmethod
     def importance(self, ensemble: Ensemble, group: Group) -> Float[Tensor, "K C"]:
-        """The importance of channels that must go together; the lowest go first."""
+        """Compute the importance of the channels of a group; the lowest are removed first."""
 
     def prune(
         self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."], choice: LayerChoice, scope: Scope

@@ -32,16 +32,16 @@ Rewind = Literal["none", "initial"]
 
 @dataclass(frozen=True)
 class Pruning:
-    """A way to prune models, as a value.
+    """The settings of iterative pruning.
 
     Args:
-        schedule: sparsity of each round.
-        scope: weights compete within their ``layer``, or over all of them (``global``).
-        recipe: fine-tuning of one round.
-        rewind: ``none`` goes on with the weights as they are; ``initial`` sets the kept weights back to their values
-            before any training at the start of each round that prunes (lottery ticket, Frankle & Carbin 2019).
-        criterion: the rule that decides which weights or channels go.
-        layers: the layers that are left alone.
+        schedule: the sparsity of each round.
+        scope: the weights that are compared with one another: those of one ``layer``, or all (``global``).
+        recipe: the fine-tuning of one round.
+        rewind: ``none`` continues from the current weights; ``initial`` resets the remaining weights to their values
+            before any training, at the start of each round that prunes (lottery ticket, Frankle & Carbin 2019).
+        criterion: the rule that decides which weights or channels are pruned.
+        layers: the layers that are not pruned.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -61,29 +61,35 @@ class Pruning:
             raise InputError(f"method {self.criterion!r} expected scope {allowed}, got {self.scope}")
 
     def prune(self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."]) -> Ensemble:
-        """The ensemble at a sparsity, by this criterion, scope and choice of layers."""
+        """Prune an ensemble to a sparsity, with this criterion, scope and choice of layers."""
         return self.criterion.prune(ensemble, sparsity, example, self.layers, self.scope)
 
     def require_prunable(self, ensemble: Ensemble, example: Shaped[Tensor, "B ..."]) -> None:
-        """Refuse, before any training, models that cannot be brought to the schedule's sparsity.
+        """Refuse, before any training, models that cannot be pruned to the sparsity of the schedule.
 
         Raises:
-            InputError: the criterion cannot prune the models, or they have lost more than that already.
+            InputError: the criterion cannot prune the models, or they have already lost more weights.
         """
         target, lost = self.schedule.sparsity, pruned_share(ensemble)
         fresh = self.prune(replace(ensemble, masks={}), target, example)
         if lost > pruned_share(fresh):
             raise InputError(
-                f"expected a sparsity of at least {lost:.4f}, got {target}; the model has lost that much already, and "
+                f"expected a sparsity of at least {lost:.4f}, got {target}; the model is already pruned that far, and "
                 "pruned weights do not return"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """The ensemble after one round: pruned to ``sparsity``, fine-tuned, at its best checkpoints.
+    """The result of one round of pruning and fine-tuning.
 
-    ``observed`` holds every model's observations before each round so far, if the defense observes.
+    Args:
+        index: the number of the round, from 0.
+        sparsity: the share of weights, or of channels, that is pruned.
+        ensemble: the fine-tuned models, each at the checkpoint that the recipe keeps.
+        history: the history of each model's fine-tuning.
+        choice: the backend that was used, with the reason.
+        observed: the observations of each model before each round so far, under a defense that observes.
     """
 
     index: int
@@ -111,56 +117,57 @@ def iterate(
     first_round: int = 0,
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Iterator[Round]:
-    """Prune and fine-tune all models, one :class:`Round` after the other.
+    """Prune and fine-tune all models, and yield a :class:`Round` after each round.
 
     Args:
-        ensemble: the dense models, or those after round ``first_round - 1``.
-        data: as in :func:`~wemem.training.fit.fit`.
-        split: as in :func:`~wemem.training.fit.fit`.
-        pruning: schedule, importance, recipe.
-        defense: changes the fine-tuning.
-        seeds: one seed per model.
-        scores: per model, memorization scores (N,) of its training records, for a defense that needs them.
-        teacher_log_probs: as in :func:`~wemem.training.fit.fit`.
+        ensemble: the dense models, or the models after round ``first_round - 1``.
+        data: the data set, as in :func:`~wemem.training.fit.fit`.
+        split: the roles of the records for each model, as in :func:`~wemem.training.fit.fit`.
+        pruning: the settings of pruning and fine-tuning.
+        defense: the defense that changes the fine-tuning.
+        seeds: the seed of each model.
+        scores: the memorization scores ``(N,)`` of each model's training records, for a defense that needs them.
+        teacher_log_probs: the teacher log-probabilities, as in :func:`~wemem.training.fit.fit`.
         initial: the untrained ensemble, for ``rewind = "initial"``.
-        observed: :attr:`Round.observed` of round ``first_round - 1``, to go on under a defense that observes.
-        backend: as in :func:`~wemem.training.fit.fit`.
-        device: as in :func:`~wemem.training.fit.fit`.
-        first_round: the round to go on with; a round is the same whichever call computes the rounds before it.
-        on_epoch: called after each epoch.
+        observed: the :attr:`Round.observed` of round ``first_round - 1``, for a defense that observes.
+        backend: the backend, as in :func:`~wemem.training.fit.fit`.
+        device: the device, as in :func:`~wemem.training.fit.fit`.
+        first_round: the first round to compute; its result does not depend on the call that computed earlier rounds.
+        on_epoch: a function that is called after each epoch.
 
     Raises:
-        InputError: models without a hidden layer, pruned further than the schedule asks, or what
-            :func:`~wemem.training.fit.fit` refuses.
+        InputError: a model has no hidden layer or is already pruned further than the schedule, or
+            :func:`~wemem.training.fit.fit` refuses an argument.
     """
     example = torch.from_numpy(data.features[:2])
     if ensemble.masks and not first_round:
         pruning.require_prunable(ensemble, example)
-    seen = tuple(observed)
+    observations = tuple(observed)
     for index in range(first_round, pruning.schedule.rounds):
         if defense.capability(RoundObservation) is not None:
             now = [observe(ensemble, k, data, split, device) for k in range(len(ensemble))]
-            seen = tuple((*before, own) for before, own in zip(seen or ((),) * len(now), now, strict=True))
+            before = observations or ((),) * len(now)
+            observations = tuple((*earlier, latest) for earlier, latest in zip(before, now, strict=True))
         pruned = _prune_to(ensemble, pruning, index, initial, example)
         fitted = fit(
             pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
-            defense=defense, scores=scores, teacher_log_probs=teacher_log_probs, observed=seen or None,
+            defense=defense, scores=scores, teacher_log_probs=teacher_log_probs, observed=observations or None,
             backend=backend, device=device,
             on_epoch=on_epoch,
         )  # fmt: skip
         ensemble = fitted.ensemble
-        yield Round(index, pruned_share(ensemble), ensemble, fitted.history, fitted.choice, seen)
+        yield Round(index, pruned_share(ensemble), ensemble, fitted.history, fitted.choice, observations)
 
 
 def observe(
     ensemble: Ensemble, model: int, data: Dataset, split: Split, device: torch.device | str = "cpu"
 ) -> Observation:
-    """One model's confidence in its own train and dev records."""
-    own = ensemble.select([model])
+    """Measure the confidence of one model on its train records and on its dev records."""
+    selected = ensemble.select([model])
     confidence, right = {}, {}
     for role in (Role.TRAIN, Role.DEV):
         rows = split.records(model, role)
-        logits, labels = own.logits(data.features[rows], device=device)[0], data.labels[rows]
+        logits, labels = selected.logits(data.features[rows], device=device)[0], data.labels[rows]
         probability = softmax(logits.astype(np.float64), axis=-1)
         confidence[role] = float(probability[np.arange(len(rows)), labels].mean())
         right[role] = float((logits.argmax(-1) == labels).mean())

@@ -12,7 +12,7 @@ from wemem.training.ensemble import Ensemble
 
 @dataclass(frozen=True)
 class L1Filter(ChannelCriterion):
-    """Filters and neurons of the smallest sum of absolute weights go first."""
+    """A criterion that removes filters and neurons of the smallest sum of absolute weights first."""
 
     def importance(self, ensemble: Ensemble, group: Group) -> Float[Tensor, "K C"]:
         return sum_over_filters(ensemble, group, lambda weights: weights.abs())

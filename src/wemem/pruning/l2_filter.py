@@ -1,4 +1,4 @@
-"""The L2 norm of a filter, ``sqrt(sum w^2)``, by its square, which orders alike."""
+"""The L2 norm of a filter, ``sqrt(sum w^2)``, computed as its square, which gives the same order."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from wemem.training.ensemble import Ensemble
 
 @dataclass(frozen=True)
 class L2Filter(ChannelCriterion):
-    """Filters and neurons of the smallest sum of squared weights go first."""
+    """A criterion that removes filters and neurons of the smallest sum of squared weights first."""
 
     def importance(self, ensemble: Ensemble, group: Group) -> Float[Tensor, "K C"]:
         return sum_over_filters(ensemble, group, lambda weights: weights.square())

@@ -1,9 +1,9 @@
-"""The layers of a model that pruning may touch, found from its structure and from one forward pass.
+"""The layers of a model that can be pruned, determined from its structure and from one forward pass.
 
-Prunable are the weight matrices and kernels of linear, convolution (transposed too), recurrent and attention layers
-that run, and on request those of embeddings. Layers whose output reaches the model's output without passing
-through another layer make the classifier; it is left whole. It is found by following the computation back from the
-output, so that the order in which a model defines its layers does not matter.
+The weight matrices and kernels of linear, convolution (also transposed), recurrent and attention layers that run are
+prunable, and on request those of embeddings. The classifier is not pruned. It consists of the layers whose output
+reaches the model's output without passing through another layer. It is determined by tracing the computation back from
+the output, so that the order in which a model defines its layers does not matter.
 """
 
 import copy
@@ -25,8 +25,8 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 #: Layers that are pruned unless they are the classifier.
 WEIGHTED = (nn.Linear, nn.Bilinear, *CONVOLUTIONS, *TRANSPOSED, *RECURRENT, nn.MultiheadAttention)
-#: By the parametrization of a weight, the tensor in which a zero makes a zero of the weight.
-_ZERO_KEEPING: Mapping[type[nn.Module], str] = {
+#: The name of the tensor whose zeros become zeros of the weight, by parametrization.
+_ZERO_PRESERVING: Mapping[type[nn.Module], str] = {
     parametrizations._WeightNorm: "original1",
     parametrizations._SpectralNorm: "original",
 }
@@ -34,12 +34,12 @@ _ZERO_KEEPING: Mapping[type[nn.Module], str] = {
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """The layers that pruning leaves alone, where the model's structure does not say it.
+    """A choice of the layers that are not pruned.
 
     Args:
-        classifier: name of the layer that gives the logits; None to find it from a forward pass.
-        ignored_layers: names of further layers, or of modules whose layers all stay whole.
-        embeddings: also prune embedding tables.
+        classifier: the name of the layer that computes the logits; None determines it from a forward pass.
+        ignored_layers: the names of further layers that are not pruned, or of modules of which no layer is pruned.
+        embeddings: True to prune embedding tables too.
     """
 
     classifier: str | None = None
@@ -48,21 +48,21 @@ class LayerChoice:
 
     @property
     def kinds(self) -> tuple[type[nn.Module], ...]:
-        """Types of the layers that may be pruned."""
+        """The types of the layers that may be pruned."""
         return (*WEIGHTED, *EMBEDDINGS) if self.embeddings else WEIGHTED
 
     def ignores(self, name: str) -> bool:
-        """Whether a layer, by its name, is one of the ignored or lies in one of them."""
+        """Return True if a layer of this name is ignored, or lies in an ignored module."""
         return any(name == ignored or name.startswith(f"{ignored}.") for ignored in self.ignored_layers)
 
 
 @dataclass(frozen=True)
 class TracedLayers:
-    """The layers of one forward pass, by name.
+    """The names of the layers of one forward pass.
 
     Args:
-        ran: those that were used, in the order of the model's definition.
-        outputs: those of them whose output reaches the model's output through no other layer.
+        ran: the layers that ran, in the order in which the model defines them.
+        outputs: the layers whose output reaches the model's output through no other layer.
     """
 
     ran: tuple[str, ...]
@@ -72,12 +72,12 @@ class TracedLayers:
 def trace_layers(
     module: nn.Module, example: Shaped[Tensor, "B ..."], kinds: tuple[type[nn.Module], ...] = (*WEIGHTED, *EMBEDDINGS)
 ) -> TracedLayers:
-    """The layers of some kinds that run on an example, and those among them that make the output.
+    """Trace the layers of given types that run on an example, and those among them that compute the output.
 
     Args:
-        module: any network; a copy of it is run in evaluation mode.
-        example: records that it can be called with.
-        kinds: types of layers to look at; a layer inside another one of them is part of that one.
+        module: the network, of which a copy is run in evaluation mode.
+        example: records of the form that the network accepts.
+        kinds: the types of layers to trace; a layer inside another one of these types is part of that layer.
 
     Raises:
         InputError: the model fails on the example.
@@ -88,7 +88,7 @@ def trace_layers(
     """
     module = copy.deepcopy(module).eval()
     for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())  # the path is found by following gradients
+        parameter.requires_grad_(parameter.is_floating_point())  # the path is traced through gradients
     names = {layer: name for name, layer in outermost(module, kinds)}
     origin: dict[Any, str] = {}
     ran: list[str] = []
@@ -115,7 +115,7 @@ def trace_layers(
 
 
 def outermost(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
-    """Layers of these kinds, without those inside another of them, each once."""
+    """Iterate over the layers of given types, each once, without those inside another one of these types."""
     inside: set[nn.Module] = set()
     for name, layer in module.named_modules():
         if isinstance(layer, kinds) and layer not in inside:
@@ -133,25 +133,25 @@ def _tensors(output: object) -> list[Tensor]:
 
 
 def _first_met(ends: list[Any], origin: Mapping[Any, str]) -> set[str]:
-    """Names of the layers that a path back from the output meets first."""
-    ahead, seen, found = list(ends), set(), set()
+    """The names of the layers that a path back from the output meets first."""
+    ahead, seen, first = list(ends), set(), set()
     while ahead:
         step = ahead.pop()
         if step is None or step in seen:
             continue
         seen.add(step)
         if step in origin:
-            found.add(origin[step])
+            first.add(origin[step])
         else:
             ahead += [before for before, _ in step.next_functions]
-    return found
+    return first
 
 
 def hidden_layers(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> list[str]:
-    """Names of the layers that run and are neither the classifier nor ignored, in the order of definition.
+    """List the names of the layers that run and are neither the classifier nor ignored, in the order of definition.
 
     Raises:
-        InputError: a name that the choice gives is no layer of the model, or no layer is left to prune.
+        InputError: a name in the choice is no layer of the model, or no layer remains to prune.
     """
     layers = dict(module.named_modules())
     for name in (*choice.ignored_layers, *([] if choice.classifier is None else [choice.classifier])):
@@ -161,13 +161,13 @@ def hidden_layers(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: L
             )
     traced = trace_layers(module, example)
     output = traced.outputs if choice.classifier is None else {choice.classifier}
-    kept_whole = {id(p) for name in output for p in layers[name].parameters()}
+    of_classifier = {id(p) for name in output for p in layers[name].parameters()}
     hidden = [
         name for name in traced.ran
         if isinstance(layers[name], choice.kinds)
         and name not in output
         and not choice.ignores(name)
-        and not kept_whole & {id(p) for p in layers[name].parameters()}  # a weight that the classifier shares
+        and not of_classifier & {id(p) for p in layers[name].parameters()}  # a weight shared with the classifier
     ]  # fmt: skip
     if not hidden:
         raise InputError(
@@ -178,22 +178,22 @@ def hidden_layers(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: L
 
 
 def prunable_weights(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> list[str]:
-    """Names of the tensors that masks may prune, each once; those of frozen layers too.
+    """List the names of the tensors that masks may prune, each once, including those of frozen layers.
 
     Raises:
-        InputError: as :func:`hidden_layers`, or a weight that is computed from others in a way that keeps no zeros.
+        InputError: :func:`hidden_layers` refuses the model, or the parametrization of a weight does not preserve zeros.
     """
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     names = []
     for layer in hidden_layers(module, example, choice):
-        own = module.get_submodule(layer)
-        _require_plain(own, layer)
-        names += [name for name in _weights_of(own, layer) if name in state]
+        submodule = module.get_submodule(layer)
+        _require_zeros_preserved(submodule, layer)
+        names += [name for name in _weights_of(submodule, layer) if name in state]
     return list(dict.fromkeys(names))
 
 
 def _weights_of(layer: nn.Module, prefix: str) -> Iterator[str]:
-    """Names of a layer's weight matrices and kernels, without biases."""
+    """The names of a layer's weight matrices and kernels, without biases."""
     for name, module in layer.named_modules(prefix=prefix):
         start = f"{name}." if name else ""
         for leaf, tensor in module.named_parameters(recurse=False):
@@ -201,19 +201,20 @@ def _weights_of(layer: nn.Module, prefix: str) -> Iterator[str]:
                 yield f"{start}{leaf}"
         for leaf, steps in getattr(module, "parametrizations", {}).items():
             if "weight" in leaf:
-                yield f"{start}parametrizations.{leaf}.{_ZERO_KEEPING[type(steps[0])]}"
+                yield f"{start}parametrizations.{leaf}.{_ZERO_PRESERVING[type(steps[0])]}"
 
 
-def _require_plain(layer: nn.Module, name: str) -> None:
+def _require_zeros_preserved(layer: nn.Module, name: str) -> None:
+    """Refuse a layer with a weight whose parametrization does not preserve zeros."""
     for leaf, steps in getattr(layer, "parametrizations", {}).items():
-        if len(steps) > 1 or type(steps[0]) not in _ZERO_KEEPING:
+        if len(steps) > 1 or type(steps[0]) not in _ZERO_PRESERVING:
             kinds = ", ".join(type(step).__name__ for step in steps)
             raise InputError(
-                f"expected weights that zeros can be set in, got {leaf!r} of layer {name!r} computed by {kinds}; "
+                f"expected weights that can be set to zero, got {leaf!r} of layer {name!r} computed by {kinds}; "
                 f"add {name!r} to pruning.ignored_layers, or remove the parametrization"
             )
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type."""
+    """The first line of an error's message, or the name of its type."""
     return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Weight magnitude, ``|w|`` (Han, Pool, Tran, Dally, NeurIPS 2015), the paper's criterion."""
+"""Weight magnitude, ``|w|`` (Han, Pool, Tran, Dally, NeurIPS 2015), the criterion of the paper."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from wemem.pruning.criterion import WeightCriterion
 
 @dataclass(frozen=True)
 class Magnitude(WeightCriterion):
-    """Weights of the smallest absolute value go first.
+    """A criterion that prunes weights of the smallest absolute value first.
 
     >>> import torch
     >>> Magnitude().importance(torch.tensor([[-2.0, 1.0]])).tolist()

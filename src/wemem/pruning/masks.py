@@ -1,4 +1,4 @@
-"""Unstructured pruning: exact masks of single weights, in each layer or over all of them."""
+"""Unstructured pruning: exact masks of single weights, in each layer or over all layers together."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from wemem.training.ensemble import Ensemble
 
 Scope = Literal["layer", "global"]
 Masks = Mapping[str, Bool[Tensor, "K ..."]]
-#: The importance of every weight of one tensor of K models; the weights of the lowest importance are pruned.
+#: A function that computes the importance of every weight of one tensor of K models; the lowest are pruned.
 WeightImportance = Callable[[Float[Tensor, "K ..."]], Float[Tensor, "K ..."]]
 
 
@@ -22,21 +22,21 @@ def weight_masks(
     ensemble: Ensemble, sparsity: float, importance: WeightImportance, example: Shaped[Tensor, "B ..."],
     choice: LayerChoice | None = None, scope: Scope = "layer",
 ) -> dict[str, Bool[Tensor, "K ..."]]:  # fmt: skip
-    """Masks (True = kept) that prune ``round(sparsity * n)`` of ``n`` weights, those of the lowest importance.
+    """Compute masks (True = kept) that prune the ``round(sparsity * n)`` of ``n`` weights of the lowest importance.
 
-    Pruned weights stay pruned: a model that has lost more than that already loses nothing further. Ties go by
+    Pruned weights stay pruned, so that a model that is already pruned further loses no weight. Ties are decided by
     position.
 
     Args:
-        ensemble: the models with their masks so far.
-        sparsity: share of each layer's weights (scope ``layer``), or of all prunable weights together (``global``).
-        importance: a function of the weights themselves.
-        example: records that the models can be called with.
-        choice: the layers to leave alone; by default the classifier that the forward pass shows.
-        scope: the weights that compete with one another.
+        ensemble: the models, with their masks so far.
+        sparsity: the share of each layer's weights (scope ``layer``), or of all prunable weights (``global``).
+        importance: the function that computes the importance of weights.
+        example: records of the form that the models accept.
+        choice: the layers that are not pruned; None leaves out the classifier, which the forward pass reveals.
+        scope: the weights that are compared with one another, those of a ``layer`` or all (``global``).
 
     Raises:
-        InputError: an unknown scope, or no prunable weight.
+        InputError: the scope is unknown, or there is no prunable weight.
     """
     if scope not in ("layer", "global"):
         raise InputError(f"scope must be layer or global, got {scope!r}")
@@ -44,15 +44,15 @@ def weight_masks(
     names = prunable_weights(ensemble.template, example, choice or LayerChoice())
     values = [_importance(ensemble, name, importance) for name in names]
     if scope == "layer":
-        kept = [_keep_largest(own, sparsity) for own in values]
+        masks = [_keep_largest(of_layer, sparsity) for of_layer in values]
     else:
-        together = _keep_largest(torch.cat(values, 1), sparsity)
-        kept = list(torch.split_with_sizes(together, [own.shape[1] for own in values], dim=1))
-    return {name: mask.view_as(state[name]) for name, mask in zip(names, kept, strict=True)}
+        joined = _keep_largest(torch.cat(values, 1), sparsity)
+        masks = list(torch.split_with_sizes(joined, [of_layer.shape[1] for of_layer in values], dim=1))
+    return {name: mask.view_as(state[name]) for name, mask in zip(names, masks, strict=True)}
 
 
 def with_masks(ensemble: Ensemble, masks: Masks) -> Ensemble:
-    """The ensemble under masks, its pruned weights at zero.
+    """Apply masks to an ensemble, and set its pruned weights to zero.
 
     >>> from torch import nn
     >>> layer = Ensemble.from_modules([nn.Linear(2, 1)])
@@ -69,21 +69,21 @@ def with_masks(ensemble: Ensemble, masks: Masks) -> Ensemble:
 
 
 def masks_of_zeros(ensemble: Ensemble, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> Ensemble:
-    """The ensemble with its exact zeros among the prunable weights as masks; without masks where it has none."""
+    """Turn the exact zeros among the prunable weights of an ensemble into masks; without zeros it gets no masks."""
     state = {**ensemble.parameters, **ensemble.buffers}
     masks = {name: state[name] != 0 for name in prunable_weights(ensemble.template, example, choice)}
     return with_masks(ensemble, masks) if any(not mask.all() for mask in masks.values()) else ensemble
 
 
 def _importance(ensemble: Ensemble, name: str, importance: WeightImportance) -> Float[Tensor, "K n"]:
-    """The importance of a tensor's weights, and -1 for those that are pruned already, which therefore go first."""
+    """The importance of a tensor's weights; it is -1 for weights that are already pruned, so that they stay pruned."""
     values = importance(_effective(ensemble, name)).flatten(1)
     mask = ensemble.masks.get(name)
     return values if mask is None else values.masked_fill(~mask.flatten(1), -1.0)
 
 
 def _effective(ensemble: Ensemble, name: str) -> Float[Tensor, "K ..."]:
-    """The weights that a layer computes with, which a parametrization derives from the tensor of that name."""
+    """The weights that a layer uses, which a parametrization may compute from the tensor of that name."""
     layer, parametrized, rest = name.rpartition("parametrizations.")
     if not parametrized:
         return {**ensemble.parameters, **ensemble.buffers}[name].detach()
@@ -93,15 +93,15 @@ def _effective(ensemble: Ensemble, name: str) -> Float[Tensor, "K ..."]:
 
 
 def _keep_largest(importance: Float[Tensor, "K n"], sparsity: float) -> Bool[Tensor, "K n"]:
-    """All but the ``round(sparsity * n)`` weights of the lowest importance, and never one that is pruned already."""
+    """A mask of all but the ``round(sparsity * n)`` weights of the lowest importance; pruned weights stay pruned."""
     count = round(sparsity * importance.shape[1])
     already = (importance < 0).sum(1, keepdim=True)
     order = importance.sort(dim=1, stable=True).indices
-    kept = torch.arange(importance.shape[1]) >= already.clamp(min=count)
-    return torch.empty_like(kept.expand_as(importance)).scatter_(1, order, kept.expand_as(importance))
+    keep = torch.arange(importance.shape[1]) >= already.clamp(min=count)
+    return torch.empty_like(keep.expand_as(importance)).scatter_(1, order, keep.expand_as(importance))
 
 
 def pruned_share(ensemble: Ensemble) -> float:
-    """Share of pruned weights among the prunable ones, or of removed channels, over all models."""
-    kept = [*ensemble.masks.values(), *ensemble.channels.values()]
-    return sum(int((~mask).sum()) for mask in kept) / sum(mask.numel() for mask in kept) if kept else 0.0
+    """Compute the share of pruned weights among the prunable ones, or of removed channels, over all models."""
+    masks = [*ensemble.masks.values(), *ensemble.channels.values()]
+    return sum(int((~mask).sum()) for mask in masks) / sum(mask.numel() for mask in masks) if masks else 0.0

@@ -1,8 +1,8 @@
 """N:M sparsity: at most ``n`` of every ``m`` consecutive weights of a row stay (Zhou et al., ICLR 2021).
 
-2:4 is the pattern that the sparse tensor cores of recent GPUs compute faster (Mishra et al., arXiv:2104.08378). Blocks
-lie along the input of a layer: a row of a linear layer, or the flattened filter of a convolution; the rest of a row
-that ``m`` does not divide makes a shorter block.
+2:4 is the pattern that the sparse tensor cores of recent GPUs compute faster (Mishra et al., arXiv:2104.08378). A block
+is a part of a row of a linear layer, or of the flattened filter of a convolution. Where ``m`` does not divide the
+length of the row, its last block is shorter.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,13 @@ from wemem.pruning.masks import Scope
 
 @dataclass(frozen=True)
 class NOfM(WeightCriterion):
-    """Weights beyond the ``n`` largest of their block go first, by magnitude; a sparsity of 1 - n/m is the pattern.
+    """A criterion that first prunes, by magnitude, the weights that are not among the ``n`` largest of their block.
+
+    A sparsity of 1 - n/m gives the N:M pattern.
 
     Args:
-        n: weights of a block that stay.
-        m: size of a block.
+        n: the number of weights of a block that stay.
+        m: the size of a block.
 
     >>> NOfM(1, 2).importance(torch.tensor([[[1.0, 2.0, 8.0, 4.0]]])).tolist()
     [[[0.125, 1.25, 2.0, 0.5]]]
@@ -44,7 +46,7 @@ class NOfM(WeightCriterion):
         rows = magnitude.flatten(2)
         padded = pad(rows, (0, -rows.shape[2] % self.m), value=-1.0)
         blocks = padded.view(*rows.shape[:2], -1, self.m)
-        # 0 for the largest of a block
+        # the rank of each weight in its block, 0 for the largest
         place = blocks.argsort(dim=3, descending=True, stable=True).argsort(dim=3)
         stays = (place < self.n).flatten(2)[:, :, : rows.shape[2]].reshape(weights.shape)
         largest = magnitude.flatten(1).amax(1).clamp(min=torch.finfo(weights.dtype).tiny)

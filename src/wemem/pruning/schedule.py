@@ -14,18 +14,18 @@ class Schedule:
 
     With ``r = 0 .. R-1`` and ``t = r / (R - 1)``::
 
-        geometric   1 - (1 - s)^t          the same share of what is left each round (Han et al. 2015; the paper)
+        geometric   1 - (1 - s)^t          the same share of the weights left each round (Han et al. 2015; the paper)
         cubic       s (1 - (1 - t)^3)      fast first, slow last (Zhu & Gupta 2017)
         linear      s t
         one_shot    s                      everything at once, then R rounds of fine-tuning
 
-    All but ``one_shot`` begin with a round of unpruned fine-tuning, so R rounds prune R - 1 times. One round prunes to
-    the target at once.
+    All but ``one_shot`` begin with a round of unpruned fine-tuning, so that R rounds prune R - 1 times. A single round
+    prunes to the target at once.
 
     Args:
-        sparsity: target share of pruned weights, in [0, 1).
+        sparsity: the target share of pruned weights, in [0, 1).
         rounds: R, the number of rounds.
-        kind: name of the schedule.
+        kind: the name of the schedule.
 
     >>> [round(s, 3) for s in Schedule(0.75, rounds=3).sparsities]
     [0.0, 0.5, 0.75]
@@ -45,7 +45,7 @@ class Schedule:
 
     @property
     def sparsities(self) -> tuple[float, ...]:
-        """Target sparsity of each round; the last is exactly :attr:`sparsity`."""
+        """The target sparsity of each round; the last is exactly :attr:`sparsity`."""
         if self.kind == "one_shot" or self.rounds == 1:
             return (self.sparsity,) * self.rounds
         return (*(self._at(r / (self.rounds - 1)) for r in range(self.rounds - 1)), self.sparsity)
