@@ -160,11 +160,17 @@ def pruned_files(ran) -> Path:
     ("spoil", "message"),
     [
         (lambda told: told | {"weights_sha256": "0" * 64}, "belongs to other weights"),
-        (lambda told: {}, "say which channels"),
-        (lambda told: [], "say which channels"),
-        (lambda told: told | {"layers": {"hidden": {"of": 8, "kept": [0, 0, 1]}}}, "no channels"),
-        (lambda told: told | {"layers": {"hidden": {"of": 8, "kept": [0, 1, 8]}}}, "no channels"),
-        (lambda told: told | {"layers": {"hidden": {"of": 8, "kept": []}}}, "no channels"),
+        (lambda told: {}, "list the remaining channels"),
+        (lambda told: [], "list the remaining channels"),
+        (
+            lambda told: told | {"layers": {"hidden": {"of": 8, "kept": [0, 0, 1]}}},
+            "channels that the layer does not have",
+        ),
+        (
+            lambda told: told | {"layers": {"hidden": {"of": 8, "kept": [0, 1, 8]}}},
+            "channels that the layer does not have",
+        ),
+        (lambda told: told | {"layers": {"hidden": {"of": 8, "kept": []}}}, "channels that the layer does not have"),
         (lambda told: told | {"layers": {"hidden": {"of": 8, "kept": [0, 1]}}}, "2 of 8 filters"),
         (lambda told: told | {"layers": {"hidden": {"of": 9, "kept": [0, 1, 2]}}}, "3 of 9 filters"),
         (lambda told: told | {"layers": {"nowhere": {"of": 9, "kept": [0, 1, 2]}}}, "3 of 9 filters"),

@@ -184,12 +184,12 @@ def _group(graph: Any, items: Any, names: Mapping[nn.Module, str]) -> Group:
                     f"structured pruning removes as many filters of every model, but only some of {names[layer]!r} are "
                     f"tied to {root!r}, so that their number would vary; {REMEDY}"
                 )
-            makers[names[layer]] = own[0]
+            makers[names[layer]] = layer_cuts[0]
     return Group(root, size, dict(sorted(makers.items())), tuple(cuts))
 
 
 def _has_state(layer: nn.Module) -> bool:
-    """Whether it has tensors of its own along channels."""
+    """Return True if a layer has parameters or buffers that are indexed by channel."""
     return any(t.dim() for t in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)))
 
 
