@@ -123,6 +123,23 @@ def test_an_error_in_a_users_own_function_names_the_users_line(tmp_path, capsys,
     assert "list index out of range" in line
 
 
+@pytest.mark.parametrize(("source", "line"), [
+    ("import sys\ndef data():\n    sys.exit(0)\n", "got sys.exit(0) from a function of yours"),
+    ("def data(:\n", "own_ending.py, got invalid syntax in line 1"),
+])  # fmt: skip
+def test_a_users_module_cannot_end_a_command_with_success_or_as_a_fault_of_ours(
+    source, line, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_ending", raising=False)
+    (tmp_path / "own_ending.py").write_text(source)
+    study = tmp_path / "study.toml"
+    study.write_text(as_toml(table(Path("own_ending:data"))))
+    assert ended(["run", str(study), "--out", "out"], monkeypatch) == 2
+    assert line in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_value_of_a_user_is_cut_before_it_fills_the_terminal(capsys, monkeypatch):
     assert ended(["gate", "x" * 100_000, "--max-tpr", "0.9"], monkeypatch) == 2
     (line,) = capsys.readouterr().err.splitlines()

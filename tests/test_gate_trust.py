@@ -245,6 +245,21 @@ def test_a_part_of_the_planned_runs_fails(leaky):
     assert check_folder(leaky, LIMITS, waivers=["partial"]).passed
 
 
+def test_attacks_that_the_suite_adds_for_altered_answers_need_no_plan(tmp_path):
+    folder = bound_folder(tmp_path, altered=True, attacks=("confidence", "lira", "rmia"))
+
+    def plan_fewer(results: dict[str, Any]) -> None:
+        del results["planned"]["attacks"]["confidence"]
+        for run in results["runs"]:
+            run["altered_answers"] = True
+
+    edit(folder, plan_fewer)
+    assert set(names(folder, Limits(max_tpr=0.9))) == {"altered-answers"}
+    edit(folder, lambda results: [run.update(altered_answers=False) for run in results["runs"]])
+    with pytest.raises(InputError, match="was not planned"):
+        check_folder(folder, LIMITS)
+
+
 def drop_swmr(results: dict[str, Any]) -> None:
     results["runs"] = [run for run in results["runs"] if run["label"] != "swmr"]
     del results["planned"]["runs"]["swmr"]

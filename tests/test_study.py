@@ -238,14 +238,16 @@ def test_folder_that_cannot_be_written_is_refused_before_any_work(out, study, tm
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_scores_that_cannot_be_read_are_refused_before_any_training(study, tmp_path):
-    (tmp_path / "scores.csv").write_text("record\n0\n")
+@pytest.mark.parametrize(("content", "reason"), [
+    ("record\n0\n", "score"),
+    ("record,score\n0,0.5\n", "expected a memorization score for every training record"),
+])  # fmt: skip
+def test_scores_that_cannot_be_used_are_refused_before_any_training(content, reason, study, tmp_path):
+    (tmp_path / "scores.csv").write_text(content)
     scores = {**study.get("scores", {}), "file": str(tmp_path / "scores.csv")}
-    heard = Heard()
-    with pytest.raises(InputError, match="score"):
-        api.run(
-            parse_study(study | {"defenses": ["rmr"], "scores": scores}), tmp_path / "out", tmp_path / "store", heard
-        )
+    heard, config = Heard(), parse_study(study | {"defenses": ["rmr"], "scores": scores})
+    with pytest.raises(InputError, match=reason):
+        api.run(config, tmp_path / "out", tmp_path / "store", heard)
     assert not heard.begun
 
 

@@ -67,6 +67,9 @@ def run_command() -> int:
     except Stopped as stopped:
         say(STOPPED)
         return int(str(stopped.code))
+    except SystemExit as error:
+        say(f"wemem: expected code that returns, got sys.exit({error.code!r}) from a function of yours; return from it")
+        return UNUSABLE
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -102,6 +105,8 @@ def _plain_line(error: Exception) -> tuple[str, int]:
         return f"{' '.join(message.split())} See {command} --help.", UNUSABLE
     if isinstance(error, MemoryError):
         return "expected more memory than there is; give less data, fewer models or fewer --jobs", UNUSABLE
+    if isinstance(error, SyntaxError) and error.filename is not None and _is_users(error.filename):
+        return f"expected Python in {error.filename}, got {error.msg} in line {error.lineno}; mend it", UNUSABLE
     frames = traceback.extract_tb(error.__traceback__)
     user = next((frame for frame in reversed(frames) if _is_users(frame.filename)), None)
     if user is not None:

@@ -125,6 +125,8 @@ def _undeclared(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unplanned_attacks(run: Run, planned: Sequence[str]) -> Iterator[str]:
+    if run["altered_answers"]:
+        return  # the suite adds attacks that fit the channel
     for name in run["attacks"]:
         if name not in planned:
             yield f"{run['label']!r} has an attack {name!r} that was not planned"

@@ -81,7 +81,9 @@ def require_auditable(parties: Parties) -> None:
         if config.scores.file is None:
             parties.defender_subsets()
         else:
-            read_score_file(config.scores.file, parties.data)
+            scores = read_score_file(config.scores.file, parties.data).memorization.score
+            train = parties.split.records(0, Role.TRAIN)
+            TrainingRecords(train, parties.data.labels, scores, seed=0).scores_of(train)
     require_feasible(parties, splits)
 
 
