@@ -17,7 +17,7 @@ from wemem.defenses import DPSGD, PPB, SlidingWindow, chain
 from wemem.pipeline import peak_memory
 from wemem.pipeline.peak_memory import peak_mib, reset_peak
 from wemem.pipeline.progress import Silent
-from wemem.report.notes import notes
+from wemem.report.notes import PRIVACY, notes
 from wemem.results.privacy import account, epsilon
 from wemem.results.schema import results_schema
 from wemem.store.store import Store
@@ -117,7 +117,7 @@ def test_steps_of_dp_sgd_are_those_that_the_victim_took(told, study, outcomes):
     assert privacy["steps"] == 2 * 3
     assert privacy["sample_rate"] == pytest.approx(64 / n)
     assert privacy["delta"] == pytest.approx(n**-1.1)
-    assert privacy["covers"] == "fine-tuning of the victim only"
+    assert privacy["covers"] == "victim_fine_tuning"
     assert privacy["epsilon"] == pytest.approx(epsilon(1.0, 64 / n, 6, n**-1.1))
     assert [run["label"] for run in told["runs"] if "privacy" in run] == ["dpsgd"]
     assert any(note.startswith("dpsgd, 60 % sparsity: nominal ε ") for note in notes(told))
@@ -130,7 +130,8 @@ def test_privacy_is_accounted_for_in_chains_and_for_nothing_else():
     none = account(DPSGD(noise=0.0), 100, 200, 5)
     assert none is not None
     assert (none["epsilon"], none["sample_rate"]) == (None, 1.0)
-    assert "without noise" in none["note"]
+    assert none["note"] == "no_noise"
+    assert PRIVACY[none["note"]] == "without noise there is no privacy guarantee"
 
 
 def test_peak_memory_is_measured_where_the_system_tells(told, tmp_path, monkeypatch):

@@ -160,7 +160,7 @@ def test_a_model_does_not_depend_on_how_many_there_are():
 def test_a_class_that_cannot_be_in_every_part_is_refused():
     labels = np.zeros(560, np.int64)
     labels[[0, 1, 2, 3, 4, 5, 500]] = 1
-    with pytest.raises(InputError, match=r"bring more records of it, or lower pruning\.rounds"):
+    with pytest.raises(InputError, match=r"give more records of it, or lower pruning\.rounds"):
         draw_exposures(labels, np.arange(500), np.arange(500, 560), 300, 4, 2, seed=0)
 
 

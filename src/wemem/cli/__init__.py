@@ -1,4 +1,4 @@
-"""The command line: a study, a model or a folder of results in; files and tables out. Nothing is computed here."""
+"""Command line: parses options, calls :mod:`wemem.api`, and prints results."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The commands and their options. What a command needs is imported when it runs, so that help comes at once."""
+"""Commands and their options; a command imports its modules when it runs, so that help is fast."""
 
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +45,7 @@ def wemem(
         bool, typer.Option("--debug", help="Print the traceback of an error; may stand anywhere.")
     ] = False,
 ) -> None:
-    """Prune neural networks iteratively without making them memorize, and measure what they leak."""
+    """Prune neural networks under defenses against membership inference, and audit what models leak."""
 
 
 @app.command()
@@ -84,7 +84,7 @@ def compare(
     device: Device = None,
     store: StoreFolder = None,
 ) -> None:
-    """Run every defense of a study and say, pair by pair, how those that leak least stand against the others."""
+    """Run every defense of a study and compare those that leak least with all others."""
     from wemem import api
     from wemem.report.comparison import sentences
     from wemem.report.report import write_report
@@ -231,7 +231,7 @@ def diagnose(
     device: Device = None,
     store: StoreFolder = None,
 ) -> None:
-    """Say which drives memorization, data reuse or inherent memorability, and which defense follows from it."""
+    """Determine whether data reuse or inherent memorability drives leakage, and name the matching defense."""
     from wemem import api
     from wemem.diagnosis.diagnose import DiagnosisSettings
     from wemem.files.atomic import write_atomically
@@ -275,8 +275,8 @@ def gate(
 ) -> None:
     """Check what models leak and achieve against limits: exit code 0 if all hold, 1 if one does not.
 
-    The rates are computed anew from the records, and the hashes of all files are compared. A measurement that may be
-    too small fails, with its reason, unless that reason is waived.
+    Rates are recomputed from the records, and the hashes of all files are compared. A measurement that may
+    underestimate the leak fails with its reason, unless that reason is waived.
     """
     from wemem.results.folder import GATE
     from wemem.results.gate import Limits, check_folder
@@ -304,7 +304,7 @@ def gate(
 def verify(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
 ) -> None:
-    """Verify the hashes of all files and compute every rate anew: exit code 0 if all hold, 1 if one does not."""
+    """Verify the hashes of all files and recompute every rate: exit code 0 if all hold, 1 if one does not."""
     from wemem.results.verify import verify as verify_folder
     from wemem.results.wording import printable
 

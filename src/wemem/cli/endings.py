@@ -80,13 +80,13 @@ def run_command() -> int:
 
 def _invoke(arguments: list[str]) -> int:
     code = get_command(app)(args=arguments, prog_name="wemem", standalone_mode=False)
-    if code == INTERRUPTED:  # the parser's word for Ctrl-C
+    if code == INTERRUPTED:  # the exit code of the parser for Ctrl-C
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 
 def _explained(error: Exception) -> tuple[str, int]:
-    """The line that tells a user of an error, and the exit code."""
+    """The one-line message of an error, and the exit code."""
     from wemem.results.wording import printable
 
     line, code = _plain_line(error)

@@ -1,7 +1,7 @@
-"""One arm of a diagnosis: dense models pruned round by round, each round on records of its own, and asked about all.
+"""Execution of one arm of a diagnosis: dense models are pruned in rounds and evaluated on the whole pool.
 
-What the models answer after each round is kept in the store; their weights only until the next round has ended, so that
-a killed run loses one round at most.
+Each round trains on the records of its design. The outputs after each round stay in the store. Weights
+stay until the next round ends, so that a killed run loses at most one round.
 """
 
 import time
@@ -34,7 +34,7 @@ class Trace:
         confidence: float64, shape ``(R + 1, K, N)``: the logit of the true class's probability.
         right: bool, same shape: whether the prediction is right.
         kept_epochs: per round, of each model, how many epochs its kept checkpoint has seen.
-        seconds: wall time when it was computed.
+        seconds: the wall time of the computation, in seconds.
     """
 
     confidence: Float64[np.ndarray, "R+1 K N"]
@@ -49,12 +49,12 @@ class Trace:
 
     @classmethod
     def join(cls, parts: "Sequence[Trace]") -> "Trace":
-        """The models of several traces of one arm, in order."""
+        """Concatenate the models of several traces of one arm."""
         epochs = zip(*(part.kept_epochs for part in parts), strict=True)
         return cls(
             np.concatenate([part.confidence for part in parts], axis=1),
             np.concatenate([part.right for part in parts], axis=1),
-            tuple(tuple(e for own in one_round for e in own) for one_round in epochs),
+            tuple(tuple(e for part in one_round for e in part) for one_round in epochs),
             sum(part.seconds for part in parts),
         )
 
@@ -64,12 +64,12 @@ class Course:
     """The course of an arm for some models.
 
     Args:
-        title: for the progress display.
-        dense: the models it starts from.
-        splits: what each round trains on.
-        pruning: schedule and fine-tuning; models are not rewound.
-        seeds: one per model.
-        pool: records that they are asked about.
+        title: the title for the progress display.
+        dense: the dense models that the first round starts from.
+        splits: the split of each round.
+        pruning: the schedule and the fine-tuning recipe; models are not rewound.
+        seeds: the seeds of the models, one for each.
+        pool: the indices of the records on which the models are evaluated.
     """
 
     title: str
@@ -86,34 +86,34 @@ class Course:
 
 
 def follow(pipeline: Pipeline, course: Course) -> Trace:
-    """Run an arm, or what the store has not of it."""
+    """Run an arm; rounds in the store are not computed again."""
     keys = _round_keys(pipeline, course)
     data, pool, device = (
         pipeline.workspace.data.fingerprint,
         tuple(course.pool.tolist()),
         pipeline.workspace.device.type,
     )
-    answers = [ExposedAnswersKey(own, data, pool, device).key() for own in (course.dense.key, *keys)]
+    answers = [ExposedAnswersKey(models, data, pool, device).key() for models in (course.dense.key, *keys)]
     pipeline.cache.progress.begin(course.title, course.work)
-    missing = [r for r, own in enumerate(answers) if pipeline.cache.store.get(own) is None]
+    missing = [r for r, key in enumerate(answers) if pipeline.cache.store.get(key) is None]
     if missing:
         first, start = _begin(pipeline, course, keys, max(missing[0] - 1, 0))
         if first == 0:
-            pipeline.cache.store.put(answers[0], *_ask(pipeline, course, start, (), 0.0))
+            pipeline.cache.store.put(answers[0], *_evaluate(pipeline, course, start, (), 0.0))
         _run(pipeline, course, keys, answers, first, start)
     pipeline.cache.store.delete(keys[-1])
     pipeline.cache.progress.end(stored=not missing)
-    found = [entry for own in answers if (entry := pipeline.cache.store.get(own)) is not None]
+    entries = [entry for key in answers if (entry := pipeline.cache.store.get(key)) is not None]
     return Trace(
-        np.stack([entry.arrays["confidence"] for entry in found]),
-        np.stack([entry.arrays["right"] for entry in found]),
-        tuple(tuple(entry.meta["kept_epochs"]) for entry in found[1:]),
-        sum(float(entry.meta["seconds"]) for entry in found),
+        np.stack([entry.arrays["confidence"] for entry in entries]),
+        np.stack([entry.arrays["right"] for entry in entries]),
+        tuple(tuple(entry.meta["kept_epochs"]) for entry in entries[1:]),
+        sum(float(entry.meta["seconds"]) for entry in entries),
     )
 
 
 def _begin(pipeline: Pipeline, course: Course, keys: Sequence[Key], first: int) -> tuple[int, Ensemble]:
-    """The round to begin with and the models it starts from: round ``first``, if what it starts from is there."""
+    """The round to begin with and its models: ``first`` if the weights before it are stored, else 0."""
     weights = pipeline.cache.store.get(keys[first - 1]) if first else None
     if weights is None:
         return 0, course.dense.ensemble
@@ -123,7 +123,7 @@ def _begin(pipeline: Pipeline, course: Course, keys: Sequence[Key], first: int) 
 def _run(
     pipeline: Pipeline, course: Course, keys: Sequence[Key], answers: Sequence[Key], first: int, ensemble: Ensemble
 ) -> None:
-    """Compute the rounds from ``first`` on; ``answers[0]`` are those before any."""
+    """Compute the rounds from ``first`` on; ``answers[0]`` is the key of the outputs before round 0."""
     space = pipeline.workspace
     for index in range(first, len(keys)):
         began = time.perf_counter()
@@ -137,16 +137,16 @@ def _run(
         pipeline.cache.store.put(keys[index], ensemble.arrays(), {})
         kept = tuple(history.best_epoch + 1 for history in done.history)
         seconds = time.perf_counter() - began
-        pipeline.cache.store.put(answers[index + 1], *_ask(pipeline, course, ensemble, kept, seconds))
+        pipeline.cache.store.put(answers[index + 1], *_evaluate(pipeline, course, ensemble, kept, seconds))
         if index:
             pipeline.cache.store.delete(keys[index - 1])
         pipeline.cache.progress.advance((index + 1) / len(keys), f"round {index + 1}/{len(keys)}")
 
 
-def _ask(
+def _evaluate(
     pipeline: Pipeline, course: Course, ensemble: Ensemble, kept: tuple[int, ...], seconds: float
 ) -> tuple[Arrays, dict[str, Any]]:
-    """The models' answers on the pool, as they are stored."""
+    """Evaluate the models on the pool, in the form that the store keeps."""
     logits = ensemble.logits(pipeline.workspace.data.features[course.pool], device=pipeline.workspace.device)
     labels = pipeline.workspace.data.labels[course.pool]
     arrays = {"confidence": logit_confidence(logits, labels), "right": logits.argmax(-1) == labels}
@@ -154,12 +154,12 @@ def _ask(
 
 
 def _round_keys(pipeline: Pipeline, course: Course) -> list[Key]:
-    """One key per round, with all that determines it; it holds its predecessor's."""
+    """The key of each round; it contains the key of the round before."""
     keys: list[Key] = []
     for split, sparsity in zip(course.splits, course.pruning.schedule.sparsities, strict=True):
-        own = ExposedRoundKey(
+        inputs = ExposedRoundKey(
             keys[-1] if keys else course.dense.key, len(keys), sparsity, rules_of(course.pruning),
             pipeline.workspace.ensemble_inputs(split, course.seeds),
         )  # fmt: skip
-        keys.append(own.key())
+        keys.append(inputs.key())
     return keys

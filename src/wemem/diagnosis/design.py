@@ -1,15 +1,16 @@
-"""The controlled exposures of a diagnosis: the records that each round shows to each model.
+"""Design of a diagnosis: the records that each round shows to each model.
 
 Every model trains on a random part of one pool of records. Half of that, its *base*, trains the dense model. The
-other half is cut into as many parts as there are rounds of pruning. The dense model has seen none of them, so that
-before the first round nothing can leak of them. The arms differ in which parts the rounds show, and in nothing else::
+other half is divided into one part for each round of pruning. The dense model was not trained on the parts, so
+they cannot leak before the first round. The arms differ only in the parts that each round shows::
 
     fresh    round r shows part r: no record is ever shown in a second round
     reused   every round shows the last part
     dosed    part d is shown in d + 1 rounds, the last one among them, spread evenly over the others
 
-After the last round fresh and reused have just been shown the very same records, once or in every round. In the dosed
-arm the number of exposures varies within one model. All else are records that a model never meets.
+In the last round, fresh and reused are shown the same records: fresh for the first time, reused as in every
+round. In the dosed arm the number of exposures varies within one model. All other records of the pool are never
+shown to the model.
 """
 
 from dataclasses import dataclass
@@ -25,10 +26,10 @@ from wemem.randomness import generator
 
 Arm = Literal["fresh", "reused", "dosed", "all"]
 
-#: What a record is to a model, besides the number of the part it lies in.
+#: Values of :attr:`Exposures.part` besides the index of a part.
 BASE, NEVER, ELSEWHERE = -1, -2, -3
-#: A model trains on as many records as the victim does, but on no more than this share of the pool, so that every
-#: record has models that never met it.
+#: Largest share of the pool that a model trains on. It leaves models for each record that were not
+#: trained on it.
 MOST = 0.75
 
 
@@ -39,8 +40,8 @@ class Exposures:
     Args:
         part: int64, shape ``(K, N)``: 0 and up the parts, :data:`BASE`, :data:`NEVER` (in the pool, but never met), or
             :data:`ELSEWHERE` (not in the pool).
-        labels: int64, shape ``(N,)``.
-        dev: records for dev accuracy, outside the pool.
+        labels: int64, shape ``(N,)``: the class of each record.
+        dev: the indices of the records for dev accuracy, outside of the pool.
         rounds: R, the number of parts.
     """
 
@@ -51,22 +52,22 @@ class Exposures:
 
     @cached_property
     def pool(self) -> Int64[np.ndarray, " p"]:
-        """Records that the models draw from."""
+        """Indices of the records that models draw from."""
         return np.flatnonzero(self.part[0] != ELSEWHERE)
 
     @property
     def never(self) -> Bool[np.ndarray, "K N"]:
-        """True where a model never meets a record."""
+        """True for records of the pool that a model is never trained on."""
         return np.asarray(self.part == NEVER)
 
     @property
     def base(self) -> Split:
-        """The split of the dense models that have seen no part."""
+        """The split of dense models that train on their base alone."""
         return self._split(self.part == BASE)
 
     @property
     def everything(self) -> Split:
-        """The split of models that train on all they have, as an ordinary run does."""
+        """The split of models that train on their base and all parts, as in an ordinary run."""
         return self._split(self.part >= BASE)
 
     def shown(self, arm: Arm, index: int) -> Bool[np.ndarray, "K N"]:
@@ -95,7 +96,7 @@ class Exposures:
         return self._split(self.shown(arm, index))
 
     def select(self, models: range) -> "Exposures":
-        """The same for some of the models."""
+        """The exposures of some of the models."""
         return Exposures(self.part[list(models)], self.labels, self.dev, self.rounds)
 
     def _split(self, train: Bool[np.ndarray, "K N"]) -> Split:
@@ -110,23 +111,24 @@ def draw_exposures(
     labels: Int64[np.ndarray, " N"], pool: Int64[np.ndarray, " p"], dev: Int64[np.ndarray, " d"], size: int,
     rounds: int, models: int, *, seed: int,
 ) -> Exposures:  # fmt: skip
-    """Random exposures; a model's do not depend on how many there are.
+    """Draw exposures at random; those of a model do not depend on the number of models.
 
     Args:
-        labels: shape ``(N,)``.
-        pool: records to draw from, all of one party.
-        dev: records of that party outside the pool.
-        size: records that each model trains on, at most :data:`MOST` of the pool.
-        rounds: R; each part has ``size / 2R`` records, with the class proportions of the pool.
-        models: K.
-        seed: the study's seed.
+        labels: the class of each record, shape ``(N,)``.
+        pool: the indices of the records to draw from, all of one party.
+        dev: the indices of records of that party outside of the pool.
+        size: the number of records for each model; at most :data:`MOST` of the pool is used.
+        rounds: R, the number of rounds; each part has ``size / 2R`` records, with the class
+            proportions of the pool.
+        models: K, the number of models.
+        seed: the seed of the study.
 
     Raises:
         InputError: fewer than two rounds, or a class too rare for every part to have one of it.
     """
     if rounds < 2:
         raise InputError(
-            f"expected at least 2 rounds to tell fresh from reused data, got {rounds}; raise pruning.rounds"
+            f"expected at least 2 rounds to compare fresh with reused data, got {rounds}; raise pruning.rounds"
         )
     size = min(size, round(MOST * len(pool)))
     drawn = subsets(labels, pool, size, models, seed=seed, purpose="diagnosis", dev=dev)
@@ -138,7 +140,7 @@ def draw_exposures(
         if fewest < 2 * rounds:
             raise InputError(
                 f"expected at least {2 * rounds} training records of every class, so that each of {rounds} parts has "
-                f"one, got {fewest}; bring more records of it, or lower pruning.rounds"
+                f"one, got {fewest}; give more records of it, or lower pruning.rounds"
             )
         part[k, train] = BASE
         cut = stratified_draw(labels, train, [size // (2 * rounds)] * rounds, generator(seed, "diagnosis/parts", k))

@@ -3,8 +3,8 @@
 For every model: dense on its base, then R rounds that show fresh records, the same records, or doses of them
 (:mod:`wemem.diagnosis.design`), every arm for the same number of epochs. Beside them the ordinary ways: dense models on
 all of a model's records, pruned iteratively, at once, or only fine-tuned, for as long. Leakage is measured record by
-record against models that never met it (:mod:`wemem.diagnosis.within_record`), in groups by memorization scores from
-other models, so that who is called memorable does not depend on the models that are measured.
+record against models that were not trained on it (:mod:`wemem.diagnosis.within_record`). Groups of records come from
+memorization scores of other models, so that a group does not depend on the models that are measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +37,10 @@ class DiagnosisSettings:
     """Settings of a diagnosis.
 
     Args:
-        models: K, models of each controlled arm; the ordinary runs have 16 of them at most.
+        models: K, the number of models of each controlled arm; ordinary runs have at most 16.
         relevant: the smallest effect on leakage that matters, as a share: 0.02 are 2 points.
-        top: share of the records that counts as memorable, by score; the lower half are the typical ones.
+        top: the share of records with the highest scores that counts as memorable; the lower half
+            counts as typical.
     """
 
     models: int = 32
@@ -60,18 +61,19 @@ class Diagnosis:
     """The result of a diagnosis.
 
     Args:
-        settings: of the diagnosis.
-        seed: of the study, which decides who has which records.
-        exposures: who was shown what.
-        epochs: that every round of every controlled arm ran.
-        sparsity: the target.
-        scores: memorization scores of the pool.
-        scenario: which it is, with its effects.
-        measured: by arm, group and round.
-        comparisons: named differences of leakage and of memorization, 95 % each.
-        controls: leakage where there can be none.
-        accuracy: by arm after the last round, on records the models never met; ``dense`` before the first.
-        seconds: that everything took when it was computed.
+        settings: the settings of the diagnosis.
+        seed: the seed of the study, which determines the split.
+        exposures: the records that each round showed to each model.
+        epochs: the number of epochs in every round of every controlled arm.
+        sparsity: the target sparsity.
+        scores: the memorization scores of the pool.
+        scenario: the scenario with its effects.
+        measured: leakage and memorization by arm, group and round.
+        comparisons: named differences in leakage and in memorization, with 95 % intervals.
+        controls: leakage where none is possible, by name.
+        accuracy: the accuracy by arm after the last round, on records that the models were not
+            trained on; ``dense`` is the accuracy before the first round.
+        seconds: the computing time of all stages, in seconds.
     """
 
     settings: DiagnosisSettings
@@ -90,7 +92,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Way:
-    """An arm: which records its rounds show, from which dense models, how they are pruned."""
+    """An arm: the records that its rounds show, and its pruning."""
 
     name: str
     shows: Arm
@@ -98,9 +100,9 @@ class Way:
 
 
 def ways(pruning: Pruning, epochs: int) -> list[Way]:
-    """All arms that run for a fixed number of epochs a round.
+    """All arms that run for a fixed number of epochs in each round.
 
-    A study that prunes at once has its rounds' sparsity rise geometrically here, or iterative would be one-shot.
+    For a study with one-shot pruning, the iterative arms use the geometric schedule.
     """
     schedule = pruning.schedule
     if schedule.kind == "one_shot":
@@ -127,10 +129,10 @@ def diagnose(
 
     Args:
         config: the study.
-        settings: of the diagnosis.
-        store: where stages are looked up and kept.
-        progress: hears of every stage.
-        data: the data set, if it is loaded already.
+        settings: the settings of the diagnosis.
+        store: the store of computed stages.
+        progress: the receiver of progress reports.
+        data: the data set; loaded if None.
 
     Raises:
         InputError: rewinding, fewer than two rounds, or too few records.
@@ -151,27 +153,28 @@ def diagnose(
     )  # fmt: skip
     progress.plan(expected_work(config, exposures))
     scores = pool_scores(parties, exposures)
-    # ordinary runs show every model most of the records, so that few models tell enough
+    # each ordinary run is trained on most records, so that few models suffice
     few = exposures.select(range(min(CHUNK, settings.models)))
     dense, base = _dense(parties, few, "all"), _dense(parties, exposures, "fresh")
     traces = {"as_run": _trace(parties, few, Way("as_run", "all", pruning), dense)}
     epochs = max(1, round(float(np.mean(traces["as_run"].kept_epochs))))
-    found = Findings(exposures, groups(scores.memorization.score[exposures.pool], settings.top))
-    found.add("as_run", traces["as_run"], pruning.schedule.sparsities)
+    findings = Findings(exposures, groups(scores.memorization.score[exposures.pool], settings.top))
+    findings.add("as_run", traces["as_run"], pruning.schedule.sparsities)
     for way in ways(pruning, epochs):
-        started = (few, dense) if way.shows == "all" else (exposures, base)
-        traces[way.name] = _trace(parties, started[0], way, started[1])
-        found.add(way.name, traces[way.name], way.pruning.schedule.sparsities)
+        inputs = (few, dense) if way.shows == "all" else (exposures, base)
+        traces[way.name] = _trace(parties, inputs[0], way, inputs[1])
+        findings.add(way.name, traces[way.name], way.pruning.schedule.sparsities)
     seconds = [stage.seconds for stage in (*dense, *base)] + [trace.seconds for trace in traces.values()]
     return Diagnosis(
-        settings, parties.seed, exposures, epochs, pruning.schedule.sparsity, scores, found.scenario(settings.relevant),
-        tuple(found.measured), found.comparisons(), found.controls(traces["reused"]), found.accuracy,
+        settings, parties.seed, exposures, epochs, pruning.schedule.sparsity, scores,
+        findings.scenario(settings.relevant), tuple(findings.measured), findings.comparisons(),
+        findings.controls(traces["reused"]), findings.accuracy,
         scores.seconds + sum(seconds),
     )  # fmt: skip
 
 
 def pool_scores(parties: Parties, exposures: Exposures) -> MemorizationScores:
-    """Scores of the pool's records, by models of their own; from a file if the study has one."""
+    """Memorization scores of the pool, from separate models or from the file of the study."""
     settings = parties.config.scores
     if settings.file is not None:
         return parties.score_defender()
@@ -191,27 +194,27 @@ def _chunks(models: int) -> list[range]:
 
 
 def _dense(parties: Parties, exposures: Exposures, shows: Arm) -> list[TrainedModels]:
-    """The models that an arm starts from: dense on all records, or on those that no round will show."""
+    """Train the dense models of an arm, on all records or on the base alone."""
     split = exposures.everything if shows == "all" else exposures.base
     name = "dense models" if shows == "all" else "dense models that hold records back"
     return parties.pipeline.trainer.train_in_chunks(name, split, parties.seeds("diagnosis", split.num_models))
 
 
 def _trace(parties: Parties, exposures: Exposures, way: Way, dense: Sequence[TrainedModels]) -> Trace:
-    """One arm, some models after the others."""
+    """Run one arm, in chunks of models."""
     models, parts = len(exposures.part), []
     seeds = parties.seeds("diagnosis", models)
     for chunk, stage in zip(_chunks(models), dense, strict=True):
-        own = exposures.select(chunk)
-        splits = tuple(own.split(way.shows, index) for index in range(exposures.rounds))
+        selected = exposures.select(chunk)
+        splits = tuple(selected.split(way.shows, index) for index in range(exposures.rounds))
         title = f"{way.name}, models {chunk.start + 1}-{chunk.stop} of {models}"
-        course = Course(title, stage, splits, way.pruning, tuple(seeds[k] for k in chunk), own.pool)
+        course = Course(title, stage, splits, way.pruning, tuple(seeds[k] for k in chunk), selected.pool)
         parts.append(follow(parties.pipeline, course))
     return Trace.join(parts)
 
 
 def expected_work(config: StudyConfig, exposures: Exposures) -> float:
-    """Work of everything that a diagnosis trains."""
+    """The expected work of all trainings of a diagnosis."""
     models, rounds = len(exposures.part), exposures.rounds
     few, cost = min(CHUNK, models), CostModel(config, float((exposures.part[0] >= BASE).sum()))
     scoring = 0.0 if config.scores.file is not None else config.scores.models * config.scores.fraction

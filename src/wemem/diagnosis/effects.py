@@ -1,4 +1,4 @@
-"""From what all models answer to leakage by arm, group and round, and to the effects that name a scenario."""
+"""Leakage by arm, group and round from the outputs of all models, and the effects of the scenario."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from wemem.diagnosis.scenario import Effect, Scenario
 from wemem.diagnosis.within_record import Cell, compare, contrast, higher, levelled, surplus
 from wemem.metrics.intervals import Estimate, corrected_level
 
-#: Level of the intervals of the controls, where nothing can leak: wide enough to rarely raise a false alarm.
+#: Confidence level of the controls, where nothing can leak; a high level makes false alarms rare.
 CONTROL = 0.99
 Records = Bool[np.ndarray, " N"]
 Pairs = Bool[np.ndarray, "K N"]
@@ -24,14 +24,15 @@ class Measured:
     """Leakage and memorization of some records after a round.
 
     Args:
-        arm: what was done to the models.
+        arm: the name of the arm.
         group: ``all`` records, the ``low`` half of the scores, or the ``high`` top.
         round: 0 before the first round, then 1 to R.
-        sparsity: after it.
-        exposures: rounds that have shown the records so far; None where the dense model saw them too.
-        leakage: within-record AUC.
-        memorization: mean counterfactual memorization, a difference of probabilities.
-        pairs: of models and records.
+        sparsity: the sparsity after the round.
+        exposures: the number of rounds that have shown the records; None where the dense model was
+            trained on them too.
+        leakage: the within-record AUC.
+        memorization: the mean counterfactual memorization, a difference of probabilities.
+        pairs: the number of pairs of a model and a record.
     """
 
     arm: str
@@ -47,7 +48,7 @@ class Measured:
 def groups(scores: Float64[np.ndarray, " N"], top: float) -> dict[str, Bool[np.ndarray, " N"]]:
     """Records of each group: ``all``, the ``low`` half of the scores, the ``high`` top; NaN in neither.
 
-    >>> {name: own.astype(int).tolist() for name, own in groups(np.array([.4, .1, np.nan, .9, .2]), 0.25).items()}
+    >>> {name: mask.astype(int).tolist() for name, mask in groups(np.array([.4, .1, np.nan, .9, .2]), 0.25).items()}
     {'all': [1, 1, 1, 1, 1], 'low': [0, 1, 0, 0, 1], 'high': [0, 0, 0, 1, 0]}
     """
     scored = np.flatnonzero(~np.isnan(scores))
@@ -60,13 +61,13 @@ def groups(scores: Float64[np.ndarray, " N"], top: float) -> dict[str, Bool[np.n
 
 @dataclass(eq=False)
 class Findings:
-    """Collects the cells of every arm as it is added.
+    """Collection of the measurements of all arms.
 
     Args:
-        exposures: who was shown what.
-        groups: which records of the pool are in which group.
-        measured: what was measured so far.
-        accuracy: by arm, after the last round, on records that a model never met.
+        exposures: the records that each round showed to each model.
+        groups: the mask of each group over the records of the pool.
+        measured: the measurements of the arms that were added.
+        accuracy: the accuracy by arm after the last round, on records that a model was not trained on.
     """
 
     exposures: Exposures
@@ -76,17 +77,17 @@ class Findings:
     _cells: dict[tuple[str, str, int], tuple[Cell, Cell]] = field(default_factory=dict)
 
     def add(self, arm: str, trace: Trace, sparsities: Sequence[float]) -> None:
-        """Measure an arm.
+        """Measure an arm and add it.
 
         Args:
-            arm: its name.
-            trace: its models' answers.
-            sparsities: of each round.
+            arm: the name of the arm.
+            trace: the outputs of its models.
+            sparsities: the sparsity of each round.
         """
         part = self._part(trace)
         for index, sparsity in enumerate((0.0, *sparsities)):
             if arm == "dosed" and index < len(sparsities):
-                continue  # doses are only compared when all have been given
+                continue  # doses are compared after the last round alone
             for exposures, shown in _targets(arm, index, part, self.exposures.rounds):
                 cells = self._cells_of(trace, index, part == NEVER, shown)
                 for group, (leak, memory) in cells.items():
@@ -106,7 +107,7 @@ class Findings:
 
     def _cells_of(self, trace: Trace, index: int, never: Pairs, shown: Pairs) -> dict[str, tuple[Cell, Cell]]:
         """Leakage and memorization of each group of the shown records after a round."""
-        targets = [shown & own for own in self.groups.values()]
+        targets = [shown & mask for mask in self.groups.values()]
         leakage = compare(self._levelled(trace.confidence[index], never), never, targets, higher)
         memorization = compare(trace.probability[index], never, targets, surplus)
         return dict(zip(self.groups, zip(leakage, memorization, strict=True), strict=True))
@@ -143,11 +144,11 @@ class Findings:
         return {name: self._difference(more, less) for name, (more, less) in pairs.items()}
 
     def _difference(self, more: tuple[str, int], less: tuple[str, int]) -> tuple[Estimate, Estimate]:
-        own, other = self._cells[more[0], "all", more[1]], self._cells[less[0], "all", less[1]]
-        return contrast([(1, own[0]), (-1, other[0])]), contrast([(1, own[1]), (-1, other[1])])
+        first, second = self._cells[more[0], "all", more[1]], self._cells[less[0], "all", less[1]]
+        return contrast([(1, first[0]), (-1, second[0])]), contrast([(1, first[1]), (-1, second[1])])
 
     def controls(self, reused: Trace) -> dict[str, Estimate]:
-        """Leakage where there can be none; an interval without one half tells of a fault in the experiment."""
+        """Leakage where none is possible; an interval that excludes 0.5 shows a fault in the experiment."""
         part = self._part(reused)
         never, held_back = part == NEVER, np.isin(part, range(self.exposures.rounds - 1))
         never_shown = compare(self._levelled(reused.confidence[-1], never), never, [held_back], higher)[0]

@@ -1,4 +1,4 @@
-"""``diagnosis.json``: what a diagnosis leaves for others to read; its schema is :func:`diagnosis_schema`."""
+"""Content of ``diagnosis.json``; its schema is :func:`diagnosis_schema`."""
 
 import json
 import math
@@ -28,14 +28,14 @@ def diagnose_into(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Diagnose a study and leave ``diagnosis.json`` in a folder.
+    """Diagnose a study and write ``diagnosis.json`` into a folder.
 
     Args:
         config: the study.
-        settings: of the diagnosis.
-        out: the folder; made if it is not there.
-        store: where stages are kept and looked up; ``.store`` beside ``out`` if None, so that neighbours share.
-        progress: hears of every stage.
+        settings: the settings of the diagnosis.
+        out: the output directory; created if missing.
+        store: the folder of the store; ``.store`` beside ``out`` if None.
+        progress: the receiver of progress reports; silent if None.
 
     Returns:
         The content of the file.
@@ -46,49 +46,49 @@ def diagnose_into(
     progress = progress or Silent()
     out = require_folder(out)
     data = load_data(config, progress)
-    found = diagnose(config, settings, Store(store or out.parent / ".store", progress.warn), progress, data)
-    told = diagnosis_content(config, data, found)
-    text = json.dumps(told, indent=1, allow_nan=False) + "\n"
+    diagnosis = diagnose(config, settings, Store(store or out.parent / ".store", progress.warn), progress, data)
+    content = diagnosis_content(config, data, diagnosis)
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(out / "diagnosis.json", lambda part: part.write_text(text, encoding="utf-8"))
-    return told
+    return content
 
 
-def diagnosis_content(config: StudyConfig, data: Dataset, found: Diagnosis) -> dict[str, Any]:
+def diagnosis_content(config: StudyConfig, data: Dataset, diagnosis: Diagnosis) -> dict[str, Any]:
     """The content of ``diagnosis.json``."""
-    part, trust = found.exposures.part, found.scores.halves_correlation
+    part, trust = diagnosis.exposures.part, diagnosis.scores.halves_correlation
     return {
         "schema": "wemem.diagnosis/2",
         "study": config.table,
         "environment": environment(choose_device(config.device)),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "records": len(data), "classes": data.classes},
-        "settings": {**asdict(found.settings), "seed": found.seed},
+        "settings": {**asdict(diagnosis.settings), "seed": diagnosis.seed},
         "design": {
-            "pool": len(found.exposures.pool),
+            "pool": len(diagnosis.exposures.pool),
             "records": int((part[0] >= BASE).sum()),
             "base": int((part[0] == BASE).sum()),
             "part": int((part[0] == 0).sum()),
-            "rounds": found.exposures.rounds,
-            "epochs": found.epochs,
-            "sparsity": found.sparsity,
+            "rounds": diagnosis.exposures.rounds,
+            "epochs": diagnosis.epochs,
+            "sparsity": diagnosis.sparsity,
             "models": len(part),
         },
-        "scores": {"models": found.scores.models, "halves_correlation": None if math.isnan(trust) else trust},
-        "scenario": _scenario(found.scenario),
+        "scores": {"models": diagnosis.scores.models, "halves_correlation": None if math.isnan(trust) else trust},
+        "scenario": _scenario(diagnosis.scenario),
         "measured": [
             {
                 **{name: getattr(one, name) for name in ("arm", "group", "round", "sparsity", "exposures", "pairs")},
                 "leakage": _estimate(one.leakage),
                 "memorization": _estimate(one.memorization),
             }
-            for one in found.measured
+            for one in diagnosis.measured
         ],
         "comparisons": [
             {"name": name, "leakage": _estimate(leakage), "memorization": _estimate(memorization)}
-            for name, (leakage, memorization) in found.comparisons.items()
+            for name, (leakage, memorization) in diagnosis.comparisons.items()
         ],
-        "controls": [{"name": name, "leakage": _estimate(leakage)} for name, leakage in found.controls.items()],
-        "accuracy": dict(found.accuracy),
-        "seconds": found.seconds,
+        "controls": [{"name": name, "leakage": _estimate(leakage)} for name, leakage in diagnosis.controls.items()],
+        "accuracy": dict(diagnosis.accuracy),
+        "seconds": diagnosis.seconds,
     }
 
 

@@ -1,4 +1,4 @@
-"""Name the paper's scenario that a pruning is in, by a rule that is stated before anything is measured.
+"""Classification of a pruning as one of the paper's scenarios, by a rule that is fixed in advance.
 
 Three effects on leakage (:mod:`wemem.diagnosis.within_record`), each a difference of differences that were randomized::
 
@@ -72,7 +72,7 @@ class Scenario:
 
     @property
     def name(self) -> ScenarioName:
-        """The scenario that the rule gives."""
+        """The scenario by the rule above."""
         reuse, memorability, interaction = (effect.decision == "counts" for effect in self.effects)
         if reuse != memorability:
             return "reuse" if reuse else "memorability"
@@ -80,7 +80,7 @@ class Scenario:
 
     @property
     def defense(self) -> str | None:
-        """The paper's defense for it; None where nothing needs one."""
+        """The paper's defense for the scenario; None for ``neither``."""
         return DEFENSES[self.name]
 
     @property

@@ -1,4 +1,4 @@
-"""Leakage record by record: models that were shown a record against models that never were, on that very record.
+"""Within-record leakage: models that were trained on a record against models that were not.
 
 Records differ in how hard they are, and the records that models memorize are the hard ones; a comparison of members
 with *other* records as non-members mixes the two up. Here both sides of every comparison are answers to one record
@@ -9,10 +9,10 @@ For a set of pairs (model k, record i), k having been shown i, and the models ``
     leakage        mean over the pairs of  P(phi_k(i) > phi_j(i)), j in O_i, ties one half, phi levelled
     memorization   mean over the pairs of  p_k(i) - mean over j in O_i of p_j(i)
 
-The first is an AUC of which each record has its own: how often one tells the model that was trained on a record from
-one that was not by the higher confidence; 0.5 is chance. Confidences are levelled first (:func:`levelled`), for a
-model that is surer of a whole class than another tells nothing of a record. The second is Feldman's (STOC 2020)
-counterfactual memorization of the records in question, in its probability form.
+The first averages AUCs of single records, weighted by their pairs: the probability that a model trained on the record
+is more confident than a model that was not; 0.5 is chance. Confidences are levelled first (:func:`levelled`), since a
+model that is more confident on a whole class carries no information about a record. The second is Feldman's (STOC
+2020) counterfactual memorization of the records in question, in its probability form.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,10 +84,10 @@ def levelled(values: Values, outside: Pairs, labels: Int64[np.ndarray, " N"]) ->
 
 
 def compare(values: Values, outside: Pairs, targets: Sequence[Pairs], kernel: Kernel) -> list[Cell]:
-    """The cells of several sets of pairs of the same models.
+    """Compute the cells of several sets of pairs of the same models.
 
     Args:
-        values: shape ``(K, N)``, the models' confidences or probabilities.
+        values: the confidences or probabilities of the models, shape ``(K, N)``.
         outside: true where a model was never shown the record.
         targets: sets of pairs whose model was shown the record; a pair whose record has no model outside is left out.
         kernel: :func:`higher` or :func:`surplus`.
@@ -110,8 +110,8 @@ def compare(values: Values, outside: Pairs, targets: Sequence[Pairs], kernel: Ke
     total, count = np.zeros(values.shape), outside.sum(0)
     for other, never in zip(values, outside, strict=True):
         total += kernel(values, other) * never
-    kept = [target & (count > 0) for target in targets]
-    for pairs in kept:
+    comparable = [target & (count > 0) for target in targets]
+    for pairs in comparable:
         if pairs.any(1).sum() < 2:
             raise InputError(
                 f"expected pairs of at least 2 models to compare, got {pairs.any(1).sum()}; use more models"
@@ -120,12 +120,12 @@ def compare(values: Values, outside: Pairs, targets: Sequence[Pairs], kernel: Ke
     for k, (other, never) in enumerate(zip(values, outside, strict=True)):
         rest = count - never
         mean = (total - kernel(values, other) * never) / np.maximum(rest, 1)
-        for own, pairs in zip(without, kept, strict=True):
+        for means, pairs in zip(without, comparable, strict=True):
             left = pairs & (rest > 0)
             left[k] = False
-            own[k] = mean[left].mean()
+            means[k] = mean[left].mean()
     mean = total / np.maximum(count, 1)
-    return [Cell(np.where(pairs, mean, np.nan), own) for pairs, own in zip(kept, without, strict=True)]
+    return [Cell(np.where(pairs, mean, np.nan), means) for pairs, means in zip(comparable, without, strict=True)]
 
 
 def contrast(terms: Sequence[tuple[float, Cell]], level: float = 0.95) -> Estimate:
@@ -141,8 +141,8 @@ def contrast(terms: Sequence[tuple[float, Cell]], level: float = 0.95) -> Estima
     :func:`~wemem.metrics.intervals.auc_interval`.
 
     Args:
-        terms: weights and cells; ``[(1, a), (-1, b)]`` is a difference.
-        level: of confidence, between 0 and 1.
+        terms: pairs of a weight and a cell; ``[(1, a), (-1, b)]`` is a difference.
+        level: the confidence level, between 0 and 1.
     """
     weights, cells = [weight for weight, _ in terms], [cell for _, cell in terms]
     models = len(cells[0].without)

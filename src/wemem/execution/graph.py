@@ -31,7 +31,7 @@ class Task:
         label: the label of the arm that a ``search`` or ``arm`` task is for.
         place: the index of the setting of an ``alone`` task among those to try.
         after: the tasks that must be done before this one starts.
-        work: the work of its trainings, in the measure of :class:`~wemem.pipeline.cost.CostModel`.
+        work: the work of its trainings, in the unit of :class:`~wemem.pipeline.cost.CostModel`.
         step_time: the time of one of its training steps, relative to an ordinary step.
     """
 
@@ -50,7 +50,7 @@ class Task:
 
 
 def selection_tasks(cost: CostModel) -> list[Task]:
-    """The tasks that try every setting of the grids, and no defense."""
+    """The tasks that evaluate every setting of the grids."""
     config, tasks = cost.config, list[Task]()
     settings = [defense for _, defense in settings_to_try(config)]
     for seed in config.seeds:
@@ -67,7 +67,7 @@ def selection_tasks(cost: CostModel) -> list[Task]:
 
 
 def study_tasks(cost: CostModel) -> list[Task]:
-    """The tasks that prune and attack every arm of a study, its settings being chosen."""
+    """The tasks that prune and attack every arm of a study with selected settings."""
     config, tasks = cost.config, list[Task]()
     # controls may share a round with undefended pruning, which deletes it once it has gone on; so they come after it
     controls = {label: config.defense_of(label) for label, _ in config.arms if label not in config.labels}
@@ -145,17 +145,19 @@ def _search_tasks(cost: CostModel, seed: int, ready: Mapping[str, Task], arms: S
     the settings of another arm, or teachers that another arm trains, so its own arm comes after all others.
     """
     searches: list[Task] = []
-    found: list[Task] = []
+    final_arms: list[Task] = []
     for label, budget in cost.config.budgets.items():
         if budget.searches:
             before = (ready["dense"], ready["defender"], *searches[-1:])
             searches.append(Task("search", seed, label, 0, before, search_work(cost, budget)))
-            found.append(_arm(cost, seed, label, (*ready.values(), *arms, *found, searches[-1])))
-    return [*searches, *found]
+            final_arms.append(_arm(cost, seed, label, (*ready.values(), *arms, *final_arms, searches[-1])))
+    return [*searches, *final_arms]
 
 
 def _sharing(earlier: Sequence[Defense], defense: Defense) -> list[int]:
     """The index of the last earlier defense with the same teachers or settings, whose task computes what both need."""
-    taught = defense.capability(Distillation)
-    alike = (other == defense or (taught is not None and other.capability(Distillation) == taught) for other in earlier)
+    teachers = defense.capability(Distillation)
+    alike = (
+        other == defense or (teachers is not None and other.capability(Distillation) == teachers) for other in earlier
+    )
     return [i for i, same in enumerate(alike) if same][-1:]

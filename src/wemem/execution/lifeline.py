@@ -1,7 +1,7 @@
-"""End a worker process with the one that started it, from its first moment on.
+"""End of a worker process together with its parent.
 
-A worker imports this module first, and the heavy ones once its lifeline is tied: a parent that is killed while the
-worker imports PyTorch leaves nothing behind.
+A worker imports this module before all heavy ones. So it ends with its parent even if that is killed while the
+worker imports PyTorch.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def serve_with_lifeline(connection: Connection, root: str, threads: int) -> None:
-    """Tie the lifeline, then work as :func:`wemem.execution.processes.serve` does, with the same arguments."""
+    """Tie the lifeline, then call :func:`wemem.execution.processes.serve` with the same arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     tie_lifeline()
     from wemem.execution.processes import serve

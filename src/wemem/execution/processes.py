@@ -1,8 +1,8 @@
-"""Processes that do a study's tasks side by side, through the one store.
+"""Worker processes that perform the tasks of a study in parallel and share one store.
 
-What passes between them is JSON over pipes: a study's table and tasks one way, where each is and what went wrong the
-other way. Models and results pass through the store alone. All use the same number of threads, on which rounding
-depends, so that what one of them stored is what the others would have computed.
+Messages are JSON over pipes. The parent sends the table of the study and tasks; workers send progress and errors.
+Models and results pass through the store alone. All processes use the same number of threads, on which rounding
+depends. So what one of them stores is what the others would compute.
 """
 
 import json
@@ -36,9 +36,9 @@ from wemem.study.feasibility import require_feasible_study
 from wemem.study.grid_search import select_settings
 from wemem.study.plan import cost_of, planned_work
 
-#: What tells libraries of linear algebra how many threads to use, before they are loaded.
+#: Environment variables that set the number of threads of linear algebra libraries when they load.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-#: Seconds that a process has to end when it is told to.
+#: Seconds that a process has to end after it was asked to terminate.
 PATIENCE = 5.0
 
 
@@ -46,7 +46,7 @@ class WorkerError(RuntimeError):
     """An unforeseen error in a worker process.
 
     Args:
-        trace: the traceback there. The message is its last line; the whole is a note of the error.
+        trace: the traceback in the worker; its last line is the message, the whole is a note.
     """
 
     def __init__(self, trace: str) -> None:
@@ -58,11 +58,11 @@ def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progres
     """Compute everything that a study needs, in several processes, into a store.
 
     Args:
-        config: the study, as a table gives it.
-        data: its data; each process loads them by itself.
-        root: of the store.
-        progress: hears of every stage of every process.
-        jobs: how many processes; each has as many threads as this one has now.
+        config: the study; it must equal the one that is parsed from its table.
+        data: the data of the study; each process loads them by itself.
+        root: the folder of the store.
+        progress: the receiver of progress reports of all processes.
+        jobs: the number of processes; each uses as many threads as this one.
 
     Raises:
         InputError: anything that cannot be used, in this process or another, or a process that was killed.
@@ -70,14 +70,14 @@ def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progres
     """
     if not config.table or parse_study(config.table) != config:
         raise InputError("expected a study that a table gives, for several jobs, got another; use parse_study()")
-    kept = Store(root, progress.warn)
-    require_feasible_study(Pipeline.open(config, data, kept, Silent()))
+    store = Store(root, progress.warn)
+    require_feasible_study(Pipeline.open(config, data, store, Silent()))
     cost = cost_of(config, data)
     progress.plan(planned_work(cost))
     with Workers(jobs, root, progress) as workers:
         if config.grids:
             workers.do(config, selection_tasks(cost))
-            config = select_settings(config, kept, Silent(), data).config
+            config = select_settings(config, store, Silent(), data).config
         workers.do(config, study_tasks(replace(cost, config=config)))
 
 
@@ -98,7 +98,7 @@ def cores() -> int:
 
 
 class Workers:
-    """Up to a number of processes, each started when there is a task for it; a context manager that ends them all."""
+    """Context manager for worker processes, which start on demand and end on exit."""
 
     def __init__(self, jobs: int, root: Path, progress: Progress) -> None:
         self._jobs, self._root, self._progress = jobs, root, progress
@@ -120,13 +120,13 @@ class Workers:
             worker.connection.close()
 
     def do(self, config: StudyConfig, tasks: Sequence[Task]) -> None:
-        """Do all tasks of a study, each after those it needs.
+        """Perform all tasks of a study, each after the tasks that it depends on.
 
         Raises:
             InputError, WorkerError: as :func:`compute_side_by_side`.
         """
         waiting, done = list(tasks), set[Task]()
-        finished: set[str] = set()  # stages, so that one which several tasks look up is told of once
+        finished: set[str] = set()  # stages; one that several tasks look up is reported once
         for worker in self._workers:
             worker.send({"study": config.table})
         while len(done) < len(tasks):
@@ -142,7 +142,7 @@ class Workers:
                     done.add(ended)
 
     def _idle(self, config: StudyConfig) -> "_Worker | None":
-        """A process without a task, if need be a new one; None if there are as many as there may be."""
+        """An idle process, newly started if allowed; None if all are busy."""
         idle = next((worker for worker in self._workers if worker.task is None), None)
         if idle is None and len(self._workers) < self._jobs:
             number = len(self._workers) + 1
@@ -154,7 +154,7 @@ class Workers:
 
 
 class _Worker:
-    """A process as the one that started it sees it."""
+    """Connection of the parent to one worker process."""
 
     def __init__(self, number: int, root: Path, progress: Progress) -> None:
         self.number, self.progress = number, progress
@@ -169,7 +169,7 @@ class _Worker:
         other.close()
 
     def send(self, message: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):  # it was killed, which the next hear() tells of
+        with suppress(BrokenPipeError):  # it was killed; the next hear() raises the error
             self.connection.send_bytes(json.dumps(message).encode())
 
     def start(self, task: Task) -> None:
@@ -183,27 +183,27 @@ class _Worker:
             InputError, WorkerError: as :func:`compute_side_by_side`.
         """
         try:
-            kind, *told = json.loads(self.connection.recv_bytes())
+            kind, *payload = json.loads(self.connection.recv_bytes())
         except (EOFError, OSError) as error:
             raise self._death() from error
         match kind:
             case "begin":
-                self.stage = "" if told[0] in finished else told[0]
+                self.stage = "" if payload[0] in finished else payload[0]
                 if self.stage:
-                    self.progress.begin(*told)
+                    self.progress.begin(*payload)
             case "advance":
                 if self.stage:
-                    self.progress.advance(*told)
+                    self.progress.advance(*payload)
             case "end":
                 if self.stage:
-                    self.progress.end(stored=told[0])
+                    self.progress.end(stored=payload[0])
                     finished.add(self.stage)
             case "tell" | "warn":
-                {"tell": self.progress.tell, "warn": self.progress.warn}[kind](*told)
+                {"tell": self.progress.tell, "warn": self.progress.warn}[kind](*payload)
             case "refused":
-                raise InputError(*told)
+                raise InputError(*payload)
             case "broken":
-                raise WorkerError(*told)
+                raise WorkerError(*payload)
             case "done":
                 ended, self.task = self.task, None
                 return ended
@@ -221,7 +221,7 @@ class _Worker:
 
 
 class _Reporting(Silent):
-    """Tells the process that started this one where it is."""
+    """Sender of progress reports to the parent process."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -246,12 +246,12 @@ class _Reporting(Silent):
 
 
 def serve(connection: Connection, root: str, threads: int) -> None:
-    """Do tasks as they come until the other end of the pipe is closed.
+    """Perform tasks from the pipe until its other end is closed.
 
     Args:
         connection: the pipe to the process that started this one.
-        root: of the store.
-        threads: number of threads, on which rounding depends.
+        root: the folder of the store.
+        threads: the number of threads, on which rounding depends.
     """
     torch.set_num_threads(threads)
     reporting = _Reporting(connection)

@@ -8,7 +8,7 @@ from wemem.defenses import DPSGD, Chain, Defense
 from wemem.errors import InputError
 
 #: Training that the ε of a study covers; :class:`wemem.defenses.DPSGD` explains why it is nominal.
-COVERS = "fine-tuning of the victim only"
+COVERS = "victim_fine_tuning"
 
 
 def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float:
@@ -56,28 +56,31 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
 
 
 def account(defense: Defense, records: int, batch_size: int, steps: int) -> dict[str, Any] | None:
-    """The ``privacy`` object of ``results.json``: the nominal ε of one model's fine-tuning under DP-SGD.
+    """The ``privacy`` object of ``results.json``: the nominal ε of fine-tuning one model with DP-SGD.
 
     Args:
-        defense: under which it was fine-tuned.
-        records: n, that it was fine-tuned on; δ is n ** -1.1, below one by their number.
-        batch_size: of the recipe.
-        steps: that were taken, over all rounds, those after the checkpoint that was kept included.
+        defense: the defense under which the model was fine-tuned.
+        records: n, the number of records of fine-tuning; δ is n ** -1.1.
+        batch_size: the batch size of the recipe.
+        steps: the number of optimizer steps over all rounds, with those after the best checkpoint.
 
     Returns:
-        None for a defense without DP-SGD. ``epsilon`` is None, and ``note`` says why, where there is no finite one.
+        None for a defense without DP-SGD. If there is no finite ε, ``epsilon`` is None and ``note`` is the
+        reason: ``no_noise``, ``noise_too_small``, ``no_accountant`` or ``out_of_range``.
     """
     parts = defense.parts if isinstance(defense, Chain) else (defense,)
-    found = next((part for part in parts if isinstance(part, DPSGD)), None)
-    if found is None:
+    dp_sgd = next((part for part in parts if isinstance(part, DPSGD)), None)
+    if dp_sgd is None:
         return None
-    told = {"delta": records**-1.1, "sample_rate": min(1.0, batch_size / records), "steps": steps, "covers": COVERS}
-    if found.noise == 0:
-        return {"epsilon": None, **told, "note": "without noise there is no privacy guarantee"}
+    delta, sample_rate = records**-1.1, min(1.0, batch_size / records)
+    payload = {"delta": delta, "sample_rate": sample_rate, "steps": steps, "covers": COVERS}
+    if dp_sgd.noise == 0:
+        return {"epsilon": None, **payload, "note": "no_noise"}
     try:
-        value = epsilon(found.noise, told["sample_rate"], steps, told["delta"])
+        value = epsilon(dp_sgd.noise, sample_rate, steps, delta)
     except InputError as error:
-        return {"epsilon": None, **told, "note": str(error)}
+        missing = isinstance(error.__cause__, ImportError)
+        return {"epsilon": None, **payload, "note": "no_accountant" if missing else "out_of_range"}
     if not isfinite(value):
-        return {"epsilon": None, **told, "note": "the noise is too small for a finite epsilon"}
-    return {"epsilon": value, **told}
+        return {"epsilon": None, **payload, "note": "noise_too_small"}
+    return {"epsilon": value, **payload}
