@@ -1,4 +1,4 @@
-"""Turns of an inference adversary: it learns to tell training records from others while the models train."""
+"""Training steps of an inference adversary, which learns to recognize training records while the models train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class AdversaryTurns:
     """An inference adversary of the models that train together.
 
     Args:
-        inference_adversary: the adversary, with a state of its own.
-        cohort: the models; their dev records are the reference set.
-        forward: the function that computes the models.
-        batch_size: records of either kind in a turn, drawn with replacement, so that few records fill it too.
+        inference_adversary: the adversary, with its own state.
+        cohort: the models, whose dev records are the reference set.
+        forward: the function that computes the logits of the models.
+        batch_size: the number of records of either kind in a turn, drawn with replacement.
     """
 
     inference_adversary: InferenceAdversary
@@ -29,18 +29,18 @@ class AdversaryTurns:
     batch_size: int
 
     def play(self, parameters: State, buffers: State, taking: Sequence[int], steps: Sequence[int]) -> None:
-        """The turns before one step.
+        """Train the adversary before one step of the models.
 
         Args:
-            parameters: parameters of the S models that take part, each ``(S, ...)``.
-            buffers: their buffers, each ``(S, ...)``.
-            taking: places of the S models in the cohort.
-            steps: number of steps that each has taken before.
+            parameters: the parameters of the S models that take part, each ``(S, ...)``.
+            buffers: the buffers of these models, each ``(S, ...)``.
+            taking: the places of the S models in the cohort.
+            steps: the number of steps that each of these models has taken before.
         """
         first = [row for row, step in enumerate(steps) if step == 0]
         for turn in range(self.inference_adversary.warm_up if first else 0):
-            own = {n: t[first] for n, t in parameters.items()}, {n: t[first] for n, t in buffers.items()}
-            self._turn(*own, [taking[row] for row in first], ["warm-up"] * len(first), turn)
+            state = {n: t[first] for n, t in parameters.items()}, {n: t[first] for n, t in buffers.items()}
+            self._turn(*state, [taking[row] for row in first], ["warm-up"] * len(first), turn)
         for turn in range(self.inference_adversary.turns):
             self._turn(parameters, buffers, taking, steps, turn)
 

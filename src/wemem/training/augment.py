@@ -1,11 +1,12 @@
 """Random views of training images: shifted, mirrored, partly covered.
 
-Pad and crop, and the horizontal flip, as He et al. (CVPR 2016) train on CIFAR: 4 pixels of 32, here an eighth of the
-image's height; cutout (DeVries, Taylor, 2017): a square of half the height around a random centre, cut at the edges.
-Padded and covered pixels are 0, the mean of a channel in normalized images.
+Padding with random crops, and the horizontal flip, follow the training of He et al. (CVPR 2016) on CIFAR: they pad 32
+pixels by 4, and we pad by an eighth of the image's height. Cutout (DeVries, Taylor, 2017) covers a square of half the
+height around a random centre, cut at the edges. Padded and covered pixels are 0, the mean of a channel in normalized
+images.
 
-A view is a pure function of (image, key, position in the batch): the same in every backend, whoever trains beside, and
-however a batch is padded.
+A view is a pure function of (image, key, position in the batch). It does not depend on the backend, on the other
+models or on the padding of the batch.
 """
 
 from collections.abc import Sequence
@@ -23,17 +24,17 @@ Augmentation = Literal["none", "flip", "crop_flip", "crop_flip_cutout"]
 
 
 def augment(x: Real[Tensor, "S B *record"], kind: Augmentation, keys: Sequence[int]) -> Real[Tensor, "S B *record"]:
-    """A random view of every image.
+    """Draw a random view of every image.
 
     Args:
-        x: images of S models.
-        kind: the changes that are made.
-        keys: one key per model, another one for each of its steps.
+        x: the images of S models.
+        kind: the kind of augmentation.
+        keys: a key for each model, which differs for each of its steps.
     """
     if kind == "none":
         return x
     models, batch, channels, height, width = x.shape
-    # rows of five draws an image, so that an image's draws do not depend on how many follow it
+    # one row of five draws per image, so that the draws of an image do not depend on the number of images after it
     drawn = [generator(key, "augment").random((batch, 5), np.float32) for key in keys]
     flip, down, right, centre_y, centre_x = torch.from_numpy(np.concatenate(drawn)).to(x.device, non_blocking=True).T
     images = x.reshape(models * batch, channels, height, width)
@@ -46,7 +47,7 @@ def augment(x: Real[Tensor, "S B *record"], kind: Augmentation, keys: Sequence[i
 def _moved(
     x: Float[Tensor, "N C H W"], flip: Tensor, down: Float[Tensor, " N"] | None, right: Float[Tensor, " N"] | None
 ) -> Float[Tensor, "N C H W"]:
-    """Images mirrored where ``flip``, and shifted by ``down`` and ``right``, 0..1 of the whole range, if given."""
+    """The images, mirrored where ``flip`` is True, and shifted by ``down`` and ``right`` (0..1 of the range)."""
     count, channels, height, width = x.shape
     rows, columns = torch.arange(height, device=x.device).expand(count, height), torch.arange(width, device=x.device)
     columns = torch.where(flip[:, None], width - 1 - columns, columns)
@@ -60,7 +61,7 @@ def _moved(
 
 
 def _covered(x: Float[Tensor, "N C H W"], y: Tensor, x0: Tensor) -> Float[Tensor, "N C H W"]:
-    """Images without the square of half the height around ``(y, x0)``."""
+    """The images with a square of half their height around ``(y, x0)`` set to 0."""
     half = max(1, x.shape[2] // 4)
     inside = []
     for size, centre in ((x.shape[2], y), (x.shape[3], x0)):

@@ -1,10 +1,10 @@
-"""The backends of an ensemble: its models are computed all at once, or one after another.
+"""The backends of an ensemble, which compute its models all at once or one after another.
 
-``vmapped`` runs all models through one batched graph: that of ``torch.func``, or batched matrix products where a model
-is nothing but fully connected layers. ``sequential`` calls each model's module as plain PyTorch would, and is the
-oracle for both. The default is a fixed rule that
-``benchmarks/ensemble_backends.py`` justifies for the CPU, so that the same study gives the same bytes everywhere. For
-CUDA it is not measured: there a step of one small model keeps a GPU waiting, so all models are computed at once.
+``vmapped`` runs all models through one batched graph: that of ``torch.func``, or batched matrix products for a model
+that consists of fully connected layers alone. ``sequential`` calls the module of each model as plain PyTorch does, and
+is the test oracle for both. The default is a fixed rule, so that the same study gives the same bytes everywhere;
+``benchmarks/ensemble_backends.py`` justifies it for the CPU. It is not measured for CUDA. There all models are computed
+at once, because one small model does not use a GPU fully.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ Forward = Callable[[State, State, Real[Tensor, "S B ..."]], Float[Tensor, "S B C
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend and the reason for it, as results show them."""
+    """A backend and the reason for its choice, which results report."""
 
     backend: Backend
     reason: str
@@ -42,18 +42,18 @@ def choose_backend(
     requested: str = "auto",
     device: torch.device = CPU,
 ) -> Choice:
-    """The backend for an ensemble: as requested, or by the fixed rule, after a trial with two models.
+    """Choose the backend of an ensemble: the requested one, or that of the fixed rule, after a trial with two models.
 
     Args:
-        ensemble: at least one model.
+        ensemble: the models, at least one.
         example: two records.
-        classes: C, the number of logits the model must give.
-        requested: ``auto``, ``vmapped`` or ``sequential``.
-        device: the device that will compute it; the trial is made on the CPU.
+        classes: C, the number of logits that the model must return.
+        requested: the requested backend, ``auto``, ``vmapped`` or ``sequential``.
+        device: the device that will compute the models; the trial runs on the CPU.
 
     Raises:
-        InputError: an unknown request, a model that fails on plain input, or one that cannot be vmapped but was
-            asked to.
+        InputError: the request is unknown, the model fails on the example, or ``vmapped`` is requested for a model that
+            cannot be vmapped.
     """
     if requested not in ("auto", "vmapped", "sequential"):
         raise InputError(f"backend must be auto, vmapped or sequential, got {requested!r}")
@@ -73,7 +73,7 @@ def choose_backend(
 
 
 def forward_of(backend: Backend, template: nn.Module) -> Forward:
-    """The function that maps stacked state and inputs ``(S, B, ...)`` to logits ``(S, B, C)``."""
+    """Build the function that maps stacked state and inputs ``(S, B, ...)`` to logits ``(S, B, C)``."""
     if backend == "vmapped" and _is_plain_stack(template):
         return _stack_of(template)
 
@@ -95,12 +95,12 @@ STACKED = (nn.Flatten, nn.Linear, nn.ReLU, SeededDropout)
 
 
 def _layers(template: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Name and module of a sequence's layers; one that stands in it twice comes twice."""
+    """The names and modules of a sequence's layers; a module that occurs twice is listed twice."""
     return [(name, layer) for name, layer in template.named_modules(remove_duplicate=False) if layer is not template]
 
 
 def _is_plain_stack(template: nn.Module) -> bool:
-    """Whether a model is nothing but fully connected layers, one after another."""
+    """Return True if a model is a plain sequence of fully connected layers."""
     layers = [layer for _, layer in _layers(template)]
     parameters = [p for layer in layers for p in layer.parameters()]
     return (
@@ -114,7 +114,7 @@ def _is_plain_stack(template: nn.Module) -> bool:
 
 
 def _stack_of(template: nn.Module) -> Forward:
-    """The same function as by vmap, with fewer operators: for few and small models vmap itself takes the longest."""
+    """Build the same function as by vmap with fewer operators, because vmap dominates the time of few, small models."""
 
     def forward(parameters: State, buffers: State, x: Real[Tensor, "S B ..."]) -> Float[Tensor, "S B C"]:
         state = {**parameters, **buffers}
@@ -123,7 +123,7 @@ def _stack_of(template: nn.Module) -> Forward:
             if isinstance(layer, nn.Flatten):
                 x = x.flatten(2)
             elif isinstance(layer, nn.Linear):
-                # whatever stands between the models and the last dimension is a row
+                # all dimensions between that of the models and the last one become rows
                 rows = torch.baddbmm(state[f"{name}.bias"][:, None], x.flatten(1, -2), state[f"{name}.weight"].mT)
                 x = rows.reshape(*x.shape[:-1], rows.shape[-1])
             elif isinstance(layer, SeededDropout):
@@ -136,12 +136,12 @@ def _stack_of(template: nn.Module) -> Forward:
 
 
 def in_precision(forward: Forward, precision: str, device: torch.device) -> Forward:
-    """The same function in the precision of a :class:`~wemem.training.recipe.Recipe`; logits are float32."""
+    """Wrap a forward function in the precision of a :class:`~wemem.training.recipe.Recipe`; logits stay float32."""
     if precision == "fp32":
         return forward
 
     def autocast(parameters: State, buffers: State, x: Tensor) -> Tensor:
-        # no cache: a step's weights are cast once, and threads that train side by side would share it
+        # without the cache, which concurrent threads would share; a step casts its weights only once
         with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
             return forward(parameters, buffers, x).float()
 
@@ -153,7 +153,7 @@ def _has_convolution(module: nn.Module) -> bool:
 
 
 def _vmap_failure(ensemble: Ensemble, example: Tensor) -> str | None:
-    """Forward and backward of two models on two records; the first line of the error, or None."""
+    """Run two models forward and backward on two records; the first line of the error, or None."""
     pair = ensemble.select([0, len(ensemble) - 1])
     leaves = {n: t.requires_grad_() for n, t in pair.parameters.items()}
     was_training = pair.template.training

@@ -1,4 +1,4 @@
-"""Models that train together, each with its own records, on one device."""
+"""The models that train together, each with its own records, on one device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +17,15 @@ class Cohort:
     """S models before their first step, with everything that they train on.
 
     Args:
-        ids: number of each model in the plan of steps.
+        ids: the number of each model in the plan of steps.
         ensemble: the models.
-        records: train records of each model, with its seed.
-        dev: dev records of each model.
-        labels: labels of the whole data set.
+        records: the train records of each model, with its seed.
+        dev: the dev records of each model.
+        labels: the labels of the whole data set.
         views: the records of the data set, and their augmentation views, by number.
-        risk: risk of each record for each model, where the defense's loss reads it.
-        teacher_log_probs: teacher log-probabilities by model, record and class, where the defense's loss reads them.
+        risk: the risk of each record for each model; None if the defense's loss does not use it.
+        teacher_log_probs: the teacher log-probabilities by model, record and class; None if the defense's loss does not
+            use them.
     """
 
     ids: list[int]
@@ -38,10 +39,10 @@ class Cohort:
 
     @property
     def features(self) -> Real[Tensor, "N ..."]:
-        """Features of the whole data set."""
+        """The features of the whole data set."""
         return self.views.features
 
     @property
     def seeds(self) -> list[int]:
         """The seed of each model."""
-        return [own.seed for own in self.records]
+        return [of_model.seed for of_model in self.records]

@@ -1,7 +1,7 @@
-"""Devices that models are trained and queried on: the CPU, or a GPU by CUDA.
+"""The devices on which models are trained and queried: the CPU, or a GPU by CUDA.
 
-Random numbers are drawn on the CPU and moved, except those that a model draws by itself (``Dropout2d``,
-noise). Two kinds of device differ by rounding.
+Random numbers are drawn on the CPU and moved to the device, except those that a model draws by itself
+(``Dropout2d``, noise). Results on two kinds of device differ by rounding.
 """
 
 import re
@@ -14,14 +14,14 @@ CPU = torch.device("cpu")
 
 
 def choose_device(requested: str | torch.device) -> torch.device:
-    """The device of a name.
+    """Choose the device of a given name.
 
     Args:
-        requested: ``auto``, the first CUDA device where there is one, else the CPU; ``cpu``; ``cuda``, the first;
-            ``cuda:N``.
+        requested: the name of the device. ``auto`` is the first CUDA device, or the CPU where there is none; ``cuda``
+            is the first CUDA device; ``cpu`` and ``cuda:N`` are also accepted.
 
     Raises:
-        InputError: another name, or a CUDA device that is not there.
+        InputError: the name is unknown, or the CUDA device does not exist.
 
     >>> choose_device("cpu")
     device(type='cpu')

@@ -1,11 +1,11 @@
 """Dropout whose mask is a pure function of (model, step, layer, position).
 
-PyTorch's dropout draws from one global stream, so that a model's mask would depend on the models beside it and on
-the backend. Here every unit's bit is a hash of its position and of a key that the training loop sets before each
-step; all models together, one alone, and any order of training give the same masks. To be cheap beside the matrix
-products it is hashed in full along the rows and along the units, and by half where the two meet. A layer that a model
-calls several times in one forward pass draws a new mask each time. :func:`dropout_at` gives a record that is computed
-by itself the mask that it has in its batch, in every model that keeps the records of a batch along the first axis.
+PyTorch's dropout draws from one global stream, so that the mask of a model would depend on the other models and on the
+backend. Here the bit of every unit is a hash of its position and of a key that the training loop sets before each
+step. Masks are the same for all models together, for one model alone, and in any order of training. To save time,
+rows and units are each hashed in full, and their combination by a part of the hash. A layer that a model calls several
+times in one forward pass draws a new mask each time. :func:`dropout_at` gives a record that is computed alone the mask
+that it has in its batch, in every model that keeps the records of a batch along the first axis.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ class SeededDropout(nn.Module):
     """Inverted dropout with probability ``p``; :attr:`key` selects the mask.
 
     Args:
-        p: probability of dropping a unit.
-        layer: number that gives this layer other masks than the model's other dropout layers.
+        p: the probability that a unit is dropped.
+        layer: the number of this dropout layer in the model, so that layers have different masks.
     """
 
     key: Tensor
@@ -52,11 +52,11 @@ class SeededDropout(nn.Module):
         return x * mask
 
     def _mask(self, key: Int32[Tensor, "*S"], rows: int, units: int) -> Float32[Tensor, "*S rows units"]:
-        """0 where a unit is dropped, else the factor that keeps the expectation."""
+        """The mask: 0 where a unit is dropped, else the factor that preserves the expectation."""
         first = 0 if self.place is None else (self.place * rows).to(torch.int32)
         key = _mix(key + (self.layer + (self.calls << 16)))[..., None]
         by_row, by_unit = _mix(_count(rows, key.device) + first ^ key), _mix(~_count(units, key.device) ^ key)
-        # in place, since new memory costs a CPU more than the arithmetic
+        # in place, because new memory costs a CPU more than the arithmetic
         bits = (by_row[..., None] ^ by_unit[..., None, :]).mul_(_MULTIPLIERS[0])
         bits = bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF)).mul_(_MULTIPLIERS[1])
         # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its sign, spread over all
@@ -64,8 +64,8 @@ class SeededDropout(nn.Module):
         # several times slower on a CPU.
         threshold = (int((1 - self.p) * 2**32) - 2**31) >> 1
         scale = int(np.float32(1 / (1 - self.p)).view(np.int32))
-        kept = bits.bitwise_right_shift_(1).sub_(threshold).bitwise_right_shift_(31)
-        return kept.bitwise_and_(scale).view(torch.float32)
+        keep = bits.bitwise_right_shift_(1).sub_(threshold).bitwise_right_shift_(31)
+        return keep.bitwise_and_(scale).view(torch.float32)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, layer={self.layer}"
@@ -76,14 +76,14 @@ def _count(n: int, device: torch.device) -> Int32[Tensor, " n"]:
 
 
 def _mix(h: Tensor) -> Tensor:
-    """An avalanche, bijective."""
+    """Mix the bits of integers by a bijective avalanche."""
     h = (h ^ ((h >> 16) & 0xFFFF)) * _MULTIPLIERS[0]
     h = (h ^ ((h >> 15) & 0x1FFFF)) * _MULTIPLIERS[1]
     return h ^ ((h >> 16) & 0xFFFF)
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:
-    """Put :class:`SeededDropout` in the place of every ``nn.Dropout``; parameters and their names stay as they are."""
+    """Replace every ``nn.Dropout`` by :class:`SeededDropout`; parameters and their names do not change."""
     places = {n: m for n, m in module.named_modules(remove_duplicate=False) if type(m) is nn.Dropout}
     for layer, (name, dropout) in enumerate(places.items()):
         module.set_submodule(name, SeededDropout(dropout.p, layer))
@@ -93,7 +93,7 @@ def replace_dropout(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def dropout_at(module: nn.Module, place: Int64[Tensor, ""]) -> Iterator[None]:
-    """Within it, a batch of one record gets the masks of the record at ``place`` of its batch."""
+    """Give a batch of one record, within this context, the masks of the record at ``place`` of its batch."""
     layers = [layer for layer in module.modules() if isinstance(layer, SeededDropout)]
     for layer in layers:
         layer.place = place
@@ -105,7 +105,7 @@ def dropout_at(module: nn.Module, place: Int64[Tensor, ""]) -> Iterator[None]:
 
 
 def count_calls_anew(module: nn.Module) -> None:
-    """Begin a forward pass."""
+    """Reset the number of calls of every dropout layer, at the start of a forward pass."""
     for layer in module.modules():
         if isinstance(layer, SeededDropout):
             layer.calls = 0

@@ -21,15 +21,15 @@ _KINDS = ("parameters", "buffers", "masks", "channels")
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """``K`` models of one architecture.
+    """An ensemble of ``K`` models of one architecture.
 
     Args:
         template: the module that computes a model; its own weights are not used.
-        parameters: trainable tensors, each ``(K, ...)``, by their names in the template.
-        buffers: other state, each ``(K, ...)``; frozen parameters count as buffers.
-        masks: bool tensors ``(K, ...)`` for the pruned parameters and frozen weights, True where a weight is kept.
-        channels: bool tensors ``(K, C)`` for the layers that lost some of the C channels they made in the dense model,
-            True where a channel is kept; their tensors are smaller then.
+        parameters: the trainable tensors, each ``(K, ...)``, by their names in the template.
+        buffers: the other state, each tensor ``(K, ...)``; frozen parameters count as buffers.
+        masks: the masks ``(K, ...)`` of pruned parameters and frozen weights, True where a weight is kept.
+        channels: the masks ``(K, C)`` of layers that have lost some of the C channels of the dense model, True where a
+            channel is kept; the tensors of these layers are smaller.
     """
 
     template: nn.Module
@@ -40,7 +40,7 @@ class Ensemble:
 
     @classmethod
     def initialize(cls, model: Model, input_shape: tuple[int, ...], classes: int, seeds: Sequence[int]) -> "Ensemble":
-        """Fresh models, the ``k``-th drawn with ``seeds[k]``; PyTorch's global generator is left as it was."""
+        """Build new models, the ``k``-th from ``seeds[k]``; PyTorch's global generator does not change."""
         modules = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
@@ -53,7 +53,7 @@ class Ensemble:
         """Stack existing models of one architecture.
 
         Raises:
-            InputError: the models differ in the name or shape of a parameter or buffer, or have none to train.
+            InputError: the models differ in the name or shape of a parameter or buffer, or have no trainable parameter.
         """
         states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
         for k, state in enumerate(states):
@@ -81,7 +81,7 @@ class Ensemble:
 
     @classmethod
     def concatenate(cls, parts: "Sequence[Ensemble]") -> "Ensemble":
-        """The models of several ensembles of one architecture, in order; a weight without a mask is kept."""
+        """Join the models of several ensembles of one architecture, in order; a weight without a mask is kept."""
 
         def cat(kind: str) -> dict[str, Tensor]:
             return {name: torch.cat([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
@@ -90,8 +90,8 @@ class Ensemble:
         masked = dict.fromkeys(name for part in parts for name in part.masks)
         masks = {
             name: torch.cat([
-                part.masks[name] if name in part.masks else torch.ones_like(own[name], dtype=torch.bool)
-                for part, own in zip(parts, state, strict=True)
+                part.masks[name] if name in part.masks else torch.ones_like(of_part[name], dtype=torch.bool)
+                for part, of_part in zip(parts, state, strict=True)
             ])
             for name in masked
         }  # fmt: skip
@@ -102,7 +102,7 @@ class Ensemble:
         return len(next(iter(self.parameters.values())))
 
     def select(self, models: Sequence[int]) -> "Ensemble":
-        """Copies of some of the models, by their places."""
+        """Copy some of the models, by their places."""
         rows = torch.as_tensor(list(models))
         return replace(
             self,
@@ -113,15 +113,15 @@ class Ensemble:
         )
 
     def state(self, model: int) -> dict[str, Tensor]:
-        """One model's state dict, loadable by the plain model: ``model.load_state_dict(...)``."""
+        """The state dict of one model, which the plain model loads: ``model.load_state_dict(...)``."""
         return dict(self.module(model).state_dict())
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything but the template as flat arrays, for storing."""
+        """Convert everything but the template to arrays, for storage."""
         return {f"{kind}/{name}": t.cpu().numpy() for kind in _KINDS for name, t in getattr(self, kind).items()}
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> "Ensemble":
-        """The ensemble of this architecture, or of it without some channels, that :meth:`arrays` described."""
+        """Build an ensemble of this architecture, or of it without some channels, from the result of :meth:`arrays`."""
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
         for key, array in arrays.items():
             kind, _, name = key.partition("/")
@@ -130,31 +130,31 @@ class Ensemble:
         return Ensemble(resized(self.template, shapes), **parts)
 
     def to(self, device: torch.device) -> "Ensemble":
-        """The same on another device, with a template of its own, for a call that computes there."""
+        """Copy the ensemble to another device, with its own template."""
         moved = {kind: {name: t.to(device) for name, t in getattr(self, kind).items()} for kind in _KINDS}
         return Ensemble(copy.deepcopy(self.template).to(device), **moved)
 
     def logits(
         self, features: Real[np.ndarray, "N ..."], batch_size: int = 1024, device: torch.device | str = "cpu"
     ) -> Float32[np.ndarray, "K N C"]:
-        """Outputs of every model on the same records, in evaluation mode and float32, one model after another.
+        """Compute the logits of every model on the same records, in evaluation mode and float32, one after another.
 
         Args:
-            features: N records.
-            batch_size: records at a time; halved where memory runs out.
-            device: the device to compute them on, as :func:`~wemem.training.device.choose_device` takes it.
+            features: the N records.
+            batch_size: the number of records at a time, which is halved where memory runs out.
+            device: the device that computes the logits, as in :func:`~wemem.training.device.choose_device`.
 
         Raises:
-            InputError: a device that is not there, or no memory for one record.
+            InputError: the device does not exist, or there is not enough memory for one record.
         """
         where = choose_device(device)
 
-        def ask(size: int) -> Float32[np.ndarray, "K N C"]:
-            return np.stack([self._answers(k, features, size, where) for k in range(len(self))])
+        def query(size: int) -> Float32[np.ndarray, "K N C"]:
+            return np.stack([self._logits_of(k, features, size, where) for k in range(len(self))])
 
-        return halving(ask, batch_size, "the answer to one record")[0]
+        return halving(query, batch_size, "the answer to one record")[0]
 
-    def _answers(
+    def _logits_of(
         self, model: int, features: Real[np.ndarray, "N ..."], size: int, device: torch.device
     ) -> Float32[np.ndarray, "N C"]:
         module, starts = self.module(model).to(device), range(0, len(features), size)
@@ -163,7 +163,7 @@ class Ensemble:
         return np.concatenate(parts)
 
     def module(self, model: int) -> nn.Module:
-        """One model as a plain module in evaluation mode, with copied weights."""
+        """Copy one model to a plain module in evaluation mode."""
         module = copy.deepcopy(self.template)
         state = {name: t[model] for name, t in {**self.parameters, **self.buffers}.items()}
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:

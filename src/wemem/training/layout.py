@@ -1,8 +1,8 @@
-"""Orders of weights in memory, for speed: the numbers are the same but for rounding.
+"""Memory layouts of weights, which change the speed, and the numbers only by rounding.
 
-Models one after another have their convolutions' channels last, where oneDNN computes faster. Models computed at once
-have their matrices transposed, as vmap's gradients come: an optimizer needs weights and gradients laid out alike, and
-would need a copy. ``benchmarks/ensemble_backends.py`` justifies both.
+Models that are computed one after another store the channels of convolutions last, which is faster in oneDNN. Models
+that are computed at once store matrices transposed, like the gradients of vmap, because an optimizer would otherwise
+have to copy them. ``benchmarks/ensemble_backends.py`` justifies both.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wemem.training.backends import Backend
 from wemem.training.device import CPU
 
-#: Strided 1 x 1 convolutions of fewer channels than a vector register holds write beyond their memory in oneDNN 3.
+#: The number of channels below which a strided 1 x 1 convolution writes beyond its memory in oneDNN 3.
 VECTOR = 16
 
 
@@ -24,7 +24,8 @@ class Layout:
     """An order of the dimensions in memory.
 
     Args:
-        orders: the order by the number of dimensions of a stacked tensor, models first; others lie in plain order.
+        orders: the order of dimensions, models first, by the number of dimensions of a stacked tensor; a tensor with
+            another number of dimensions has the default order.
 
     >>> import torch
     >>> CHANNELS_LAST.lay_out(torch.zeros(5, 4, 3, 2, 2))[0].is_contiguous(memory_format=torch.channels_last)
@@ -36,7 +37,7 @@ class Layout:
     orders: Mapping[int, tuple[int, ...]]
 
     def lay_out(self, stacked: Shaped[Tensor, "K ..."]) -> Shaped[Tensor, "K ..."]:
-        """The same values in this order; a copy only where they are not yet."""
+        """Store the same values in this order; they are copied only if they have another order."""
         order = self.orders.get(stacked.ndim)
         if order is None:
             return stacked.contiguous()
@@ -44,7 +45,7 @@ class Layout:
         return stacked.permute(order).contiguous().permute(back)
 
     def straight(self, laid_out: Shaped[Tensor, "K ..."]) -> Shaped[Tensor, "K ..."]:
-        """The same memory with its dimensions in the order of memory."""
+        """View the same memory with its dimensions in the order of memory."""
         return laid_out.permute(self.orders.get(laid_out.ndim, tuple(range(laid_out.ndim))))
 
 
@@ -56,14 +57,14 @@ TRANSPOSED = Layout({3: (0, 2, 1)})
 
 
 def choose_layout(backend: Backend, module: nn.Module, device: torch.device) -> Layout:
-    """The layout of weights, their gradients and their masks."""
+    """Choose the layout of weights, their gradients and their masks."""
     if backend == "vmapped":
         return TRANSPOSED
     return CHANNELS_LAST if device == CPU and channels_last_pays(module) else PLAIN
 
 
 def channels_last_pays(module: nn.Module) -> bool:
-    """Whether a model is computed with its channels last: it has 2-d convolutions, and none that oneDNN gets wrong."""
+    """Return True if a model has 2-d convolutions, and none that oneDNN computes wrongly with its channels last."""
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     return bool(convolutions) and not any(
         m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < VECTOR for m in convolutions

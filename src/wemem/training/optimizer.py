@@ -1,4 +1,4 @@
-"""An optimizer of stacked models, each with a state of its own."""
+"""An optimizer of stacked models, each with its own state."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,14 +10,15 @@ Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
 class StackedOptimizer:
-    """One PyTorch optimizer that steps some of the models and leaves the others, with their states, as they are.
+    """One PyTorch optimizer that steps some of the models and does not change the others or their states.
 
-    Models that have taken the same steps share their leaves: with one leaf for each of many models and tensors an
-    optimizer does little but count. Where only some models of a leaf step, it is cut, and its state with it.
+    Models that have taken the same steps share their leaves, because an optimizer is slow with one leaf for each of
+    many models and tensors. Where only some models of a leaf step, the leaf and its state are divided.
 
     Args:
-        parameters: tensors stacked over the K models, contiguous; they are changed in place.
-        make: makes the optimizer of given leaves. Its state of a leaf must have the leaf's shape, or be one number.
+        parameters: the tensors stacked over the K models, contiguous; they are changed in place.
+        make: the function that builds the optimizer of leaves. Its state of a leaf must have the shape of the leaf or be
+            a single number.
     """
 
     def __init__(self, parameters: Sequence[Float[Tensor, "K ..."]], make: Make) -> None:
@@ -29,8 +30,8 @@ class StackedOptimizer:
         """Step the models that take part.
 
         Args:
-            taking: places of the S models that step, in rising order.
-            gradients: the gradient of each tensor, contiguous; None for a tensor that has none.
+            taking: the places of the S models that step, in rising order.
+            gradients: the gradient of each tensor, contiguous; None for a tensor without a gradient.
         """
         runs = _runs(taking)
         for first, last in runs:
@@ -47,7 +48,7 @@ class StackedOptimizer:
         self._optimizer.step()
 
     def _cut(self, at: int) -> None:
-        """Cut the leaves so that one begins at a model."""
+        """Divide the leaves so that one of them begins at a given model."""
         first = max((f for f in self._spans if f <= at), default=0)
         last, leaves = self._spans[first]
         if not first < at < last:
@@ -57,16 +58,16 @@ class StackedOptimizer:
         state, group = self._optimizer.state, self._optimizer.param_groups[0]
         for i, leaf in enumerate(leaves):
             known = state.pop(leaf, {})
-            for half, own in zip(halves, cut, strict=True):
+            for half, parts in zip(halves, cut, strict=True):
                 if known:
-                    state[own[i]] = {n: _part(value, leaf, half) for n, value in known.items()}
+                    state[parts[i]] = {n: _part(value, leaf, half) for n, value in known.items()}
         replaced = set(map(id, leaves))
         group["params"] = [p for p in group["params"] if id(p) not in replaced] + cut[0] + cut[1]
         self._spans[first], self._spans[at] = (at, cut[0]), (last, cut[1])
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Neighbours together, as half-open ranges.
+    """Group consecutive numbers into half-open ranges.
 
     >>> _runs([0, 1, 2, 5, 7, 8])
     [(0, 3), (5, 6), (7, 9)]

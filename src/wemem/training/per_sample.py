@@ -1,10 +1,11 @@
-"""Gradients that bound the effect of each record on a step: clipped by record, summed, made noisy.
+"""Gradients that bound the effect of each record on a step: they are clipped per record, summed, and noise is added.
 
-For models of linear layers the clipped sum has a closed form (:mod:`~wemem.training.ghost_norms`). For all others, and
-as the oracle for it, each record's gradient is made: a record is computed as a batch of one, with the dropout mask that
-it has in its batch. ``vmapped`` computes a model's records at once (``torch.func``), ``sequential`` one after another
-as plain PyTorch would. Either way the models follow one another, and a model's records come in portions of at most
-``PORTION`` gradient entries: all at once a model's take ``B`` times the memory of its weights.
+For models of linear layers the clipped sum has a closed form (:mod:`~wemem.training.ghost_norms`). For all other
+models, and as the test oracle of the closed form, the gradient of each record is computed: a record is a batch of one,
+with the dropout mask that it has in its batch. ``vmapped`` computes the records of a model at once (``torch.func``),
+``sequential`` one after another as plain PyTorch does. In both cases the models follow one another. The records of a
+model are divided into portions of at most ``PORTION`` gradient entries, because the gradients of a whole batch take
+``B`` times the memory of the weights.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +23,10 @@ from wemem.training.backends import Backend, State
 from wemem.training.dropout import dropout_at
 from wemem.training.ghost_norms import clipped_sums, has_closed_form
 
-#: Gradient entries held at a time: 16 MiB of float32, about what a cache holds; 64 took twice the time.
+#: The number of gradient entries at a time: 16 MiB of float32, about the size of a cache; 64 MiB took twice the time.
 PORTION = 2**22
 
-#: The gradients of some of one model's records, each record's own: for every parameter a tensor ``(B, ...)``.
+#: The gradients of some records of one model, a tensor ``(B, ...)`` for every parameter.
 RecordGradients = dict[str, Float[Tensor, "B ..."]]
 
 
@@ -35,11 +36,11 @@ class PerSample:
 
     Args:
         clipping: the bound on each gradient, and the noise.
-        template: the models' architecture, in training mode.
+        template: the architecture of the models, in training mode.
         backend: the backend of the models.
-        seeds: one seed per model.
-        pruned: for the pruned parameters, True at the weights that are; their gradients are 0.
-        closed_form: whether the model :func:`~wemem.training.ghost_norms.has_closed_form`.
+        seeds: the seed of each model.
+        pruned: the masks of pruned parameters, True at pruned weights, whose gradients are 0.
+        closed_form: True if the model has a closed form (:func:`~wemem.training.ghost_norms.has_closed_form`).
     """
 
     clipping: Clipping
@@ -54,36 +55,36 @@ class PerSample:
         cls, clipping: Clipping, template: nn.Module, example: Float[Tensor, "B ..."], backend: Backend,
         seeds: Sequence[int], pruned: Mapping[str, Bool[Tensor, "K ..."]],
     ) -> "PerSample":  # fmt: skip
-        """The value with the closed form where the model has one, as a few records show."""
+        """Build the value, with the closed form where the model has one; a few records decide this."""
         return cls(clipping, template, backend, seeds, pruned, has_closed_form(template, example))
 
     def gradients(
         self, parameters: State, buffers: State, x: Real[Tensor, "S B ..."], labels: Int64[Tensor, "S B"],
         weights: Float[Tensor, "S B"], taking: Sequence[int], steps: Sequence[int],
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """The gradients ``(S, ...)`` of one step, in the order of the parameters.
+        """Compute the gradients ``(S, ...)`` of one step, in the order of the parameters.
 
         Args:
-            parameters: parameters of the S models that take part, each ``(S, ...)``.
-            buffers: their buffers, each ``(S, ...)``.
+            parameters: the parameters of the S models that take part, each ``(S, ...)``.
+            buffers: the buffers of these models, each ``(S, ...)``.
             x: a batch of records for each model.
             labels: the labels of these records.
-            weights: 1 for a record and 0 for padding; on the CPU, wherever the rest is.
-            taking: places of the S models.
-            steps: number of steps that each has taken before; the noise is drawn from it and the seed.
+            weights: the weight of each record, 1 for a record and 0 for padding; always on the CPU.
+            taking: the places of the S models.
+            steps: the number of steps that each model has taken before; the noise is drawn from it and the seed.
         """
-        own_rows = torch.tensor(taking, device=labels.device)
-        pruned = {n: t[own_rows] for n, t in self.pruned.items()}
-        made = self._closed_form_sums if self.closed_form else self._sums_of_each
-        sums = made(parameters, buffers, x, labels, weights, pruned)
-        own = [
+        places = torch.tensor(taking, device=labels.device)
+        pruned = {n: t[places] for n, t in self.pruned.items()}
+        compute_sums = self._closed_form_sums if self.closed_form else self._sums_of_each
+        sums = compute_sums(parameters, buffers, x, labels, weights, pruned)
+        gradients = [
             self.clipping.noisy_mean(
                 {n: t[row] for n, t in sums.items()}, int(weights[row].sum()),
                 derive_seed(self.seeds[k], "dp noise", step),
             )
             for row, (k, step) in enumerate(zip(taking, steps, strict=True))
         ]  # fmt: skip
-        return tuple(torch.stack([gradient[name] for gradient in own]) for name in parameters)
+        return tuple(torch.stack([gradient[name] for gradient in gradients]) for name in parameters)
 
     def _closed_form_sums(
         self, parameters: State, buffers: State, x: Tensor, labels: Tensor, weights: Tensor, pruned: State
@@ -95,7 +96,7 @@ class PerSample:
     def _sums_of_each(
         self, parameters: State, buffers: State, x: Tensor, labels: Tensor, weights: Tensor, pruned: State
     ) -> dict[str, Float[Tensor, "S ..."]]:
-        """The models' sums of clipped gradients, from each record's own."""
+        """The sums of clipped gradients of each model, from the gradient of each record."""
         sums: list[dict[str, Tensor]] = []
         for row in range(len(labels)):
             places = weights[row].nonzero()[:, 0].to(labels.device)
@@ -114,7 +115,7 @@ class PerSample:
         self, parameters: State, buffers: State, x: Float[Tensor, "B ..."], labels: Int64[Tensor, " B"],
         places: Int64[Tensor, " B"], pruned: Mapping[str, Bool[Tensor, "..."]],
     ) -> Iterator[RecordGradients]:  # fmt: skip
-        """Gradients of one model's records in portions, 0 at pruned weights."""
+        """Iterate over the gradients of one model's records in portions; they are 0 at pruned weights."""
 
         def loss(parameters: State, x: Tensor, label: Tensor, place: Tensor) -> Tensor:
             with dropout_at(self.template, place):
@@ -140,7 +141,7 @@ class PerSample:
 
 
 def clipped(records: RecordGradients, clipping: Clipping) -> RecordGradients:
-    """Each record's gradient, scaled down to the norm where it is longer.
+    """Scale the gradient of each record down to the bound of its norm, where it is longer.
 
     >>> [round(x, 6) for x in clipped({"w": torch.tensor([[3.0, 4.0]])}, Clipping(1.0, 0.0))["w"][0].tolist()]
     [0.6, 0.8]

@@ -1,4 +1,4 @@
-"""The training of a model, as a value."""
+"""The settings of the training of a model."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,17 +12,17 @@ class Recipe:
     """Optimizer, length and early stopping. The defaults are the paper's for the original model.
 
     Args:
-        epochs: largest number of epochs.
-        patience: stop a model after this many epochs without a better dev accuracy; None never stops early.
-        learning_rate: learning rate of the optimizer.
-        weight_decay: L2 decay, coupled with the gradient as in ``torch.optim.Adam``.
-        batch_size: number of records per step and model.
-        optimizer: ``adam``, or ``sgd`` with momentum 0.9.
-        augment: random views of training images: ``none``, ``flip``, ``crop_flip`` or ``crop_flip_cutout``.
-        keep: the checkpoint of ``best`` dev accuracy, or the ``last``, after exactly as many epochs as were run.
-        precision: ``fp32``, or ``bf16``: matrix products and convolutions on bfloat16 copies (``torch.autocast``),
-            while weights, loss and optimizer stay float32. There is no ``fp16``: its gradients need a loss scale, and
-            each model one of its own.
+        epochs: the largest number of epochs.
+        patience: the number of epochs without a better dev accuracy after which a model stops; None never stops early.
+        learning_rate: the learning rate of the optimizer.
+        weight_decay: the L2 decay, which is added to the gradient as in ``torch.optim.Adam``.
+        batch_size: the number of records per step and model.
+        optimizer: the optimizer, ``adam``, or ``sgd`` with momentum 0.9.
+        augment: the augmentation of training images: ``none``, ``flip``, ``crop_flip`` or ``crop_flip_cutout``.
+        keep: the checkpoint to keep, that of ``best`` dev accuracy or the ``last`` one.
+        precision: the precision, ``fp32`` or ``bf16``. With ``bf16``, matrix products and convolutions use bfloat16
+            copies (``torch.autocast``), while weights, loss and optimizer stay float32. ``fp16`` is not supported,
+            because it needs a separate loss scale for each model.
     """
 
     epochs: int = 100

@@ -1,7 +1,7 @@
-"""Models one after another, on several cores: each thread trains whole models by itself, with one thread inside.
+"""Concurrent training on several cores: each thread trains whole models, and PyTorch uses one thread for each.
 
-Convolutions of a small network keep one core busy and two badly; whole models divide without loss, and a model's
-numbers are the same on any number of cores.
+A small convolutional network does not use two cores well, while whole models do not slow each other down. The numbers
+of a model are the same on any number of cores.
 """
 
 import threading
@@ -20,7 +20,7 @@ OnEpoch = Callable[[int, int], None]
 
 
 def draws_globally(ensemble: Ensemble, example: Float[Tensor, "2 ..."]) -> bool:
-    """Whether training draws from PyTorch's global generator (Dropout2d, noise), which threads would share."""
+    """Return True if training draws from PyTorch's global generator (Dropout2d, noise), which threads would share."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         before = torch.get_rng_state()
         ensemble.module(0).train()(example)
@@ -28,20 +28,20 @@ def draws_globally(ensemble: Ensemble, example: Float[Tensor, "2 ..."]) -> bool:
 
 
 def side_by_side(train: Callable[[int, OnEpoch], T], models: int, cores: int, on_epoch: OnEpoch) -> list[T]:
-    """``train(k, on_epoch)`` of every model, ``cores`` of them at a time; their results in order.
+    """Call ``train(k, on_epoch)`` for every model, ``cores`` models at a time, and return the results in order.
 
     Args:
-        train: trains the ``k``-th model and calls the given function after each of its epochs.
-        models: number of models.
-        cores: number of models at a time, each with one of PyTorch's threads, so that fewer at a time change no bit.
-        on_epoch: called after every model's epochs, one call at a time.
+        train: a function that trains the ``k``-th model and calls ``on_epoch`` after each of its epochs.
+        models: the number of models.
+        cores: the number of models at a time. Each uses one of PyTorch's threads, so that results do not change.
+        on_epoch: a function that is called after each epoch of every model, one call at a time.
 
     Raises:
-        Exception: the first that a model's training raised; the others are then given up.
+        Exception: the training of a model failed; the first exception is raised, and all other training stops.
     """
     stop, turn = threading.Event(), threading.Lock()
 
-    def tell(epoch: int, running: int) -> None:
+    def report(epoch: int, running: int) -> None:
         if stop.is_set():
             raise _GivenUpError
         with turn:
@@ -50,11 +50,11 @@ def side_by_side(train: Callable[[int, OnEpoch], T], models: int, cores: int, on
     inside = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        futures = [pool.submit(train, k, tell) for k in range(models)]
+        futures = [pool.submit(train, k, report) for k in range(models)]
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
             if future.done():
-                future.result()  # raises what was raised there
+                future.result()  # raises the exception of the thread
         return [future.result() for future in futures]
     finally:
         stop.set()
@@ -63,4 +63,4 @@ def side_by_side(train: Callable[[int, OnEpoch], T], models: int, cores: int, on
 
 
 class _GivenUpError(Exception):
-    """An end to the training of a model when another's has failed."""
+    """The end of a model's training after that of another model has failed."""

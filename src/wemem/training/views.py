@@ -1,4 +1,4 @@
-"""Records and their views (:mod:`wemem.data.views`), looked up by number on one device."""
+"""Lookup of records and of their views (:mod:`wemem.data.views`) by number, on one device."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from wemem.data.views import DrawnViews
 
 
 class ViewedRecords:
-    """A data set's records, and the views that some models have of them.
+    """The records of a data set, and the views that some models have of them.
 
     Args:
-        features: shape ``(N, ...)``; the views are made on their device, when they are looked up.
-        drawn: the views of each model; None where there are none.
+        features: the features of the records, shape ``(N, ...)``; views are computed on their device at each lookup.
+        drawn: the views of each model; None without views.
     """
 
     def __init__(self, features: Real[Tensor, "N ..."], drawn: DrawnViews | None) -> None:
@@ -24,11 +24,11 @@ class ViewedRecords:
             self.donors, self.pattern, self.patterns = (torch.from_numpy(a).to(features.device) for a in arrays)
 
     def numbered(self, models: Sequence[int], numbers: Int64[Tensor, "S B"]) -> Real[Tensor, "S B ..."]:
-        """The records, or views, of those numbers.
+        """Look up records or views by number.
 
         Args:
-            models: places of the models whose views they are.
-            numbers: numbers of records and views, on the features' device.
+            models: the places of the models to which the views belong.
+            numbers: the numbers of records and views, on the device of the features.
         """
         if self.drawn is None:
             return rows_of(self.features, numbers)
@@ -39,10 +39,10 @@ class ViewedRecords:
         return torch.where(taken, rows_of(self.features, self.donors[who, which, record]), x)
 
     def of(self, numbers: Int64[Tensor, "S B"]) -> Int64[Tensor, "S B"]:
-        """The records of these numbers; for a view, the record that it is a view of."""
+        """Map numbers of records and views to records; a view maps to the record from which it is computed."""
         return numbers if self.drawn is None else numbers % len(self.features)
 
 
 def rows_of(features: Real[Tensor, "N ..."], numbers: Int64[Tensor, "S B"]) -> Real[Tensor, "S B ..."]:
-    """``features[numbers]``, several times faster on a CPU."""
+    """Compute ``features[numbers]``, several times faster on a CPU."""
     return features.index_select(0, numbers.flatten()).view(*numbers.shape, *features.shape[1:])
