@@ -17,8 +17,8 @@ class StackedOptimizer:
 
     Args:
         parameters: the tensors stacked over the K models, contiguous; they are changed in place.
-        make: the function that builds the optimizer of leaves. Its state of a leaf must have the shape of the leaf or be
-            a single number.
+        make: the function that builds the optimizer of leaves. Its state of a leaf must have the shape
+            of the leaf or be a single number.
     """
 
     def __init__(self, parameters: Sequence[Float[Tensor, "K ..."]], make: Make) -> None:
