@@ -29,9 +29,17 @@ def test_every_public_name_is_the_one_that_a_type_checker_sees():
         assert name in dir(wemem)
 
 
-def test_no_public_name_is_hidden_by_a_package_of_that_name():
+@pytest.mark.parametrize("name", ["audit", "export", "report"])
+def test_a_function_keeps_its_name_when_the_package_of_that_name_is_imported(name):
+    code = f"import wemem, wemem.{name}; from wemem.report.report import write_report; print(wemem.{name}.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "wemem.objects.commands"
+
+
+def test_no_public_name_is_a_package():
     packages = {path.parent.name for path in Path(wemem.__file__).parent.glob("*/__init__.py")}
-    assert packages.isdisjoint(wemem.__all__)
+    assert packages & set(wemem.__all__) == {"audit", "export", "report"}
+    assert all(callable(getattr(wemem, name)) for name in packages & set(wemem.__all__))
 
 
 def test_an_unknown_name_is_an_attribute_error():

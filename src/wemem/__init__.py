@@ -3,6 +3,8 @@
 A public name is imported when it is first used, so that ``import wemem`` takes milliseconds.
 """
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
     from wemem.export.sparse import read_sparse
     from wemem.memorization import Memorization, estimate_memorization, read_scores
     from wemem.models import CustomModel, FullyConnected
+    from wemem.objects.commands import audit, compare, diagnose, export, gate, prune, report, run
+    from wemem.objects.outcome import (
+        AuditResult,
+        DiagnosisResult,
+        ExportResult,
+        GateResult,
+        PruneResult,
+        StudyResult,
+    )
     from wemem.pruning import Pruning, Schedule, iterate
     from wemem.signals import Signals
     from wemem.study.run import run_study
@@ -39,12 +50,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "ATTACKS", "Attack", "AuditReport", "CustomModel", "DataSource", "Dataset", "Defense", "DefenseBatchSampler",
-    "DefenseLoss", "Ensemble", "Footprint", "FullyConnected", "InputError", "IterativePruner", "Memorization",
-    "MemoryRegularizer", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals", "SlidingWindow",
-    "Split", "StudyConfig", "Undefended", "api", "chain", "estimate_memorization", "fit", "footprint", "given_victim",
-    "iterate", "load_dataset", "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense",
-    "memorization_scores", "out_of_sample_targets", "parse_study", "random_halves", "read_scores", "read_sparse",
+    "ATTACKS", "Attack", "AuditReport", "AuditResult", "CustomModel", "DataSource", "Dataset", "Defense",
+    "DefenseBatchSampler", "DefenseLoss", "DiagnosisResult", "Ensemble", "ExportResult", "Footprint",
+    "FullyConnected", "GateResult", "InputError", "IterativePruner", "Memorization", "MemoryRegularizer",
+    "PruneResult", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals", "SlidingWindow", "Split",
+    "StudyConfig", "StudyResult", "Undefended", "api", "audit", "chain", "compare", "diagnose",
+    "estimate_memorization", "export", "fit", "footprint", "gate", "given_victim", "iterate", "load_dataset",
+    "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense", "memorization_scores",
+    "out_of_sample_targets", "parse_study", "prune", "random_halves", "read_scores", "read_sparse", "report", "run",
     "run_attacks", "run_study", "subsets", "victim_and_shadows",
 ]  # fmt: skip
 
@@ -68,6 +81,8 @@ _HOMES = {
     "wemem.export.sparse": "read_sparse",
     "wemem.memorization": "Memorization estimate_memorization read_scores",
     "wemem.models": "CustomModel FullyConnected",
+    "wemem.objects.commands": "audit compare diagnose export gate prune report run",
+    "wemem.objects.outcome": "AuditResult DiagnosisResult ExportResult GateResult PruneResult StudyResult",
     "wemem.pruning": "Pruning Schedule iterate",
     "wemem.signals": "Signals",
     "wemem.study.run": "run_study",
@@ -76,6 +91,19 @@ _HOMES = {
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 if not TYPE_CHECKING:
+
+    class _Package(ModuleType):
+        """The package, whose functions keep their names when packages of the same names are imported.
+
+        Python binds an imported package such as ``wemem.report`` to its name here. The function ``wemem.report`` stays,
+        and ``from wemem.report.progress import ...`` works all the same.
+        """
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if not (name in _MODULES and isinstance(value, ModuleType)):
+                super().__setattr__(name, value)
+
+    sys.modules[__name__].__class__ = _Package
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module

@@ -38,10 +38,11 @@ from wemem.files.input_files import is_folder, user_path
 from wemem.files.output_folder import output_folder
 from wemem.pipeline.loading import load_data, study_data
 from wemem.pipeline.progress import Progress, Silent
+from wemem.resolve import Given
 from wemem.results.black_box import black_box_results
 from wemem.results.build import environment, study_results
 from wemem.results.folder import remove_old_results, write_results
-from wemem.results.gate import GateResult, Limits, check_folder
+from wemem.results.gate import FolderGate, Limits, check_folder
 from wemem.results.model_files import pruning_summary, write_model, write_pruned
 from wemem.results.sample_table import per_sample_table
 from wemem.results.verify import Verified
@@ -177,7 +178,7 @@ def report(folders: Sequence[Place], out: Place) -> None:
 
 def gate(
     folder: Place, limits: Limits, labels: Sequence[str] = (), waivers: Sequence[str] = (), shipped: Place | None = None
-) -> GateResult:
+) -> FolderGate:
     """Verify a folder of results and check its arms against limits (:func:`~wemem.results.gate.check_folder`)."""
     return check_folder(Path(folder), limits, labels, waivers, None if shipped is None else Path(shipped))
 
@@ -321,7 +322,7 @@ def audit_outputs(
 
 
 def audit_functions(
-    study: Study, predict: str, train: str, members: Place, out: Place, store: Place | None = None,
+    study: Study, predict: str | Given, train: str | Given, members: Place, out: Place, store: Place | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], pa.Table]:  # fmt: skip
     """Audit a model by its predictions (:func:`~wemem.study.user_functions.audit_by_functions`)."""
@@ -329,7 +330,7 @@ def audit_functions(
     with output_folder(out) as folder:
         kept = Store(_store_folder(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
-        return _leave(folder, *black_box_results(audited, predict, config.seeds[0]))
+        return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0]))
 
 
 def _leave(folder: Path, results: Mapping[str, Any], samples: pa.Table) -> tuple[dict[str, Any], pa.Table]:

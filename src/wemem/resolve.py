@@ -1,9 +1,10 @@
-"""``"package.module:attribute"``: the names by which a study refers to code of the user's."""
+"""``"package.module:attribute"``: the names by which a study refers to code of the user's, and code without a name."""
 
 import importlib
 import pkgutil
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,28 @@ from types import ModuleType
 from wemem.errors import InputError
 
 
-def resolve(spec: str) -> object:
+@dataclass(frozen=True, eq=False, repr=False)
+class Given:
+    """An object of the user's that stands in place of its name, such as a function of a notebook or a closure.
+
+    Args:
+        name: the name in messages and results.
+        value: the object itself.
+        fingerprint: its content; nothing stored is shared between objects with different ones.
+    """
+
+    name: str
+    value: object
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+
+def resolve(spec: str | Given) -> object:
     """The object that a name refers to.
 
     The current directory is put first on the import path and stays there, as with ``python -m``, so
@@ -20,7 +42,7 @@ def resolve(spec: str) -> object:
 
     Args:
         spec: the dotted module, a colon, and the attribute; a dotted attribute reaches into
-            classes.
+            classes. A :class:`Given` is its own object.
 
     Raises:
         InputError: not of that form, no such module, or no such attribute in it.
@@ -32,6 +54,8 @@ def resolve(spec: str) -> object:
         ...
     wemem.errors.InputError: expected 'flor' in math, got no such name; did you mean 'floor'?
     """
+    if isinstance(spec, Given):
+        return spec.value
     module_name, colon, attribute = spec.partition(":")
     if not colon or not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
         raise InputError(f"expected 'package.module:name', got {spec!r}; name a module and an attribute of it")

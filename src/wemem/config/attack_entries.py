@@ -104,7 +104,7 @@ def _entry(given: object, table: Mapping[str, Any], kind: str, *, repeated: bool
             f"expected the label of the attack {kind!r} not to end with {WEIGHTS_HELD!r}, got {label!r}; WeMem gives "
             "that ending to attacks on the weights of a model whose defense alters its answers"
         )
-    return AttackEntry(label, attack, given if isinstance(given, str) else _spelled_out(label, kind, attack))
+    return AttackEntry(label, attack, given if isinstance(given, str) else table_of_attack(label, kind, attack))
 
 
 def _with_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,12 +114,13 @@ def _with_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "parts": tuple(entry.attack for entry in read_attack_entries(settings["parts"]))}
 
 
-def _spelled_out(label: str, kind: str, attack: Attack) -> dict[str, Any]:
+def table_of_attack(label: str, kind: str, attack: Attack) -> dict[str, Any]:
+    """Return the entry of a study that gives an attack, with its settings spelled out."""
     table = {
         "kind": kind,
         "label": label,
         **{name: value for name, value in attack.settings.items() if value is not None},
     }
     if isinstance(parts := table.get("parts"), tuple) and all(isinstance(part, Attack) for part in parts):
-        table["parts"] = [_spelled_out(part.name, kind_of(part), part) for part in parts]
+        table["parts"] = [table_of_attack(part.name, kind_of(part), part) for part in parts]
     return table

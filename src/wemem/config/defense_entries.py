@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from wemem.config.budget import KIND, Budget
-from wemem.defenses import Defense, make_defense
+from wemem.defenses import DEFENSES, Chain, Defense, make_defense
 from wemem.errors import InputError
 from wemem.settings import from_table
 
@@ -90,6 +90,29 @@ def _entry(kind: str, label: str, settings: dict[str, Any], grid: object, refere
     if any(one in candidates[:i] for i, one in enumerate(candidates)):
         raise InputError(f"expected different settings in the grid of {label!r}, got one twice; name each value once")
     return DefenseEntry(kind, label, candidates, None, references, {**own, **settings, "grid": grid})
+
+
+def table_of_defense(defense: Defense) -> dict[str, Any]:
+    """Return the entry of a study that gives a defense.
+
+    Raises:
+        InputError: a defense that its kind and settings do not give again.
+
+    >>> from wemem.defenses import LabelSmoothing
+    >>> table_of_defense(LabelSmoothing(smoothing=0.2))
+    {'kind': 'label_smoothing', 'smoothing': 0.2}
+    """
+    parts = defense.parts if isinstance(defense, Chain) else (defense,)
+    kind = "swmr" if defense.name == "swmr" else "+".join(_kind_of(part) for part in parts)
+    table = {"kind": kind, **{key: value for key, value in defense.settings.items() if value is not None}}
+    if make_defense(kind, {key: value for key, value in table.items() if key != "kind"}) != defense:
+        raise InputError(f"expected a defense that its fields determine, got {defense!r}; name it by kind and settings")
+    return table
+
+
+def _kind_of(defense: Defense) -> str:
+    cls = type(defense)
+    return defense.name if DEFENSES.get(defense.name) is cls else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _axes(label: str, settings: Mapping[str, Any], grid: object) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from wemem.config.settings import (
     VictimSettings,
     require_different,
 )
-from wemem.data.sources import DataSource
+from wemem.data.sources import DataSource, LoadedData
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.models import Model
@@ -54,7 +54,7 @@ class StudyConfig:
         table: the study as plain JSON-able values, for results.
     """
 
-    data: DataSource
+    data: DataSource | LoadedData
     model: Model
     defenses: Mapping[str, Defense]
     attacks: Mapping[str, Attack]

@@ -162,6 +162,21 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
                 return load_factory(self.source)
 
 
+@dataclass(frozen=True, eq=False)
+class LoadedData:
+    """A data set that is in memory already, in place of a :class:`DataSource`.
+
+    Args:
+        dataset: the records.
+    """
+
+    dataset: Dataset
+
+    def load(self) -> Dataset:
+        """Return the data set."""
+        return self.dataset
+
+
 def published_loader(kind: Named) -> Callable[..., Dataset]:
     """The loader of a published data set, ``(path, records=..., limit=...)``; only its module is
     imported.

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from wemem.errors import InputError
 from wemem.models.outputs import returning_logits
-from wemem.resolve import resolve
+from wemem.resolve import Given, resolve
 
 #: Python modules whose hooks compute a weight before each call. A network with such a hook cannot be copied.
 _OLD_NORMS = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
@@ -24,12 +24,12 @@ class CustomModel:
     one record of zeros. :mod:`wemem.models.outputs` selects the logits in the output.
 
     Args:
-        factory: the function that builds the module, as ``package.module:function``.
+        factory: the function that builds the module, as ``package.module:function`` or itself.
         arguments: the keyword arguments of the factory.
         output: the name or position of the logits in the model's output; None applies the default rule.
     """
 
-    factory: str
+    factory: str | Given
     arguments: Mapping[str, Any] = field(default_factory=dict)
     output: str | int | None = None
 
@@ -67,7 +67,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
             return module
 
 
-def _require_trainable(module: nn.Module, factory: str) -> None:
+def _require_trainable(module: nn.Module, factory: str | Given) -> None:
     """Refuse a module that is scripted, that cannot be copied, or whose weights are not float32."""
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise InputError(f"expected a plain module from {factory!r}, got a scripted one; return it before torch.jit")

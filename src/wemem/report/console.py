@@ -25,11 +25,11 @@ def results_table(results: Mapping[str, Any]) -> Group:
     rows = arms(results)
     parts: list[RenderableType] = []
     if any(arm.attacks for arm in rows):
-        parts += [_attack_table(rows), Text()]
-    return Group(*parts, _accuracy_table(rows), Text(), *(Text(note, "dim") for note in _notes(rows)))
+        parts += [attack_table(rows), Text()]
+    return Group(*parts, accuracy_table(rows), Text(), *(Text(note, "dim") for note in _notes(rows)))
 
 
-def _attack_table(rows: Sequence[Arm]) -> Table:
+def attack_table(rows: Sequence[Arm]) -> Table:
     """One row an attack, below a line that names the arm."""
     table = _table("Attacks")
     heading = ("Defense, sparsity", "  Attack")
@@ -50,7 +50,7 @@ def _attack_table(rows: Sequence[Arm]) -> Table:
     return table
 
 
-def _accuracy_table(rows: Sequence[Arm]) -> Table:
+def accuracy_table(rows: Sequence[Arm]) -> Table:
     """One row an arm: what it does to accuracy, the strongest attack by each measure, and its time."""
     metrics = metrics_for("headline", audits_of(rows)) if any(arm.attacks for arm in rows) else []
     table = _table("Accuracy and the strongest attack" if metrics else "Accuracy")

@@ -28,7 +28,12 @@ def write_runs_csv(results: Mapping[str, Any], path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    write_csv([row for run in results["runs"] for row in _rows(run)], path)
+    write_csv(run_rows(results), path)
+
+
+def run_rows(results: Mapping[str, Any]) -> list[dict[str, Cell]]:
+    """Return the rows of :func:`write_runs_csv`."""
+    return [row for run in results["runs"] for row in _rows(run)]
 
 
 def write_csv(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:

@@ -56,6 +56,12 @@ def draw_all(chosen: Sequence[Plate], kinds: Sequence[str], folder: Path) -> dic
     return drawn
 
 
+def draw_one(plate: Plate, kinds: Sequence[str]) -> Figure:
+    """Draw one figure, as :func:`draw_all` draws it into files."""
+    with drawing(plate.name):
+        return DRAW[plate.draw](plate.data, marks(kinds))
+
+
 def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
     """Accuracy against leakage: arms with both intervals and a number each, the front as stairs, a key beside it."""
     points = panel["points"]

@@ -101,7 +101,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class GateResult:
+class FolderGate:
     """The outcome of a gate for one folder.
 
     Args:
@@ -126,7 +126,7 @@ class GateResult:
 
 def check_folder(
     folder: Path, limits: Limits, labels: Sequence[str] = (), waivers: Sequence[str] = (), shipped: Path | None = None
-) -> GateResult:
+) -> FolderGate:
     """Verify a folder of results and check its arms against limits.
 
     Args:
@@ -151,7 +151,7 @@ def check_folder(
     fpr = None if limits.max_tpr is None else limits.at_fpr
     raised = reservations(verified, _chosen(verified.results, labels), fpr, shipped)
     marked = tuple(replace(one, waived=one.name in waivers) for one in raised)
-    return GateResult(folder, verified.sha256, limits, tuple(checks), marked)
+    return FolderGate(folder, verified.sha256, limits, tuple(checks), marked)
 
 
 def check(results: Mapping[str, Any], limits: Limits, labels: Sequence[str] = ()) -> list[Check]:

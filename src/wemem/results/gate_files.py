@@ -8,14 +8,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 from wemem.files.atomic import write_atomically
-from wemem.results.gate import GateResult
+from wemem.results.gate import FolderGate
 from wemem.results.reservations import NAMES, Reservation
 from wemem.results.wording import printable
 
 SCHEMA = "wemem.gate/1"
 
 
-def gate_content(gated: Sequence[GateResult], waivers: Sequence[str]) -> dict[str, Any]:
+def gate_content(gated: Sequence[FolderGate], waivers: Sequence[str]) -> dict[str, Any]:
     """The outcome as the content of a JSON file."""
     return {
         "schema": SCHEMA,
@@ -35,7 +35,7 @@ def gate_content(gated: Sequence[GateResult], waivers: Sequence[str]) -> dict[st
     }
 
 
-def write_gate_json(path: Path, gated: Sequence[GateResult], waivers: Sequence[str]) -> None:
+def write_gate_json(path: Path, gated: Sequence[FolderGate], waivers: Sequence[str]) -> None:
     """Write the outcome as JSON.
 
     Raises:
@@ -45,7 +45,7 @@ def write_gate_json(path: Path, gated: Sequence[GateResult], waivers: Sequence[s
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def write_junit(path: Path, gated: Sequence[GateResult]) -> None:
+def write_junit(path: Path, gated: Sequence[FolderGate]) -> None:
     """Write the outcome as JUnit XML: a suite for each folder, a case for each check and reservation.
 
     A failed limit or reservation is a failure, and a waived reservation is a skipped case.

@@ -25,6 +25,7 @@ from wemem.defenses import DEFENSES
 from wemem.errors import InputError
 from wemem.models import MODELS, CustomModel
 from wemem.pruning import CRITERIA
+from wemem.resolve import Given
 from wemem.store.sources import source_fingerprint, spec_fingerprint
 
 PACKAGE = Path(__file__).parents[1]
@@ -57,6 +58,8 @@ def spelled(value: object, where: str = "a setting") -> Any:
     """
     if value is None or (isinstance(value, bool | int | float | str) and value == value):
         return value
+    if isinstance(value, Given):  # its fingerprint stands with the value that has it
+        return value.name
     if isinstance(value, type):
         raise _unspelled(value, where)
     if is_dataclass(value):

@@ -20,7 +20,7 @@ from types import ModuleType
 
 from wemem.errors import InputError
 from wemem.files.hashing import sha256_of
-from wemem.resolve import import_module, resolve
+from wemem.resolve import Given, import_module, resolve
 
 #: Names of folders of installed packages.
 INSTALLED = ("site-packages", "dist-packages")
@@ -40,20 +40,25 @@ def source_fingerprint(thing: object) -> str:
     thing = inspect.unwrap(thing) if callable(thing) else thing
     try:
         file = inspect.getsourcefile(thing) if callable(thing) else None
-    except TypeError:
+    except (OSError, TypeError):
         file = None
-    if file is None:
-        raise InputError(f"expected a class or function that a Python file defines, got {thing!r}; wrap it in one")
+    if file is None or not Path(file).is_file():  # a notebook names files that there are not
+        raise InputError(
+            f"expected a class or function that a Python file defines, got {thing!r}; write it to a .py file "
+            "and import it"
+        )
     return _digest(getattr(thing, "__module__", ""), Path(file))
 
 
-def spec_fingerprint(spec: str) -> str:
+def spec_fingerprint(spec: str | Given) -> str:
     """SHA-256 of the user's own sources behind ``package.module:function``: of the function, and of
-    the module named.
+    the module named. A :class:`~wemem.resolve.Given` has its own.
 
     Raises:
         InputError: as :func:`~wemem.resolve.resolve` and :func:`source_fingerprint`.
     """
+    if isinstance(spec, Given):
+        return spec.fingerprint
     function = source_fingerprint(resolve(spec))
     return sha256_of([function, _module_fingerprint(import_module(spec.partition(":")[0]))])
 

@@ -4,14 +4,18 @@ The train function trains shadows on the adversary's records and, for LiRA and R
 of the audited records. Both have as many training records of each class as the victim.
 """
 
+import copy
 import sysconfig
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float32
+from torch import nn
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
@@ -19,16 +23,19 @@ from wemem.data.given_victim import given_victim, halves_around
 from wemem.data.split import Role, Split, require_covered
 from wemem.errors import InputError
 from wemem.files.record_tables import read_members
+from wemem.models.outputs import returning_logits
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress
 from wemem.randomness import derive_seed
-from wemem.resolve import resolve
+from wemem.resolve import Given, resolve
 from wemem.signals import UNKNOWN, SignalLayout, Signals, refuse_probabilities
 from wemem.store.keys import FunctionKey
 from wemem.store.sources import spec_fingerprint
 from wemem.store.store import Store
 from wemem.study.black_box import BlackBoxAudit, run_possible_attacks
 
+#: The number of records that a module computes at once.
+BATCH = 512
 #: The number of lines of the user's code that an error shows.
 FRAMES = 3
 #: Folders that hold no code of the user.
@@ -40,19 +47,19 @@ class UserFunctions:
     """The user's functions in an audit, with the store of their outputs.
 
     Args:
-        predict: the predict function of the audited model, as ``module:function``; ``predict(features)`` returns logits
-            ``(N, C)``.
-        train: the train function, as ``module:function``; ``train(features, labels, seed)`` trains a model in the same
-            way as the audited one and returns its predict function. Seeds are in 0..2**32-1, which every library
-            accepts.
+        predict: the predict function of the audited model, as ``module:function`` or itself; ``predict(features)``
+            returns logits ``(N, C)``. A module may stand in place of any predict function.
+        train: the train function, as ``module:function`` or itself; ``train(features, labels, seed)``
+            trains a model in the same way as the audited one and returns its predict function. Seeds are in
+            0..2**32-1, which every library accepts.
         data: the data set.
         seed: the seed of the audit.
         store: the store of the outputs of trained models.
         progress: receives every model.
     """
 
-    predict: str
-    train: str
+    predict: str | Given
+    train: str | Given
     data: Dataset
     seed: int
     store: Store
@@ -75,8 +82,8 @@ class UserFunctions:
             purpose: the parts from which the seed is derived, besides the train function.
         """
         source = spec_fingerprint(self.train)
-        seed = derive_seed(self.seed, self.train, *purpose) % 2**32
-        key = FunctionKey(self.train, source, self.data.fingerprint, split.fingerprint, model, seed).key()
+        seed = derive_seed(self.seed, str(self.train), *purpose) % 2**32
+        key = FunctionKey(str(self.train), source, self.data.fingerprint, split.fingerprint, model, seed).key()
         self.progress.begin(f"{kind} model {purpose[-1]}", 1.0)
         entry = self.store.get(key)
         stored = entry is not None
@@ -87,8 +94,9 @@ class UserFunctions:
         self.progress.end(stored=stored)
         return entry.arrays["logits"]
 
-    def _logits(self, spec: str, predict: object) -> Float32[np.ndarray, "N C"]:
-        logits = np.asarray(call(spec, predict, self.data.features), np.float32)
+    def _logits(self, spec: str | Given, predict: object) -> Float32[np.ndarray, "N C"]:
+        function = predict_by(predict, self.data.classes) if isinstance(predict, nn.Module) else predict
+        logits = np.asarray(call(spec, function, self.data.features), np.float32)
         if logits.shape != (len(self.data), self.data.classes):
             raise InputError(
                 f"expected logits {(len(self.data), self.data.classes)} from {spec!r}, got {logits.shape}; return one "
@@ -99,7 +107,7 @@ class UserFunctions:
 
 
 def audit_by_functions(
-    config: StudyConfig, predict: str, train: str, members: Path, store: Store, progress: Progress
+    config: StudyConfig, predict: str | Given, train: str | Given, members: Path, store: Store, progress: Progress
 ) -> BlackBoxAudit:
     """Attack a model that is known by its predictions alone, with models from the user's train function.
 
@@ -148,7 +156,20 @@ def _signals(
     return Signals(logits, data.labels[rows], roles[:, rows], rows, layout, recipes)
 
 
-def call(spec: str, function: object, *arguments: object) -> Any:
+def predict_by(module: nn.Module, classes: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from features to the logits of a copy of a module, in evaluation mode on its device."""
+    where = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    network = returning_logits(copy.deepcopy(module).eval(), classes)
+
+    def predict(features: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            parts = [network(part.to(where)).cpu() for part in torch.split(torch.from_numpy(features), BATCH)]
+        return torch.cat(parts).numpy()
+
+    return predict
+
+
+def call(spec: str | Given, function: object, *arguments: object) -> Any:
     """Call a function of the user.
 
     Raises:

@@ -1,0 +1,415 @@
+"""The commands as functions that take the objects of a program and return objects.
+
+>>> import wemem
+>>> result = wemem.audit(model, (x, y), members)  # doctest: +SKIP
+>>> result.report("audit")  # doctest: +SKIP
+"""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from wemem import api
+from wemem.diagnosis.diagnose import DiagnosisSettings
+from wemem.errors import InputError
+from wemem.export.checkpoint import CERTIFICATE, EXPORTED
+from wemem.files.documents import read_json
+from wemem.objects.code import ArchitectureLike, anonymous, given_function
+from wemem.objects.inputs import (
+    AttackLike,
+    DataLike,
+    DefenseLike,
+    MembersLike,
+    Place,
+    StudyLike,
+    by_numbers,
+    members_file,
+    numbered_records,
+    record_numbers,
+    require_processes,
+    study_of,
+    weights_file,
+)
+from wemem.objects.outcome import (
+    AuditResult,
+    DiagnosisResult,
+    ExportResult,
+    GateResult,
+    Outcome,
+    PruneResult,
+    StudyResult,
+    gate_outcome,
+)
+from wemem.pipeline.loading import study_data
+from wemem.pipeline.progress import Progress, Silent
+from wemem.report.progress import LiveProgress
+from wemem.results.gate import Limits
+
+Settings = Mapping[str, Any] | None
+
+
+def audit(
+    model: Place | nn.Module | Callable[..., Any] | None = None,
+    data: DataLike | None = None,
+    members: MembersLike | None = None,
+    *,
+    train: str | Callable[..., Any] | None = None,
+    labels: Sequence[int] | None = None,
+    signals: Place | None = None,
+    architecture: ArchitectureLike | None = None,
+    defense: DefenseLike | None = None,
+    attacks: AttackLike | Iterable[AttackLike] | None = None,
+    study: StudyLike | None = None,
+    settings: Settings = None,
+    out: Place | None = None,
+    store: Place | None = None,
+    progress: bool | Progress = True,
+) -> AuditResult:
+    """Attack one model and measure what it leaks about its training records.
+
+    Three kinds of audit: of a model with ``model``, ``data`` and ``members``, where WeMem trains the adversary's
+    models; by functions with ``train`` too, which makes them as the model was made; by outputs, with ``signals`` alone.
+
+    Args:
+        model: a trained module, or the path of its weights or ONNX file; with ``train`` also a function from features
+            to logits, or ``module:function``.
+        data: the records (:func:`~wemem.objects.inputs.loaded_data`); the study's if None.
+        members: numbers of the records that the model was trained on, or a file of them.
+        train: ``train(features, labels, seed) -> predict`` or ``module:function``; ``predict`` maps features to logits,
+            and may be a module.
+        labels: the class of every record, in place of ``data``; then the functions are ``model(records) -> logits``
+            and ``train(records, seed) -> predict`` on record numbers, for data of any structure.
+        signals: an ``.npz`` file with outputs of the model and of others.
+        architecture: the architecture of ``model``; its own if ``model`` is a module.
+        defense: the defense under which the model was pruned; None if it was not.
+        attacks: a preset, or attacks; ``ten`` if neither this nor the study names any.
+        study: the settings of training and pruning: a study, its table, or its file.
+        settings: keys of the study set anew, such as ``{"split": {"shadows": 2}}``.
+        out: the output directory; a temporary one that the result keeps if None.
+        store: the folder of stored stages, as in :func:`wemem.api.run`.
+        progress: True for lines or a live display, False for none, or a receiver.
+
+    Raises:
+        InputError: anything that cannot be used.
+    """
+    place = _Place.of(out)
+    if signals is not None:
+        if (model, data, members, train, labels) != (None,) * 5:
+            raise InputError("expected signals alone, got a model, data or functions too; leave them out")
+        listed = study_of({"data": {"source": "digits"}}, settings, attacks="ten" if attacks is None else attacks)
+        entries = listed.table["attacks"]
+        results, _ = api.audit_outputs(signals, entries, place.folder, listed.seeds[0])
+        return AuditResult(place.folder, results, place.keeper)
+    if model is None or members is None:
+        raise InputError("expected a model and its members, or signals, got neither; the members decide what is a leak")
+    if train is not None:
+        return _audit_functions(model, data, members, train, labels, attacks, study, settings, place, store, progress)
+    if labels is not None or not isinstance(model, str | Path | nn.Module):
+        raise InputError("expected train with a predict function or labels, got none; add train(...) -> predict")
+    victim = weights_file(model, place.inputs), members_file(members, place.inputs)
+    if architecture is None and isinstance(model, nn.Module):
+        architecture = model
+    config = study_of(
+        study, settings, data=data, architecture=architecture, defenses=defense, attacks=attacks, victim=victim
+    )
+    with _shown(progress) as shown:
+        results, _ = api.audit(config, None if defense is None else config.labels[0], place.folder, store, shown)
+    return AuditResult(place.folder, results, place.keeper)
+
+
+def _audit_functions(
+    model: Any, data: DataLike | None, members: MembersLike, train: str | Callable[..., Any],
+    labels: Sequence[int] | None, attacks: Any, study: StudyLike | None, settings: Settings, place: "_Place",
+    store: Place | None, progress: bool | Progress,
+) -> AuditResult:  # fmt: skip
+    """Audit by functions; on record numbers where labels stand in place of data."""
+    predict = given_function(str(model) if isinstance(model, Path) else model)
+    trainer = given_function(train)
+    if labels is not None:
+        if data is not None or not callable(model) or isinstance(model, nn.Module) or not callable(train):
+            raise InputError("expected labels with two functions of record numbers and no data, got another mix")
+        own, data = model, numbered_records(labels)
+        predict = anonymous(lambda features: own(record_numbers(features)), str(predict))
+        trainer = anonymous(by_numbers(train), str(trainer))
+    config = study_of(study, settings, data=data, attacks=attacks)
+    file = members_file(members, place.inputs)
+    with _shown(progress) as shown:
+        results, _ = api.audit_functions(config, predict, trainer, file, place.folder, store, shown)
+    return AuditResult(place.folder, results, place.keeper)
+
+
+def prune(
+    model: Place | nn.Module,
+    data: DataLike | None = None,
+    members: MembersLike | None = None,
+    *,
+    defense: DefenseLike = "swmr",
+    architecture: ArchitectureLike | None = None,
+    study: StudyLike | None = None,
+    settings: Settings = None,
+    out: Place | None = None,
+    store: Place | None = None,
+    progress: bool | Progress = True,
+) -> PruneResult:
+    """Prune one trained model under a defense.
+
+    Args:
+        model: a trained module, or the path of its weights.
+        data: the records (:func:`~wemem.objects.inputs.loaded_data`); the study's if None.
+        members: numbers of the records that the model was trained on, or a file of them.
+        defense: an instance, a kind or a table.
+        architecture: the architecture of ``model``; its own if ``model`` is a module.
+        study: the settings of pruning: a study, its table, or its file.
+        settings: keys of the study set anew, such as ``{"pruning": {"sparsity": 0.8}}``.
+        out: the output directory; a temporary one that the result keeps if None.
+        store: the folder of stored stages, as in :func:`wemem.api.run`.
+        progress: True for lines or a live display, False for none, or a receiver.
+
+    Raises:
+        InputError: anything that cannot be used.
+    """
+    if members is None:
+        raise InputError("expected the members of the model, got none; give the numbers of its training records")
+    place = _Place.of(out)
+    victim = weights_file(model, place.inputs), members_file(members, place.inputs)
+    if architecture is None and isinstance(model, nn.Module):
+        architecture = model
+    config = study_of(study, settings, data=data, architecture=architecture, defenses=defense, victim=victim)
+    with _shown(progress) as shown:
+        lines = api.prune(config, config.labels[0], place.folder, store, shown)
+
+    def build() -> nn.Module:
+        records = study_data(config)
+        return config.model.build(records.input_shape, records.classes)
+
+    certificate = read_json(place.folder / CERTIFICATE, "a certificate")
+    return PruneResult(place.folder, certificate, place.keeper, tuple(lines), build)
+
+
+def run(
+    study: StudyLike | None = None,
+    *,
+    data: DataLike | None = None,
+    architecture: ArchitectureLike | None = None,
+    defenses: DefenseLike | Iterable[DefenseLike] | None = None,
+    attacks: AttackLike | Iterable[AttackLike] | None = None,
+    settings: Settings = None,
+    out: Place | None = None,
+    store: Place | None = None,
+    jobs: int = 1,
+    progress: bool | Progress = True,
+) -> StudyResult:
+    """Prune under every defense of a study and attack every model.
+
+    Args:
+        study: a study, its table, or its file; the defaults if None.
+        data: the records (:func:`~wemem.objects.inputs.loaded_data`), in place of the study's.
+        architecture: a kind, a module or a factory, in place of the study's model.
+        defenses: instances, kinds or tables, in place of the study's.
+        attacks: a preset, or instances, kinds or tables, in place of the study's.
+        settings: keys of the study set anew, such as ``{"seeds": [0, 1]}``.
+        out: the output directory; a temporary one that the result keeps if None.
+        store: the folder of stored stages, as in :func:`wemem.api.run`.
+        jobs: number of processes; one where data or model are in memory.
+        progress: True for lines or a live display, False for none, or a receiver.
+
+    Raises:
+        InputError: anything that cannot be used.
+    """
+    config = study_of(study, settings, data=data, architecture=architecture, defenses=defenses, attacks=attacks)
+    require_processes(config, jobs)
+    place = _Place.of(out)
+    with _shown(progress) as shown:
+        results = api.run(config, place.folder, store, shown, jobs)
+    return StudyResult(place.folder, results, place.keeper)
+
+
+def compare(
+    study: StudyLike | None = None,
+    *,
+    data: DataLike | None = None,
+    architecture: ArchitectureLike | None = None,
+    defenses: DefenseLike | Iterable[DefenseLike] | None = None,
+    attacks: AttackLike | Iterable[AttackLike] | None = None,
+    settings: Settings = None,
+    out: Place | None = None,
+    store: Place | None = None,
+    jobs: int = 1,
+    progress: bool | Progress = True,
+) -> StudyResult:
+    """Run a study as :func:`run` does, and render its report into the same folder."""
+    result = run(
+        study, data=data, architecture=architecture, defenses=defenses, attacks=attacks, settings=settings, out=out,
+        store=store, jobs=jobs, progress=progress,
+    )  # fmt: skip
+    result.report(result.folder)
+    return result
+
+
+def diagnose(
+    study: StudyLike | None = None,
+    *,
+    data: DataLike | None = None,
+    architecture: ArchitectureLike | None = None,
+    models: int = 32,
+    relevant: float = 0.02,
+    top: float = 0.2,
+    settings: Settings = None,
+    out: Place | None = None,
+    store: Place | None = None,
+    progress: bool | Progress = True,
+) -> DiagnosisResult:
+    """Find which drives memorization, data reuse or inherent memorability, and the defense that follows from it.
+
+    Args:
+        study: a study, its table, or its file; its defenses and attacks play no part.
+        data: the records (:func:`~wemem.objects.inputs.loaded_data`), in place of the study's.
+        architecture: a kind, a module or a factory, in place of the study's model.
+        models: models of each controlled arm.
+        relevant: the smallest effect on leakage that matters; 0.02 is 2 points.
+        top: the share of the records that counts as memorable.
+        settings: keys of the study set anew.
+        out: the output directory; a temporary one that the result keeps if None.
+        store: the folder of stored stages, as in :func:`wemem.api.run`.
+        progress: True for lines or a live display, False for none, or a receiver.
+
+    Raises:
+        InputError: anything that cannot be used.
+    """
+    config = study_of(study, settings, data=data, architecture=architecture)
+    place = _Place.of(out)
+    with _shown(progress) as shown:
+        content = api.diagnose(config, place.folder, DiagnosisSettings(models, relevant, top), store, shown)
+    return DiagnosisResult(place.folder, content, place.keeper)
+
+
+def report(results: Outcome | Place | Iterable[Outcome | Place], out: Place) -> Path:
+    """Render the report of one result, or of several on the same data, into a folder.
+
+    Args:
+        results: results of :func:`audit`, :func:`run` or :func:`compare`, or their output directories.
+        out: the output directory, created if missing.
+
+    Returns:
+        The page.
+    """
+    api.report([_folder(one) for one in _several(results)], out)
+    return Path(out) / "report.html"
+
+
+def gate(
+    results: Outcome | Place | Iterable[Outcome | Place],
+    *,
+    max_tpr: float | None = None,
+    at_fpr: float = 0.01,
+    min_accuracy: float | None = None,
+    max_auc: float | None = None,
+    max_balanced_accuracy: float | None = None,
+    labels: Sequence[str] = (),
+    waive: Sequence[str] = (),
+    shipped: Place | None = None,
+) -> GateResult:
+    """Verify results and check what models leak and achieve against limits.
+
+    Args:
+        results: results of :func:`audit`, :func:`run` or :func:`compare`, or their output directories.
+        max_tpr: largest TPR at the FPR below, as a fraction.
+        at_fpr: the FPR of ``max_tpr``.
+        min_accuracy: smallest test accuracy.
+        max_auc: largest AUC.
+        max_balanced_accuracy: largest balanced accuracy.
+        labels: defenses to check; all if empty.
+        waive: names of the reservations that are accepted.
+        shipped: the model file to release.
+
+    Raises:
+        InputError: no limit, or results that were changed after they were written.
+    """
+    limits = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy)
+    folders = [_folder(one) for one in _several(results)]
+    if not folders:
+        raise InputError("expected results to check, got none; give a result or an output directory")
+    return gate_outcome([api.gate(folder, limits, labels, waive, shipped) for folder in folders], waive)
+
+
+def export(
+    model: Place | nn.Module | PruneResult,
+    data: DataLike | None = None,
+    *,
+    architecture: ArchitectureLike | None = None,
+    study: StudyLike | None = None,
+    settings: Settings = None,
+    out: Place | None = None,
+) -> ExportResult:
+    """Write a model as ONNX and check it against PyTorch.
+
+    Args:
+        model: a trained module, the path of its weights, or the result of :func:`prune`.
+        data: the records, whose first ones are the check.
+        architecture: the architecture before pruning; that of ``model`` if it is a module.
+        study: a study, its table, or its file.
+        settings: keys of the study set anew.
+        out: the output directory; a temporary one that the result keeps if None.
+
+    Raises:
+        InputError: weights that do not fit the architecture, or a model that cannot be written as ONNX.
+    """
+    place = _Place.of(out)
+    if architecture is None and isinstance(model, nn.Module):
+        architecture = model
+    weights = model.folder if isinstance(model, PruneResult) else weights_file(model, place.inputs)
+    lines = api.export(study_of(study, settings, data=data, architecture=architecture), weights, place.folder)
+    return ExportResult(place.folder, read_json(place.folder / EXPORTED, "a certificate"), place.keeper, tuple(lines))
+
+
+class _Keeper:
+    """An object whose end removes a temporary directory."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The output directory, and the temporary one that it is in, if it is."""
+
+    folder: Path
+    keeper: object
+
+    @classmethod
+    def of(cls, out: Place | None) -> "_Place":
+        if out is not None:
+            return cls(Path(out).expanduser(), None)
+        keeper, folder = _Keeper(), tempfile.mkdtemp(prefix="wemem-")
+        weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
+        return cls(Path(folder) / "out", keeper)
+
+    @property
+    def inputs(self) -> Path:
+        """The folder for what was given in memory, so that the audit can be repeated from its files."""
+        return self.folder / "inputs"
+
+
+@contextmanager
+def _shown(progress: bool | Progress) -> Iterator[Progress]:
+    """Show progress: live on a terminal, as plain lines in a notebook or a file."""
+    if not isinstance(progress, bool):
+        yield progress
+    elif progress:
+        with LiveProgress(Console(force_jupyter=False)) as live:
+            yield live
+    else:
+        yield Silent()
+
+
+def _several(results: Outcome | Place | Iterable[Outcome | Place]) -> list[Outcome | Place]:
+    return [results] if isinstance(results, Outcome | str | Path) else list(results)
+
+
+def _folder(result: Outcome | Place) -> Path:
+    return result.folder if isinstance(result, Outcome) else Path(result)
