@@ -176,7 +176,7 @@ class ReferenceLikelihood(Attack):
 
     @property
     def settled(self) -> tuple[Variance, Centre]:
-        """Variance and centre of an attack whose settings are chosen."""
+        """Variance and centre, neither of them ``auto``."""
         if self.variance == "auto" or self.centre == "auto":
             raise ValueError(f"expected chosen settings, got {self}; call tune() first")
         return self.variance, self.centre

@@ -29,8 +29,8 @@ class NeuralNet(_Perceptron):
     """``P(member | p)`` by a perceptron on the posterior ``p``: its log-odds, largest first.
 
     Shokri et al., "Membership inference attacks against machine learning models", S&P 2017. They train one network per
-    class on the probabilities in the classes' order; one network for all classes has more to learn from, and
-    sorting spares it learning that all classes leak alike (held-out accuracy on Location is higher by about a point).
+    class on the probabilities in the classes' order; here one network learns from the records of all
+    classes, and sorted inputs need no class order (held-out accuracy on Location is higher by about a point).
     """
 
     name = "nn"

@@ -122,8 +122,8 @@ def out_of_sample_targets(
     """Predict every record with models that trained neither on it nor on records similar to it.
 
     Args:
-        train: trains one teacher on some records and returns its predictions. With views it is asked
-            about the numbers ``v * N + r`` too.
+        train: trains one teacher on some records and returns its predictions. With views it also
+            predicts the numbers ``v * N + r``.
         labels: int64, shape ``(N,)``.
         features: numbers that show which records are similar. Never features learned from these records.
         teachers: number of models.

@@ -159,7 +159,7 @@ class StudyConfig:
         return [pruning for name, pruning in self.arms if name == label]
 
     def defense_of(self, label: str) -> Defense:
-        """Defense of an arm; undefended for a control, and until a search has found it."""
+        """Defense of an arm; :class:`Undefended` for a control and for a budget that was not yet searched."""
         return self.known_defenses.get(label, Undefended())
 
     def references_of(self, label: str) -> int:

@@ -330,7 +330,7 @@ def _planner(
 def _risk(
     defense: Defense, records: Sequence[TrainingRecords], device: torch.device
 ) -> Float[Tensor, "S N"] | None:  # fmt: skip
-    """Numbers for each model's records that the defense's loss reads, if it does."""
+    """Risk of each model's records, for a defense whose loss depends on it; None for the others."""
     risk = defense.capability(RecordRisk)
     if risk is None:
         return None
