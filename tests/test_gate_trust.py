@@ -17,6 +17,7 @@ from bound_results import ARMS, LEAKY, SAFE, bound_folder, edit
 from results_example import as_version_1, make_results
 from wemem import cli
 from wemem.errors import InputError
+from wemem.results.combine import read_sources
 from wemem.results.gate import Limits, check_folder
 from wemem.results.read import read_results
 from wemem.results.reservations import NAMES
@@ -188,6 +189,16 @@ def test_records_edited_with_the_results_are_found_by_their_hash(leaky):
     edit(leaky, match)
     with pytest.raises(InputError, match=r"per_sample\.parquet is not the file that was audited"):
         check_folder(leaky, LIMITS, waivers=list(NAMES))
+
+
+def test_a_report_of_records_that_were_changed_is_refused(safe):
+    read_sources([safe])
+    table = pq.read_table(safe / "per_sample.parquet")
+    pq.write_table(
+        table.set_column(table.column_names.index("lira"), "lira", table["rmia"]), safe / "per_sample.parquet"
+    )
+    with pytest.raises(InputError, match="got another file"):
+        read_sources([safe])
 
 
 # Honest mistakes: each a reservation that fails unless it is waived by name

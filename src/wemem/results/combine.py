@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from wemem.errors import InputError
+from wemem.files.hashing import file_sha256
+from wemem.files.input_files import exists
 from wemem.results.arms import Arm, Run
+from wemem.results.folder import SAMPLES
 from wemem.results.per_record import RunScores, read_scores
 from wemem.results.read import read_results
 
@@ -71,7 +74,18 @@ def read_sources(folders: Sequence[Path]) -> Combined:
         if results["data"]["fingerprint"] != read[0][2]["data"]["fingerprint"]:
             of = (f"{r['data']['name']!r} in {n}" for n, r in ((names[0], read[0][2]), (name, results)))
             raise InputError(f"expected studies of one data set, got {' and '.join(of)}; make a report of each")
+    for _, folder, results in read:
+        _require_own_records(folder, results)
     return combine([Source(name, results, read_scores(folder, results["runs"])) for name, folder, results in read])
+
+
+def _require_own_records(folder: Path, results: Mapping[str, Any]) -> None:
+    """Refuse records that are not those that the results were written with."""
+    digest, path = results.get("files", {}).get(SAMPLES), folder / SAMPLES
+    if digest is not None and exists(path, "the records of a study") and file_sha256(path) != digest:
+        raise InputError(
+            f"expected {path} as the results beside it were written with, got another file; run the study again"
+        )
 
 
 def combine(sources: Sequence[Source]) -> Combined:
