@@ -1,7 +1,7 @@
 """Training of an ensemble, as a pure function of its arguments.
 
-This module decides the models that are trained together, and how many fit into memory at a time; the loop is in
-:mod:`wemem.training.run`.
+This module decides which models are trained together, so that they fit into memory. The training
+loop is in :mod:`wemem.training.run`.
 """
 
 from collections.abc import Sequence
@@ -49,13 +49,13 @@ from wemem.training.run import ASKED, History, Plan, Run, Trained
 from wemem.training.side_by_side import OnEpoch, draws_globally, side_by_side
 from wemem.training.views import ViewedRecords
 
-#: The least that there must be memory for.
+#: The smallest amount of work that must fit into memory, as a phrase for messages.
 ONE = "training one model"
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained ensemble, each model at the checkpoint that its recipe keeps, with its history."""
+    """A trained ensemble, each model at the checkpoint that the recipe keeps, with the histories and the backend."""
 
     ensemble: Ensemble
     history: tuple[History, ...]
@@ -77,32 +77,32 @@ def fit(
     device: torch.device | str = "cpu",
     on_epoch: OnEpoch = lambda epoch, running: None,
 ) -> Fitted:
-    """Train every model on its train records, stop it on its dev records, keep its best checkpoint or its last.
+    """Train every model on its train records, with early stopping on its dev records.
 
     Models that do not fit into memory together are trained in parts (:mod:`wemem.training.memory`).
 
     Args:
-        ensemble: K models; not changed.
-        data: N records.
-        split: roles (K, N).
-        recipe: length, optimizer and early stopping of the training.
-        seeds: one per model, for its order of records, dropout and the defense's draws. A model's result depends on
-            the others by the layout alone: rounding, the order of steps, and the statistics that BatchNorm takes of
-            padded batches, where models have different numbers of records.
-        defense: changes the training; plain training if None.
-        scores: per model, memorization scores (N,) for a defense that needs them.
+        ensemble: the K models, which are not changed.
+        data: the data set of N records.
+        split: the roles of the records for each model, (K, N).
+        recipe: the length, optimizer and early stopping of the training.
+        seeds: the seed of each model, for its order of records, its dropout and the draws of the defense. The other
+            models affect its result only by rounding, by the order of steps, and by the padding of the batches from
+            which BatchNorm takes statistics, where models have different numbers of records.
+        defense: the defense that changes the training; None for plain training.
+        scores: the memorization scores (N,) of each model, for a defense that needs them.
         teacher_log_probs: per model and record, for a defense that learns from teachers; M is N,
             and as many more for each view of the records (:mod:`wemem.data.views`).
         observed: per model, its observations before each round up to this one, for a defense that observes.
-        backend: ``auto``, ``vmapped`` or ``sequential``.
-        device: the device to train on, as :func:`~wemem.training.device.choose_device` takes it. Data and models
-            are moved there once, and the models come back.
-        on_epoch: called after each epoch with its number and how many models still train; models for which memory
-            ran out begin anew.
+        backend: the requested backend, ``auto``, ``vmapped`` or ``sequential``.
+        device: the device to train on, as in :func:`~wemem.training.device.choose_device`. Data and models are moved
+            there once, and the models are moved back.
+        on_epoch: a function that is called after each epoch with its number and the number of models that still train;
+            models for which memory ran out begin again.
 
     Raises:
-        InputError: sizes that do not fit, a model that does not, a device that is not there, no memory for one model,
-            or training that diverged.
+        InputError: the sizes of the arguments differ, the model or the defense does not fit the data, the device does
+            not exist, memory does not suffice for one model, or training diverged.
     """
     where, defense = choose_device(device), defense or Undefended()
     _require_fitting(ensemble, data, split, recipe, len(seeds), defense, teacher_log_probs)
@@ -158,7 +158,7 @@ def _require_fitting(
 
 
 def _require_enough_for_a_step(ensemble: Ensemble, data: Dataset, split: Split, recipe: Recipe) -> None:
-    """Refuse steps on one record where the model cannot take one, as BatchNorm cannot."""
+    """Refuse steps on a single record if the model does not allow them, for example because of BatchNorm."""
     fewest = min(len(split.records(k, Role.TRAIN)) for k in range(len(ensemble)))
     if min(recipe.batch_size, fewest) > 1:
         return
@@ -172,7 +172,7 @@ def _require_enough_for_a_step(ensemble: Ensemble, data: Dataset, split: Split, 
 
 
 def _moved(data: Dataset, device: torch.device) -> list[Tensor]:
-    """Features and labels on a device."""
+    """Move features and labels to a device."""
     arrays = (data.features, data.labels)
     return halving(lambda _: [torch.from_numpy(array).to(device) for array in arrays], 1, "the data")[0]
 
@@ -247,7 +247,7 @@ class _Task:
         return self.begin(part).run(_counting(on_epoch, self.models - part[-1] - 1))
 
     def begin(self, part: list[int]) -> Run:
-        """Some of the models before their first step, on the device of the features."""
+        """Prepare the training of some of the models, on the device of the features."""
         device, records = self.features.device, [self.records[k] for k in part]
         views = None if self.views is None else replace(self.views, donors=self.views.donors[part])
         taught = self.teacher_log_probs
@@ -263,7 +263,7 @@ class _Task:
         return self.features.device == CPU
 
     def _cores(self) -> int:
-        """The number of models that are trained at a time, each by itself; a GPU computes one after another."""
+        """The number of models that are trained at a time by the sequential backend; it is 1 on a GPU."""
         if not self._on_cpu or draws_globally(self.ensemble, self.example):
             return 1
         return min(torch.get_num_threads(), self.models)
@@ -295,7 +295,7 @@ class _Task:
         return most if fitting.models == most.models else fitting
 
     def _peak(self, count: int) -> int:
-        """Bytes that the first models take for a full step, and for a look at their dev records."""
+        """The peak memory in bytes of the first models, for a full step and for the evaluation on dev records."""
         widest = max(self.plan(0), key=lambda step: step.records.shape[1])
         own = widest.records[widest.weights.sum(1).argmax()]
         everywhere = np.tile(own, (self.models, 1))
@@ -338,5 +338,5 @@ def _risk(
 
 
 def accuracy(logits: Float[np.ndarray, "N C"], labels: Int64[np.ndarray, " N"]) -> float:
-    """Share of records whose highest logit is their label."""
+    """Compute the share of records whose highest logit is that of their label."""
     return float((logits.argmax(1) == labels).mean())

@@ -1,7 +1,7 @@
-"""The sum of clipped gradients for models of linear layers, without making any record's gradient.
+"""The sum of clipped gradients for models of linear layers, without computing the gradient of each record.
 
-A linear layer's gradient of one record is the outer product of the gradient ``g`` of its output and its input ``a``,
-so that its norm follows from theirs (Goodfellow, arXiv:1510.01799; "ghost norms" in Li et al., ICLR 2022)::
+The gradient of a linear layer for one record is the outer product of the gradient ``g`` of its output and its input
+``a``, so that its norm follows from theirs (Goodfellow, arXiv:1510.01799; "ghost norms" in Li et al., ICLR 2022)::
 
     weight:  ‖g aᵀ‖² = ‖g‖² ‖a‖²      or, over the kept weights M alone,  (g∘g)ᵀ M (a∘a)
     bias:    ‖g‖²
@@ -31,9 +31,9 @@ PLAIN = (
 
 
 def has_closed_form(template: nn.Module, example: Float[Tensor, "B ..."]) -> bool:
-    """Whether a model is nothing but linear layers, each used once on inputs ``(B, n)``, and layers without parameters.
+    """Return True if a model has only linear layers, each used once on inputs ``(B, n)``, and parameter-free layers.
 
-    Exact types, because a subclass, or a module with a forward of its own, may mix the records of a batch.
+    Types are compared exactly, because a subclass, or another module, may mix the records of a batch.
     """
     modules = [module for _, module in template.named_modules(remove_duplicate=False)]
     linear = [module for module in modules if type(module) is nn.Linear]
@@ -52,18 +52,18 @@ def clipped_sums(
     labels: Int64[Tensor, "S B"], weights: Float[Tensor, "S B"], pruned: Mapping[str, Bool[Tensor, "S ..."]],
     clipping: Clipping,
 ) -> dict[str, Float[Tensor, "S ..."]]:  # fmt: skip
-    """Each model's sum over its records of their clipped gradients of the cross-entropy, by parameter.
+    """Compute each model's sum of the clipped cross-entropy gradients of its records, by parameter.
 
     Args:
-        template: a model that :func:`has_closed_form`, in training mode.
+        template: the architecture, which must have a closed form (:func:`has_closed_form`), in training mode.
         backend: the backend of the models.
-        parameters: parameters of the S models, each ``(S, ...)``.
-        buffers: buffers of the S models, each ``(S, ...)``.
+        parameters: the parameters of the S models, each ``(S, ...)``.
+        buffers: the buffers of the S models, each ``(S, ...)``.
         x: a batch of records for each model.
         labels: the labels of these records.
-        weights: 1 for a record and 0 for padding; on the CPU.
-        pruned: for the pruned parameters, True at weights that have no gradient.
-        clipping: the bound.
+        weights: the weight of each record, 1 for a record and 0 for padding; on the CPU.
+        pruned: the masks of pruned parameters, True at weights without a gradient.
+        clipping: the bound on each gradient.
     """
     state = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
     taps = {

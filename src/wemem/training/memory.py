@@ -1,15 +1,16 @@
-"""The number of models that fit into memory at once, measured and not guessed; with fewer if memory runs out.
+"""Measurement of the number of models that fit into memory at once, which is reduced if memory runs out.
 
-Before models are trained together a trial is made of one and of two of them: a step on a full batch, and a look at
-the dev records. The peak of it is about a straight line in the number of models. Known exactly, and added, are the
-checkpoint that each keeps and the optimizer states that the trial did not begin.
+Before models are trained together, one and two of them run a trial: a step on a full batch, and an
+evaluation on the dev records. The peak memory of the trial is about linear in the number of models.
+The checkpoint that each model keeps, and the optimizer states that the trial does not create, are
+known exactly and added.
 
-It is held against the machine's memory (or its container's) and not against what is free at the moment, so that the
-same machine trains the same parts and gives the same bytes; on a GPU against what is free there. All models have one
-plan of records, so that parts give what the whole would have given, but for rounding where models are computed at
-once.
+The result is compared with the memory of the machine (or of its container), not with its free
+memory, so that the same machine divides the models in the same way and gives the same bytes. On a
+GPU it is compared with the free memory. All models have one plan of records, so that the division
+changes results only by rounding, where models are computed at once.
 
-No trial is made where even a bound that is far too high fits: :func:`bound`.
+No trial runs if even a generous upper bound fits: :func:`bound`.
 """
 
 import gc
@@ -41,11 +42,11 @@ GRANTED = 2**28
 
 
 def memory_for_training(device: torch.device, held: int) -> int:
-    """Bytes that the models of one part may take together.
+    """Compute the number of bytes that the models of one part may take together.
 
     Args:
-        device: the device that they are trained on.
-        held: bytes of the machine's memory that are taken meanwhile: data, and models before and after.
+        device: the device on which the models are trained.
+        held: the bytes of the machine's memory that other data take: the data set, and models before and after.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -54,7 +55,7 @@ def memory_for_training(device: torch.device, held: int) -> int:
 
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes of some tensors.
+    """Compute the size of tensors in bytes.
 
     >>> size_of({"w": torch.zeros(2, 3), "steps": torch.zeros(2, dtype=torch.int64)})
     40
@@ -63,9 +64,9 @@ def size_of(tensors: Mapping[str, Tensor]) -> int:
 
 
 def peak(run: Callable[[], object], device: torch.device) -> int:
-    """The most bytes of tensors made by a function that were there at one time, on one device.
+    """Measure the peak number of bytes of the tensors that a function creates on one device.
 
-    On the CPU the memory that an operator uses inside itself is not seen.
+    On the CPU the memory that an operator uses internally is not counted.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -79,17 +80,17 @@ def peak(run: Callable[[], object], device: torch.device) -> int:
 
 
 def bound(module: nn.Module, example: Float[Tensor, "2 ..."], batch: int, asked: int) -> int:
-    """Bytes that training surely does not exceed, for one model, from everything that two records make it compute.
+    """Compute an upper bound on the bytes of training one model, from the tensors that two records create.
 
-    Weights count 16 times (the model, leaves, gradients, optimizer states, checkpoint, copies); what a record makes
-    counts 4 times for each record of a batch (kept for the gradient, the gradient, and as much again for the loss), or
-    once for each that is asked about at a time.
+    Weights count 16 times (the model, leaves, gradients, optimizer states, checkpoint, copies). The tensors of a record
+    count 4 times for each record of a batch (stored for the gradient, the gradient, and the same again for the loss),
+    or once for each dev record that is evaluated at a time.
 
     Args:
-        module: one model.
+        module: the model.
         example: two records.
-        batch: number of records of a step.
-        asked: number of dev records at a time.
+        batch: the number of records of a step.
+        asked: the number of dev records that are evaluated at a time.
     """
     meter = _Meter()
     with torch.no_grad(), meter:
@@ -102,8 +103,8 @@ class Share:
     """A number of models that train at once, and the reason if it is not all of them.
 
     Args:
-        models: number of models.
-        reason: empty if it is all of them.
+        models: the number of models.
+        reason: the reason for fewer than all models; empty if it is all of them.
     """
 
     models: int
@@ -122,14 +123,14 @@ def quickest(models: int, parameters: Mapping[str, Tensor]) -> Share:
 
 
 def share(most: int, one: int, two: int, kept: int, limit: int) -> Share:
-    """The largest equal parts that fit.
+    """Compute the largest equal parts that fit into memory.
 
     Args:
-        most: number of models in all.
-        one: peak of one model, in bytes.
-        two: peak of two models, in bytes.
-        kept: bytes that each model keeps besides.
-        limit: bytes for all models of a part.
+        most: the number of all models.
+        one: the peak memory of one model, in bytes.
+        two: the peak memory of two models, in bytes.
+        kept: the bytes that each model needs in addition.
+        limit: the bytes that all models of a part may take.
 
     >>> share(6, one=3 << 30, two=5 << 30, kept=0, limit=13 << 30)
     Share(models=6, reason='')
@@ -146,15 +147,18 @@ def share(most: int, one: int, two: int, kept: int, limit: int) -> Share:
 
 
 def halving(attempt: Callable[[int], T], most: int, least: str) -> tuple[T, int]:
-    """``attempt(most)``, or with half as much whenever memory runs out, down to 1; the result and the amount.
+    """Call ``attempt(most)``, and again with half the amount whenever memory runs out, down to 1.
 
     Args:
-        attempt: a function of the amount that can be repeated.
+        attempt: a function of the amount, which can be called repeatedly.
         most: the amount to begin with.
-        least: a phrase for the amount 1, for the message.
+        least: a phrase that describes the amount 1, for the message.
+
+    Returns:
+        The result, and the amount with which it was computed.
 
     Raises:
-        InputError: there is no memory for 1.
+        InputError: memory does not suffice for the amount 1.
     """
     while True:
         try:
@@ -178,7 +182,7 @@ def _ran_out(error: Exception) -> bool:
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of storages that operators make while it is on: all of them, and the most at one time."""
+    """A counter of the bytes of storages that operators create while it is active: in total, and at the peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ The loop, for all models at once::
             adversary_turns.play(parameters, buffers)             # under a defense that has an inference_adversary
             logits = forward(parameters, buffers, x)         # (S, B, C), the S models that take part
             defense.loss(batch).sum() -> gradients           # models are independent: the sum's gradient is each one's
-            # under a defense that clips they come from each record's own instead: PerSample
+            # under a defense that clips, they come from the gradient of each record instead: PerSample
             optimizer step; masked weights are set to 0
         dev accuracy -> best checkpoint and early stopping, each model by itself
 """
@@ -37,7 +37,7 @@ from wemem.training.recipe import Recipe
 from wemem.training.side_by_side import OnEpoch
 from wemem.training.views import rows_of
 
-#: Number of dev records that are computed at a time.
+#: The number of dev records that are evaluated at a time.
 ASKED = 1024
 
 Plan = Callable[[int], list[Step]]
@@ -48,10 +48,10 @@ class History:
     """The course of one model's training.
 
     Args:
-        dev_accuracy: accuracy on the dev records after each epoch, a fraction.
-        best_epoch: epoch of the kept checkpoint, from 0: the best, or the last if the recipe says so.
-        records_seen: number of records that steps were taken on, counted with repetition.
-        steps: number of optimizer steps.
+        dev_accuracy: the accuracy on the dev records after each epoch, a fraction.
+        best_epoch: the epoch of the checkpoint that is kept, from 0: the best, or the last, depending on the recipe.
+        records_seen: the number of records in all steps, counted with repetition.
+        steps: the number of optimizer steps.
     """
 
     dev_accuracy: tuple[float, ...]
@@ -60,7 +60,7 @@ class History:
     steps: int
 
 
-#: Some of the models at the end, and the history of each.
+#: Some of the models after training, and the history of each.
 Trained = tuple[Ensemble, list[History]]
 
 
@@ -70,8 +70,8 @@ class Run:
     Args:
         cohort: the models and their records.
         recipe: the length and optimizer of the training.
-        defense: changes the training.
-        backend: the way in which the models are computed.
+        defense: the defense that changes the training.
+        backend: the backend that computes the models.
         plan: the steps of every epoch.
         classes: C, the number of classes.
     """
@@ -107,13 +107,13 @@ class Run:
         self.dev = [tensor.to(self.device) for tensor in _padded(cohort.dev)]
 
     def trial(self, step: Step) -> None:
-        """Take the most memory that training takes: by a step of all models and a look at their dev records."""
+        """Run a step of all models and an evaluation on their dev records, which takes the peak memory of training."""
         everyone = list(range(len(self.cohort.ids)))
         self._step(step, everyone, 0)
         self._dev_accuracy(everyone, 0)
 
     def run(self, on_epoch: OnEpoch) -> Trained:
-        """Train until every model has stopped; returns them at their kept checkpoints, on the CPU, with histories."""
+        """Train until every model has stopped, and return their checkpoints, on the CPU, with their histories."""
         count = len(self.cohort.ids)
         best, best_buffers = _copies(self.parameters), _copies(self.buffers)
         curves: list[list[float]] = [[] for _ in range(count)]
@@ -191,7 +191,7 @@ class Run:
     def _batch(
         self, logits: Tensor, labels: Tensor, weights: Tensor, epoch: int, taking: list[int], records: Tensor
     ) -> Batch:
-        """A step's outputs, with the other numbers of their records that the defense's loss reads."""
+        """The outputs of a step, with the other numbers of their records that the defense's loss uses."""
         who, cohort = torch.tensor(taking, device=self.device)[:, None], self.cohort
         return Batch(
             logits, labels, weights, epoch,
@@ -230,7 +230,7 @@ class Run:
         return self.optimizers[step.key]
 
     def _set_dropout_keys(self, taking: list[int], rows: Tensor | None) -> None:
-        """Set a new mask for every model and step; a model that sits out keeps its place in its own sequence."""
+        """Set a new mask for every model that takes the step; a mask depends only on the steps that its model took."""
         keys = [(self.dropout_seeds[k] + 0x9E3779B9 * self.steps_taken[k]) & 0x7FFFFFFF for k in taking]
         drawn = torch.tensor(keys, dtype=torch.int32, device=self.device)
         for name in self.dropout_keys:
