@@ -222,7 +222,7 @@ class PruningEngine:
         self._require_attached().kinds.select_batch(batch)
 
     def rounds(self) -> Iterator[EngineRound]:
-        """Prune the model for each round in turn; after a restored state, those that are left."""
+        """Prune the model for each round; after a restored state, those that are left."""
         for index in range(self._round, self.pruning.schedule.rounds):
             yield self.begin_round(index)
             self.end_round()
