@@ -31,8 +31,8 @@ class Task:
         label: the label of the arm that a ``search`` or ``arm`` task is for.
         place: the index of the setting of an ``alone`` task among those to try.
         after: the tasks that must be done before this one starts.
-            work: the work of its trainings, in the unit of :class:`~wemem.pipeline.cost.CostModel`.
-            step_time: the time of one of its training steps, relative to an ordinary step.
+        work: the work of its trainings, in the unit of :class:`~wemem.pipeline.cost.CostModel`.
+        step_time: the time of one of its training steps, relative to an ordinary step.
     """
 
     what: str
