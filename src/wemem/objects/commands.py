@@ -5,16 +5,10 @@
 >>> result.report("audit")  # doctest: +SKIP
 """
 
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import nn
 
 from wemem import api
@@ -48,9 +42,9 @@ from wemem.objects.outcome import (
     StudyResult,
     gate_outcome,
 )
+from wemem.objects.output import OutputPlace, shown_progress
 from wemem.pipeline.loading import study_data
-from wemem.pipeline.progress import Progress, Silent
-from wemem.report.progress import LiveProgress
+from wemem.pipeline.progress import Progress
 from wemem.results.gate import Limits
 
 Settings = Mapping[str, Any] | None
@@ -100,7 +94,7 @@ def audit(
     Raises:
         InputError: anything that cannot be used.
     """
-    place = _Place.of(out)
+    place = OutputPlace.of(out)
     if signals is not None:
         if (model, data, members, train, labels) != (None,) * 5:
             raise InputError("expected signals alone, got a model, data or functions too; leave them out")
@@ -120,14 +114,14 @@ def audit(
     config = study_of(
         study, settings, data=data, architecture=architecture, defenses=defense, attacks=attacks, victim=victim
     )
-    with _shown(progress) as shown:
+    with shown_progress(progress) as shown:
         results, _ = api.audit(config, None if defense is None else config.labels[0], place.folder, store, shown)
     return AuditResult(place.folder, results, place.keeper)
 
 
 def _audit_functions(
     model: Any, data: DataLike | None, members: MembersLike, train: str | Callable[..., Any],
-    labels: Sequence[int] | None, attacks: Any, study: StudyLike | None, settings: Settings, place: "_Place",
+    labels: Sequence[int] | None, attacks: Any, study: StudyLike | None, settings: Settings, place: OutputPlace,
     store: Place | None, progress: bool | Progress,
 ) -> AuditResult:  # fmt: skip
     """Audit by functions; on record numbers where labels stand in place of data."""
@@ -141,7 +135,7 @@ def _audit_functions(
         trainer = anonymous(by_numbers(train), str(trainer))
     config = study_of(study, settings, data=data, attacks=attacks)
     file = members_file(members, place.inputs)
-    with _shown(progress) as shown:
+    with shown_progress(progress) as shown:
         results, _ = api.audit_functions(config, predict, trainer, file, place.folder, store, shown)
     return AuditResult(place.folder, results, place.keeper)
 
@@ -178,12 +172,12 @@ def prune(
     """
     if members is None:
         raise InputError("expected the members of the model, got none; give the numbers of its training records")
-    place = _Place.of(out)
+    place = OutputPlace.of(out)
     victim = weights_file(model, place.inputs), members_file(members, place.inputs)
     if architecture is None and isinstance(model, nn.Module):
         architecture = model
     config = study_of(study, settings, data=data, architecture=architecture, defenses=defense, victim=victim)
-    with _shown(progress) as shown:
+    with shown_progress(progress) as shown:
         lines = api.prune(config, config.labels[0], place.folder, store, shown)
 
     def build() -> nn.Module:
@@ -226,8 +220,8 @@ def run(
     """
     config = study_of(study, settings, data=data, architecture=architecture, defenses=defenses, attacks=attacks)
     require_processes(config, jobs)
-    place = _Place.of(out)
-    with _shown(progress) as shown:
+    place = OutputPlace.of(out)
+    with shown_progress(progress) as shown:
         results = api.run(config, place.folder, store, shown, jobs)
     return StudyResult(place.folder, results, place.keeper)
 
@@ -285,8 +279,8 @@ def diagnose(
         InputError: anything that cannot be used.
     """
     config = study_of(study, settings, data=data, architecture=architecture)
-    place = _Place.of(out)
-    with _shown(progress) as shown:
+    place = OutputPlace.of(out)
+    with shown_progress(progress) as shown:
         content = api.diagnose(config, place.folder, DiagnosisSettings(models, relevant, top), store, shown)
     return DiagnosisResult(place.folder, content, place.keeper)
 
@@ -362,49 +356,12 @@ def export(
     Raises:
         InputError: weights that do not fit the architecture, or a model that cannot be written as ONNX.
     """
-    place = _Place.of(out)
+    place = OutputPlace.of(out)
     if architecture is None and isinstance(model, nn.Module):
         architecture = model
     weights = model.folder if isinstance(model, PruneResult) else weights_file(model, place.inputs)
     lines = api.export(study_of(study, settings, data=data, architecture=architecture), weights, place.folder)
     return ExportResult(place.folder, read_json(place.folder / EXPORTED, "a certificate"), place.keeper, tuple(lines))
-
-
-class _Keeper:
-    """An object whose end removes a temporary directory."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The output directory, and the temporary one that it is in, if it is."""
-
-    folder: Path
-    keeper: object
-
-    @classmethod
-    def of(cls, out: Place | None) -> "_Place":
-        if out is not None:
-            return cls(Path(out).expanduser(), None)
-        keeper, folder = _Keeper(), tempfile.mkdtemp(prefix="wemem-")
-        weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
-        return cls(Path(folder) / "out", keeper)
-
-    @property
-    def inputs(self) -> Path:
-        """The folder for what was given in memory, so that the audit can be repeated from its files."""
-        return self.folder / "inputs"
-
-
-@contextmanager
-def _shown(progress: bool | Progress) -> Iterator[Progress]:
-    """Show progress: live on a terminal, as plain lines in a notebook or a file."""
-    if not isinstance(progress, bool):
-        yield progress
-    elif progress:
-        with LiveProgress(Console(force_jupyter=False)) as live:
-            yield live
-    else:
-        yield Silent()
 
 
 def _several(results: Outcome | Place | Iterable[Outcome | Place]) -> list[Outcome | Place]:
