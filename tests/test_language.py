@@ -8,7 +8,8 @@ import pytest
 
 SOURCES = sorted((Path(__file__).parents[1] / "src" / "wemem").rglob("*.py"))
 QUESTION = re.compile(r"(What|Which|How|Who|Whose|Of|That|Those|Whatever|Whether)\b")
-WORDS = re.compile(r"\b(told|accusing|in turn|made_as|said_by|shown_as|tenths)\b")
+#: ``made_as`` is allowed where an old schema is read.
+WORDS = re.compile(r"\b(told|accusing|in turn|said_by|shown_as|tenths)\b")
 
 
 def docstrings(path):

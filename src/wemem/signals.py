@@ -252,7 +252,7 @@ def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None
 
 
 def _are_shares(rows: Float[np.ndarray, "N C"], total: float) -> bool:
-    """Whether the outputs of every record are shares of a total, up to rounding."""
+    """Return True if the outputs of every record are shares of a total, up to rounding."""
     if not len(rows) or (rows < 0).any():
         return False
     error = np.abs(rows.sum(axis=1, dtype=np.float64) / total - 1).max()

@@ -43,7 +43,7 @@ class StudyConfig:
         backend: ``auto``, ``vmapped`` or ``sequential``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         non_adaptive: also report the adversary whose shadows were pruned without the defense.
-        leave_one_out: also attack every reference model in turn, for attacks that use them.
+        leave_one_out: also attack every reference model with all others as references.
         controls: the undefended arms that stand beside the defenses (:mod:`wemem.config.controls`).
         adversary: the most that the adversary has, ``weights`` or ``answers``; it matters for
             defenses that alter answers, which are attacked by the weights too unless the adversary

@@ -97,7 +97,7 @@ def held_out(
 def _held_together(
     features: Real[np.ndarray, "N ..."], train: Indices, labels: Indices, count: int
 ) -> list[list[Indices]]:
-    """Records that are held out together, for each class in turn.
+    """Records that are held out together, class by class.
 
     Copies with another label are listed with the class to whose records they are nearest.
     """

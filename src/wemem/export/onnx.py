@@ -27,7 +27,7 @@ from wemem.files.memory_limit import memory_limit, require_memory
 
 #: The largest difference of logits between PyTorch and the file, as a share of 1 + the largest logit. float32 resolves
 #: 1.2e-7 of a logit, and the two sum in different orders: a few hundred roundings are usual, a thousand are allowed.
-#: A real mistake (a layer in training mode, a transposed weight) changes logits by tenths. No attack can tell logits
+#: A real mistake (a layer in training mode, a transposed weight) changes logits by 0.1 and more. No attack can tell logits
 #: apart that are this close.
 TOLERANCE = 1e-4
 #: The largest size of a protocol buffer, in bytes.

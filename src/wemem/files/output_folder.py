@@ -57,7 +57,7 @@ def _lock(place: Path, folder: Path) -> int | None:
             place.parent.mkdir(parents=True, exist_ok=True)
             number = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError:
-            return None  # what is wrong with the place is told when the first file is written
+            return None  # a fault of the place is reported when the first file is written
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_file(place, number):

@@ -47,7 +47,7 @@ def _on_power(attacked: Sequence[Arm]) -> list[str]:
         return ["It cannot say which difference it would have found: that takes two seeds or leave-one-out targets."]
     of_accuracy = "" if accuracy is None else f" or {100 * accuracy:.1f} points of accuracy"
     return [
-        f"It would have told two of these {len(attacked)} arms apart, with a probability of 80 %, at a true difference "
+        f"It would have separated two of these {len(attacked)} arms, with a probability of 80 %, at a true difference "
         f"of {100 * leak:.1f} points of {METRICS[LOW_FPR].phrase}{of_accuracy}; smaller ones it may well have missed."
     ]
 

@@ -30,7 +30,7 @@ COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#5C5C9E", "#999933", "#661100",
     "#44AA99", "#AA4499", "#117733", "#332288", "#B8860B", "#7F7F7F",
 )  # fmt: skip
-#: Shapes that are told apart without colour; a triple is a polygon or a star of so many points.
+#: Shapes that differ without colour; a triple is a polygon or a star of so many points.
 MARKERS: tuple[Marker, ...] = (
     "o", "^", "v", "P", "X", "*", "d", "<", ">", "p", (4, 1, 0), (6, 1, 0), (3, 1, 0), "h", (8, 1, 0), (3, 1, 180),
 )  # fmt: skip

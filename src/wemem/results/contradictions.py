@@ -104,7 +104,7 @@ def _areas(run: Run) -> list[float]:
 
 
 def _uncertified(certificate: Mapping[str, Any]) -> bool:
-    """Whether an audit calls itself adaptive against fingerprints that are unknown or differ."""
+    """Return True if an audit calls itself adaptive against fingerprints that are unknown or differ."""
     version_1 = "victim_made_as" in certificate
     victim, adversary = ("made_as", "made_as") if version_1 else ("recipe_fingerprint", "recipe_fingerprints")
     own, others = certificate[f"victim_{victim}"], set(certificate[f"adversary_{adversary}"])

@@ -244,7 +244,7 @@ class AttackKey(StageKey):
 
 @dataclass(frozen=True)
 class LeaveOneOutKey(StageKey):
-    """One attack on every model of an ensemble in turn."""
+    """One attack on every model of an ensemble, leave-one-out."""
 
     stage = "leave_one_out"
     signals: Key
