@@ -93,10 +93,11 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names.s
 if not TYPE_CHECKING:
 
     class _Package(ModuleType):
-        """The package, whose functions keep their names when packages of the same names are imported.
+        """The package, whose functions keep their names when packages of the same names are
+        imported.
 
-        Python binds an imported package such as ``wemem.report`` to its name here. The function ``wemem.report`` stays,
-        and ``from wemem.report.progress import ...`` works all the same.
+        Python binds an imported package such as ``wemem.report`` to its name here. The function
+        ``wemem.report`` stays, and ``from wemem.report.progress import ...`` works all the same.
         """
 
         def __setattr__(self, name: str, value: object) -> None:

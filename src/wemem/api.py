@@ -1,11 +1,13 @@
-"""The commands as functions: each does what the command of its name does, and returns instead of printing.
+"""The commands as functions: each does what the command of its name does, and returns instead of
+printing.
 
 >>> from wemem import api
 >>> results = api.run("studies/quickstart.toml", "runs/quickstart")  # doctest: +SKIP
 >>> api.verify("runs/quickstart").passed  # doctest: +SKIP
 True
 
-A study is a :class:`~wemem.config.study.StudyConfig`, or the path of a study file. Paths are strings or Path objects.
+A study is a :class:`~wemem.config.study.StudyConfig`, or the path of a study file. Paths are
+strings or Path objects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +78,8 @@ def read_study(
 
     Args:
         path: a TOML file; the defaults if None.
-        overrides: ``key=value``, as in :func:`~wemem.config.override.override_key`; they win over the options.
+        overrides: ``key=value``, as in :func:`~wemem.config.override.override_key`; they win over
+            the options.
         data: a data source in place of the study's.
         model: a model kind in place of the study's.
         weights: a trained model in place of one that the study trains.
@@ -113,7 +116,9 @@ def _part(table: dict[str, Any], key: str, empty: T) -> T:
 
 
 def _stated(entries: list[Any], defense: str) -> dict[str, Any]:
-    """The defense of that label in a study, or else the only one of that kind; if there is none, one of that kind."""
+    """The defense of that label in a study, or else the only one of that kind; if there is none,
+    one of that kind.
+    """
     tables = [entry for entry in entries if isinstance(entry, dict)]
     found = [e for e in tables if e.get("label") == defense] or [e for e in tables if e.get("kind") == defense]
     if len(found) > 1:
@@ -129,12 +134,15 @@ def run(
     Args:
         study: the study.
         out: the output directory, created if missing.
-        store: the folder of stored stages; ``.store`` beside ``out`` if None, so that neighbours share.
+        store: the folder of stored stages; ``.store`` beside ``out`` if None, so that neighbours
+            share.
         progress: receives every stage.
-        jobs: number of processes, which share the cores; with several, the study must come from a table.
+        jobs: number of processes, which share the cores; with several, the study must come from a
+            table.
 
     Returns:
-        The content of ``results.json``, the same for any number of jobs with the same number of threads each.
+        The content of ``results.json``, the same for any number of jobs with the same number of
+        threads each.
 
     Raises:
         InputError: anything that cannot be used, or a folder that cannot be written.
@@ -179,12 +187,16 @@ def report(folders: Sequence[Place], out: Place) -> None:
 def gate(
     folder: Place, limits: Limits, labels: Sequence[str] = (), waivers: Sequence[str] = (), shipped: Place | None = None
 ) -> FolderGate:
-    """Verify a folder of results and check its arms against limits (:func:`~wemem.results.gate.check_folder`)."""
+    """Verify a folder of results and check its arms against limits
+    (:func:`~wemem.results.gate.check_folder`).
+    """
     return check_folder(Path(folder), limits, labels, waivers, None if shipped is None else Path(shipped))
 
 
 def verify(folder: Place) -> Verified:
-    """Verify the hashes and the rates of a folder of results (:func:`~wemem.results.verify.verify`)."""
+    """Verify the hashes and the rates of a folder of results
+    (:func:`~wemem.results.verify.verify`).
+    """
     return verify_folder(Path(folder))
 
 
@@ -228,9 +240,10 @@ def prune(
 ) -> list[str]:
     """Prune the study's given model under one defense.
 
-    The folder gets ``weights.safetensors``, the same without zeros in ``weights.sparse.safetensors``,
-    ``masks.safetensors`` or, where channels were removed, ``weights.channels.json``, and ``pruning.json``, which
-    certifies the recipe and holds the model's costs before and after.
+    The folder gets ``weights.safetensors``, the same without zeros in
+    ``weights.sparse.safetensors``, ``masks.safetensors`` or, where channels were removed,
+    ``weights.channels.json``, and ``pruning.json``, which certifies the recipe and holds the
+    model's costs before and after.
 
     Args:
         study: the study, with ``[victim]``.
@@ -251,11 +264,13 @@ def prune(
 
 
 def export(study: Study, weights: Place, out: Place) -> list[str]:
-    """Write a model's weights as ``model.onnx``, checked on the study's first records, and ``export.json`` beside it.
+    """Write a model's weights as ``model.onnx``, checked on the study's first records, and
+    ``export.json`` beside it.
 
     Args:
         study: the study whose model and data are used.
-        weights: the file of the weights, or its folder, as :func:`~wemem.export.checkpoint.load_pruned` takes it.
+        weights: the file of the weights, or its folder, as
+            :func:`~wemem.export.checkpoint.load_pruned` takes it.
         out: the output directory, created if missing.
 
     Returns:

@@ -4,9 +4,9 @@ For record ``i`` of a training set ``S`` and learner ``A`` (Feldman, STOC 2020):
 
     mem(i) = Pr[h(x_i) = y_i | h ~ A(S)]  -  Pr[h(x_i) = y_i | h ~ A(S without i)]
 
-It is estimated with ``T`` models, each trained on a random subset of ``S``: the mean over the models that were trained
-on the record minus the mean over the others (Feldman & Zhang, NeurIPS 2020). The scores of a party come from models
-that are trained on the records of that party only.
+It is estimated with ``T`` models, each trained on a random subset of ``S``: the mean over the
+models that were trained on the record minus the mean over the others (Feldman & Zhang, NeurIPS
+2020). The scores of a party come from models that are trained on the records of that party only.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,14 @@ Form = Literal["probability", "indicator"]
 
 @dataclass(frozen=True, eq=False)
 class Memorization:
-    """Memorization scores of ``N`` records; NaN where no model was trained on a record, or every model was.
+    """Memorization scores of ``N`` records; NaN where no model was trained on a record, or every
+    model was.
 
     Args:
-        score: the mean over models inside minus the mean over models outside, in [-1, 1], shape ``(N,)``.
-        standard_error: the standard error of the score over the random subsets,
-            ``sqrt(s_in^2/n_in + s_out^2/n_out)``, shape ``(N,)``; NaN with fewer than two models of a kind.
+        score: the mean over models inside minus the mean over models outside, in [-1, 1], shape
+            ``(N,)``.
+        standard_error: the standard error of the score over the random subsets, ``sqrt(s_in^2/n_in
+            + s_out^2/n_out)``, shape ``(N,)``; NaN with fewer than two models of a kind.
         inside: the number of models that were trained on the record, shape ``(N,)``.
         outside: the number of models that were not trained on the record, shape ``(N,)``.
     """
@@ -69,7 +71,8 @@ class Memorization:
 def truth_values(
     logits: Float32[np.ndarray, "T N C"], labels: Int64[np.ndarray, " N"], form: Form
 ) -> Float64[np.ndarray, "T N"]:
-    """Compute the values of which a score is a mean: the probability of the true class, or 1 for a correct prediction.
+    """Compute the values of which a score is a mean: the probability of the true class, or 1 for a
+    correct prediction.
 
     The probability gives scores of lower variance.
     """
@@ -84,8 +87,8 @@ def estimate_memorization(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarr
 
     Args:
         values: the values from :func:`truth_values`.
-        roles: the role of each record for each model: train is inside and audit is outside; a record with another role
-            does not count for the model.
+        roles: the role of each record for each model: train is inside and audit is outside; a
+            record with another role does not count for the model.
 
     >>> import numpy as np
     >>> m = estimate_memorization(np.array([[1., .5], [.8, .5], [.2, .5]]), np.array([[1, 1], [1, 3], [3, 3]], np.int8))
@@ -111,10 +114,12 @@ def _moments(
 
 
 def halves_correlation(values: Float[np.ndarray, "T N"], roles: Int8[np.ndarray, "T N"], *, seed: int) -> float:
-    """Compute Spearman's rank correlation between the scores of two random disjoint halves of the models.
+    """Compute Spearman's rank correlation between the scores of two random disjoint halves of the
+    models.
 
-    It measures the reliability of scores from half as many models. By Spearman and Brown, the reliability of the scores
-    from all models is ``2r / (1 + r)``. The result is NaN where fewer than two records have both scores.
+    It measures the reliability of scores from half as many models. By Spearman and Brown, the
+    reliability of the scores from all models is ``2r / (1 + r)``. The result is NaN where fewer
+    than two records have both scores.
     """
     order = generator(seed, "memorization/halves").permutation(len(values))
     first, second = (estimate_memorization(values[h], roles[h]).score for h in np.array_split(order, 2))
@@ -126,13 +131,13 @@ def read_scores(path: Path, records: int) -> Float64[np.ndarray, " N"]:
     """Read a score for each record; NaN where the file has none.
 
     Args:
-        path: the path of a ``.csv`` or ``.parquet`` file with the columns ``record`` (index in the data set) and
-            ``score``.
+        path: the path of a ``.csv`` or ``.parquet`` file with the columns ``record`` (index in the
+            data set) and ``score``.
         records: N, the number of records of the data set.
 
     Raises:
-        InputError: the file is of another kind, lacks a column, or holds an unknown or repeated record or a score that
-            is not finite.
+        InputError: the file is of another kind, lacks a column, or holds an unknown or repeated
+            record or a score that is not finite.
     """
     columns = read_record_table(path, {"score": pa.float64()}, records, "memorization scores")
     record, score = columns[RECORD], columns["score"]

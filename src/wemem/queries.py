@@ -1,4 +1,6 @@
-"""Queries to models: the answers from which an adversary makes signals, through the defense that may alter them."""
+"""Queries to models: the answers from which an adversary makes signals, through the defense that
+may alter them.
+"""
 
 from typing import Protocol
 
@@ -12,7 +14,8 @@ from wemem.signals import ROBUSTNESS_COPIES
 
 #: Times the same query is repeated where answers are drawn at random.
 REPEATS = 64
-#: Probability with which a feature that is a whole number is replaced where others move by a small step.
+#: Probability with which a feature that is a whole number is replaced where others move by a small
+#: step.
 REPLACED = 0.05
 
 
@@ -47,7 +50,8 @@ class Postprocessed:
 
 
 def postprocessed(models: Queried, defense: Defense, *, seed: int) -> Queried:
-    """Models that answer as a defense has them answer; the models themselves if it alters no output.
+    """Models that answer as a defense has them answer; the models themselves if it alters no
+    output.
 
     Args:
         models: the models that compute the logits.
@@ -72,9 +76,9 @@ def query_models(
         ensemble: K models.
         features: N records.
         labels: their labels.
-        required_signals: names of :data:`~wemem.signals.EXTRAS`; ``trajectory`` and ``dense`` need other models and
-            are not collected here.
-            ``queries`` are the record and its mirror image, and need images ``(N, C, H, W)``.
+        required_signals: names of :data:`~wemem.signals.EXTRAS`; ``trajectory`` and ``dense`` need
+            other models and are not collected here. ``queries`` are the record and its mirror
+            image, and need images ``(N, C, H, W)``.
         seed: for the random queries.
     """
     answers: dict[str, np.ndarray] = {"logits": ensemble.logits(features)}
@@ -97,7 +101,8 @@ def mean_answer(
     *,
     repeats: int = REPEATS,
 ) -> Float32[np.ndarray, "K N C"]:
-    """Mean log-probabilities of repeated queries; one query is enough of models that answer alike twice.
+    """Mean log-probabilities of repeated queries; one query is enough of models that answer alike
+    twice.
 
     Args:
         ensemble: K models.
@@ -123,11 +128,12 @@ def sensitivity(
     directions: int = 10,
     step: float = 1e-3,
 ) -> Float32[np.ndarray, "K N C"]:
-    """Mean ``|p(x + eps u) - p(x)| / eps`` over Gaussian directions ``u`` (Yuan & Zhang, USENIX Security 2022).
+    """Mean ``|p(x + eps u) - p(x)| / eps`` over Gaussian directions ``u`` (Yuan & Zhang, USENIX
+    Security 2022).
 
-    Features that are :func:`whole_numbers`, such as tokens, cannot move by a small step: ``x + eps u`` is then the
-    record with each feature replaced, with a probability of :data:`REPLACED`, by that of another record, and ``eps``
-    that probability.
+    Features that are :func:`whole_numbers`, such as tokens, cannot move by a small step: ``x + eps
+    u`` is then the record with each feature replaced, with a probability of :data:`REPLACED`, by
+    that of another record, and ``eps`` that probability.
     """
     whole = whole_numbers(features)
     total = np.zeros_like(probabilities)
@@ -151,9 +157,10 @@ def robustness(
 ) -> Float32[np.ndarray, "K N"]:
     """Share of perturbed copies that get the record's label (Choquette-Choo et al., ICML 2021).
 
-    Features that are all 0 or 1 are flipped at rates from 1 % to 20 %, other :func:`whole_numbers` are replaced by
-    those of other records at the same rates, and the rest get Gaussian noise of 0.05 to 1 standard deviations. Weak and
-    strong perturbations tell apart records near the decision boundary and records far from it.
+    Features that are all 0 or 1 are flipped at rates from 1 % to 20 %, other :func:`whole_numbers`
+    are replaced by those of other records at the same rates, and the rest get Gaussian noise of
+    0.05 to 1 standard deviations. Weak and strong perturbations tell apart records near the
+    decision boundary and records far from it.
     """
     binary, whole = bool(np.isin(features, (0, 1)).all()), whole_numbers(features)
     right = np.zeros((len(ensemble), len(features)), np.float32)
@@ -173,7 +180,8 @@ def robustness(
 
 
 def whole_numbers(features: Real[np.ndarray, "N ..."]) -> bool:
-    """True for features of an integer type, and for whole numbers with more than two values, such as tokens or counts.
+    """True for features of an integer type, and for whole numbers with more than two values, such
+    as tokens or counts.
 
     Real features of 0 and 1 are none: published attacks perturb them as any real number.
     """
@@ -185,7 +193,8 @@ def whole_numbers(features: Real[np.ndarray, "N ..."]) -> bool:
 def replace_features(
     features: Real[np.ndarray, "N ..."], rate: float, rng: np.random.Generator
 ) -> Real[np.ndarray, "N ..."]:
-    """Replace features, each with a probability of ``rate``, by the same feature of a random other record.
+    """Replace features, each with a probability of ``rate``, by the same feature of a random other
+    record.
 
     >>> replaced = replace_features(np.array([[1.0, 7.0], [2.0, 9.0]]), 1.0, np.random.default_rng(0))
     >>> set(replaced[:, 0].tolist()) <= {1.0, 2.0}, set(replaced[:, 1].tolist()) <= {7.0, 9.0}

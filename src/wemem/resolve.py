@@ -1,4 +1,6 @@
-"""``"package.module:attribute"``: the names by which a study refers to code of the user's, and code without a name."""
+"""``"package.module:attribute"``: the names by which a study refers to code of the user's, and code
+without a name.
+"""
 
 import importlib
 import pkgutil
@@ -14,7 +16,8 @@ from wemem.errors import InputError
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Given:
-    """An object of the user's that stands in place of its name, such as a function of a notebook or a closure.
+    """An object of the user's that stands in place of its name, such as a function of a notebook or
+    a closure.
 
     Args:
         name: the name in messages and results.

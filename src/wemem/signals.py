@@ -1,7 +1,8 @@
 """Signals: the outputs of ``K`` models on ``N`` records, and the records that each was trained on.
 
-An attack gets nothing else: no weights, no data. Model 0 is the victim. The audit compares scores with its roles, which
-no attack may read; an attack calibrates itself on the other models alone, which :meth:`Signals.without` gives.
+An attack gets nothing else: no weights, no data. Model 0 is the victim. The audit compares scores
+with its roles, which no attack may read; an attack calibrates itself on the other models alone,
+which :meth:`Signals.without` gives.
 """
 
 from collections.abc import Mapping
@@ -34,9 +35,11 @@ EXTRAS: Mapping[str, str] = {
 #: Perturbed copies of a record whose labels give its robustness.
 ROBUSTNESS_COPIES = 60
 
-#: Relative distance of the sum of a record's outputs from 1 or 100, up to which they count as probabilities.
+#: Relative distance of the sum of a record's outputs from 1 or 100, up to which they count as
+#: probabilities.
 SUM_ERROR = 2e-3
-#: The same at most for probabilities that were rounded to a few decimals, and the units they may be rounded to.
+#: The same at most for probabilities that were rounded to a few decimals, and the units they may be
+#: rounded to.
 LARGEST_SUM_ERROR, ROUNDING_UNITS = 0.25, (0.1, 0.01, 0.001, 0.0001)
 #: Rows that are looked at first for probabilities.
 FEW_ROWS = 64
@@ -54,10 +57,12 @@ class Signals:
         labels: int64, shape ``(N,)``.
         roles: int8, shape ``(K, N)``, values of :class:`~wemem.data.split.Role`.
         records: int64, shape ``(N,)``, each row's index in the data set.
-        layout: ``disjoint`` if no row has a role both for model 0 and for another, ``shadows`` for those others by
-            themselves (they may share rows), ``shared`` if the models were trained on random halves of the same rows.
-        provenance: one fingerprint per model of how it was made (architecture, schedule, mask rule, defense and its
-            settings), or :data:`UNKNOWN`. The audit calls itself adaptive only if all are known and equal.
+        layout: ``disjoint`` if no row has a role both for model 0 and for another, ``shadows`` for
+            those others by themselves (they may share rows), ``shared`` if the models were trained
+            on random halves of the same rows.
+        provenance: one fingerprint per model of how it was made (architecture, schedule, mask rule,
+            defense and its settings), or :data:`UNKNOWN`. The audit calls itself adaptive only if
+            all are known and equal.
         extras: further arrays with leading axes ``(K, N)``, named in :data:`EXTRAS`.
 
     Raises:
@@ -176,27 +181,33 @@ class Signals:
         return chosen
 
     def without(self, model: int) -> "Signals":
-        """The signals of every model but one, as the adversary knows them when that one is attacked."""
+        """The signals of every model but one, as the adversary knows them when that one is
+        attacked.
+        """
         return self.select([k for k in range(self.num_models) if k != model])
 
 
 def logit_confidence(
     logits: Float[np.ndarray, "... N C"], labels: Int64[np.ndarray, " N"], *, temperature: float = 1.0
 ) -> Float[np.ndarray, "... N"]:
-    """``log p_y - log sum_{c != y} p_c = x_y - logsumexp_{c != y} x_c``, the true-class probability's logit, float64.
+    """``log p_y - log sum_{c != y} p_c = x_y - logsumexp_{c != y} x_c``, the true-class
+    probability's logit, float64.
 
-    From logits the softmax's normalizer cancels and nothing saturates: probabilities that round to 1 keep their
-    order. It is LiRA's statistic (Carlini et al., S&P 2022), close to normal over models.
+    From logits the softmax's normalizer cancels and nothing saturates: probabilities that round to
+    1 keep their order. It is LiRA's statistic (Carlini et al., S&P 2022), close to normal over
+    models.
 
     Args:
-        logits: shape ``(..., N, C)``, any floating type; read in blocks, so that no float64 copy of them is made.
+        logits: shape ``(..., N, C)``, any floating type; read in blocks, so that no float64 copy of
+            them is made.
         labels: shape ``(N,)``.
         temperature: of the softmax; the logits are divided by it.
 
     Raises:
         InputError: fewer than two classes.
 
-    With two classes it is the difference of the logits, here far beyond where ``1 - p`` is 0 in float64:
+    With two classes it is the difference of the logits, here far beyond where ``1 - p`` is 0 in
+    float64:
 
     >>> logit_confidence(np.array([[90.0, -10.0], [0.5, 2.0]]), np.array([0, 0])).tolist()
     [100.0, -1.5]
@@ -208,7 +219,8 @@ def logit_confidence(
     step = max(1, BLOCK // classes)
     for index in np.ndindex(*leading):
         for start in range(0, n, step):
-            # Classes first: NumPy reduces a long contiguous axis several times faster than many short ones.
+            # Classes first: NumPy reduces a long contiguous axis several times faster than many
+            # short ones.
             x = logits[index][start : start + step].T.astype(np.float64, order="C")
             if temperature != 1:
                 x /= temperature
@@ -222,12 +234,13 @@ def logit_confidence(
 
 
 def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None:
-    """Refuse outputs of one model that are probabilities: none is negative, and every record's sum to 1 or to 100.
+    """Refuse outputs of one model that are probabilities: none is negative, and every record's sum
+    to 1 or to 100.
 
     Sums may differ from that by as much as rounding to a few decimals explains.
 
-    Attacks take the softmax of logits. Of probabilities it would be almost uniform, and a model that leaks would look
-    safe.
+    Attacks take the softmax of logits. Of probabilities it would be almost uniform, and a model
+    that leaks would look safe.
 
     Args:
         outputs: the outputs of some records.
@@ -260,7 +273,9 @@ def _are_shares(rows: Float[np.ndarray, "N C"], total: float) -> bool:
 
 
 def _rounding_error(rows: Float[np.ndarray, "N C"]) -> float:
-    """The error that rounding to a few decimals leaves in a record's sum at most; 0 if the values are not rounded."""
+    """The error that rounding to a few decimals leaves in a record's sum at most; 0 if the values
+    are not rounded.
+    """
     for unit in ROUNDING_UNITS:
         steps = rows.astype(np.float64) / unit
         if np.abs(steps - np.rint(steps)).max() < 1e-2:

@@ -1,4 +1,6 @@
-"""Membership inference attacks: values that score how likely each audited record is a member, higher = member."""
+"""Membership inference attacks: values that score how likely each audited record is a member,
+higher = member.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -68,7 +70,8 @@ def make_attack(kind: str, settings: Mapping[str, Any] | None = None) -> Attack:
         settings: hyperparameters, the fields of the attack's class.
 
     Raises:
-        InputError: an unknown kind or setting, a value that the attack refuses, or a class that is no attack.
+        InputError: an unknown kind or setting, a value that the attack refuses, or a class that is
+            no attack.
 
     >>> make_attack("rmia", {"gamma": 2.0}).gamma
     2.0
@@ -81,7 +84,8 @@ def make_attack(kind: str, settings: Mapping[str, Any] | None = None) -> Attack:
 
 
 def kind_of(attack: Attack) -> str:
-    """The kind that a study names an attack by: its key in :data:`ATTACKS`, or ``package.module:Class``.
+    """The kind that a study names an attack by: its key in :data:`ATTACKS`, or
+    ``package.module:Class``.
 
     >>> kind_of(make_attack("rmia"))
     'rmia'

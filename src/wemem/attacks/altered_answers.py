@@ -1,11 +1,14 @@
-"""LiRA on altered answers: on labels alone, on the true class's rank, and on the mean of many answers.
+"""LiRA on altered answers: on labels alone, on the true class's rank, and on the mean of many
+answers.
 
-A defense that alters answers hides the confidence that LiRA reads. It still gives labels, by which the distance to the
-decision boundary can be measured (Choquette-Choo et al., "Label-only membership inference attacks", ICML 2021). It
-often keeps the order of the classes, and noise that is drawn for every answer averages out. Each of these is a
-statistic that reference models have too, so LiRA (Carlini et al., S&P 2022) compares it as it compares confidences.
+A defense that alters answers hides the confidence that LiRA reads. It still gives labels, by which
+the distance to the decision boundary can be measured (Choquette-Choo et al., "Label-only membership
+inference attacks", ICML 2021). It often keeps the order of the classes, and noise that is drawn for
+every answer averages out. Each of these is a statistic that reference models have too, so LiRA
+(Carlini et al., S&P 2022) compares it as it compares confidences.
 
-These statistics take few values, so a record's own sample variance is often 0 and says nothing: it is not considered.
+These statistics take few values, so a record's own sample variance is often 0 and says nothing: it
+is not considered.
 """
 
 from dataclasses import dataclass
@@ -20,9 +23,11 @@ from wemem.signals import ROBUSTNESS_COPIES, Signals, logit_confidence
 
 @dataclass(frozen=True)
 class LiraLabels(OnlineLikelihood):
-    """LiRA on the logit of the share of perturbed copies that get the record's label; needs labels alone.
+    """LiRA on the logit of the share of perturbed copies that get the record's label; needs labels
+    alone.
 
-    With r of n copies right the statistic is ``log((r + 1/2) / (n - r + 1/2))``, finite for 0 and n too.
+    With r of n copies right the statistic is ``log((r + 1/2) / (n - r + 1/2))``, finite for 0 and n
+    too.
     """
 
     name = "lira_labels"
@@ -36,7 +41,9 @@ class LiraLabels(OnlineLikelihood):
 
 @dataclass(frozen=True)
 class LiraRank(OnlineLikelihood):
-    """LiRA on minus the logarithm of the true class's rank in the answer, 1 for the most probable class."""
+    """LiRA on minus the logarithm of the true class's rank in the answer, 1 for the most probable
+    class.
+    """
 
     name = "lira_rank"
     variances: ClassVar[tuple[Variance, ...]] = ("global", "shrunk")

@@ -1,7 +1,8 @@
 """The contract of an attack: ``score(signals, target)``, higher = member.
 
-An attack sees :class:`~wemem.signals.Signals` and nothing else. Of the target's roles it reads only which rows are
-audited. Adaptivity belongs to the study: an attack is adaptive if the signals' other models were made as the target.
+An attack sees :class:`~wemem.signals.Signals` and nothing else. Of the target's roles it reads only
+which rows are audited. Adaptivity belongs to the study: an attack is adaptive if the signals' other
+models were made as the target.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +19,8 @@ from wemem.signals import SignalLayout, Signals
 
 Scores = Float[np.ndarray, " n"]
 
-#: Thresholds and settings are chosen on at most this many other models: more would cost K^3 and change nothing.
+#: Thresholds and settings are chosen on at most this many other models: more would cost K^3 and
+#: change nothing.
 CALIBRATION_MODELS = 8
 
 
@@ -28,9 +30,10 @@ class AttackOutput:
 
     Args:
         score: float64, shape ``(n,)``, higher = member.
-        threshold: float64, shape ``(n,)``; ``score >= threshold`` calls the record a member. Chosen without the target.
-        probability: float64, shape ``(n,)``, the calibrated probability of membership when members and non-members
-            are equally likely beforehand; None where the attack gives none.
+        threshold: float64, shape ``(n,)``; ``score >= threshold`` calls the record a member. Chosen
+            without the target.
+        probability: float64, shape ``(n,)``, the calibrated probability of membership when members
+            and non-members are equally likely beforehand; None where the attack gives none.
     """
 
     score: Scores
@@ -44,12 +47,15 @@ class Attack(ABC):
 
     Class attributes:
         name: key in results.
-        layout: ``disjoint`` if it learns from shadows' records, which then must not be the target's; ``shared`` if it
-            compares models trained with and without the very record. Signals of another layout are refused.
+        layout: ``disjoint`` if it learns from shadows' records, which then must not be the
+            target's; ``shared`` if it compares models trained with and without the very record.
+            Signals of another layout are refused.
         required_signals: names of :data:`~wemem.signals.EXTRAS` that it reads.
-        optional_signals: names of those that it reads where they are collected, and does without otherwise.
-        thresholds: ``global``, one threshold, or ``class``, one per class, chosen on the other models to maximize
-            balanced accuracy there; or ``half``, the fixed 0.5 of a score that is itself a probability of membership.
+        optional_signals: names of those that it reads where they are collected, and does without
+            otherwise.
+        thresholds: ``global``, one threshold, or ``class``, one per class, chosen on the other
+            models to maximize balanced accuracy there; or ``half``, the fixed 0.5 of a score that
+            is itself a probability of membership.
     """
 
     name: ClassVar[str]
@@ -74,16 +80,19 @@ class Attack(ABC):
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def predict(self, signals: Signals, target: int = 0, *, seed: int = 0) -> AttackOutput:
-        """Score the target's audited rows and decide on them by thresholds chosen on the other models.
+        """Score the target's audited rows and decide on them by thresholds chosen on the other
+        models.
 
         Raises:
-            InputError: the layout or a needed signal is missing, or there is no other model to choose a threshold on.
+            InputError: the layout or a needed signal is missing, or there is no other model to
+                choose a threshold on.
         """
         self.check(signals, target)
         return self.tune(signals, target)._decide(signals, target, seed=seed)
 
     def tune(self, signals: Signals, target: int) -> Self:
-        """The same attack with every setting that is open chosen on the other models; itself if none is open.
+        """The same attack with every setting that is open chosen on the other models; itself if
+        none is open.
 
         Raises:
             InputError: too few other models to attack one of them with the rest.
@@ -107,7 +116,9 @@ class Attack(ABC):
     def _score_others(
         self, signals: Signals, target: int, seed: int
     ) -> tuple[Scores, Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-        """Scores, truth and labels of attacks on the other models in the target's place, without the target."""
+        """Scores, truth and labels of attacks on the other models in the target's place, without
+        the target.
+        """
         parties = signals.without(target)
         targets = range(min(parties.num_models, CALIBRATION_MODELS))
         return (
@@ -120,7 +131,8 @@ class Attack(ABC):
         """Refuse signals that this attack cannot honestly use.
 
         Raises:
-            InputError: wrong layout, a missing extra, fewer than two models, or a target among the shadows.
+            InputError: wrong layout, a missing extra, fewer than two models, or a target among the
+                shadows.
         """
         if signals.layout != self.layout:
             raise InputError(
@@ -142,7 +154,9 @@ class Attack(ABC):
 
 
 def _calibrate(others: Float[np.ndarray, " o"], member: Bool[np.ndarray, " o"], score: Scores) -> Scores:
-    """Platt scaling on the other models' ranks, both sides weighing the same; ranks make any range of scores safe."""
+    """Platt scaling on the other models' ranks, both sides weighing the same; ranks make any range
+    of scores safe.
+    """
     reference = np.sort(others)
     ranks = np.searchsorted(reference, others, side="right") / len(reference)
     model = LogisticRegression(class_weight="balanced").fit(ranks[:, None], member)

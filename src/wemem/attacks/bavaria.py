@@ -1,22 +1,26 @@
-"""BaVarIA: a likelihood ratio whose variances are inferred by Bayes' rule instead of estimated record by record.
+"""BaVarIA: a likelihood ratio whose variances are inferred by Bayes' rule instead of estimated
+record by record.
 
-Brännvall, "Exponential-family membership inference: from LiRA and RMIA to BaVarIA", arXiv 2603.11799 (2026): the
-reference models' logit-scaled confidences of a record are normal, mean and variance have a conjugate
-normal-inverse-gamma prior, and the score is the log-ratio of two predictive densities, Student's t (BaVarIA-t) or a
-normal with the stabilized variance (BaVarIA-n).
+Brännvall, "Exponential-family membership inference: from LiRA and RMIA to BaVarIA", arXiv
+2603.11799 (2026): the reference models' logit-scaled confidences of a record are normal, mean and
+variance have a conjugate normal-inverse-gamma prior, and the score is the log-ratio of two
+predictive densities, Student's t (BaVarIA-t) or a normal with the stabilized variance (BaVarIA-n).
 
-We know the paper by its abstract and choose its prior ourselves, on each side by itself, from the reference models:
+We know the paper by its abstract and choose its prior ourselves, on each side by itself, from the
+reference models:
 
 ``sigma_i^2 ~ d_0 s_0^2 / chi^2(d_0)``,  ``mu_i | sigma_i ~ N(m_0, sigma_i^2 / k_0)``,
 
-with ``d_0`` and ``s_0^2`` by the moments of the records' log-variances (:func:`wemem.attacks.moments.variance_prior`),
-``m_0`` the mean of the records' means, and ``k_0`` the usual variance within a record over that of the means between
-records. With n values of mean x and sum of squared deviations S the posterior is
+with ``d_0`` and ``s_0^2`` by the moments of the records' log-variances
+(:func:`wemem.attacks.moments.variance_prior`), ``m_0`` the mean of the records' means, and ``k_0``
+the usual variance within a record over that of the means between records. With n values of mean x
+and sum of squared deviations S the posterior is
 
 ``k = k_0 + n``,  ``m = (k_0 m_0 + n x) / k``,  ``d = d_0 + n``,  ``V = d_0 s_0^2 + S + k_0 n (x - m_0)^2 / k``
 
-and the predictive density of the next value is Student's t with d degrees of freedom, centre m and squared scale
-``V / d * (1 + 1 / k)``; the normal form has the same centre and the posterior mean of the variance, ``V / (d - 2)``.
+and the predictive density of the next value is Student's t with d degrees of freedom, centre m and
+squared scale ``V / d * (1 + 1 / k)``; the normal form has the same centre and the posterior mean of
+the variance, ``V / (d - 2)``.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +39,8 @@ Predictive = Literal["student", "normal"]
 
 #: Degrees of freedom beyond which the prior of the variance is as good as certain.
 MOST_FREEDOM = 1e6
-#: Means that differ between records by less than this share of the variance within a record count as different by it.
+#: Means that differ between records by less than this share of the variance within a record count
+#: as different by it.
 LEAST_BETWEEN = 1e-6
 
 
@@ -94,12 +99,14 @@ def posterior(moments: Moments) -> Posterior:
 
 @dataclass(frozen=True)
 class Bavaria(Attack):
-    """Log-ratio of two predictive densities, of models trained with the record and of models trained without it.
+    """Log-ratio of two predictive densities, of models trained with the record and of models
+    trained without it.
 
     Args:
-        predictive: ``student`` (BaVarIA-t), ``normal`` (BaVarIA-n), or ``auto``: the one with the higher mean AUC of
-            attacks on the other models.
-        augmented: whether to use the augmented queries if the signals have them: the mean over queries of their scores.
+        predictive: ``student`` (BaVarIA-t), ``normal`` (BaVarIA-n), or ``auto``: the one with the
+            higher mean AUC of attacks on the other models.
+        augmented: whether to use the augmented queries if the signals have them: the mean over
+            queries of their scores.
     """
 
     predictive: Literal["auto", "student", "normal"] = "auto"

@@ -1,8 +1,10 @@
-"""Channels: by what an adversary knows a model whose defense alters answers, and the attacks that fit each.
+"""Channels: by what an adversary knows a model whose defense alters answers, and the attacks that
+fit each.
 
-A defense that postprocesses answers protects the answers alone. An adversary who holds the model's file computes the
-answers without it. So such a model is attacked twice: by its altered answers, with attacks that read what those still
-show, and by its weights, with the study's attacks on the unaltered answers.
+A defense that postprocesses answers protects the answers alone. An adversary who holds the model's
+file computes the answers without it. So such a model is attacked twice: by its altered answers,
+with attacks that read what those still show, and by its weights, with the study's attacks on the
+unaltered answers.
 """
 
 from collections.abc import Mapping
@@ -24,8 +26,9 @@ WEIGHTS_HELD = " (weights held)"
 def attacks_on_altered_answers(attacks: Mapping[str, Attack]) -> dict[str, Attack]:
     """A study's attacks, and those that read what altered answers still show.
 
-    Attacks by shadows are joined by ``label_noise``; attacks by reference models by ``lira_labels``, ``lira_rank`` and
-    ``lira_repeated``, which become parts of a combined attack too.
+    Attacks by shadows are joined by ``label_noise``; attacks by reference models by
+    ``lira_labels``, ``lira_rank`` and ``lira_repeated``, which become parts of a combined attack
+    too.
 
     >>> from wemem.attacks.lira import Lira
     >>> list(attacks_on_altered_answers({"lira": Lira()}))

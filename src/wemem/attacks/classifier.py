@@ -1,15 +1,17 @@
 """Attacks by a neural network that is trained on the outputs of shadows, whose members are known.
 
-The published recipes take 100 epochs of SGD on the probabilities as they are. Two changes reach the same held-out
-quality in some four epochs:
+The published recipes take 100 epochs of SGD on the probabilities as they are. Two changes reach the
+same held-out quality in some four epochs:
 
-* *The same information on another scale.* Probabilities enter as log-odds, standardized: what tells members from
-  non-members is how far beyond 0.999 a probability lies, which a network hardly sees on the linear scale.
-* *AdamW with a one-cycle learning rate* (Smith & Topin 2019), a fixed number of steps whatever the number of shadows,
-  and the network of the step where the loss on held-out shadow records was least.
+* *The same information on another scale.* Probabilities enter as log-odds, standardized: what tells
+  members from non-members is how far beyond 0.999 a probability lies, which a network hardly sees
+  on the linear scale.
+* *AdamW with a one-cycle learning rate* (Smith & Topin 2019), a fixed number of steps whatever the
+  number of shadows, and the network of the step where the loss on held-out shadow records was
+  least.
 
-A record that several shadows share is held out of all of them or of none, so that the held-out loss is not of records
-the network has seen under another shadow.
+A record that several shadows share is held out of all of them or of none, so that the held-out loss
+is not of records the network has seen under another shadow.
 """
 
 import math
@@ -46,7 +48,8 @@ BLOCK = 8192
 
 @dataclass(frozen=True)
 class ClassifierAttack(Attack):
-    """A network trained on all shadows' audited rows pooled. Its score is a probability of membership.
+    """A network trained on all shadows' audited rows pooled. Its score is a probability of
+    membership.
 
     Members and non-members weigh the same in the loss, so 0.5 is the balanced decision.
 
@@ -91,7 +94,8 @@ class ClassifierAttack(Attack):
         center, scale = learned[~held_out].mean(axis=0), learned[~held_out].std(axis=0)
         scale[scale < 1e-9] = 1.0
         x, own = (torch.from_numpy(((a - center) / scale).astype(np.float32)) for a in (learned, audited))
-        # Initial weights, dropout and order draw from the CPU's stream, which is put back afterwards.
+        # Initial weights, dropout and order draw from the CPU's stream, which is put back
+        # afterwards.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_seed(seed, "attack/train", self.name))
             network = self.network(x.shape[1], signals.classes)
@@ -141,7 +145,8 @@ class ClassifierAttack(Attack):
 
 
 def hold_out(records: Int64[np.ndarray, " n"], *, seed: int) -> Bool[np.ndarray, " n"]:
-    """Mark the rows to hold out: those of a random tenth of the records, at least one, with every row of each.
+    """Mark the rows to hold out: those of a random tenth of the records, at least one, with every
+    row of each.
 
     Raises:
         InputError: fewer than two records.
@@ -160,8 +165,8 @@ def hold_out(records: Int64[np.ndarray, " n"], *, seed: int) -> Bool[np.ndarray,
 def log_odds(logits: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
     """``log(p_c / (1 - p_c))`` of every class, float64, cut at ±100.
 
-    From logits, for the most probable class by :func:`~wemem.signals.logit_confidence`: where ``p`` rounds to 1 its
-    order is kept.
+    From logits, for the most probable class by :func:`~wemem.signals.logit_confidence`: where ``p``
+    rounds to 1 its order is kept.
 
     >>> log_odds(np.log([[0.5, 0.25, 0.25]])).round(4)  # log 1, log 1/3, log 1/3
     array([[ 0.    , -1.0986, -1.0986]])
@@ -174,7 +179,8 @@ def log_odds(logits: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
 
 
 def own_class_first(odds: Float[np.ndarray, "n C"], labels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n C"]:
-    """Classes in the order in which a network is to see them: the record's own, then the others by falling odds.
+    """Classes in the order in which a network is to see them: the record's own, then the others by
+    falling odds.
 
     >>> own_class_first(np.array([[3.0, 1.0, 2.0]]), np.array([1]))
     array([[1, 0, 2]])

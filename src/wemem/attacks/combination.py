@@ -1,8 +1,9 @@
-"""Combination of scores: inputs of any scale are ranked within each model, and weights are learned on known models.
+"""Combination of scores: inputs of any scale are ranked within each model, and weights are learned
+on known models.
 
-The candidates are each input alone, the sum of all ranks, and a logistic regression on them. The one with the highest
-mean AUC over the known models is taken; the regression is measured on models it was not fitted to. So on the known
-models no input alone is stronger than the combination.
+The candidates are each input alone, the sum of all ranks, and a logistic regression on them. The
+one with the highest mean AUC over the known models is taken; the regression is measured on models
+it was not fitted to. So on the known models no input alone is stronger than the combination.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ FOLDS = 2
 
 
 def normal_ranks(inputs: Inputs) -> Inputs:
-    """Each column's ranks as quantiles of the standard normal distribution, ties at their mean rank.
+    """Each column's ranks as quantiles of the standard normal distribution, ties at their mean
+    rank.
 
     >>> normal_ranks(np.array([[10.0], [30.0], [20.0]])).round(3)[:, 0]
     array([-0.967,  0.967,  0.   ])
@@ -42,7 +44,8 @@ def combine(inputs: Inputs, weights: Weights) -> Float[np.ndarray, " n"]:
 
 
 def learn_weights(inputs: Sequence[Inputs], member: Sequence[Member]) -> Weights:
-    """The weights with the highest mean AUC over the known models; simpler ones where several are equal.
+    """The weights with the highest mean AUC over the known models; simpler ones where several are
+    equal.
 
     Args:
         inputs: of each known model, shape ``(n, F)``, higher = member.
@@ -60,7 +63,9 @@ def learn_weights(inputs: Sequence[Inputs], member: Sequence[Member]) -> Weights
 
 
 def _regression(ranks: Sequence[Inputs], member: Sequence[Member]) -> tuple[float, Weights]:
-    """Weights by logistic regression, and the lesser of their mean AUC on models left out and on all."""
+    """Weights by logistic regression, and the lesser of their mean AUC on models left out and on
+    all.
+    """
     left_out: list[Float[np.ndarray, " n"]] = [np.empty(0)] * len(ranks)
     for fold in range(FOLDS):
         kept = [k for k in range(len(ranks)) if k % FOLDS != fold]

@@ -1,4 +1,6 @@
-"""All attacks by reference models in one score: an auditor need not know beforehand which of them is the strongest."""
+"""All attacks by reference models in one score: an auditor need not know beforehand which of them
+is the strongest.
+"""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -23,8 +25,8 @@ PARTS: tuple[Attack, ...] = (Lira(), Bavaria(), Rmia(), LiraOffline())
 class Combined(Attack):
     """Weighted normal ranks of several attacks' scores (:mod:`wemem.attacks.combination`).
 
-    The attacks' own settings and the weights are chosen by attacking the other models in the target's place, with
-    models other than the target.
+    The attacks' own settings and the weights are chosen by attacking the other models in the
+    target's place, with models other than the target.
 
     Args:
         parts: attacks by reference models; those whose signals were not collected are left out.
@@ -62,10 +64,12 @@ class Combined(Attack):
         return np.stack([part.score(signals, target, seed=seed) for part in self.parts], axis=1)
 
     def tune(self, signals: Signals, target: int) -> Self:
-        """The same attack with the parts that can run on the signals, their settings and the weights chosen.
+        """The same attack with the parts that can run on the signals, their settings and the
+        weights chosen.
 
         Raises:
-            InputError: no part can run on the signals, or too few models to attack one of them with the rest.
+            InputError: no part can run on the signals, or too few models to attack one of them with
+                the rest.
         """
         if self.weights is not None:
             return self

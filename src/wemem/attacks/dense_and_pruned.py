@@ -11,11 +11,12 @@ from wemem.signals import Signals, logit_confidence
 
 @dataclass(frozen=True)
 class DenseAndPruned(LearnedAttack):
-    """The logit of the true-class probability of both models and its rise by pruning, in weighted ranks.
+    """The logit of the true-class probability of both models and its rise by pruning, in weighted
+    ranks.
 
-    The rise is what pruning and fine-tuning did to the record, and only members are fine-tuned on. Cf. Yuan & Zhang,
-    "Membership inference attacks and defenses in neural network pruning", USENIX Security 2022: pruning changes the two
-    kinds of records differently.
+    The rise is what pruning and fine-tuning did to the record, and only members are fine-tuned on.
+    Cf. Yuan & Zhang, "Membership inference attacks and defenses in neural network pruning", USENIX
+    Security 2022: pruning changes the two kinds of records differently.
     """
 
     name = "dense_and_pruned"

@@ -10,10 +10,11 @@ from wemem.signals import Signals
 
 @dataclass(frozen=True)
 class LabelNoise(Attack):
-    """Share of perturbed copies of the record to which the target still gives its label, one threshold.
+    """Share of perturbed copies of the record to which the target still gives its label, one
+    threshold.
 
-    Members lie farther from the decision boundary, and the share is a distance to it that labels alone give.
-    Choquette-Choo et al., "Label-only membership inference attacks", ICML 2021.
+    Members lie farther from the decision boundary, and the share is a distance to it that labels
+    alone give. Choquette-Choo et al., "Label-only membership inference attacks", ICML 2021.
     """
 
     name = "label_noise"

@@ -1,4 +1,6 @@
-"""Attacks that learn from shadows, whose truth is known, how to weigh several numbers of a model's outputs."""
+"""Attacks that learn from shadows, whose truth is known, how to weigh several numbers of a model's
+outputs.
+"""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -17,7 +19,8 @@ Rows = Int64[np.ndarray, " n"]
 
 
 def shadow_rows(signals: Signals, target: int) -> Iterator[tuple[int, Rows, Bool[np.ndarray, " n"]]]:
-    """The rows that an attack may learn from: ``(model, rows, is_member)`` of every model but the target, in order.
+    """The rows that an attack may learn from: ``(model, rows, is_member)`` of every model but the
+    target, in order.
 
     Raises:
         InputError: an audited row of a shadow that is an audited row of the target too.
@@ -38,10 +41,11 @@ def shadow_rows(signals: Signals, target: int) -> Iterator[tuple[int, Rows, Bool
 
 @dataclass(frozen=True)
 class LearnedAttack(Attack):
-    """Weighted normal ranks of a few numbers of a model's outputs (:mod:`wemem.attacks.combination`).
+    """Weighted normal ranks of a few numbers of a model's outputs
+    (:mod:`wemem.attacks.combination`).
 
-    On the shadows it is at least as strong as the strongest of its inputs alone. Its thresholds are per class, as
-    those of the confidence are, which is one of the inputs.
+    On the shadows it is at least as strong as the strongest of its inputs alone. Its thresholds are
+    per class, as those of the confidence are, which is one of the inputs.
 
     Args:
         weights: one for each input; None learns them from the shadows.

@@ -1,13 +1,15 @@
-"""LiRA, the likelihood ratio attack: how the target's confidence in a record compares with that of reference models.
+"""LiRA, the likelihood ratio attack: how the target's confidence in a record compares with that of
+reference models.
 
-Carlini et al., "Membership inference attacks from first principles", S&P 2022. The statistic is the logit of the
-true-class probability (:func:`wemem.signals.logit_confidence`), of which every record has one normal distribution over
-models trained with it and one over models trained without it.
+Carlini et al., "Membership inference attacks from first principles", S&P 2022. The statistic is the
+logit of the true-class probability (:func:`wemem.signals.logit_confidence`), of which every record
+has one normal distribution over models trained with it and one over models trained without it.
 
-The paper writes the mean for the centre of a normal, the authors' code takes the median, which forgives a model that
-went astray. The paper gives each record a variance of its own from 64 models on, and one for all records below that;
-between the two lies the shrunk variance of :mod:`wemem.attacks.moments`. Which of them is stronger depends on the
-models and their number, so both settings are chosen by attacking the other models, where they are not given.
+The paper writes the mean for the centre of a normal, the authors' code takes the median, which
+forgives a model that went astray. The paper gives each record a variance of its own from 64 models
+on, and one for all records below that; between the two lies the shrunk variance of
+:mod:`wemem.attacks.moments`. Which of them is stronger depends on the models and their number, so
+both settings are chosen by attacking the other models, where they are not given.
 """
 
 from abc import abstractmethod
@@ -27,8 +29,9 @@ Statistic = Float[np.ndarray, "K N"]
 Statistics = Float[np.ndarray, "Q K N"]
 PerRecord = Float[np.ndarray, " N"]
 
-#: Reference models that every record must have on a side for a variance of its own to be considered. Attacking one of
-#: them in the target's place takes at most one more away, and two values are the fewest that have a spread.
+#: Reference models that every record must have on a side for a variance of its own to be
+#: considered. Attacking one of them in the target's place takes at most one more away, and two
+#: values are the fewest that have a spread.
 PER_RECORD_SIDE = 3
 
 
@@ -41,10 +44,11 @@ def lira_online(
         references: the reference models' statistic, shape ``(K, N)``.
         trained: which records each was trained on, shape ``(K, N)``.
         target: the target's statistic, shape ``(N,)``.
-        variance: ``record``, each record's own on each side; ``shrunk``, each record's own drawn toward the usual one
-            of its side; ``global``, one for all records and both sides, that of all in-values around their common mean.
-            The last is the choice of the authors' code. With one width the score is
-            ``((s - out)^2 - (s - in)^2) / 2 width^2``, and the width cannot change the order of the records.
+        variance: ``record``, each record's own on each side; ``shrunk``, each record's own drawn
+            toward the usual one of its side; ``global``, one for all records and both sides, that
+            of all in-values around their common mean. The last is the choice of the authors' code.
+            With one width the score is ``((s - out)^2 - (s - in)^2) / 2 width^2``, and the width
+            cannot change the order of the records.
         centre: ``median`` or ``mean`` of the reference models' values.
 
     Raises:
@@ -66,7 +70,9 @@ def lira_online(
 def log_ratio(
     target: PerRecord, inside: Moments, outside: Moments, *, variance: Variance, centre: Centre, width: float | None
 ) -> PerRecord:
-    """:func:`lira_online` from the moments of both sides; ``width`` is the common one of ``global``."""
+    """:func:`lira_online` from the moments of both sides; ``width`` is the common one of
+    ``global``.
+    """
     member = _log_normal(target, inside.centre(centre), inside.spread(variance, width))
     return np.asarray(member - _log_normal(target, outside.centre(centre), outside.spread(variance, width)))
 
@@ -76,19 +82,23 @@ def lira_offline(
 ) -> PerRecord:
     """``z = (s - centre) / spread`` over the models trained without the record, for every record.
 
-    The paper's one-sided test scores ``1 - Pr[N(out) > s] = Phi(z)``; z is in the same order and does not
-    saturate at 1. (The form ``-log N(s; out)``, which the authors' code and others compute, is two-sided: it calls
-    a record a member for being *less* confident than models without it, too.)
+    The paper's one-sided test scores ``1 - Pr[N(out) > s] = Phi(z)``; z is in the same order and
+    does not saturate at 1. (The form ``-log N(s; out)``, which the authors' code and others
+    compute, is two-sided: it calls a record a member for being *less* confident than models without
+    it, too.)
 
     Args:
         references: the reference models' statistic, shape ``(K, N)``.
-        trained: which records each was trained on, shape ``(K, N)``; only models trained without a record count for it.
+        trained: which records each was trained on, shape ``(K, N)``; only models trained without a
+            record count for it.
         target: the target's statistic, shape ``(N,)``.
-        variance: as in :func:`lira_online`; ``global`` is that of all out-values around their common mean.
+        variance: as in :func:`lira_online`; ``global`` is that of all out-values around their
+            common mean.
         centre: ``median`` or ``mean`` of the reference models' values.
 
     Raises:
-        InputError: a record that every reference model was trained on, or, but for ``global``, all but one.
+        InputError: a record that every reference model was trained on, or, but for ``global``, all
+            but one.
 
     Out at -1 +- 1, seen 3:
 
@@ -107,7 +117,9 @@ def _log_normal(value: PerRecord, centre: PerRecord, spread: PerRecord) -> PerRe
 
 
 def query_statistics(signals: Signals, *, augmented: bool) -> Statistics:
-    """The logit confidence of every query, model and record; of the plain record alone if not ``augmented``."""
+    """The logit confidence of every query, model and record; of the plain record alone if not
+    ``augmented``.
+    """
     if augmented and "queries" in signals.extras:
         return np.moveaxis(signals.query_logit_confidence, 2, 0)
     return signals.logit_confidence[None]
@@ -115,7 +127,8 @@ def query_statistics(signals: Signals, *, augmented: bool) -> Statistics:
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """The target's statistic of some records, and what reference models make of them, for one query each.
+    """The target's statistic of some records, and what reference models make of them, for one query
+    each.
 
     Args:
         target: the target's statistic, shape ``(n,)``.
@@ -135,9 +148,10 @@ class ReferenceLikelihood(Attack):
     """Base of both forms of LiRA.
 
     Args:
-        variance: ``record``, ``shrunk``, ``global``, or ``auto``: the one with the highest mean AUC of attacks on the
-            other models. ``record`` and ``shrunk`` are considered where every record has at least
-            :data:`PER_RECORD_SIDE` = 3 reference models on each side that is used.
+        variance: ``record``, ``shrunk``, ``global``, or ``auto``: the one with the highest mean AUC
+            of attacks on the other models. ``record`` and ``shrunk`` are considered where every
+            record has at least :data:`PER_RECORD_SIDE` = 3 reference models on each side that is
+            used.
         centre: ``median``, ``mean``, or ``auto``: likewise.
     """
 
@@ -230,9 +244,9 @@ class Lira(OnlineLikelihood):
     Args:
         variance: as in :class:`ReferenceLikelihood`.
         centre: as in :class:`ReferenceLikelihood`.
-        augmented: whether to use the augmented queries if the signals have them. The score is then the mean over
-            queries of each one's score by normals of its own, as in the authors' code (the log of the product of
-            normals, divided by their number).
+        augmented: whether to use the augmented queries if the signals have them. The score is then
+            the mean over queries of each one's score by normals of its own, as in the authors' code
+            (the log of the product of normals, divided by their number).
     """
 
     augmented: bool = True
@@ -246,7 +260,8 @@ class Lira(OnlineLikelihood):
 
 @dataclass(frozen=True)
 class LiraOffline(ReferenceLikelihood):
-    """Offline: :func:`lira_offline`, no model trained with the record is needed. Carlini et al., S&P 2022.
+    """Offline: :func:`lira_offline`, no model trained with the record is needed. Carlini et al.,
+    S&P 2022.
 
     Args:
         variance: as in :class:`ReferenceLikelihood`.

@@ -1,15 +1,18 @@
-"""Centre and spread of a statistic over reference models, record by record, and variances that records share.
+"""Centre and spread of a statistic over reference models, record by record, and variances that
+records share.
 
-The sample variance of few values is a poor estimate: from eight models it is off by a half as often as not. Records
-have variances that are alike, though not equal, so each estimate is drawn toward the usual one, the more so the fewer
-the models and the more alike the records. With sample variances ``s_i^2`` of ``d_i`` degrees of freedom, and true
-variances distributed as ``d_0 s_0^2 / chi^2(d_0)``, the posterior is
+The sample variance of few values is a poor estimate: from eight models it is off by a half as often
+as not. Records have variances that are alike, though not equal, so each estimate is drawn toward
+the usual one, the more so the fewer the models and the more alike the records. With sample
+variances ``s_i^2`` of ``d_i`` degrees of freedom, and true variances distributed as ``d_0 s_0^2 /
+chi^2(d_0)``, the posterior is
 
 ``shrunk_i^2 = (d_0 s_0^2 + d_i s_i^2) / (d_0 + d_i)``
 
-and ``d_0`` and ``s_0^2`` follow from the mean and variance of ``log s_i^2`` over the records (Smyth, "Linear models and
-empirical Bayes methods for assessing differential expression in microarray experiments", 2004). If the records'
-variances scatter no more than chance makes them, ``d_0`` is infinite and all are ``s_0^2``.
+and ``d_0`` and ``s_0^2`` follow from the mean and variance of ``log s_i^2`` over the records
+(Smyth, "Linear models and empirical Bayes methods for assessing differential expression in
+microarray experiments", 2004). If the records' variances scatter no more than chance makes them,
+``d_0`` is infinite and all are ``s_0^2``.
 """
 
 from collections.abc import Iterator
@@ -29,7 +32,8 @@ Centre = Literal["median", "mean"]
 BLOCK = 2048
 #: Added to a standard deviation, so that values all equal do not divide by zero.
 LEAST_SPREAD = 1e-30
-#: Sample variances below this share of the records' mean variance count as this share where logarithms are taken.
+#: Sample variances below this share of the records' mean variance count as this share where
+#: logarithms are taken.
 LEAST_SHARE = 1e-6
 
 
@@ -79,7 +83,8 @@ def side_moments(statistic: Statistic, chosen: Bool[np.ndarray, "K N"]) -> Momen
     count, mean, median, squares = np.empty(records, np.int64), np.empty(records), np.empty(records), np.empty(records)
     for here, values, weight in _blocks(statistic, chosen):
         number = weight.sum(axis=1)
-        # Sorting some dozen neighbours is the fastest median; values that do not count go beyond any other.
+        # Sorting some dozen neighbours is the fastest median; values that do not count go beyond
+        # any other.
         ordered = values + (1 - weight) * 1e300
         ordered.sort(axis=1)
         row, half = np.arange(len(values)), number.astype(np.int64)
@@ -133,9 +138,11 @@ def shrunk_variance(squares: PerRecord, count: Int64[np.ndarray, " N"]) -> PerRe
 
 
 def variance_prior(squares: PerRecord, count: Int64[np.ndarray, " N"]) -> tuple[float, float]:
-    """Degrees of freedom ``d_0`` and scale ``s_0^2`` of the scaled inverse chi-squared prior, by Smyth's moments.
+    """Degrees of freedom ``d_0`` and scale ``s_0^2`` of the scaled inverse chi-squared prior, by
+    Smyth's moments.
 
-    If the variances scatter no more than chance makes them, ``d_0`` is infinite and ``s_0^2`` the mean variance.
+    If the variances scatter no more than chance makes them, ``d_0`` is infinite and ``s_0^2`` the
+    mean variance.
     """
     degrees = (count - 1).astype(np.float64)
     variance = squares / degrees
@@ -150,7 +157,8 @@ def variance_prior(squares: PerRecord, count: Int64[np.ndarray, " N"]) -> tuple[
 
 
 def inverse_trigamma(value: float) -> float:
-    """The x at which the trigamma function is ``value``, by Newton's method on its reciprocal (Smyth 2004).
+    """The x at which the trigamma function is ``value``, by Newton's method on its reciprocal
+    (Smyth 2004).
 
     >>> round(inverse_trigamma(float(polygamma(1, 2.5))), 9)
     2.5

@@ -13,7 +13,9 @@ from wemem.signals import Signals
 
 @dataclass(frozen=True)
 class _Perceptron(ClassifierAttack):
-    """Hidden layers of 512, 256 and 128 ReLU units, dropout after the first two: the size the method compares with."""
+    """Hidden layers of 512, 256 and 128 ReLU units, dropout after the first two: the size the
+    method compares with.
+    """
 
     def network(self, width: int, classes: int) -> nn.Module:
         return nn.Sequential(
@@ -28,9 +30,10 @@ class _Perceptron(ClassifierAttack):
 class NeuralNet(_Perceptron):
     """``P(member | p)`` by a perceptron on the posterior ``p``: its log-odds, largest first.
 
-    Shokri et al., "Membership inference attacks against machine learning models", S&P 2017. They train one network per
-    class on the probabilities in the classes' order; here one network learns from the records of all
-    classes, and sorted inputs need no class order (held-out accuracy on Location is higher by about a point).
+    Shokri et al., "Membership inference attacks against machine learning models", S&P 2017. They
+    train one network per class on the probabilities in the classes' order; here one network learns
+    from the records of all classes, and sorted inputs need no class order (held-out accuracy on
+    Location is higher by about a point).
     """
 
     name = "nn"
@@ -41,10 +44,12 @@ class NeuralNet(_Perceptron):
 
 @dataclass(frozen=True)
 class NeuralNetTop3(_Perceptron):
-    """``P(member | p_(1), p_(2), p_(3))`` by a perceptron on the three largest probabilities: their log-odds.
+    """``P(member | p_(1), p_(2), p_(3))`` by a perceptron on the three largest probabilities: their
+    log-odds.
 
-    Salem et al., "ML-Leaks: model and data independent membership inference attacks and defenses on machine learning
-    models", NDSS 2019, attack 1. All there are where a model has fewer than three classes.
+    Salem et al., "ML-Leaks: model and data independent membership inference attacks and defenses on
+    machine learning models", NDSS 2019, attack 1. All there are where a model has fewer than three
+    classes.
     """
 
     name = "nn_top3"
@@ -57,9 +62,9 @@ class NeuralNetTop3(_Perceptron):
 class NeuralNetClass(_Perceptron):
     """``P(member | p, y)`` by a perceptron on the posterior and the one-hot label.
 
-    Nasr, Shokri & Houmansadr, "Machine learning with membership privacy using adversarial regularization", CCS 2018.
-    The log-odds come with the true class first and the others by size, so that the network need not find the place of
-    the true class by itself.
+    Nasr, Shokri & Houmansadr, "Machine learning with membership privacy using adversarial
+    regularization", CCS 2018. The log-odds come with the true class first and the others by size,
+    so that the network need not find the place of the true class by itself.
     """
 
     name = "nn_class"

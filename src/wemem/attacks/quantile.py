@@ -1,4 +1,6 @@
-"""The quantile regression attack: a threshold for each record, learned from records the target has not seen."""
+"""The quantile regression attack: a threshold for each record, learned from records the target has
+not seen.
+"""
 
 from dataclasses import dataclass
 
@@ -18,14 +20,16 @@ QUANTILES = (0.5, 0.8413)
 
 @dataclass(frozen=True)
 class QuantileRegression(Attack):
-    """``(s - q50(x)) / (q84(x) - q50(x))``, s the logit of the true-class probability, q its quantiles for non-members.
+    """``(s - q50(x)) / (q84(x) - q50(x))``, s the logit of the true-class probability, q its
+    quantiles for non-members.
 
-    Bertran et al., "Scalable membership inference attacks via quantile regression", NeurIPS 2023. Quantiles of the
-    *target's* confidence are regressed on features of records that it was not trained on (:func:`foreign_rows`): no
-    shadow's behaviour is taken for the target's, and no audited row is learned from. Two quantiles give a score for
-    every false positive rate, as the paper's Gaussian form does. The paper regresses on the record itself; an attack
-    here sees outputs only, and the record's class and difficulty stand in: the mean statistic of the shadows that were
-    not trained on it.
+    Bertran et al., "Scalable membership inference attacks via quantile regression", NeurIPS 2023.
+    Quantiles of the *target's* confidence are regressed on features of records that it was not
+    trained on (:func:`foreign_rows`): no shadow's behaviour is taken for the target's, and no
+    audited row is learned from. Two quantiles give a score for every false positive rate, as the
+    paper's Gaussian form does. The paper regresses on the record itself; an attack here sees
+    outputs only, and the record's class and difficulty stand in: the mean statistic of the shadows
+    that were not trained on it.
 
     Args:
         trees: boosted trees per quantile.
@@ -46,13 +50,16 @@ class QuantileRegression(Attack):
             ).fit(features[learned], statistic[learned]).predict(features[audited])
             for quantile in QUANTILES
         )  # fmt: skip
-        # Where the two quantiles meet or cross, the width is the usual one: the record's own is unknown.
+        # Where the two quantiles meet or cross, the width is the usual one: the record's own is
+        # unknown.
         usual = np.median(np.abs(statistic[learned] - np.median(statistic[learned])))
         return np.asarray((statistic[audited] - low) / np.maximum(high - low, 0.1 * usual + 1e-12))
 
 
 def difficulty(signals: Signals, target: int) -> Float[np.ndarray, "N 2"]:
-    """Each row's mean statistic over other models not trained on it, NaN where there is none, and its class."""
+    """Each row's mean statistic over other models not trained on it, NaN where there is none, and
+    its class.
+    """
     out = np.delete(signals.roles != Role.TRAIN, target, axis=0)
     values = np.delete(signals.logit_confidence, target, axis=0)
     count = out.sum(axis=0)

@@ -1,7 +1,8 @@
 """Reference models: the models trained with a record and without it that a target is compared with.
 
-Settings of attacks by reference models are chosen here too: each candidate attacks the other models in the target's
-place, with models other than the target, and the one with the highest mean AUC is taken. The target has no say.
+Settings of attacks by reference models are chosen here too: each candidate attacks the other models
+in the target's place, with models other than the target, and the one with the highest mean AUC is
+taken. The target has no say.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,13 +30,15 @@ TUNING_ROWS = 10_000
 def references(
     signals: Signals, target: int, rows: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " k"], Bool[np.ndarray, "k n"]]:
-    """The target's reference models, and the rows that each was trained on (a record for early stopping is out).
+    """The target's reference models, and the rows that each was trained on (a record for early
+    stopping is out).
 
-    They are all models but the target; of an ensemble of complementary halves only whole pairs. When models of such an
-    ensemble are attacked leave-one-out, the target's partner is left single, and with it a record is in one reference
-    model fewer exactly if the target was trained on it: the *count* gives the truth away, and an estimate over fewer
-    models fits worse. So the single one is left out, as in the code of Zarifzadeh et al. It is recognized by the
-    partner that it lacks, not by the target's roles.
+    They are all models but the target; of an ensemble of complementary halves only whole pairs.
+    When models of such an ensemble are attacked leave-one-out, the target's partner is left single,
+    and with it a record is in one reference model fewer exactly if the target was trained on it:
+    the *count* gives the truth away, and an estimate over fewer models fits worse. So the single
+    one is left out, as in the code of Zarifzadeh et al. It is recognized by the partner that it
+    lacks, not by the target's roles.
 
     Raises:
         InputError: no reference model.
@@ -52,7 +55,8 @@ def references(
 
 
 def whole_pairs(trained: Trained) -> Bool[np.ndarray, " K"]:
-    """Mark the models with a partner trained on exactly the records they were not; all, if there is no such pair.
+    """Mark the models with a partner trained on exactly the records they were not; all, if there is
+    no such pair.
 
     >>> whole_pairs(np.array([[True, True, False], [False, False, True], [True, False, True]])).tolist()
     [True, True, False]
@@ -106,7 +110,8 @@ class Trial:
 
 
 def trials(signals: Signals, target: int) -> list[Trial]:
-    """The other models on which settings are chosen, at most :data:`~wemem.attacks.base.CALIBRATION_MODELS`.
+    """The other models on which settings are chosen, at most
+    :data:`~wemem.attacks.base.CALIBRATION_MODELS`.
 
     A model with members or non-members only has no AUC and is left out.
     """
@@ -131,8 +136,8 @@ def best_on_others(
     Args:
         candidates: attacks that differ in their settings, those to prefer first.
         score: scores that a candidate gives for some evidence.
-        evidence: what is known of each other model's records, and which are members; without any, the first candidate
-            is taken.
+        evidence: what is known of each other model's records, and which are members; without any,
+            the first candidate is taken.
     """
 
     def mean_auc(attack: AnAttack) -> float:

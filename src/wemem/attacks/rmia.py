@@ -1,15 +1,17 @@
 """RMIA: how much more the target favours a record than it favours records of the population.
 
-Zarifzadeh, Liu & Shokri, "Low-cost high-power membership inference attacks", ICML 2024. With ``p(x)`` the target's
-probability of x's true class and ``prior(x)`` the probability that a model is expected to give it,
+Zarifzadeh, Liu & Shokri, "Low-cost high-power membership inference attacks", ICML 2024. With
+``p(x)`` the target's probability of x's true class and ``prior(x)`` the probability that a model is
+expected to give it,
 
 ``ratio(x) = p(x) / prior(x)``,  ``score(x) = share of z in the population with ratio(x) / ratio(z) >= gamma``.
 
-Online, the prior is the mean of two means: over models trained with x, and over models trained without it. Offline
-only the latter is known, and models trained with x are taken to give it ``a mean_out + (1 - a)``.
+Online, the prior is the mean of two means: over models trained with x, and over models trained
+without it. Offline only the latter is known, and models trained with x are taken to give it ``a
+mean_out + (1 - a)``.
 
-Probabilities are softmax outputs at a temperature: of overfitted models most are close to 1, and a temperature above 1,
-as in the authors' experiments, spreads them.
+Probabilities are softmax outputs at a temperature: of overfitted models most are close to 1, and a
+temperature above 1, as in the authors' experiments, spreads them.
 """
 
 from abc import abstractmethod
@@ -94,7 +96,8 @@ class Evidence:
 
     Args:
         probability: the target's, shape ``(n,)``.
-        means: of the reference models' probabilities: ``(mean_in, mean_out)``, or ``(mean_out,)`` alone.
+        means: of the reference models' probabilities: ``(mean_in, mean_out)``, or ``(mean_out,)``
+            alone.
     """
 
     probability: PerRecord
@@ -109,19 +112,19 @@ Collected = tuple[Evidence, Evidence | None]
 class PopulationRatio(Attack):
     """Base of both forms of RMIA.
 
-    The population is every row that no model uses in any role. All models are out-models there, and ``mean_out`` is
-    over all of them. (The authors' code takes those with the highest half of the probabilities: it sorts in-models away
-    as zeros, which a population record has not.) Where there is no such row, the other audited rows stand in, each
-    with a prior like x's own.
+    The population is every row that no model uses in any role. All models are out-models there, and
+    ``mean_out`` is over all of them. (The authors' code takes those with the highest half of the
+    probabilities: it sorts in-models away as zeros, which a population record has not.) Where there
+    is no such row, the other audited rows stand in, each with a prior like x's own.
 
-    A score never falls when ``ratio(x)`` rises: the population makes scores of different targets comparable, and gamma
-    decides which records are tied.
+    A score never falls when ``ratio(x)`` rises: the population makes scores of different targets
+    comparable, and gamma decides which records are tied.
 
     Args:
-        gamma: how many times more the target must favour a record; None chooses among :data:`GAMMA`, by the mean AUC
-            of attacks on the other models.
-        temperature: the softmax temperature; None chooses among :data:`TEMPERATURE`, by the mean AUC of the ratio in
-            attacks on the other models.
+        gamma: how many times more the target must favour a record; None chooses among
+            :data:`GAMMA`, by the mean AUC of attacks on the other models.
+        temperature: the softmax temperature; None chooses among :data:`TEMPERATURE`, by the mean
+            AUC of the ratio in attacks on the other models.
     """
 
     gamma: float | None = None
@@ -166,7 +169,8 @@ class PopulationRatio(Attack):
         return dominated(self.ratio(evidence), self.ratio(population), gamma)
 
     def tune(self, signals: Signals, target: int) -> Self:
-        """The same attack, with what is None chosen by attacking the other models in the target's place.
+        """The same attack, with what is None chosen by attacking the other models in the target's
+        place.
 
         The ratio's own settings are chosen by the order of the ratios, gamma by that of the scores.
 
@@ -211,7 +215,8 @@ class PopulationRatio(Attack):
 
 @dataclass(frozen=True)
 class Rmia(PopulationRatio):
-    """Online: ``prior = (mean_in + mean_out) / 2``, each side weighing the same however many models it has.
+    """Online: ``prior = (mean_in + mean_out) / 2``, each side weighing the same however many models
+    it has.
 
     Zarifzadeh, Liu & Shokri, ICML 2024.
     """
@@ -228,15 +233,16 @@ class Rmia(PopulationRatio):
 
 @dataclass(frozen=True)
 class RmiaOffline(PopulationRatio):
-    """Offline: ``prior = (mean_out + (a mean_out + 1 - a)) / 2``, no model trained with the record is needed.
+    """Offline: ``prior = (mean_out + (a mean_out + 1 - a)) / 2``, no model trained with the record
+    is needed.
 
     Zarifzadeh, Liu & Shokri, ICML 2024.
 
     Args:
         gamma: as in :class:`Rmia`.
         temperature: as in :class:`Rmia`.
-        a: in [0, 1]: 1 takes models trained with a record to be no surer of it, 0 to be certain. None chooses among
-            0, 0.1, ..., 1, by the mean AUC of attacks on the other models.
+        a: in [0, 1]: 1 takes models trained with a record to be no surer of it, 0 to be certain.
+            None chooses among 0, 0.1, ..., 1, by the mean AUC of attacks on the other models.
     """
 
     a: float | None = None

@@ -21,17 +21,21 @@ LEAST_SENSITIVITY = 1e-8
 class Samia(ClassifierAttack):
     """``P(member | p, s, y)`` by a transformer encoder whose tokens are the classes.
 
-    Yuan & Zhang, "Membership inference attacks and defenses in neural network pruning", USENIX Security 2022. Class
-    ``c`` is the token ``(p_c, s_c, [c = y])``, with ``s_c`` the sensitivity of ``p_c`` to the input. Three post-norm
-    encoder layers, then a two-layer head on all tokens side by side.
+    Yuan & Zhang, "Membership inference attacks and defenses in neural network pruning", USENIX
+    Security 2022. Class ``c`` is the token ``(p_c, s_c, [c = y])``, with ``s_c`` the sensitivity of
+    ``p_c`` to the input. Three post-norm encoder layers, then a two-layer head on all tokens side
+    by side.
 
-    We depart from it where that saves time, which goes with the number of tokens, and costs no held-out accuracy:
+    We depart from it where that saves time, which goes with the number of tokens, and costs no
+    held-out accuracy:
 
     * the probability enters as log-odds, the sensitivity as its logarithm;
-    * tokens come with the true class first and the others by falling probability, and only the first ``tokens`` of
-      them: on Location, twelve classes give the accuracy that all thirty give;
-    * the published head knew the class of a token from its place; ours knows the true class's token, and no other;
-    * a unit that dropout removes is removed from all tokens of a record, and no attention weight is dropped.
+    * tokens come with the true class first and the others by falling probability, and only the
+      first ``tokens`` of them: on Location, twelve classes give the accuracy that all thirty give;
+    * the published head knew the class of a token from its place; ours knows the true class's
+      token, and no other;
+    * a unit that dropout removes is removed from all tokens of a record, and no attention weight is
+      dropped.
 
     Args:
         tokens: classes that the network sees, at most.
@@ -81,8 +85,8 @@ class Samia(ClassifierAttack):
 class ClassEncoder(nn.Module):
     """The network of :class:`Samia`.
 
-    ``(n, 2T + C)`` log-odds and sensitivities of T classes, the record's own first, and its one-hot label, to
-    ``(n, 1)`` log-odds of membership.
+    ``(n, 2T + C)`` log-odds and sensitivities of T classes, the record's own first, and its one-hot
+    label, to ``(n, 1)`` log-odds of membership.
     """
 
     own: Tensor
@@ -111,8 +115,8 @@ class ClassEncoder(nn.Module):
 class EncoderLayer(nn.Module):
     """A post-norm transformer encoder layer (Vaswani et al. 2017), ``(n, T, width)`` to the same.
 
-    PyTorch's own drops single entries and attention weights: the one takes a random number per entry, the other keeps
-    the fused attention kernel from being used; together, half of the time.
+    PyTorch's own drops single entries and attention weights: the one takes a random number per
+    entry, the other keeps the fused attention kernel from being used; together, half of the time.
     """
 
     def __init__(self, size: Samia) -> None:

@@ -1,9 +1,11 @@
-"""Attacks that threshold one number of the target's output, no model but the target needed for the number itself.
+"""Attacks that threshold one number of the target's output, no model but the target needed for the
+number itself.
 
-The score functions take log-probabilities and labels and are pure. Where a probability is so close to 1 that float64
-rounds it there, ``log p`` and ``1 - p`` are taken from the *other* classes' probabilities, which are small and
-therefore exact: an overfitted model gives most of its members such a probability, and it is their order that
-decides the true positive rate at low false positive rates.
+The score functions take log-probabilities and labels and are pure. Where a probability is so close
+to 1 that float64 rounds it there, ``log p`` and ``1 - p`` are taken from the *other* classes'
+probabilities, which are small and therefore exact: an overfitted model gives most of its members
+such a probability, and it is their order that decides the true positive rate at low false positive
+rates.
 """
 
 from abc import abstractmethod
@@ -39,7 +41,8 @@ def entropy(log_probabilities: LogProbabilities) -> Scores:
 
 
 def modified_entropy(log_probabilities: LogProbabilities, labels: Labels) -> Scores:
-    """``Mentr = -(1 - p_y) log p_y - sum_{c != y} p_c log(1 - p_c)`` in nats (Song & Mittal 2021, equation 8).
+    """``Mentr = -(1 - p_y) log p_y - sum_{c != y} p_c log(1 - p_c)`` in nats (Song & Mittal 2021,
+    equation 8).
 
     Unlike the entropy it is large when a wrong class is certain.
 
@@ -82,7 +85,9 @@ def _log_complement(log_probabilities: LogProbabilities) -> LogProbabilities:
 
 
 def _resolved(log_probabilities: LogProbabilities) -> LogProbabilities:
-    """The same, with ``log p_c = log1p(-sum of the others)`` where ``p_c > 1/2``, so that it does not round to 0."""
+    """The same, with ``log p_c = log1p(-sum of the others)`` where ``p_c > 1/2``, so that it does
+    not round to 0.
+    """
     others = np.exp(np.minimum(_log_complement(log_probabilities), -np.log(2.0)))
     return np.where(log_probabilities > -np.log(2.0), np.log1p(-others), log_probabilities)
 
@@ -106,8 +111,9 @@ class OutputAttack(Attack):
 class Confidence(OutputAttack):
     """``log p_y``, one threshold per class: members are predicted with more confidence.
 
-    Yeom et al., "Privacy risk in machine learning", CSF 2018 (a threshold on the loss, which is ``-log p_y``); per
-    class, Song & Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021.
+    Yeom et al., "Privacy risk in machine learning", CSF 2018 (a threshold on the loss, which is
+    ``-log p_y``); per class, Song & Mittal, "Systematic evaluation of privacy risks of machine
+    learning models", USENIX Security 2021.
     """
 
     name = "confidence"
@@ -121,8 +127,8 @@ class Confidence(OutputAttack):
 class Entropy(OutputAttack):
     """Negative entropy, one threshold per class: members are predicted with less doubt.
 
-    Shokri et al., "Membership inference attacks against machine learning models", S&P 2017; thresholds per class,
-    Song & Mittal, USENIX Security 2021.
+    Shokri et al., "Membership inference attacks against machine learning models", S&P 2017;
+    thresholds per class, Song & Mittal, USENIX Security 2021.
     """
 
     name = "entropy"
@@ -134,9 +140,11 @@ class Entropy(OutputAttack):
 
 @dataclass(frozen=True)
 class ModifiedEntropy(OutputAttack):
-    """Negative modified entropy, one threshold per class: members are predicted with less doubt and rightly.
+    """Negative modified entropy, one threshold per class: members are predicted with less doubt and
+    rightly.
 
-    Song & Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX Security 2021.
+    Song & Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX
+    Security 2021.
     """
 
     name = "modified_entropy"
@@ -163,8 +171,8 @@ class TopConfidence(OutputAttack):
 class Correctness(OutputAttack):
     """A record that is classified rightly is called a member: the gap attack.
 
-    Its balanced accuracy is one half plus half the gap between training and test accuracy.
-    Yeom et al., "Privacy risk in machine learning", CSF 2018. The floor that every other attack must beat.
+    Its balanced accuracy is one half plus half the gap between training and test accuracy. Yeom et
+    al., "Privacy risk in machine learning", CSF 2018. The floor that every other attack must beat.
     """
 
     name = "correctness"

@@ -13,9 +13,10 @@ from wemem.signals import Signals, logit_confidence
 class PruningTrajectory(LearnedAttack):
     """The logit of the true-class probability after each round, in weighted ranks.
 
-    Every round fine-tunes on the same records again: members are lifted each time, non-members drift. To attack by a
-    sequence of models is the idea of Liu et al., "Membership inference attacks by exploiting loss trajectory", CCS
-    2022, where the sequence has to be distilled; a pruner's rounds are one that may be at hand.
+    Every round fine-tunes on the same records again: members are lifted each time, non-members
+    drift. To attack by a sequence of models is the idea of Liu et al., "Membership inference
+    attacks by exploiting loss trajectory", CCS 2022, where the sequence has to be distilled; a
+    pruner's rounds are one that may be at hand.
     """
 
     name = "pruning_trajectory"

@@ -1,1 +1,3 @@
-"""Audits: attacks applied to signals, on the victim and leave-one-out, and the report of their results."""
+"""Audits: attacks applied to signals, on the victim and leave-one-out, and the report of their
+results.
+"""

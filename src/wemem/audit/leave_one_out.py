@@ -1,7 +1,7 @@
 """Leave-one-out: every model of a reference ensemble attacked by all the others.
 
-Many targets for the price of one ensemble, and with them an interval that covers another training run too, not only
-other records.
+Many targets for the price of one ensemble, and with them an interval that covers another training
+run too, not only other records.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,9 @@ class Crossed:
         return {"value": estimate.value, "ci": [estimate.low, estimate.high]}
 
     def as_comparable_json(self) -> dict[str, object]:
-        """Its form in ``results.json`` with pseudo-values, by which arms are compared, to six digits."""
+        """Its form in ``results.json`` with pseudo-values, by which arms are compared, to six
+        digits.
+        """
         table = [[float(f"{value:.6g}") for value in row] for row in self.table.tolist()]
         return {**self.as_json(), "pseudo_values": table}
 

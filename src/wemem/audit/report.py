@@ -57,7 +57,9 @@ class AuditReport:
         return next(r for r in self.results if r.name == name)
 
     def worst(self, metric: Metric) -> tuple[AttackResult, Estimate]:
-        """The strongest attack by a metric, its interval widened for having been chosen among all (Bonferroni)."""
+        """The strongest attack by a metric, its interval widened for having been chosen among all
+        (Bonferroni).
+        """
         name, estimate = strongest({result.name: result.scored for result in self.results}, metric)
         return self[name], estimate
 
@@ -132,7 +134,9 @@ def as_json(report: AuditReport, *, seed: int = 0) -> dict[str, object]:
 
 
 def _worst_as_json(report: AuditReport, seed: int) -> dict[str, object]:
-    """The strongest attack by each metric, beside what the strongest reaches on a model that leaks nothing."""
+    """The strongest attack by each metric, beside what the strongest reaches on a model that leaks
+    nothing.
+    """
     rng = generator(seed, "chance of the strongest")
     chance = chance_of_strongest(list(METRICS.values()), [result.scored for result in report.results], rng)
     worst: dict[str, object] = {}

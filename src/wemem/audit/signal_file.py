@@ -19,14 +19,14 @@ def read_signals(path: Path) -> Signals:
     """Signals from an ``.npz`` file.
 
     Args:
-        path: a file with ``logits``, float ``(K, N, C)``, model 0 the audited one; ``labels``, whole numbers ``(N,)``;
-            and ``roles`` ``(K, N)``: 1 where the model was trained on the record, 3 where it was not and is audited on
-            it, 2 where the record served early stopping, 0 where it served nothing. Boolean roles mean member (True)
-            or not (False).
+        path: a file with ``logits``, float ``(K, N, C)``, model 0 the audited one; ``labels``,
+            whole numbers ``(N,)``; and ``roles`` ``(K, N)``: 1 where the model was trained on the
+            record, 3 where it was not and is audited on it, 2 where the record served early
+            stopping, 0 where it served nothing. Boolean roles mean member (True) or not (False).
 
     Raises:
-        InputError: a file that cannot be read, an array of another shape or kind, or a model 0 without members or
-            without non-members.
+        InputError: a file that cannot be read, an array of another shape or kind, or a model 0
+            without members or without non-members.
     """
     logits, labels, roles = read_npz(path, list(ARRAYS), limit=memory_limit(None))
     return signals_from_arrays(logits, labels, roles, str(path))

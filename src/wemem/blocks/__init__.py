@@ -1,4 +1,6 @@
-"""Building blocks for a user's own PyTorch training loop: sampler, optimizer states, pruner, losses, engine."""
+"""Building blocks for a user's own PyTorch training loop: sampler, optimizer states, pruner,
+losses, engine.
+"""
 
 from wemem.blocks.engine import EngineRound, PruningEngine
 from wemem.blocks.estimates import (

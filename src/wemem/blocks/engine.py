@@ -68,8 +68,8 @@ class PruningEngine:
         seed: seed of the order of records.
         accumulation: batches whose gradients the loop accumulates for one optimizer step.
         rank, world_size: this process among those of ``DistributedDataParallel``.
-        untrained: True states that the model has new weights, as a defense with a fresh start needs:
-            of the trained model only the architecture may be used.
+        untrained: True states that the model has new weights, as a defense with a fresh start
+            needs: of the trained model only the architecture may be used.
 
     Raises:
         InputError: an unknown defense, settings out of range, or a defense with a fresh start for a
@@ -148,7 +148,8 @@ class PruningEngine:
         return model, optimizer, defended
 
     def attach(self, model: nn.Module, optimizer: Any, example: Example) -> None:
-        """Connect the engine with a model and its optimizer alone, for a framework that owns the loop.
+        """Connect the engine with a model and its optimizer alone, for a framework that owns the
+        loop.
 
         Args:
             model: the trained model.
@@ -251,7 +252,8 @@ class PruningEngine:
 
         Args:
             most: largest number of epochs.
-            patience: epochs without a better :meth:`record` after which the round ends; None for none.
+            patience: epochs without a better :meth:`record` after which the round ends; None for
+                none.
 
         Yields:
             The 0-based epoch.
@@ -275,7 +277,8 @@ class PruningEngine:
         self._curve.append(float(dev_accuracy))
 
     def loss(self, logits: Float[Tensor, "B C"], labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
-        """Loss of the defense on the current batch; the mean cross-entropy where it has none of its own.
+        """Loss of the defense on the current batch; the mean cross-entropy where it has none of its
+        own.
 
         Raises:
             InputError: outside of the loop over the prepared loader, or logits of another batch.

@@ -20,7 +20,8 @@ from wemem.files.npz import read_npz
 from wemem.memorization import Form, Memorization, estimate_memorization, truth_values
 from wemem.randomness import derive_seed
 
-#: Predictions of a trained model: from record numbers, int64 ``(n,)``, to logits, float32 ``(n, C)``.
+#: Predictions of a trained model: from record numbers, int64 ``(n,)``, to logits, float32 ``(n,
+#: C)``.
 Predict = Callable[[Int64[np.ndarray, " n"]], Float32[np.ndarray, "n C"]]
 #: A user's training: from the records to train on and a seed below 2**32 to predictions.
 Train = Callable[[Int64[np.ndarray, " n"], int], Predict]
@@ -43,17 +44,19 @@ def memorization_scores(
         labels: int64, shape ``(N,)``, labels of the data set.
         models: number of models. Each record is in about ``fraction`` of them.
         fraction: share of the records that a model trains on.
-        form: average the ``probability`` of the true class, or the ``indicator`` of a correct prediction.
+        form: average the ``probability`` of the true class, or the ``indicator`` of a correct
+            prediction.
         seed: seed of the subsets and of the models.
-        directory: where each model's predictions are stored as it ends; a second call continues there.
+        directory: where each model's predictions are stored as it ends; a second call continues
+            there.
 
     Returns:
         Scores with standard errors. ``Memorization.write`` makes the file that a study's
         ``scores.file`` and :class:`~wemem.blocks.PruningEngine` read.
 
     Raises:
-        InputError: sizes that do not fit, predictions of another shape or not finite, or a directory
-            of another estimate. Errors of ``train`` come through as they are.
+        InputError: sizes that do not fit, predictions of another shape or not finite, or a
+            directory of another estimate. Errors of ``train`` come through as they are.
     """
     own = np.asarray(labels, np.int64)
     every, dev = np.arange(len(own)), len(own) + np.arange(len(np.unique(own)))
@@ -88,8 +91,8 @@ class SoftTargets:
     """Log-probabilities that models without a record predict for it.
 
     Args:
-        log_probabilities: float32, shape ``(M, C)``. Row ``v * N + r`` belongs to view ``v`` of record
-            ``r``, view 0 being the record.
+        log_probabilities: float32, shape ``(M, C)``. Row ``v * N + r`` belongs to view ``v`` of
+            record ``r``, view 0 being the record.
     """
 
     log_probabilities: Float32[np.ndarray, "M C"]
@@ -125,7 +128,8 @@ def out_of_sample_targets(
         train: trains one teacher on some records and returns its predictions. With views it also
             predicts the numbers ``v * N + r``.
         labels: int64, shape ``(N,)``.
-        features: numbers that show which records are similar. Never features learned from these records.
+        features: numbers that show which records are similar. Never features learned from these
+            records.
         teachers: number of models.
         held_out_from: number of teachers that do not train on a record.
         clusters: clusters of similar records, held out as a whole; 0 holds out single records.
@@ -156,7 +160,9 @@ def out_of_sample_targets(
 
 
 def _with_dev(labels: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " M"]:
-    """Labels with one more record of each class at the end: splits need dev records, a user's function does not."""
+    """Labels with one more record of each class at the end: splits need dev records, a user's
+    function does not.
+    """
     return np.concatenate([labels, np.unique(labels)])
 
 

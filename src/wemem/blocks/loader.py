@@ -75,7 +75,8 @@ class DefendedLoader:
 
 
 def labels_of(dataset: Dataset[Any]) -> Int64[np.ndarray, " N"]:
-    """Labels of a data set, from ``targets``, ``labels`` or ``y``, or the last tensor of a ``TensorDataset``.
+    """Labels of a data set, from ``targets``, ``labels`` or ``y``, or the last tensor of a
+    ``TensorDataset``.
 
     Raises:
         InputError: the data set shows its labels nowhere.

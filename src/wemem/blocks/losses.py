@@ -52,7 +52,8 @@ class DefenseLoss(nn.Module):
         Args:
             logits: outputs of the model.
             labels: classes of the records.
-            teacher_log_probs: log-probabilities of the teachers, for a defense that learns from them.
+            teacher_log_probs: log-probabilities of the teachers, for a defense that learns from
+                them.
             risk: risk of each record, for RADD.
 
         Raises:

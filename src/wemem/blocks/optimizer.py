@@ -17,7 +17,8 @@ class StepsByKind:
     work unchanged. Hooks around each step exchange the state and the weight decay.
 
     Args:
-        optimizer: any optimizer. Its parameter groups must have ``weight_decay`` if a kind sets one.
+        optimizer: any optimizer. Its parameter groups must have ``weight_decay`` if a kind sets
+            one.
 
     >>> import torch
     >>> weight = torch.nn.Parameter(torch.ones(1))

@@ -50,7 +50,8 @@ class IterativePruner:
     Args:
         model: the module to prune.
         pruning: schedule, scope, criterion and choice of layers. Its recipe is not used.
-        example: inputs of one batch: a tensor, a tuple of positional or a mapping of keyword arguments.
+        example: inputs of one batch: a tensor, a tuple of positional or a mapping of keyword
+            arguments.
 
     Raises:
         InputError: nothing to prune, or less than what is pruned already.
@@ -128,7 +129,8 @@ class IterativePruner:
         """Set pruned weights to 0.
 
         Args:
-            model: a copy of the module, such as an exponential moving average; by default the module.
+            model: a copy of the module, such as an exponential moving average; by default the
+                module.
         """
         parameters = dict((model or self.model).named_parameters())
         for name, mask in self._masks.items():
@@ -205,7 +207,9 @@ class IterativePruner:
         return replace(own, masks={f"model.{name}": mask[None].cpu() for name, mask in masks.items()}, channels=kept)
 
     def _replace_parameters(self, smaller: nn.Module) -> None:
-        """Give the module the smaller tensors and sizes of a copy of it, and the optimizers the new parameters."""
+        """Give the module the smaller tensors and sizes of a copy of it, and the optimizers the new
+        parameters.
+        """
         device = next(self.model.parameters()).device
         renewed: dict[int, nn.Parameter] = {}
         for name, layer in self.model.named_modules():

@@ -111,7 +111,8 @@ class DefenseBatchSampler(Sampler[list[int]]):
 
         Args:
             index: number of the round, from 0.
-            observations: observations before each round up to this one, for a defense that reads them.
+            observations: observations before each round up to this one, for a defense that reads
+                them.
         """
         self.round = index
         self.records = replace(self.records, seed=derive_seed(self.seed, "round", index), rounds=observations)

@@ -58,7 +58,9 @@ def loader_problems(loader: DataLoader[Any]) -> list[str]:
 
 
 def batch_size_of(loader: DataLoader[Any]) -> int:
-    """Give the records of a batch, also of a loader that another library wrapped; 0 if it is unknown."""
+    """Give the records of a batch, also of a loader that another library wrapped; 0 if it is
+    unknown.
+    """
     return int(loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 0)
 
 

@@ -11,10 +11,11 @@ from wemem.randomness import generator
 
 
 class ViewedDataset(Dataset[Any]):
-    """A data set whose views follow its records: view ``v`` of record ``r`` has the number ``v * N + r``.
+    """A data set whose views follow its records: view ``v`` of record ``r`` has the number ``v * N
+    + r``.
 
-    Out-of-sample distillation learns from views beside the records. The number of a view decides what
-    it looks like, so that teachers and the pruned model see the same one.
+    Out-of-sample distillation learns from views beside the records. The number of a view decides
+    what it looks like, so that teachers and the pruned model see the same one.
 
     Args:
         dataset: map-style data set of N records.

@@ -4,7 +4,8 @@
 def main() -> None:
     """Run the command that the process was started with, and end the process with its exit code.
 
-    This module imports nothing, so that a signal finds its handler a few milliseconds after the start.
+    This module imports nothing, so that a signal finds its handler a few milliseconds after the
+    start.
     """
     from wemem.cli.signals import signals_handled
 

@@ -45,7 +45,9 @@ def wemem(
         bool, typer.Option("--debug", help="Print the traceback of an error; may stand anywhere.")
     ] = False,
 ) -> None:
-    """Prune neural networks under defenses against membership inference, and audit what models leak."""
+    """Prune neural networks under defenses against membership inference, and audit what models
+    leak.
+    """
 
 
 @app.command()
@@ -107,7 +109,9 @@ def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
     out: Out,
 ) -> None:
-    """Render the report of one study, or of several on the same data together, from what they stored."""
+    """Render the report of one study, or of several on the same data together, from what they
+    stored.
+    """
     from wemem.files.output_folder import output_folder
     from wemem.report.report import write_report
 
@@ -187,7 +191,9 @@ def audit(
     device: Device = None,
     store: StoreFolder = None,
 ) -> None:
-    """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print what it leaks."""
+    """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print
+    what it leaks.
+    """
     from wemem import api
     from wemem.report.exposed import exposed_table
     from wemem.report.progress import LiveProgress
@@ -231,7 +237,9 @@ def diagnose(
     device: Device = None,
     store: StoreFolder = None,
 ) -> None:
-    """Determine whether data reuse or inherent memorability drives leakage, and name the matching defense."""
+    """Determine whether data reuse or inherent memorability drives leakage, and name the matching
+    defense.
+    """
     from wemem import api
     from wemem.diagnosis.diagnose import DiagnosisSettings
     from wemem.files.atomic import write_atomically
@@ -273,10 +281,11 @@ def gate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the outcome as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write the outcome as JUnit XML.")] = None,
 ) -> None:
-    """Check what models leak and achieve against limits: exit code 0 if all hold, 1 if one does not.
+    """Check what models leak and achieve against limits: exit code 0 if all hold, 1 if one does
+    not.
 
-    Rates are recomputed from the records, and the hashes of all files are compared. A measurement that may
-    underestimate the leak fails with its reason, unless that reason is waived.
+    Rates are recomputed from the records, and the hashes of all files are compared. A measurement
+    that may underestimate the leak fails with its reason, unless that reason is waived.
     """
     from wemem.results.folder import GATE
     from wemem.results.gate import Limits, check_folder
@@ -304,7 +313,9 @@ def gate(
 def verify(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
 ) -> None:
-    """Verify the hashes of all files and recompute every rate: exit code 0 if all hold, 1 if one does not."""
+    """Verify the hashes of all files and recompute every rate: exit code 0 if all hold, 1 if one
+    does not.
+    """
     from wemem.results.verify import verify as verify_folder
     from wemem.results.wording import printable
 

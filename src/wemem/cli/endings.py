@@ -159,7 +159,9 @@ def _quiet_libraries(debug: bool) -> Iterator[None]:
 
 @contextmanager
 def _checked_output() -> Iterator[None]:
-    """Turn every failure to write to standard output into an :class:`OutputError`, that at the end included."""
+    """Turn every failure to write to standard output into an :class:`OutputError`, that at the end
+    included.
+    """
     plain = sys.stdout
     if plain is None:
         raise OutputError("it is closed")
@@ -178,7 +180,9 @@ def _checked_output() -> Iterator[None]:
 
 
 def _discard(stream: TextIO) -> None:
-    """Let the interpreter's own last flush succeed, which would otherwise print an error and change the exit code."""
+    """Let the interpreter's own last flush succeed, which would otherwise print an error and change
+    the exit code.
+    """
     try:
         number = stream.fileno()
     except (OSError, ValueError):
@@ -189,7 +193,9 @@ def _discard(stream: TextIO) -> None:
 
 
 class _Checked:
-    """A text stream that raises :class:`OutputError` where another raises OSError, which libraries would swallow."""
+    """A text stream that raises :class:`OutputError` where another raises OSError, which libraries
+    would swallow.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

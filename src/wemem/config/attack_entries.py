@@ -1,4 +1,6 @@
-"""The ``attacks`` of a study: a preset, or a list of attacks by name or by kind and settings, each under a label."""
+"""The ``attacks`` of a study: a preset, or a list of attacks by name or by kind and settings, each
+under a label.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,16 +32,17 @@ class AttackEntry:
 
 
 def read_attack_entries(spec: object) -> list[AttackEntry]:
-    """The attacks of a study, labelled by name, and by settings too where a kind occurs more than once.
+    """The attacks of a study, labelled by name, and by settings too where a kind occurs more than
+    once.
 
     Args:
         spec: a key of :data:`~wemem.attacks.PRESETS`; the kind of one attack (a key of
-            :data:`~wemem.attacks.ATTACKS`, or ``package.module:Class``); or a list of kinds and of tables with a kind,
-            an optional label and settings.
+            :data:`~wemem.attacks.ATTACKS`, or ``package.module:Class``); or a list of kinds and of
+            tables with a kind, an optional label and settings.
 
     Raises:
-        InputError: no attack at all, an unknown kind or setting, two attacks with one label, or a label with the
-            reserved ending :data:`~wemem.attacks.channels.WEIGHTS_HELD`.
+        InputError: no attack at all, an unknown kind or setting, two attacks with one label, or a
+            label with the reserved ending :data:`~wemem.attacks.channels.WEIGHTS_HELD`.
 
     >>> entries = read_attack_entries(["confidence", {"kind": "lira", "variance": "record"}])
     >>> [entry.label for entry in entries], entries[1].attack.variance

@@ -125,7 +125,9 @@ class StudyConfig:
 
     @property
     def scored_references(self) -> int:
-        """The number of reference models whose records are scored: the most of any arm that reads scores."""
+        """The number of reference models whose records are scored: the most of any arm that reads
+        scores.
+        """
         scored = [
             self.references_of(label)
             for label in self.labels
@@ -159,7 +161,9 @@ class StudyConfig:
         return [pruning for name, pruning in self.arms if name == label]
 
     def defense_of(self, label: str) -> Defense:
-        """Defense of an arm; :class:`Undefended` for a control and for a budget that was not yet searched."""
+        """Defense of an arm; :class:`Undefended` for a control and for a budget that was not yet
+        searched.
+        """
         return self.known_defenses.get(label, Undefended())
 
     def references_of(self, label: str) -> int:

@@ -1,4 +1,6 @@
-"""The split around a victim that exists already: shadows are matched to its number of training records and classes."""
+"""The split around a victim that exists already: shadows are matched to its number of training
+records and classes.
+"""
 
 import numpy as np
 from jaxtyping import Int64
@@ -7,12 +9,13 @@ from wemem.data.split import Indices, Role, Split, random_halves, require_shares
 from wemem.errors import InputError
 from wemem.randomness import generator
 
-#: A shadow of the victim's size has at least this many records to be audited by, relative to those it trains on.
+#: A shadow of the victim's size has at least this many records to be audited by, relative to those
+#: it trains on.
 LEAST_AUDITED = 0.1
 #: The sizes of two training sets are the same if they differ by no more than this share.
 SAME_SIZE = 0.02
-#: Their class shares are the same if no more than this share of the records would have to change class, besides what
-#: stratified draws of whole records leave.
+#: Their class shares are the same if no more than this share of the records would have to change
+#: class, besides what stratified draws of whole records leave.
 SAME_CLASSES = 0.05
 
 
@@ -22,11 +25,12 @@ def given_victim(
 ) -> Split:  # fmt: skip
     """Return the ``disjoint`` layout around a victim that exists already.
 
-    The victim keeps its members. Of the other records it gets dev and audit records in the proportions that ``train``
-    and ``dev`` state, and the adversary gets the rest. From those every shadow draws as many training records of each
-    class as the victim has, and dev and audit records in the same proportions, or as many as are left. If the adversary
-    has too few records, its shadows train on the share ``train`` of what it has. Then :func:`matched` is false, and no
-    audit is adaptive.
+    The victim keeps its members. Of the other records it gets dev and audit records in the
+    proportions that ``train`` and ``dev`` state, and the adversary gets the rest. From those every
+    shadow draws as many training records of each class as the victim has, and dev and audit records
+    in the same proportions, or as many as are left. If the adversary has too few records, its
+    shadows train on the share ``train`` of what it has. Then :func:`matched` is false, and no audit
+    is adaptive.
 
     Args:
         labels: the class of each of the N records.
@@ -35,7 +39,8 @@ def given_victim(
         seed: the seed of the study.
         train: the share of a model's records that it trains on.
         dev: the share of a model's records for early stopping.
-        adversary_share: the share of the members that the adversary gets as data of its own; they are not audited.
+        adversary_share: the share of the members that the adversary gets as data of its own; they
+            are not audited.
 
     Raises:
         InputError: unknown records, or too few that the victim was not trained on.
@@ -69,9 +74,11 @@ def given_victim(
 
 
 def halves_around(labels: Int64[np.ndarray, " N"], split: Split, members: Indices, models: int, *, seed: int) -> Split:
-    """Return reference models on random halves of the audited records of a given victim, matched to its size.
+    """Return reference models on random halves of the audited records of a given victim, matched to
+    its size.
 
-    They are as large as the records allow: of those that are not audited, half is left for a population.
+    They are as large as the records allow: of those that are not audited, half is left for a
+    population.
 
     Args:
         labels: the class of each of the N records.
@@ -104,7 +111,9 @@ def _matched_parts(
     labels: Int64[np.ndarray, " N"], pool: Indices, members: Indices, train: float, dev: float,
     rng: np.random.Generator,
 ) -> list[Indices] | None:  # fmt: skip
-    """Train, dev and audit records of a shadow with the victim's class counts; None if the pool is too small."""
+    """Train, dev and audit records of a shadow with the victim's class counts; None if the pool is
+    too small.
+    """
     n_dev, n_audit = (round(share / train * len(members)) for share in (dev, 1 - train - dev))
     inside = []
     for label, count in zip(*np.unique(labels[members], return_counts=True), strict=True):

@@ -1,14 +1,12 @@
 """The source of a data set as a value: the ``[data]`` table of a study file.
 
-| ``source`` | content | other keys |
-|---|---|---|
-| ``digits`` | 1797 handwritten digits of 8 x 8, within scikit-learn (Alpaydin and Kaynak 1998) | |
-| ``location`` | Location-30 (Shokri et al. 2017) | ``path`` |
-| ``purchase100``, ``texas100`` | the larger tables of the same collection | ``path``, ``memory_gib`` |
-| ``cifar10``, ``cifar100``, ``svhn``, ``cinic10`` | colour images of 32 x 32 | ``path``, ``memory_gib`` |
-| ``folder`` | images in one folder per class | ``path``, ``memory_gib`` |
-| ``PATH.npz`` | arrays ``x`` and ``y`` | ``features``, ``label``, ``memory_gib`` |
-| ``PATH.csv``, ``PATH.parquet`` | columns of numbers and a label column | ``label``, ``memory_gib`` |
+| ``source`` | content | other keys | |---|---|---| | ``digits`` | 1797 handwritten digits of 8 x 8,
+within scikit-learn (Alpaydin and Kaynak 1998) | | | ``location`` | Location-30 (Shokri et al. 2017)
+| ``path`` | | ``purchase100``, ``texas100`` | the larger tables of the same collection | ``path``,
+``memory_gib`` | | ``cifar10``, ``cifar100``, ``svhn``, ``cinic10`` | colour images of 32 x 32 |
+``path``, ``memory_gib`` | | ``folder`` | images in one folder per class | ``path``, ``memory_gib``
+| | ``PATH.npz`` | arrays ``x`` and ``y`` | ``features``, ``label``, ``memory_gib`` | |
+``PATH.csv``, ``PATH.parquet`` | columns of numbers and a label column | ``label``, ``memory_gib`` |
 | ``package.module:factory`` | the result of your function | |
 
 Every source has the key ``records`` too: the number of records to draw, in the classes'

@@ -2,10 +2,13 @@
 
 Three layouts are the same object:
 
-* ``disjoint``: one half of the records is the victim's, the other the adversary's, from which every shadow draws
-  train, dev and audit records. No record from which the adversary learns is ever scored.
-* ``shared``: random halves of one pool of audited records (Carlini et al. 2022), as LiRA and RMIA need.
-* ``subsets``: random subsets of one party's own records, for memorization scores (Feldman & Zhang 2020).
+* ``disjoint``: one half of the records is the victim's, the other the adversary's, from which every
+  shadow draws train, dev and audit records. No record from which the adversary learns is ever
+  scored.
+* ``shared``: random halves of one pool of audited records (Carlini et al. 2022), as LiRA and RMIA
+  need.
+* ``subsets``: random subsets of one party's own records, for memorization scores (Feldman & Zhang
+  2020).
 """
 
 import hashlib

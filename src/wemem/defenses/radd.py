@@ -15,9 +15,9 @@ Its description leaves three points open. They are decided here:
 * ``T²`` keeps the size of the gradient whatever the temperature (Hinton et al., arXiv:1503.02531).
   The entropy bonus applies to every record.
 * The window is the paper's, over each class's other records from low to high scores. High-risk
-  records are added up to ``share`` of all shown records, rounded down. They are shown one after another: the
-  classes alternate, each class's records from low to high scores, and a record that was shown waits
-  for the next round. That is at most one exposure per round.
+  records are added up to ``share`` of all shown records, rounded down. They are shown one after
+  another: the classes alternate, each class's records from low to high scores, and a record that
+  was shown waits for the next round. That is at most one exposure per round.
 """
 
 from dataclasses import dataclass, replace

@@ -1,7 +1,8 @@
-"""Execution of one arm of a diagnosis: dense models are pruned in rounds and evaluated on the whole pool.
+"""Execution of one arm of a diagnosis: dense models are pruned in rounds and evaluated on the whole
+pool.
 
-Each round trains on the records of its design. The outputs after each round stay in the store. Weights
-stay until the next round ends, so that a killed run loses at most one round.
+Each round trains on the records of its design. The outputs after each round stay in the store.
+Weights stay until the next round ends, so that a killed run loses at most one round.
 """
 
 import time
@@ -28,7 +29,8 @@ from wemem.training import Ensemble
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Answers of ``K`` models on the ``N`` records of the pool before the first round, and after each of R.
+    """Answers of ``K`` models on the ``N`` records of the pool before the first round, and after
+    each of R.
 
     Args:
         confidence: float64, shape ``(R + 1, K, N)``: the logit of the true class's probability.
@@ -113,7 +115,9 @@ def follow(pipeline: Pipeline, course: Course) -> Trace:
 
 
 def _begin(pipeline: Pipeline, course: Course, keys: Sequence[Key], first: int) -> tuple[int, Ensemble]:
-    """The round to begin with and its models: ``first`` if the weights before it are stored, else 0."""
+    """The round to begin with and its models: ``first`` if the weights before it are stored, else
+    0.
+    """
     weights = pipeline.cache.store.get(keys[first - 1]) if first else None
     if weights is None:
         return 0, course.dense.ensemble
@@ -123,7 +127,9 @@ def _begin(pipeline: Pipeline, course: Course, keys: Sequence[Key], first: int) 
 def _run(
     pipeline: Pipeline, course: Course, keys: Sequence[Key], answers: Sequence[Key], first: int, ensemble: Ensemble
 ) -> None:
-    """Compute the rounds from ``first`` on; ``answers[0]`` is the key of the outputs before round 0."""
+    """Compute the rounds from ``first`` on; ``answers[0]`` is the key of the outputs before round
+    0.
+    """
     space = pipeline.workspace
     for index in range(first, len(keys)):
         began = time.perf_counter()

@@ -1,16 +1,17 @@
 """Design of a diagnosis: the records that each round shows to each model.
 
-Every model trains on a random part of one pool of records. Half of that, its *base*, trains the dense model. The
-other half is divided into one part for each round of pruning. The dense model was not trained on the parts, so
-they cannot leak before the first round. The arms differ only in the parts that each round shows::
+Every model trains on a random part of one pool of records. Half of that, its *base*, trains the
+dense model. The other half is divided into one part for each round of pruning. The dense model was
+not trained on the parts, so they cannot leak before the first round. The arms differ only in the
+parts that each round shows::
 
     fresh    round r shows part r: no record is ever shown in a second round
     reused   every round shows the last part
     dosed    part d is shown in d + 1 rounds, the last one among them, spread evenly over the others
 
-In the last round, fresh and reused are shown the same records: fresh for the first time, reused as in every
-round. In the dosed arm the number of exposures varies within one model. All other records of the pool are never
-shown to the model.
+In the last round, fresh and reused are shown the same records: fresh for the first time, reused as
+in every round. In the dosed arm the number of exposures varies within one model. All other records
+of the pool are never shown to the model.
 """
 
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class Exposures:
     """The part of each model's training that each record of the data set belongs to.
 
     Args:
-        part: int64, shape ``(K, N)``: 0 and up the parts, :data:`BASE`, :data:`NEVER` (in the pool, but never met), or
-            :data:`ELSEWHERE` (not in the pool).
+        part: int64, shape ``(K, N)``: 0 and up the parts, :data:`BASE`, :data:`NEVER` (in the pool,
+            but never met), or :data:`ELSEWHERE` (not in the pool).
         labels: int64, shape ``(N,)``: the class of each record.
         dev: the indices of the records for dev accuracy, outside of the pool.
         rounds: R, the number of parts.

@@ -1,10 +1,12 @@
-"""The diagnosis of why a pruning leaks: the controlled comparison of data reuse and inherent memorability.
+"""The diagnosis of why a pruning leaks: the controlled comparison of data reuse and inherent
+memorability.
 
-For every model: dense on its base, then R rounds that show fresh records, the same records, or doses of them
-(:mod:`wemem.diagnosis.design`), every arm for the same number of epochs. Beside them the ordinary ways: dense models on
-all of a model's records, pruned iteratively, at once, or only fine-tuned, for as long. Leakage is measured record by
-record against models that were not trained on it (:mod:`wemem.diagnosis.within_record`). Groups of records come from
-memorization scores of other models, so that a group does not depend on the models that are measured.
+For every model: dense on its base, then R rounds that show fresh records, the same records, or
+doses of them (:mod:`wemem.diagnosis.design`), every arm for the same number of epochs. Beside them
+the ordinary ways: dense models on all of a model's records, pruned iteratively, at once, or only
+fine-tuned, for as long. Leakage is measured record by record against models that were not trained
+on it (:mod:`wemem.diagnosis.within_record`). Groups of records come from memorization scores of
+other models, so that a group does not depend on the models that are measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -124,8 +126,8 @@ def diagnose(
 ) -> Diagnosis:
     """Run every arm, measure, and name the scenario.
 
-    Of the study it uses data, model, split, scores, training, pruning (the highest sparsity), fine-tuning and the
-    first seed; its defenses and attacks play no part.
+    Of the study it uses data, model, split, scores, training, pruning (the highest sparsity),
+    fine-tuning and the first seed; its defenses and attacks play no part.
 
     Args:
         config: the study.
@@ -218,7 +220,8 @@ def expected_work(config: StudyConfig, exposures: Exposures) -> float:
     models, rounds = len(exposures.part), exposures.rounds
     few, cost = min(CHUNK, models), CostModel(config, float((exposures.part[0] >= BASE).sum()))
     scoring = 0.0 if config.scores.file is not None else config.scores.models * config.scores.fraction
-    # four ordinary arms on all records; fresh and reused show 1 / 2R of them a round, dosed (R + 1) / 4R on average
+    # four ordinary arms on all records; fresh and reused show 1 / 2R of them a round, dosed (R + 1)
+    # / 4R on average
     shown = 4 * few * rounds + models * (2 + (rounds + 1) / 2) / 2
     one_round = replace(config.pruning, rounds=1).to(0.0, config.finetune)
     return cost.dense(few + models / 2 + scoring) + cost.fine_tuning(shown, Undefended(), one_round)

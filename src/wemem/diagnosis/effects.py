@@ -46,7 +46,8 @@ class Measured:
 
 
 def groups(scores: Float64[np.ndarray, " N"], top: float) -> dict[str, Bool[np.ndarray, " N"]]:
-    """Records of each group: ``all``, the ``low`` half of the scores, the ``high`` top; NaN in neither.
+    """Records of each group: ``all``, the ``low`` half of the scores, the ``high`` top; NaN in
+    neither.
 
     >>> {name: mask.astype(int).tolist() for name, mask in groups(np.array([.4, .1, np.nan, .9, .2]), 0.25).items()}
     {'all': [1, 1, 1, 1, 1], 'low': [0, 1, 0, 0, 1], 'high': [0, 0, 0, 1, 0]}
@@ -67,7 +68,8 @@ class Findings:
         exposures: the records that each round showed to each model.
         groups: the mask of each group over the records of the pool.
         measured: the measurements of the arms that were added.
-        accuracy: the accuracy by arm after the last round, on records that a model was not trained on.
+        accuracy: the accuracy by arm after the last round, on records that a model was not trained
+            on.
     """
 
     exposures: Exposures
@@ -99,7 +101,9 @@ class Findings:
             self.accuracy["dense"] = float(trace.right[0][part == NEVER].mean())
 
     def _part(self, trace: Trace) -> Parts:
-        """Parts of the pool's records for the models of an arm, of which there may be fewer than were drawn."""
+        """Parts of the pool's records for the models of an arm, of which there may be fewer than
+        were drawn.
+        """
         return self.exposures.part[: trace.confidence.shape[1], self.exposures.pool]
 
     def _levelled(self, confidence: Float64[np.ndarray, "K N"], never: Pairs) -> Float64[np.ndarray, "K N"]:
@@ -148,7 +152,9 @@ class Findings:
         return contrast([(1, first[0]), (-1, second[0])]), contrast([(1, first[1]), (-1, second[1])])
 
     def controls(self, reused: Trace) -> dict[str, Estimate]:
-        """Leakage where none is possible; an interval that excludes 0.5 shows a fault in the experiment."""
+        """Leakage where none is possible; an interval that excludes 0.5 shows a fault in the
+        experiment.
+        """
         part = self._part(reused)
         never, held_back = part == NEVER, np.isin(part, range(self.exposures.rounds - 1))
         never_shown = compare(self._levelled(reused.confidence[-1], never), never, [held_back], higher)[0]
@@ -159,7 +165,9 @@ class Findings:
 
 
 def _targets(arm: str, index: int, part: Parts, rounds: int) -> list[tuple[int | None, Pairs]]:
-    """The pairs to measure after a round, with how often each was shown; before the first, the last to be shown."""
+    """The pairs to measure after a round, with how often each was shown; before the first, the last
+    to be shown.
+    """
     if arm == "fresh":
         return [(min(index, 1), part == (index - 1 if index else rounds - 1))]
     if arm == "reused":

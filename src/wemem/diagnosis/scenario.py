@@ -1,14 +1,16 @@
 """Classification of a pruning as one of the paper's scenarios, by a rule that is fixed in advance.
 
-Three effects on leakage (:mod:`wemem.diagnosis.within_record`), each a difference of differences that were randomized::
+Three effects on leakage (:mod:`wemem.diagnosis.within_record`), each a difference of differences
+that were randomized::
 
     reuse          typical records:    shown in every round  -  shown in one
     memorability   shown in one round: memorable records     -  typical records
     interaction    rise by both, beyond the sum of the two
 
-The first is what would remain if no record were memorable, the second what would remain if no record were reused. An
-effect *counts* if its whole interval lies above the smallest relevant effect, is *excluded* if it lies below, and is
-*open* otherwise. The three intervals hold at once with 95 % confidence (Bonferroni). Then
+The first is what would remain if no record were memorable, the second what would remain if no
+record were reused. An effect *counts* if its whole interval lies above the smallest relevant
+effect, is *excluded* if it lies below, and is *open* otherwise. The three intervals hold at once
+with 95 % confidence (Bonferroni). Then
 
     reuse counts, memorability does not   ->  reuse, RSW
     memorability counts, reuse does not   ->  memorability, RMR

@@ -1,18 +1,21 @@
 """Within-record leakage: models that were trained on a record against models that were not.
 
-Records differ in how hard they are, and the records that models memorize are the hard ones; a comparison of members
-with *other* records as non-members mixes the two up. Here both sides of every comparison are answers to one record
-(difficulty calibration, Watson et al., ICLR 2022, taken to its end), so that difficulty cannot show, only exposure.
+Records differ in how hard they are, and the records that models memorize are the hard ones; a
+comparison of members with *other* records as non-members mixes the two up. Here both sides of every
+comparison are answers to one record (difficulty calibration, Watson et al., ICLR 2022, taken to its
+end), so that difficulty cannot show, only exposure.
 
-For a set of pairs (model k, record i), k having been shown i, and the models ``O_i`` that never were::
+For a set of pairs (model k, record i), k having been shown i, and the models ``O_i`` that never
+were::
 
     leakage        mean over the pairs of  P(phi_k(i) > phi_j(i)), j in O_i, ties one half, phi levelled
     memorization   mean over the pairs of  p_k(i) - mean over j in O_i of p_j(i)
 
-The first averages AUCs of single records, weighted by their pairs: the probability that a model trained on the record
-is more confident than a model that was not; 0.5 is chance. Confidences are levelled first (:func:`levelled`), since a
-model that is more confident on a whole class carries no information about a record. The second is Feldman's (STOC
-2020) counterfactual memorization of the records in question, in its probability form.
+The first averages AUCs of single records, weighted by their pairs: the probability that a model
+trained on the record is more confident than a model that was not; 0.5 is chance. Confidences are
+levelled first (:func:`levelled`), since a model that is more confident on a whole class carries no
+information about a record. The second is Feldman's (STOC 2020) counterfactual memorization of the
+records in question, in its probability form.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +38,8 @@ class Cell:
     """The comparisons of one set of pairs.
 
     Args:
-        values: float64, shape ``(K, N)``: each pair's mean over the models that never met the record; NaN elsewhere.
+        values: float64, shape ``(K, N)``: each pair's mean over the models that never met the
+            record; NaN elsewhere.
         without: float64, shape ``(K,)``: the cell's mean when model k is left out, on both sides.
     """
 
@@ -66,9 +70,10 @@ def surplus(values: Values, others: Float64[np.ndarray, " N"]) -> Values:
 def levelled(values: Values, outside: Pairs, labels: Int64[np.ndarray, " N"]) -> Values:
     """Each model's values less their median over the records of the same class that it never met.
 
-    Models differ in how sure they are of a class as a whole. That says nothing of any record, yet it moves all records
-    of the class together, and with a few models it can pass for leakage of the group they are in. The median, because
-    a few mislabelled records would drag a mean. Where a model has met all of a class, nothing is subtracted.
+    Models differ in how sure they are of a class as a whole. That says nothing of any record, yet
+    it moves all records of the class together, and with a few models it can pass for leakage of the
+    group they are in. The median, because a few mislabelled records would drag a mean. Where a
+    model has met all of a class, nothing is subtracted.
 
     >>> values, outside = np.array([[5.0, 1.0, 3.0, 8.0]]), np.array([[False, True, True, True]])
     >>> levelled(values, outside, np.array([0, 0, 0, 1])).tolist()
@@ -89,13 +94,15 @@ def compare(values: Values, outside: Pairs, targets: Sequence[Pairs], kernel: Ke
     Args:
         values: the confidences or probabilities of the models, shape ``(K, N)``.
         outside: true where a model was never shown the record.
-        targets: sets of pairs whose model was shown the record; a pair whose record has no model outside is left out.
+        targets: sets of pairs whose model was shown the record; a pair whose record has no model
+            outside is left out.
         kernel: :func:`higher` or :func:`surplus`.
 
     Raises:
         InputError: a set without a pair that can be compared, also after leaving out any one model.
 
-    Model 0 was shown both records, 1 and 2 were not. It is above both on the first, between them on the second:
+    Model 0 was shown both records, 1 and 2 were not. It is above both on the first, between them on
+    the second:
 
     >>> v = np.array([[3.0, 1.0], [1.0, 0.0], [2.0, 4.0]])
     >>> shown = np.array([[True, True], [False, False], [False, False]])
@@ -129,16 +136,18 @@ def compare(values: Values, outside: Pairs, targets: Sequence[Pairs], kernel: Ke
 
 
 def contrast(terms: Sequence[tuple[float, Cell]], level: float = 0.95) -> Estimate:
-    """A weighted sum of cells of the same models and records, with an interval over models and records at once.
+    """A weighted sum of cells of the same models and records, with an interval over models and
+    records at once.
 
-    Pairs depend on each other where they share a model or a record. The variance is that of two-way clusters
-    (Cameron, Gelbach & Miller 2011), ``V = V_models + V_records - V_pairs``, and at least the larger of the first two.
-    V_models is the delete-one jackknife over models, each left out as one that was shown records *and* as one that was
-    not; the others are sums over the pairs' influences. Student's t with K - 1 degrees of freedom. What cells share
-    (the same pairs under two treatments) cancels in their difference as it should.
+    Pairs depend on each other where they share a model or a record. The variance is that of two-way
+    clusters (Cameron, Gelbach & Miller 2011), ``V = V_models + V_records - V_pairs``, and at least
+    the larger of the first two. V_models is the delete-one jackknife over models, each left out as
+    one that was shown records *and* as one that was not; the others are sums over the pairs'
+    influences. Student's t with K - 1 degrees of freedom. What cells share (the same pairs under
+    two treatments) cancels in their difference as it should.
 
-    If no pair differs, V is 0 and says nothing; the interval is then that of K agreeing models, as in
-    :func:`~wemem.metrics.intervals.auc_interval`.
+    If no pair differs, V is 0 and says nothing; the interval is then that of K agreeing models, as
+    in :func:`~wemem.metrics.intervals.auc_interval`.
 
     Args:
         terms: pairs of a weight and a cell; ``[(1, a), (-1, b)]`` is a difference.

@@ -1,8 +1,9 @@
-"""The task graph of a study: tasks for processes that work side by side, and the tasks that each comes after.
+"""The task graph of a study: tasks for processes that work side by side, and the tasks that each
+comes after.
 
-Every task leaves what it computes in the store. A thing that several tasks need, such as the unpruned models of a seed,
-is a task of its own that they come after, so that nothing is computed twice. Once all tasks are done, the study itself
-finds everything in the store.
+Every task leaves what it computes in the store. A thing that several tasks need, such as the
+unpruned models of a seed, is a task of its own that they come after, so that nothing is computed
+twice. Once all tasks are done, the study itself finds everything in the store.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ class Task:
     """The work of one process.
 
     Args:
-        what: the kind of task. ``dense``, ``defender``, ``shadow_scores`` and ``references`` prepare a seed,
-            ``undefended`` prunes the shadows of the adversary who does not know the defense, ``alone`` tries a setting
-            on the victim, ``search`` finds the defense for a budget, ``attack_dense`` attacks the unpruned model and
-            ``arm`` prunes and attacks under one defense.
+        what: the kind of task. ``dense``, ``defender``, ``shadow_scores`` and ``references``
+            prepare a seed, ``undefended`` prunes the shadows of the adversary who does not know the
+            defense, ``alone`` tries a setting on the victim, ``search`` finds the defense for a
+            budget, ``attack_dense`` attacks the unpruned model and ``arm`` prunes and attacks under
+            one defense.
         seed: the seed of the study that the task belongs to.
         label: the label of the arm that a ``search`` or ``arm`` task is for.
         place: the index of the setting of an ``alone`` task among those to try.
@@ -69,7 +71,8 @@ def selection_tasks(cost: CostModel) -> list[Task]:
 def study_tasks(cost: CostModel) -> list[Task]:
     """The tasks that prune and attack every arm of a study with selected settings."""
     config, tasks = cost.config, list[Task]()
-    # controls may share a round with undefended pruning, which deletes it once it has gone on; so they come after it
+    # controls may share a round with undefended pruning, which deletes it once it has gone on; so
+    # they come after it
     controls = {label: config.defense_of(label) for label, _ in config.arms if label not in config.labels}
     fixed = {**config.known_defenses, **controls}
     for seed in config.seeds:
@@ -141,8 +144,9 @@ def _arm(cost: CostModel, seed: int, label: str, after: tuple[Task, ...]) -> Tas
 def _search_tasks(cost: CostModel, seed: int, ready: Mapping[str, Task], arms: Sequence[Task]) -> list[Task]:
     """For every budget a search, and the arm of the defense that it finds.
 
-    Searches try settings on the same models, so each comes after the one before. The defense that one finds may have
-    the settings of another arm, or teachers that another arm trains, so its own arm comes after all others.
+    Searches try settings on the same models, so each comes after the one before. The defense that
+    one finds may have the settings of another arm, or teachers that another arm trains, so its own
+    arm comes after all others.
     """
     searches: list[Task] = []
     final_arms: list[Task] = []
@@ -155,7 +159,9 @@ def _search_tasks(cost: CostModel, seed: int, ready: Mapping[str, Task], arms: S
 
 
 def _sharing(earlier: Sequence[Defense], defense: Defense) -> list[int]:
-    """The index of the last earlier defense with the same teachers or settings, whose task computes what both need."""
+    """The index of the last earlier defense with the same teachers or settings, whose task computes
+    what both need.
+    """
     teachers = defense.capability(Distillation)
     alike = (
         other == defense or (teachers is not None and other.capability(Distillation) == teachers) for other in earlier

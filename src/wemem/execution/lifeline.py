@@ -1,7 +1,7 @@
 """End of a worker process together with its parent.
 
-A worker imports this module before all heavy ones. So it ends with its parent even if that is killed while the
-worker imports PyTorch.
+A worker imports this module before all heavy ones. So it ends with its parent even if that is
+killed while the worker imports PyTorch.
 """
 
 import ctypes
@@ -12,7 +12,8 @@ import threading
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 
-#: The ``prctl`` option of Linux for the signal that a process gets when the one that started it ends.
+#: The ``prctl`` option of Linux for the signal that a process gets when the one that started it
+#: ends.
 PR_SET_PDEATHSIG = 1
 
 
@@ -28,8 +29,8 @@ def serve_with_lifeline(connection: Connection, root: str, threads: int) -> None
 def tie_lifeline() -> None:
     """End this process at once when its parent ends, however that happens.
 
-    On Linux the kernel does it, even in the middle of a computation that holds the interpreter; elsewhere a thread
-    waits for the parent's end.
+    On Linux the kernel does it, even in the middle of a computation that holds the interpreter;
+    elsewhere a thread waits for the parent's end.
     """
     parent = parent_process()
     if parent is None:

@@ -1,8 +1,9 @@
 """Worker processes that perform the tasks of a study in parallel and share one store.
 
-Messages are JSON over pipes. The parent sends the table of the study and tasks; workers send progress and errors.
-Models and results pass through the store alone. All processes use the same number of threads, on which rounding
-depends. So what one of them stores is what the others would compute.
+Messages are JSON over pipes. The parent sends the table of the study and tasks; workers send
+progress and errors. Models and results pass through the store alone. All processes use the same
+number of threads, on which rounding depends. So what one of them stores is what the others would
+compute.
 """
 
 import json
@@ -65,7 +66,8 @@ def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progres
         jobs: the number of processes; each uses as many threads as this one.
 
     Raises:
-        InputError: anything that cannot be used, in this process or another, or a process that was killed.
+        InputError: anything that cannot be used, in this process or another, or a process that was
+            killed.
         WorkerError: anything else that went wrong in a process.
     """
     if not config.table or parse_study(config.table) != config:
@@ -83,7 +85,9 @@ def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progres
 
 @contextmanager
 def threads_of(jobs: int) -> Iterator[None]:
-    """Share the cores among some processes: fewer threads in each, this one included, so that results agree."""
+    """Share the cores among some processes: fewer threads in each, this one included, so that
+    results agree.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(min(before, max(1, cores() // jobs)))
     try:

@@ -1,1 +1,3 @@
-"""Models as files: checkpoints, ONNX, compact sparse files, and the footprint. Nothing here depends on a study."""
+"""Models as files: checkpoints, ONNX, compact sparse files, and the footprint. Nothing here depends
+on a study.
+"""

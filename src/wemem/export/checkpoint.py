@@ -29,7 +29,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file.
 
     Raises:
-        InputError: the file does not exist, is truncated or of another format, or holds NaN or infinity.
+        InputError: the file does not exist, is truncated or of another format, or holds NaN or
+            infinity.
     """
     try:
         state = load_file(require_safetensors(path, "weights in safetensors format"))
@@ -47,9 +48,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state dict; tensors that share memory (tied weights) are written under each of their names.
+    """Write a state dict; tensors that share memory (tied weights) are written under each of their
+    names.
 
-    The file can be read without this library: ``model.load_state_dict(safetensors.torch.load_file(path))``.
+    The file can be read without this library:
+    ``model.load_state_dict(safetensors.torch.load_file(path))``.
     """
     save_file(
         {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}, path
@@ -59,13 +62,15 @@ def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 def load_pruned(
     module: nn.Module, path: str | Path, note: Callable[[str], object] = warnings.warn
 ) -> nn.Module:  # fmt: skip
-    """Load a pruned model as a plain PyTorch module; where channels were removed, the network is smaller.
+    """Load a pruned model as a plain PyTorch module; where channels were removed, the network is
+    smaller.
 
     Args:
         module: the architecture before pruning, with any weights; it is not changed.
-        path: a ``.safetensors`` file of weights, or a folder with ``weights.safetensors``. Where channels were removed,
-            the file of :func:`channels_path` must lie beside it.
-        note: receives one line where the file's numbers are of another precision, or its names have a prefix.
+        path: a ``.safetensors`` file of weights, or a folder with ``weights.safetensors``. Where
+            channels were removed, the file of :func:`channels_path` must lie beside it.
+        note: receives one line where the file's numbers are of another precision, or its names have
+            a prefix.
 
     Returns:
         A copy of the module in evaluation mode, with the weights of the file.
@@ -134,7 +139,8 @@ def _require_fitting(
             )
 
 
-#: Types that hold a model's numbers by themselves; int8 and the like need scales, which only the shipped model has.
+#: Types that hold a model's numbers by themselves; int8 and the like need scales, which only the
+#: shipped model has.
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -144,7 +150,8 @@ def _in_precision(
     """The state dict converted to the types of the model.
 
     Raises:
-        InputError: a tensor is not floating-point where the model's is, or holds numbers beyond float32.
+        InputError: a tensor is not floating-point where the model's is, or holds numbers beyond
+            float32.
     """
     others: set[str] = set()
     for name, tensor in state.items():
@@ -167,12 +174,16 @@ def _type(dtype: torch.dtype) -> str:
 
 
 def channels_path(weights: Path) -> Path:
-    """The path of the file beside a weights file that lists the remaining channels of the dense model."""
+    """The path of the file beside a weights file that lists the remaining channels of the dense
+    model.
+    """
     return weights.with_suffix(".channels.json")
 
 
 def channels_of(weights: Path, ensemble: Ensemble) -> str:
-    """The content of :func:`channels_path` for the first model of an ensemble, whose weights the file holds."""
+    """The content of :func:`channels_path` for the first model of an ensemble, whose weights the
+    file holds.
+    """
     layers = {
         name: {"of": len(remaining[0]), "kept": remaining[0].nonzero().flatten().tolist()}
         for name, remaining in ensemble.channels.items()
@@ -181,7 +192,8 @@ def channels_of(weights: Path, ensemble: Ensemble) -> str:
 
 
 def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
-    """Read the number of channels of the dense model and the remaining ones, by layer; empty without such a file.
+    """Read the number of channels of the dense model and the remaining ones, by layer; empty
+    without such a file.
 
     Raises:
         InputError: the file is damaged, or belongs to other weights.
@@ -213,7 +225,8 @@ def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
 def certificate_of(
     weights: Path, recipe_fingerprint: str, payload: Mapping[str, Any], schema: str = "wemem.pruning/1"
 ) -> str:
-    """The content of a certificate: the recipe fingerprint and the hash of the model's file, with a payload.
+    """The content of a certificate: the recipe fingerprint and the hash of the model's file, with a
+    payload.
 
     Args:
         weights: the file of the model.
@@ -231,7 +244,9 @@ def certificate_of(
 
 
 def read_certificate(weights: Path) -> str:
-    """Read the recipe fingerprint from the certificate beside a model's file; ``unknown`` if none fits the file."""
+    """Read the recipe fingerprint from the certificate beside a model's file; ``unknown`` if none
+    fits the file.
+    """
     path = weights.with_name(EXPORTED if weights.suffix.lower() == ".onnx" else CERTIFICATE)
     try:
         certificate = read_json(path, "a certificate")

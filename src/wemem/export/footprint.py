@@ -25,10 +25,10 @@ class Footprint:
         nonzero: the number of those elements that are not 0.
         dense_bytes: the size of the state dict as a safetensors file.
         sparse_bytes: the size of the state dict as a compact file (:mod:`wemem.export.sparse`).
-        macs: the number of multiply-accumulate operations for one record (:mod:`wemem.export.multiplications`); each is
-            two FLOPs.
-        nonzero_macs: the number of those operations with a nonzero weight; only a runtime for sparse weights skips the
-            others.
+        macs: the number of multiply-accumulate operations for one record
+            (:mod:`wemem.export.multiplications`); each is two FLOPs.
+        nonzero_macs: the number of those operations with a nonzero weight; only a runtime for
+            sparse weights skips the others.
     """
 
     parameters: int
@@ -45,7 +45,8 @@ def footprint(module: nn.Module, input_shape: tuple[int, ...]) -> Footprint:
     Raises:
         InputError: the module fails on one record of zeros.
 
-    A layer from 3 to 2 features has 6 weights and 2 biases, and multiplies 6 times; one weight is zero:
+    A layer from 3 to 2 features has 6 weights and 2 biases, and multiplies 6 times; one weight is
+    zero:
 
     >>> layer = nn.Linear(3, 2)
     >>> _ = layer.weight.data.fill_(1.0), layer.bias.data.fill_(1.0), layer.weight.data[0, 0].zero_()
@@ -65,7 +66,8 @@ def footprint(module: nn.Module, input_shape: tuple[int, ...]) -> Footprint:
 def latencies(
     modules: Mapping[str, nn.Module], input_shape: tuple[int, ...], batch: int, repeats: int = 30, patience: float = 5.0
 ) -> dict[str, float]:
-    """Measure the median time of one forward pass of each module, in seconds and in evaluation mode.
+    """Measure the median time of one forward pass of each module, in seconds and in evaluation
+    mode.
 
     The passes of the modules alternate. The first pass of each is a warm-up and is not counted.
 
@@ -92,7 +94,9 @@ def latencies(
 
 
 def side_by_side(dense: nn.Module, pruned: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Measure the footprint and the latency of a model before and after pruning, as values for JSON."""
+    """Measure the footprint and the latency of a model before and after pruning, as values for
+    JSON.
+    """
     modules = {"dense": dense, "pruned": pruned}
     return {
         **{name: asdict(footprint(module, input_shape)) for name, module in modules.items()},

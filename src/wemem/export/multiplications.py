@@ -1,9 +1,10 @@
 """Multiplications of a forward pass, one function per kind of layer.
 
-A layer uses each of its weights once at every position: an output pixel of a convolution, an input pixel of a
-transposed one, a time step of a recurrent layer, a token of attention. Padding and the cropped edge of a transposed
-convolution count like any other position. The two products of attention between tokens have no weights and count in
-full. Products in the code of a model (``x @ y``, ``scaled_dot_product_attention``) are not counted.
+A layer uses each of its weights once at every position: an output pixel of a convolution, an input
+pixel of a transposed one, a time step of a recurrent layer, a token of attention. Padding and the
+cropped edge of a transposed convolution count like any other position. The two products of
+attention between tokens have no weights and count in full. Products in the code of a model (``x @
+y``, ``scaled_dot_product_attention``) are not counted.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +37,8 @@ class Multiplications:
 def multiplications(module: nn.Module, input_shape: tuple[int, ...]) -> Multiplications:
     """Count the multiplications of one record of zeros.
 
-    The zeros are float32, or int64 for a module that fails on float32, such as one that begins with an embedding.
+    The zeros are float32, or int64 for a module that fails on float32, such as one that begins with
+    an embedding.
 
     Raises:
         InputError: the module fails on both types.
@@ -133,7 +135,8 @@ def _of_steps(layer: Any, x: Any, _: object) -> int:
     return int(data.numel() // layer.input_size)
 
 
-#: The number of positions at which a layer of each kind uses its weights, from the layer, its input and its output.
+#: The number of positions at which a layer of each kind uses its weights, from the layer, its input
+#: and its output.
 _POSITIONS: Mapping[tuple[type[nn.Module], ...], Callable[[Any, Any, Any], int]] = {
     (nn.Linear, nn.Bilinear): _of_outputs,
     CONVOLUTIONS: _of_output_pixels,

@@ -1,7 +1,7 @@
 """ONNX files: written with a check against PyTorch, and read as untrusted input.
 
-A file is read only if it holds all its weights and uses standard operators alone. It runs in onnxruntime on the CPU, on
-as many threads as PyTorch uses, within the memory limit of a data set.
+A file is read only if it holds all its weights and uses standard operators alone. It runs in
+onnxruntime on the CPU, on as many threads as PyTorch uses, within the memory limit of a data set.
 """
 
 import hashlib
@@ -25,10 +25,11 @@ from wemem.errors import InputError
 from wemem.files.input_files import read_bytes, require_file
 from wemem.files.memory_limit import memory_limit, require_memory
 
-#: The largest difference of logits between PyTorch and the file, as a share of 1 + the largest logit. float32 resolves
-#: 1.2e-7 of a logit, and the two sum in different orders: a few hundred roundings are usual, a thousand are allowed.
-#: A real mistake (a layer in training mode, a transposed weight) changes logits by 0.1 and more. No attack can tell logits
-#: apart that are this close.
+#: The largest difference of logits between PyTorch and the file, as a share of 1 + the largest
+#: logit. float32 resolves 1.2e-7 of a logit, and the two sum in different orders: a few hundred
+#: roundings are usual, a thousand are allowed. A real mistake (a layer in training mode, a
+#: transposed weight) changes logits by 0.1 and more. No attack can tell logits apart that are this
+#: close.
 TOLERANCE = 1e-4
 #: The largest size of a protocol buffer, in bytes.
 FILE_LIMIT = 2**31 - 1
@@ -45,7 +46,8 @@ class Parity:
     Args:
         records: the number of records that were compared.
         difference: the largest absolute difference.
-        allowed: the largest difference that is accepted, :data:`TOLERANCE` times 1 + the largest logit.
+        allowed: the largest difference that is accepted, :data:`TOLERANCE` times 1 + the largest
+            logit.
     """
 
     records: int
@@ -76,7 +78,8 @@ class OnnxModel:
         """Compute the logits of records, in batches.
 
         Raises:
-            InputError: the file fails on records of this shape, or does not return one row of finite logits for each.
+            InputError: the file fails on records of this shape, or does not return one row of
+                finite logits for each.
         """
         declared = self.session.get_inputs()[0]
         fixed = declared.shape[0] if isinstance(declared.shape[0], int) else None
@@ -103,7 +106,8 @@ class OnnxModel:
 
 
 def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[bytes, Parity]:
-    """Export a module as the content of an ONNX file for batches of any size, and check its logits in onnxruntime.
+    """Export a module as the content of an ONNX file for batches of any size, and check its logits
+    in onnxruntime.
 
     The names of source files and line numbers that the exporter records are removed.
 
@@ -112,8 +116,8 @@ def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[
         features: the records on which the logits are compared, at least 2.
 
     Raises:
-        InputError: onnx, onnxscript or onnxruntime is not installed, the exporter cannot express the model, or the
-            logits of the file differ.
+        InputError: onnx, onnxscript or onnxruntime is not installed, the exporter cannot express
+            the model, or the logits of the file differ.
     """
     try:
         import onnxscript  # noqa: F401  the exporter writes with it
@@ -151,9 +155,9 @@ def read_onnx(path: Path) -> OnnxModel:
     """Read a model from an untrusted file.
 
     Raises:
-        InputError: onnx or onnxruntime is not installed; the file does not exist, is too large or damaged; it needs
-            other files, operators that are not standard, functions, control flow or randomness; or the model does not
-            have exactly one input and one output.
+        InputError: onnx or onnxruntime is not installed; the file does not exist, is too large or
+            damaged; it needs other files, operators that are not standard, functions, control flow
+            or randomness; or the model does not have exactly one input and one output.
     """
     size = require_file(path, "an ONNX file").stat().st_size
     require_memory(4 * size, memory_limit(None), str(path))  # the bytes, the parsed model, and two runtime copies
@@ -230,7 +234,9 @@ def _missing(error: ImportError) -> InputError:
 
 @cache
 def _limit_memory() -> None:
-    """Limit the memory of the runtime, once in a process, because a small file can request any amount."""
+    """Limit the memory of the runtime, once in a process, because a small file can request any
+    amount.
+    """
     import onnxruntime
 
     info = onnxruntime.OrtMemoryInfo(

@@ -3,9 +3,11 @@
 Every tensor is stored in the encoding that takes the fewest bytes. Only ``+0.0`` counts as zero:
 
 * ``dense``: the tensor unchanged;
-* ``bitmask``: one bit per element, least significant first, set for a nonzero element, and the nonzero values;
-* ``gaps``: the distance of each nonzero element from the one before it, and the nonzero values. The first distance is
-  counted from 0. All take 1, 2 or 4 bytes, the fewest that hold the largest distance.
+* ``bitmask``: one bit per element, least significant first, set for a nonzero element, and the
+  nonzero values;
+* ``gaps``: the distance of each nonzero element from the one before it, and the nonzero values. The
+  first distance is counted from 0. All take 1, 2 or 4 bytes, the fewest that hold the largest
+  distance.
 
 The file is safetensors, so that any reader sees the parts as ``dense/NAME``, ``bitmask/NAME``,
 ``gaps/NAME`` and ``values/NAME``. The encoding and shape of each tensor are JSON in the metadata
@@ -83,17 +85,20 @@ def _tensor_of(bits: Bits, dtype: torch.dtype) -> Tensor:
 
 
 def read_sparse(path: str | Path, *, memory_gib: float | None = None) -> dict[str, Tensor]:
-    """Read the state dict of a compact file, bit for bit the one that was written; nothing is executed.
+    """Read the state dict of a compact file, bit for bit the one that was written; nothing is
+    executed.
 
-    The sizes that the file declares are compared with its content and with the limit before any memory of that size
-    is allocated.
+    The sizes that the file declares are compared with its content and with the limit before any
+    memory of that size is allocated.
 
     Args:
         path: the path of a file with the content of :func:`sparse_bytes`.
-        memory_gib: the memory that the state dict may take, in GiB; None allows half of the machine's memory.
+        memory_gib: the memory that the state dict may take, in GiB; None allows half of the
+            machine's memory.
 
     Raises:
-        InputError: the file does not exist, is of another format or damaged, or the state dict exceeds the limit.
+        InputError: the file does not exist, is of another format or damaged, or the state dict
+            exceeds the limit.
     """
     path = require_safetensors(path, f"a compact weights file ({FORMAT})")
     try:

@@ -23,7 +23,8 @@ DIGITS_LIMIT = 20
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
 
 
-#: A TOML key of more parts than tables may be deep; the parser takes the square of their number in time.
+#: A TOML key of more parts than tables may be deep; the parser takes the square of their number in
+#: time.
 LONG_KEY = re.compile(
     rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{DEPTH_LIMIT}}}""", re.ASCII
 )

@@ -1,1 +1,3 @@
-"""Privacy metrics of score arrays, with their confidence intervals. Everything here works on arrays alone."""
+"""Privacy metrics of score arrays, with their confidence intervals. Everything here works on arrays
+alone.
+"""

@@ -1,19 +1,21 @@
-"""Intervals and paired differences of rates over several targets that are attacked on the same records.
+"""Intervals and paired differences of rates over several targets that are attacked on the same
+records.
 
-The ``T x N`` scores of a leave-one-out audit are dependent along targets (one model overfits more) and along
-records (every model memorizes one record). Another training run draws other targets, another data set draws
-other records, and an interval has to cover both.
+The ``T x N`` scores of a leave-one-out audit are dependent along targets (one model overfits more)
+and along records (every model memorizes one record). Another training run draws other targets,
+another data set draws other records, and an interval has to cover both.
 
-Records are divided into ``G`` groups. With ``v`` the rate of one target and ``v(-g)`` the same rate without
-the records of group ``g``, the pseudo-value ``G v - (G - 1) v(-g)`` is the contribution of the group (Tukey's
-delete-a-group jackknife; Shao & Tu 1995). The table of pseudo-values, ``T x G``, is analysed as a crossed
-design with two random factors. With the mean squares of targets, groups and their interaction, the variance is
+Records are divided into ``G`` groups. With ``v`` the rate of one target and ``v(-g)`` the same rate
+without the records of group ``g``, the pseudo-value ``G v - (G - 1) v(-g)`` is the contribution of
+the group (Tukey's delete-a-group jackknife; Shao & Tu 1995). The table of pseudo-values, ``T x G``,
+is analysed as a crossed design with two random factors. With the mean squares of targets, groups
+and their interaction, the variance is
 
 ``Var = (MS_T + MS_G - MS_TG) / (T G)``.
 
-The degrees of freedom are Satterthwaite's, but at most those of the factor with fewer levels. The difference
-between two arms with the same targets and records is analysed in the same way, on the difference of their
-tables, in which everything that both arms share cancels.
+The degrees of freedom are Satterthwaite's, but at most those of the factor with fewer levels. The
+difference between two arms with the same targets and records is analysed in the same way, on the
+difference of their tables, in which everything that both arms share cancels.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,7 +61,9 @@ class Spread:
 
 
 def record_groups(records: int, rng: np.random.Generator) -> Int64[np.ndarray, " N"]:
-    """Draw a group for each record: :data:`GROUPS` groups whose sizes differ by at most one, fewer for few records."""
+    """Draw a group for each record: :data:`GROUPS` groups whose sizes differ by at most one, fewer
+    for few records.
+    """
     return rng.permutation(np.arange(records) % max(2, min(GROUPS, records // 8)))
 
 
@@ -69,8 +73,9 @@ def pseudo_values(
 ) -> tuple[float, Table]:  # fmt: skip
     """Compute the mean of a rate over targets, and its table of pseudo-values.
 
-    Each row is shifted so that its mean is the rate of the target. A rate at a low false positive rate moves in steps
-    when records are left out, and these steps say nothing about the difference between targets.
+    Each row is shifted so that its mean is the rate of the target. A rate at a low false positive
+    rate moves in steps when records are left out, and these steps say nothing about the difference
+    between targets.
 
     Args:
         rate: a function that computes the rate of one target.
@@ -79,7 +84,8 @@ def pseudo_values(
         groups: the group of each record, shape ``(N,)``.
 
     Raises:
-        InputError: for some target, the records outside some group have no members or no non-members.
+        InputError: for some target, the records outside some group have no members or no
+            non-members.
     """
     remaining = [groups != group for group in range(int(groups.max()) + 1)]
     table = np.empty((len(scores), len(remaining)))
@@ -112,7 +118,8 @@ def crossed_spread(value: float, table: Table) -> Spread:
     of_groups = targets * columns.var(ddof=1)
     rest = table - rows[:, None] - columns + mean
     of_both = float((rest**2).sum() / ((targets - 1) * (groups - 1)))
-    # by chance the difference of mean squares can be smaller than one of them, but the variance cannot
+    # by chance the difference of mean squares can be smaller than one of them, but the variance
+    # cannot
     total = max(of_targets + of_groups - of_both, of_targets, of_groups)
     if total == 0:
         return Spread(value, 0.0, float(min(targets, groups) - 1))
@@ -122,10 +129,11 @@ def crossed_spread(value: float, table: Table) -> Spread:
 
 
 def crossed_interval(value: float, table: Table, level: float = 0.95) -> Estimate:
-    """Compute the interval of one rate in [0, 1], on the logit scale, on which small rates are less skewed.
+    """Compute the interval of one rate in [0, 1], on the logit scale, on which small rates are less
+    skewed.
 
-    Where all targets and groups agree, the estimated error is 0 and the interval comes from :func:`unanimous`, with the
-    number of targets or of groups, whichever is smaller.
+    Where all targets and groups agree, the estimated error is 0 and the interval comes from
+    :func:`unanimous`, with the number of targets or of groups, whichever is smaller.
     """
     spread = crossed_spread(value, table)
     if spread.error == 0:

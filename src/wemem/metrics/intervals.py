@@ -2,12 +2,12 @@
 
 The interval to report depends on the source of variation:
 
-* records, which are another draw of members and non-members for the same trained models: :func:`proportion`,
-  :func:`balanced_accuracy`, :func:`auc_interval` and :func:`tpr_at_fpr`. They assume that the records of one target
-  are independent of each other given its model.
+* records, which are another draw of members and non-members for the same trained models:
+  :func:`proportion`, :func:`balanced_accuracy`, :func:`auc_interval` and :func:`tpr_at_fpr`. They
+  assume that the records of one target are independent of each other given its model.
 * training runs: :func:`mean_interval` and :func:`paired_difference` over seeds.
-* records and targets at once, where all models of one reference ensemble are attacked on the same records:
-  :mod:`wemem.metrics.crossed`.
+* records and targets at once, where all models of one reference ensemble are attacked on the same
+  records: :mod:`wemem.metrics.crossed`.
 
 The strongest of several attacks needs an interval at :func:`corrected_level`.
 """
@@ -24,7 +24,9 @@ from wemem.metrics.rates import Members, Nonmembers, auc, ordered, placements, t
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value and its confidence interval, ``low <= value <= high``, in the unit of the value."""
+    """A measured value and its confidence interval, ``low <= value <= high``, in the unit of the
+    value.
+    """
 
     value: float
     low: float
@@ -32,10 +34,12 @@ class Estimate:
 
 
 def corrected_level(level: float, attacks: int) -> float:
-    """Compute the level of each of ``attacks`` intervals at which all hold at once with confidence ``level``.
+    """Compute the level of each of ``attacks`` intervals at which all hold at once with confidence
+    ``level``.
 
-    It is ``1 - (1 - level) / attacks`` (Bonferroni). If all intervals hold, then so does that of the strongest attack,
-    by whatever rule it is chosen. Sidak's correction does not apply, because attacks on the same records are dependent.
+    It is ``1 - (1 - level) / attacks`` (Bonferroni). If all intervals hold, then so does that of
+    the strongest attack, by whatever rule it is chosen. Sidak's correction does not apply, because
+    attacks on the same records are dependent.
 
     Raises:
         InputError: ``level`` is not between 0 and 1, or there is no attack.
@@ -49,15 +53,18 @@ def corrected_level(level: float, attacks: int) -> float:
 
 
 def proportion(successes: int, trials: int, level: float = 0.95) -> Estimate:
-    """Compute a share of independent binary outcomes, such as test accuracy, with the Clopper-Pearson (1934) interval.
+    """Compute a share of independent binary outcomes, such as test accuracy, with the
+    Clopper-Pearson (1934) interval.
 
-    The ends are the shares under which this many or more successes, or this many or fewer, have probability
-    ``(1 - level) / 2``. The interval covers at least ``level`` for every true share and every ``trials``. Wilson's does
-    so only on average over shares, and falls short near 0 and 1, where accuracies on training data lie. At 1,000
-    trials, the Clopper-Pearson interval is wider by about a thousandth.
+    The ends are the shares under which this many or more successes, or this many or fewer, have
+    probability ``(1 - level) / 2``. The interval covers at least ``level`` for every true share and
+    every ``trials``. Wilson's does so only on average over shares, and falls short near 0 and 1,
+    where accuracies on training data lie. At 1,000 trials, the Clopper-Pearson interval is wider by
+    about a thousandth.
 
     Raises:
-        InputError: there are no trials, successes are outside ``0 .. trials``, or ``level`` is not between 0 and 1.
+        InputError: there are no trials, successes are outside ``0 .. trials``, or ``level`` is not
+            between 0 and 1.
 
     With 3 of 3, the lower end solves ``p**3 = 0.025``:
 
@@ -77,16 +84,18 @@ def balanced_accuracy(
 ) -> Estimate:
     """Compute ``(TPR + TNR) / 2`` of calls at thresholds that were chosen on other records.
 
-    Two independent proportions p, q with Wilson intervals (l, u), (l', u') are combined by the square-and-add method of
-    Newcombe (1998). The lower end is ``(p + q) / 2 - sqrt((p - l)^2 + (q - l')^2) / 2``, and the upper end is computed
-    likewise. Unlike the normal approximation, the interval stays in [0, 1] and has a positive width where every call is
-    right. Coverage is ``level`` on average over rates, not at each rate: for 0.95 and 100 records of each kind, it is
-    never below 0.938 for rates from 0.01 to 0.99. With one threshold per class, calls vary less than binomial ones, and
-    the interval is too wide rather than too narrow.
+    Two independent proportions p, q with Wilson intervals (l, u), (l', u') are combined by the
+    square-and-add method of Newcombe (1998). The lower end is ``(p + q) / 2 - sqrt((p - l)^2 + (q -
+    l')^2) / 2``, and the upper end is computed likewise. Unlike the normal approximation, the
+    interval stays in [0, 1] and has a positive width where every call is right. Coverage is
+    ``level`` on average over rates, not at each rate: for 0.95 and 100 records of each kind, it is
+    never below 0.938 for rates from 0.01 to 0.99. With one threshold per class, calls vary less
+    than binomial ones, and the interval is too wide rather than too narrow.
 
     Args:
         member_calls: the calls on members, true where one was called a member, shape ``(m,)``.
-        nonmember_calls: the calls on non-members, true where one was called a member, shape ``(n,)``.
+        nonmember_calls: the calls on non-members, true where one was called a member, shape
+            ``(n,)``.
         level: the confidence level.
 
     Raises:
@@ -107,23 +116,27 @@ def balanced_accuracy(
 
 
 def auc_interval(members: Members, nonmembers: Nonmembers, level: float = 0.95) -> Estimate:
-    """Compute the AUC with DeLong's variance on the logit scale, which keeps the interval in [0, 1].
+    """Compute the AUC with DeLong's variance on the logit scale, which keeps the interval in [0,
+    1].
 
     The variance is ``S_x / m + S_y / n``, where the S are the variances of the
     :func:`~wemem.metrics.rates.placements` (DeLong et al. 1988). The ends are those of
     ``logit(AUC) -+ z sqrt(var) / (AUC (1 - AUC))``, mapped back (Pepe 2003).
 
-    Where the AUC is so near 0 or 1 that few pairs are out of order, coverage may fall short: to 0.91 for 0.95.
+    Where the AUC is so near 0 or 1 that few pairs are out of order, coverage may fall short: to
+    0.91 for 0.95.
 
-    The variance is 0 in exactly three cases: the AUC is 0, it is 1, or all scores are equal. An interval of width 0
-    would be wrong, so an exact interval is used. Match k = min(m, n) members with as many non-members, each once. The
-    pairs are independent and all have the same outcome. As in Clopper-Pearson with k of k, with confidence ``level``
-    the probability of this outcome is at least ``l = ((1 - level) / 2)**(1 / k)``. Whatever the other pairs are, the
-    AUC is in ``[l AUC, l AUC + 1 - l]``. With only one member or one non-member the variance is unknown, and the
+    The variance is 0 in exactly three cases: the AUC is 0, it is 1, or all scores are equal. An
+    interval of width 0 would be wrong, so an exact interval is used. Match k = min(m, n) members
+    with as many non-members, each once. The pairs are independent and all have the same outcome. As
+    in Clopper-Pearson with k of k, with confidence ``level`` the probability of this outcome is at
+    least ``l = ((1 - level) / 2)**(1 / k)``. Whatever the other pairs are, the AUC is in ``[l AUC,
+    l AUC + 1 - l]``. With only one member or one non-member the variance is unknown, and the
     interval is [0, 1].
 
     Raises:
-        InputError: there are no members or no non-members, a score is NaN, or ``level`` is not between 0 and 1.
+        InputError: there are no members or no non-members, a score is NaN, or ``level`` is not
+            between 0 and 1.
 
     With 100 members, 100 non-members and no error, the lower end solves ``p**100 = 0.025``:
 
@@ -144,28 +157,33 @@ def auc_interval(members: Members, nonmembers: Nonmembers, level: float = 0.95) 
 
 
 def tpr_at_fpr(members: Members, nonmembers: Nonmembers, fpr: float, level: float = 0.95) -> Estimate:
-    """Compute the TPR at a given FPR, with an interval that includes the error of the estimated threshold.
+    """Compute the TPR at a given FPR, with an interval that includes the error of the estimated
+    threshold.
 
-    The interval is for the TPR at the threshold with false positive rate ``fpr`` in the population of non-members, not
-    in the sample. For scores X of members and Y of non-members, this is ``P(X > c)`` with c the least value for which
-    ``P(Y > c) <= fpr``. Two errors are bounded separately and combined by their squares, as independent errors are
-    (Zou & Donner 2008):
+    The interval is for the TPR at the threshold with false positive rate ``fpr`` in the population
+    of non-members, not in the sample. For scores X of members and Y of non-members, this is ``P(X >
+    c)`` with c the least value for which ``P(Y > c) <= fpr``. Two errors are bounded separately and
+    combined by their squares, as independent errors are (Zou & Donner 2008):
 
     * the error of the members, with the threshold fixed: the Clopper-Pearson ends ``l`` and ``u``;
-    * the error of the threshold, with the members fixed. Let ``y_j`` be the j-th highest of the n non-members, B a
-      binomial(n, fpr) and e = 1 - level. ``c > y_a`` has probability at most ``P(B < a)``; take the largest a for which
-      that is at most e/2. ``c < y_b`` has probability at most ``P(B >= b)``; take the smallest b for which that is at
-      most e/2. The shares of members above y_a and above y_b are the ends ``l'`` and ``u'``.
+    * the error of the threshold, with the members fixed. Let ``y_j`` be the j-th highest of the n
+      non-members, B a binomial(n, fpr) and e = 1 - level. ``c > y_a`` has probability at most ``P(B
+      < a)``; take the largest a for which that is at most e/2. ``c < y_b`` has probability at most
+      ``P(B >= b)``; take the smallest b for which that is at most e/2. The shares of members above
+      y_a and above y_b are the ends ``l'`` and ``u'``.
 
-    With v the TPR, the interval is from ``v - sqrt((v - l)^2 + (v - l')^2)`` to ``v + sqrt((u - v)^2 + (u' - v)^2)``.
+    With v the TPR, the interval is from ``v - sqrt((v - l)^2 + (v - l')^2)`` to ``v + sqrt((u -
+    v)^2 + (u' - v)^2)``.
 
-    Where non-members above ``y_b`` are tied, the share of members jumps with the threshold, and errors do not
-    combine by squares. Then a and b are taken at e/4, and the ends are the one-sided Clopper-Pearson bounds at e/4
-    of the shares above y_a and above y_b. The four errors add up to at most e, for every distribution.
+    Where non-members above ``y_b`` are tied, the share of members jumps with the threshold, and
+    errors do not combine by squares. Then a and b are taken at e/4, and the ends are the one-sided
+    Clopper-Pearson bounds at e/4 of the shares above y_a and above y_b. The four errors add up to
+    at most e, for every distribution.
 
-    Where no such a exists, ``(1 - fpr)**n > e/2``, the sample cannot bound c from above and the lower end is 0. This
-    happens below 368 non-members at 1 %, and below 3,688 at 0.1 %. Where no such b up to n exists, the upper end is 1.
-    Coverage was simulated: ``benchmarks/interval_coverage.py``.
+    Where no such a exists, ``(1 - fpr)**n > e/2``, the sample cannot bound c from above and the
+    lower end is 0. This happens below 368 non-members at 1 %, and below 3,688 at 0.1 %. Where no
+    such b up to n exists, the upper end is 1. Coverage was simulated:
+    ``benchmarks/interval_coverage.py``.
 
     Args:
         members: the scores of members, shape ``(m,)``.
@@ -177,10 +195,11 @@ def tpr_at_fpr(members: Members, nonmembers: Nonmembers, fpr: float, level: floa
         The value of :func:`~wemem.metrics.rates.true_positive_rate`, and its interval.
 
     Raises:
-        InputError: there are no members or no non-members, a score is NaN, or ``fpr`` or ``level`` is not between 0
-            and 1.
+        InputError: there are no members or no non-members, a score is NaN, or ``fpr`` or ``level``
+            is not between 0 and 1.
 
-    Every member is above every non-member, but ten non-members do not determine the highest 1 % of them:
+    Every member is above every non-member, but ten non-members do not determine the highest 1 % of
+    them:
 
     >>> few = tpr_at_fpr(np.full(50, 1.0), np.zeros(10), 0.01)
     >>> few.value, few.low, few.high
@@ -202,7 +221,8 @@ def tpr_at_fpr(members: Members, nonmembers: Nonmembers, fpr: float, level: floa
 
 
 def _threshold_places(n: int, fpr: float, error: float) -> tuple[int, int]:
-    """The ranks a and b of the non-members that bound the threshold, each with at most the given error.
+    """The ranks a and b of the non-members that bound the threshold, each with at most the given
+    error.
 
     a is 0 or b is ``n + 1`` where the sample does not bound the threshold on that side.
     """
@@ -211,13 +231,16 @@ def _threshold_places(n: int, fpr: float, error: float) -> tuple[int, int]:
 
 
 def mean_interval(values: Float[np.ndarray, " s"], level: float = 0.95) -> Estimate:
-    """Compute the mean over seeds with Student's t interval, ``mean -+ t sd / sqrt(s)`` with s - 1 degrees of freedom.
+    """Compute the mean over seeds with Student's t interval, ``mean -+ t sd / sqrt(s)`` with s - 1
+    degrees of freedom.
 
-    The values must come from independent runs. Targets of one ensemble share records, so that their spread is only a
-    part of the uncertainty; use :mod:`wemem.metrics.crossed` for them. Equal values give an interval of width 0.
+    The values must come from independent runs. Targets of one ensemble share records, so that their
+    spread is only a part of the uncertainty; use :mod:`wemem.metrics.crossed` for them. Equal
+    values give an interval of width 0.
 
     Raises:
-        InputError: there are fewer than two values, some are not finite, or ``level`` is not between 0 and 1.
+        InputError: there are fewer than two values, some are not finite, or ``level`` is not
+            between 0 and 1.
 
     >>> two = mean_interval(np.array([0.0, 2.0]))  # sd / sqrt(s) = 1, t = 12.706
     >>> two.value, round(two.high, 3)
@@ -235,8 +258,9 @@ def mean_interval(values: Float[np.ndarray, " s"], level: float = 0.95) -> Estim
 def paired_difference(a: Float[np.ndarray, " s"], b: Float[np.ndarray, " s"], level: float = 0.95) -> Estimate:
     """Compute the mean of ``a - b``, seed by seed, with Student's t interval.
 
-    Two defenses with the same seeds share the split, the dense model and the shadows, whose contributions cancel in
-    the differences. Two separate intervals can overlap although one defense is better for every seed.
+    Two defenses with the same seeds share the split, the dense model and the shadows, whose
+    contributions cancel in the differences. Two separate intervals can overlap although one defense
+    is better for every seed.
 
     Raises:
         InputError: the numbers of seeds differ, there are fewer than two, or values are not finite.
@@ -257,7 +281,9 @@ def _error(level: float) -> float:
 
 
 def _wilson(successes: int, trials: int, level: float) -> Estimate:
-    """Wilson's (1927) score interval: all p with ``|p - successes / trials| <= z sqrt(p (1 - p) / trials)``."""
+    """Wilson's (1927) score interval: all p with ``|p - successes / trials| <= z sqrt(p (1 - p) /
+    trials)``.
+    """
     z2 = float(ndtri(1 - _error(level) / 2)) ** 2
     share = successes / trials
     center = (successes + z2 / 2) / (trials + z2)
@@ -266,7 +292,8 @@ def _wilson(successes: int, trials: int, level: float) -> Estimate:
 
 
 def unanimous(value: float, units: int, level: float = 0.95) -> Estimate:
-    """Compute the interval of the mean of a quantity in [0, 1] from independent observations that are all equal.
+    """Compute the interval of the mean of a quantity in [0, 1] from independent observations that
+    are all equal.
 
     Args:
         value: the value of every observation.

@@ -1,10 +1,10 @@
 """The value that the strongest of several attacks reaches on a model that leaks nothing.
 
-One attack at chance has a TPR of 1 % at 1 % FPR on average. The strongest of ten has a higher value,
-because it was chosen as the highest of ten estimates. Under the null hypothesis scores do not depend on
-membership, so that any permutation of membership among the audited records is equally likely. Permutations
-therefore give the distribution of the strongest attack under the null, with the ties of the scores and the
-dependence between the attacks.
+One attack at chance has a TPR of 1 % at 1 % FPR on average. The strongest of ten has a higher
+value, because it was chosen as the highest of ten estimates. Under the null hypothesis scores do
+not depend on membership, so that any permutation of membership among the audited records is equally
+likely. Permutations therefore give the distribution of the strongest attack under the null, with
+the ties of the scores and the dependence between the attacks.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,12 @@ from wemem.errors import InputError
 from wemem.metrics.permutation import permutations
 from wemem.metrics.registry import Metric, ScoredRecords
 
-#: The number of permutations; with 1,000 the level of the upper end, 97.5 %, has a standard error of 0.5 points.
+#: The number of permutations; with 1,000 the level of the upper end, 97.5 %, has a standard error
+#: of 0.5 points.
 DRAWS = 1000
-#: The share of models without a leak whose strongest attack stays at or below the upper end. A summary
-#: reports a leak by either of two metrics, so that both together raise at most 5 % false alarms.
+#: The share of models without a leak whose strongest attack stays at or below the upper end. A
+#: summary reports a leak by either of two metrics, so that both together raise at most 5 % false
+#: alarms.
 LEVEL = 0.975
 
 
@@ -29,7 +31,8 @@ class Chance:
 
     Args:
         expected: the mean value of the strongest attack.
-        high: the value that the strongest attack exceeds with a probability of at most ``1 - LEVEL``.
+        high: the value that the strongest attack exceeds with a probability of at most ``1 -
+            LEVEL``.
     """
 
     expected: float
@@ -41,8 +44,8 @@ def chance_of_strongest(
 ) -> dict[str, Chance]:
     """Estimate the chance level of the strongest of several attacks, by permutation of membership.
 
-    Attacks on the same records share each permutation, so that their dependence is preserved. Attacks on different
-    records are permuted independently.
+    Attacks on the same records share each permutation, so that their dependence is preserved.
+    Attacks on different records are permuted independently.
 
     Args:
         metrics: the metrics for which the chance level is estimated.
@@ -78,6 +81,8 @@ def _on_the_same_records(attacks: Sequence[ScoredRecords]) -> list[list[ScoredRe
 
 
 def _chance(values: np.ndarray) -> Chance:
-    """The mean and the upper end of B draws; the upper end is the draw of rank ``ceil(LEVEL (B + 1))``."""
+    """The mean and the upper end of B draws; the upper end is the draw of rank ``ceil(LEVEL (B +
+    1))``.
+    """
     place = min(len(values), int(np.ceil(LEVEL * (len(values) + 1))))
     return Chance(float(values.mean()), float(np.sort(values)[place - 1]))

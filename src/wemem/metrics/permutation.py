@@ -1,8 +1,8 @@
 """Rates of one attack under many assignments of membership at once.
 
-A permutation test keeps the scores of an attack fixed and draws membership a thousand times or more.
-The functions here compute the values of :mod:`wemem.metrics.rates` for all draws together, so that
-scores are sorted only once.
+A permutation test keeps the scores of an attack fixed and draws membership a thousand times or
+more. The functions here compute the values of :mod:`wemem.metrics.rates` for all draws together, so
+that scores are sorted only once.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,9 @@ def auc_permuted(scores: Scores, members: Memberships) -> Values:
 
 
 def _ranks(scores: Scores) -> Scores:
-    """Ranks from 1, where equal scores share their mean rank; importing ``scipy.stats`` for it would take a second."""
+    """Ranks from 1, where equal scores share their mean rank; importing ``scipy.stats`` for it
+    would take a second.
+    """
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     return np.asarray((counts.cumsum() - (counts - 1) / 2)[inverse])
 
@@ -65,7 +67,8 @@ def tpr_permuted(scores: Scores, members: Memberships, fpr: float) -> Values:
     n = members.shape[1] - members.sum(axis=1)
     allowed = np.round(fpr * n).astype(int)
     allowed -= allowed / n > fpr
-    # in almost every draw, the highest scores suffice to reach the non-member that sets the threshold
+    # in almost every draw, the highest scores suffice to reach the non-member that sets the
+    # threshold
     share = n.min() / members.shape[1]
     top = int((allowed.max() + 1) / share + 8 * np.sqrt((allowed.max() + 1) / share)) + 8
     true_positives = _true_positives(scores[order], members[:, order[:top]], allowed)
@@ -78,7 +81,8 @@ def tpr_permuted(scores: Scores, members: Memberships, fpr: float) -> Values:
 def _true_positives(
     falling: Scores, members: Bool[np.ndarray, "B top"], allowed: Int64[np.ndarray, " B"]
 ) -> Int64[np.ndarray, " B"] | None:
-    """The number of members above the non-member that sets the threshold; None if a row does not reach that one.
+    """The number of members above the non-member that sets the threshold; None if a row does not
+    reach that one.
 
     Args:
         falling: all scores, highest first.

@@ -1,8 +1,9 @@
-"""The rates that an audit measures, computed from scores. Their intervals are in :mod:`wemem.metrics.intervals`.
+"""The rates that an audit measures, computed from scores. Their intervals are in
+:mod:`wemem.metrics.intervals`.
 
-A higher score means member, and ``score >= threshold`` calls a record a member. Only the order of the scores counts: a
-strictly increasing map of the scores changes no rate here, and infinite scores are allowed. NaN has no order and is
-refused.
+A higher score means member, and ``score >= threshold`` calls a record a member. Only the order of
+the scores counts: a strictly increasing map of the scores changes no rate here, and infinite scores
+are allowed. NaN has no order and is refused.
 """
 
 import numpy as np
@@ -15,10 +16,11 @@ Nonmembers = Float[np.ndarray, " n"]
 
 
 def auc(members: Members, nonmembers: Nonmembers) -> float:
-    """Compute the AUC: the probability that a member outscores a non-member, where a tie counts one half.
+    """Compute the AUC: the probability that a member outscores a non-member, where a tie counts one
+    half.
 
-    ``AUC = (1 / mn) sum_ij ([x_i > y_j] + [x_i = y_j] / 2)`` is the Mann-Whitney statistic (Hanley & McNeil 1982). It
-    is counted in whole numbers and divided once, in O((m + n) log(m + n)).
+    ``AUC = (1 / mn) sum_ij ([x_i > y_j] + [x_i = y_j] / 2)`` is the Mann-Whitney statistic (Hanley
+    & McNeil 1982). It is counted in whole numbers and divided once, in O((m + n) log(m + n)).
 
     Raises:
         InputError: there are no members or no non-members, or a score is NaN.
@@ -33,13 +35,16 @@ def auc(members: Members, nonmembers: Nonmembers) -> float:
 
 
 def placements(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonmembers]:
-    """Compute the placement of each record, its contribution to the AUC; the mean of either array is the AUC.
+    """Compute the placement of each record, its contribution to the AUC; the mean of either array
+    is the AUC.
 
-    The placement of a member is the share of non-members below it, that of a non-member the share of members above it.
-    Ties count one half (DeLong et al. 1988; computed by sorting, as in Sun & Xu 2014).
+    The placement of a member is the share of non-members below it, that of a non-member the share
+    of members above it. Ties count one half (DeLong et al. 1988; computed by sorting, as in Sun &
+    Xu 2014).
 
     Returns:
-        The placements of members and of non-members, in [0, 1] and in the given order, shapes ``(m,)`` and ``(n,)``.
+        The placements of members and of non-members, in [0, 1] and in the given order, shapes
+        ``(m,)`` and ``(n,)``.
 
     Raises:
         InputError: there are no members or no non-members, or a score is NaN.
@@ -54,11 +59,13 @@ def placements(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonme
 def roc(
     members: Members, nonmembers: Nonmembers
 ) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """Compute the ROC curve, one point per distinct score; a tie is a sloped step, which gives it one half in the AUC.
+    """Compute the ROC curve, one point per distinct score; a tie is a sloped step, which gives it
+    one half in the AUC.
 
     Returns:
-        The arrays ``(fpr, tpr, thresholds)``, each of shape ``(p,)``, from (0, 0) to (1, 1) by falling threshold. The
-        first point has the threshold infinity and calls no record a member, even if some scores are infinite.
+        The arrays ``(fpr, tpr, thresholds)``, each of shape ``(p,)``, from (0, 0) to (1, 1) by
+        falling threshold. The first point has the threshold infinity and calls no record a member,
+        even if some scores are infinite.
 
     Raises:
         InputError: there are no members or no non-members, or a score is NaN.
@@ -77,12 +84,13 @@ def roc(
 def best_threshold(members: Members, nonmembers: Nonmembers) -> float:
     """Choose the threshold of highest balanced accuracy ``(TPR + TNR) / 2``.
 
-    Candidates are the observed scores, members first, in the given order; the first of the best is chosen. Accuracies
-    are compared as the whole numbers ``n TP + m TN``, because equal floating-point rates may differ by a rounding.
+    Candidates are the observed scores, members first, in the given order; the first of the best is
+    chosen. Accuracies are compared as the whole numbers ``n TP + m TN``, because equal
+    floating-point rates may differ by a rounding.
 
     Raises:
-        InputError: there are no members or no non-members, or a score is NaN. With one threshold per class, the caller
-            decides on the classes without members or non-members.
+        InputError: there are no members or no non-members, or a score is NaN. With one threshold
+            per class, the caller decides on the classes without members or non-members.
 
     The thresholds 3 and 5 both call three of four records correctly; 5 comes first:
 
@@ -96,21 +104,26 @@ def best_threshold(members: Members, nonmembers: Nonmembers) -> float:
 
 
 def true_positive_rate(members: Members, nonmembers: Nonmembers, fpr: float) -> float:
-    """Compute the TPR at a given FPR: the share of members called while at most ``fpr`` of the non-members are called.
+    """Compute the TPR at a given FPR: the share of members called while at most ``fpr`` of the
+    non-members are called.
 
-    The threshold is the one of the largest observable FPR that is at most ``fpr``, without interpolation. With ``k``
-    the largest whole number for which ``k / n <= fpr``, a record is called a member if its score is strictly above that
-    of the (k+1)-th highest non-member. Records with exactly that score, members or not, are not called members.
+    The threshold is the one of the largest observable FPR that is at most ``fpr``, without
+    interpolation. With ``k`` the largest whole number for which ``k / n <= fpr``, a record is
+    called a member if its score is strictly above that of the (k+1)-th highest non-member. Records
+    with exactly that score, members or not, are not called members.
 
     Args:
         members: the scores of members, shape ``(m,)``.
         nonmembers: the scores of non-members, shape ``(n,)``.
-        fpr: the false positive rate, in (0, 1); :func:`smallest_fpr` gives the smallest one that a sample can show.
+        fpr: the false positive rate, in (0, 1); :func:`smallest_fpr` gives the smallest one that a
+            sample can show.
 
     Raises:
-        InputError: there are no members or no non-members, a score is NaN, or ``fpr`` is out of range.
+        InputError: there are no members or no non-members, a score is NaN, or ``fpr`` is out of
+            range.
 
-    One false positive among four non-members is allowed, the one at 7. Two of three members are above the next, 4:
+    One false positive among four non-members is allowed, the one at 7. Two of three members are
+    above the next, 4:
 
     >>> true_positive_rate(np.array([9.0, 5.0, 4.0]), np.array([7.0, 4.0, 2.0, 1.0]), 0.25)
     0.6666666666666666
@@ -125,11 +138,12 @@ def true_positive_rate(members: Members, nonmembers: Nonmembers, fpr: float) -> 
 
 
 def smallest_fpr(nonmembers: int) -> float:
-    """Compute ``1 / n``, the smallest false positive rate above zero that ``n`` non-members can show.
+    """Compute ``1 / n``, the smallest false positive rate above zero that ``n`` non-members can
+    show.
 
-    At any rate below ``1 / n`` no false positive is allowed, so that the TPR is the one at zero false positives. A rate
-    of 0.1 % needs 1,000 non-members. A lower bound above zero for the TPR needs more, about 3,700 at 95 %
-    (:func:`wemem.metrics.intervals.tpr_at_fpr`).
+    At any rate below ``1 / n`` no false positive is allowed, so that the TPR is the one at zero
+    false positives. A rate of 0.1 % needs 1,000 non-members. A lower bound above zero for the TPR
+    needs more, about 3,700 at 95 % (:func:`wemem.metrics.intervals.tpr_at_fpr`).
 
     Raises:
         InputError: there are no non-members.
@@ -163,7 +177,9 @@ def ordered(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonmembe
 
 
 def _twice_below(scores: Float[np.ndarray, " a"], others: Float[np.ndarray, " b"]) -> Int64[np.ndarray, " a"]:
-    """Twice the number of sorted ``others`` below each score, where a tie counts one half; a whole number."""
+    """Twice the number of sorted ``others`` below each score, where a tie counts one half; a whole
+    number.
+    """
     return np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
 
 

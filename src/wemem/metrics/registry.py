@@ -20,7 +20,8 @@ from wemem.metrics.permutation import Memberships, Values, auc_permuted, balance
 from wemem.metrics.rates import Members, Nonmembers, auc, true_positive_rate
 
 #: The most prominent place where a metric is shown. ``headline``: compared between defenses, drawn
-#: against accuracy, and in all tables. ``table``: in tables. ``file``: in results and CSV files only.
+#: against accuracy, and in all tables. ``table``: in tables. ``file``: in results and CSV files
+#: only.
 Place = Literal["headline", "table", "file"]
 NO_CALLS = "expected calls at a threshold, got scores alone; use a metric that needs no threshold"
 
@@ -31,9 +32,10 @@ class ScoredRecords:
 
     Args:
         score: the score of each record, higher = member, shape ``(n,)``.
-        member: the membership of each record, true where the target was trained on it, shape ``(n,)``.
-        called: the call on each record, true where the attack calls it a member, shape ``(n,)``; None if the attack has
-            no threshold.
+        member: the membership of each record, true where the target was trained on it, shape
+            ``(n,)``.
+        called: the call on each record, true where the attack calls it a member, shape ``(n,)``;
+            None if the attack has no threshold.
     """
 
     score: Float[np.ndarray, " n"]
@@ -72,10 +74,10 @@ class Metric:
         place: the most prominent place where the metric is shown.
         value: a function that computes the metric from scored records.
         interval: a function that computes the metric with its interval, at a confidence level.
-        permuted: a function that computes the metric for each row of memberships ``(B, n)``, with the
-            scores unchanged.
-        path: the keys of the metric in the object that ``results.json`` has for each attack; the first
-            key with ``_ci`` appended gives the interval.
+        permuted: a function that computes the metric for each row of memberships ``(B, n)``, with
+            the scores unchanged.
+        path: the keys of the metric in the object that ``results.json`` has for each attack; the
+            first key with ``_ci`` appended gives the interval.
         fpr: the false positive rate of the metric; None for other kinds of metric.
         needs_threshold: true if the metric needs the attack's calls, false if it needs only scores.
     """
@@ -93,7 +95,9 @@ class Metric:
 
     @property
     def phrase(self) -> str:
-        """The label within a sentence; its first letter is lower case unless it begins with an abbreviation."""
+        """The label within a sentence; its first letter is lower case unless it begins with an
+        abbreviation.
+        """
         return self.label if self.label[:2].isupper() else f"{self.label[0].lower()}{self.label[1:]}"
 
     def read(self, audit: Mapping[str, Any]) -> Estimate | None:
@@ -142,7 +146,8 @@ def _balanced_accuracy_permuted(records: ScoredRecords, members: Memberships) ->
     return balanced_accuracy_permuted(records.called, members)
 
 
-#: The false positive rates at which the true positive rate is reported, with the place where each is shown.
+#: The false positive rates at which the true positive rate is reported, with the place where each
+#: is shown.
 RATES: dict[float, Place] = {0.1: "file", 0.01: "headline", 0.001: "headline"}
 
 #: Every metric by name, in the order of results and tables.
@@ -166,8 +171,8 @@ METRICS: dict[str, Metric] = {
 
 #: The metric by which the paper compares defenses.
 PAPER = "balanced_accuracy"
-#: The low false positive rate that a summary uses, and the name of its metric. It counts the records whose
-#: membership is revealed almost with certainty.
+#: The low false positive rate that a summary uses, and the name of its metric. It counts the
+#: records whose membership is revealed almost with certainty.
 LOW_RATE = 0.01
 LOW_FPR = f"tpr_at_{LOW_RATE}"
 

@@ -7,7 +7,8 @@ from wemem.metrics.registry import Metric, ScoredRecords
 
 
 def strongest(attacks: Mapping[str, ScoredRecords], metric: Metric) -> tuple[str, Estimate]:
-    """Choose the attack with the highest value; its interval is widened for the choice among all (Bonferroni).
+    """Choose the attack with the highest value; its interval is widened for the choice among all
+    (Bonferroni).
 
     Args:
         attacks: the scored records of each attack by label, at least one.

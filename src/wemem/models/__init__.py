@@ -47,7 +47,8 @@ def make_model(kind: str, settings: Mapping[str, Any]) -> Model:
 
     Args:
         kind: a key of :data:`MODELS`, or ``package.module:factory``.
-        settings: the fields of the model. For a factory: its arguments, and ``output`` (:mod:`wemem.models.outputs`).
+        settings: the fields of the model. For a factory: its arguments, and ``output``
+            (:mod:`wemem.models.outputs`).
 
     Raises:
         InputError: the kind or a setting is unknown.

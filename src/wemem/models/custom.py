@@ -12,21 +12,25 @@ from wemem.errors import InputError
 from wemem.models.outputs import returning_logits
 from wemem.resolve import Given, resolve
 
-#: Python modules whose hooks compute a weight before each call. A network with such a hook cannot be copied.
+#: Python modules whose hooks compute a weight before each call. A network with such a hook cannot
+#: be copied.
 _OLD_NORMS = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
 
 
 @dataclass(frozen=True)
 class CustomModel:
-    """A user's classifier: ``factory(input_shape, classes, **arguments) -> nn.Module`` that returns logits ``(B, C)``.
+    """A user's classifier: ``factory(input_shape, classes, **arguments) -> nn.Module`` that returns
+    logits ``(B, C)``.
 
-    Wrappers for several devices (``DataParallel``) and for compilation are removed. Lazy layers get their sizes from
-    one record of zeros. :mod:`wemem.models.outputs` selects the logits in the output.
+    Wrappers for several devices (``DataParallel``) and for compilation are removed. Lazy layers get
+    their sizes from one record of zeros. :mod:`wemem.models.outputs` selects the logits in the
+    output.
 
     Args:
         factory: the function that builds the module, as ``package.module:function`` or itself.
         arguments: the keyword arguments of the factory.
-        output: the name or position of the logits in the model's output; None applies the default rule.
+        output: the name or position of the logits in the model's output; None applies the default
+            rule.
     """
 
     factory: str | Given
@@ -84,7 +88,9 @@ def _require_trainable(module: nn.Module, factory: str | Given) -> None:
 
 
 def _initialize_lazy_layers(module: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Pass one record of zeros through a module with lazy layers, in evaluation mode, to create their weights."""
+    """Pass one record of zeros through a module with lazy layers, in evaluation mode, to create
+    their weights.
+    """
     if not any(is_lazy(p) for p in (*module.parameters(), *module.buffers())):
         return
     training = module.training

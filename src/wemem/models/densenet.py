@@ -1,8 +1,9 @@
 """DenseNet-121 for CIFAR.
 
-Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", CVPR 2017: the bottleneck and
-compression form (BC) with table 1's blocks of 6, 12, 24 and 16 layers, growth rate 32, compression 0.5. The stem is one
-3 x 3 convolution of twice the growth rate, as in the paper's networks for CIFAR: 6.96 million parameters.
+Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", CVPR 2017: the
+bottleneck and compression form (BC) with table 1's blocks of 6, 12, 24 and 16 layers, growth rate
+32, compression 0.5. The stem is one 3 x 3 convolution of twice the growth rate, as in the paper's
+networks for CIFAR: 6.96 million parameters.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ GROWTH = 32
 
 
 class DenseLayer(nn.Module):
-    """A layer that appends ``growth`` channels to its input, through a bottleneck of ``4 * growth`` channels."""
+    """A layer that appends ``growth`` channels to its input, through a bottleneck of ``4 * growth``
+    channels.
+    """
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()

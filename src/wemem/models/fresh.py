@@ -16,14 +16,16 @@ _DRAWS = ("reset_parameters", "_reset_parameters")
 def factory_of(module: nn.Module) -> Callable[[tuple[int, ...], int], nn.Module]:
     """Return a factory of modules with the architecture of this one and weights of their own.
 
-    Each layer draws its weights by its ``reset_parameters``. A model whose constructor draws them otherwise is
-    therefore trained from another start than the given one was; its own factory is exact.
+    Each layer draws its weights by its ``reset_parameters``. A model whose constructor draws them
+    otherwise is therefore trained from another start than the given one was; its own factory is
+    exact.
 
     Args:
         module: any module; it is not changed.
 
     Raises:
-        InputError: numbers that no layer draws, so that a copy would keep what this module has learned.
+        InputError: numbers that no layer draws, so that a copy would keep what this module has
+            learned.
 
     >>> layer = nn.Linear(2, 3)
     >>> bool((factory_of(layer)((2,), 3).weight == layer.weight).all())

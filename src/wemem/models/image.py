@@ -11,10 +11,12 @@ from wemem.errors import InputError
 
 @dataclass(frozen=True)
 class ImageModel(ABC):
-    """A convolutional network for images of about 32 x 32 pixels, with a stem that keeps their size.
+    """A convolutional network for images of about 32 x 32 pixels, with a stem that keeps their
+    size.
 
     Args:
-        width: the width of every layer, as a multiple of the published one; use less than 1 on a laptop.
+        width: the width of every layer, as a multiple of the published one; use less than 1 on a
+            laptop.
     """
 
     width: float = 1.0
@@ -26,8 +28,9 @@ class ImageModel(ABC):
     def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         """A freshly initialized network, ``(B, C, H, W) -> (B, classes)``.
 
-        PyTorch's global generator draws the weights. Convolutions are initialized as in He et al. (ICCV 2015), normal
-        with variance 2 / fan-out. The scales of BatchNorm start at 1, its shifts at 0.
+        PyTorch's global generator draws the weights. Convolutions are initialized as in He et al.
+        (ICCV 2015), normal with variance 2 / fan-out. The scales of BatchNorm start at 1, its
+        shifts at 0.
 
         Raises:
             InputError: the data are not images.
@@ -53,5 +56,7 @@ class ImageModel(ABC):
 
 
 def convolution(inputs: int, outputs: int, size: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution that divides height and width by its stride; it has no bias, because BatchNorm follows it."""
+    """A convolution that divides height and width by its stride; it has no bias, because BatchNorm
+    follows it.
+    """
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)

@@ -1,9 +1,9 @@
 """MobileNetV2 for CIFAR.
 
-Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 2. The
-stem and the first stage of 24 channels keep height and width, so that 32 x 32 pixels end as 4 x 4 and not as 1 x 1. The
-number of parameters is the paper's, 2.24 million with ten classes. The paper's dropout before the classifier is left
-out.
+Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+CVPR 2018, table 2. The stem and the first stage of 24 channels keep height and width, so that 32 x
+32 pixels end as 4 x 4 and not as 1 x 1. The number of parameters is the paper's, 2.24 million with
+ten classes. The paper's dropout before the classifier is left out.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ def normalized(inputs: int, outputs: int, size: int, *, stride: int = 1, groups:
 
 
 class InvertedResidual(nn.Module):
-    """An expansion, a depthwise convolution and a linear projection; the input is added where the shape is the same."""
+    """An expansion, a depthwise convolution and a linear projection; the input is added where the
+    shape is the same.
+    """
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -64,7 +66,9 @@ class MobileNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class MobileNetV2(ImageModel):
-    """MobileNetV2 of 17 inverted residuals; ``width`` scales all channels, without rounding to multiples of 8."""
+    """MobileNetV2 of 17 inverted residuals; ``width`` scales all channels, without rounding to
+    multiples of 8.
+    """
 
     def network(self, channels: int, classes: int) -> nn.Module:
         stages = [(expansion, self.scaled(width), count, stride) for expansion, width, count, stride in STAGES]

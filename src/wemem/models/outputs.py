@@ -3,12 +3,15 @@
 The first rule that applies decides:
 
 * a tensor ``(B, C)`` is the logits;
-* a mapping or an object with an entry ``logits`` (``ModelOutput``, the named tuples of torchvision) gives that entry;
-* any other tuple or list gives its first entry, as classifiers do that return auxiliary outputs in training;
-* for two classes, one number per record, ``(B, 1)`` or ``(B,)``, is the log odds ``z`` of class 1: logits ``(0, z)``.
+* a mapping or an object with an entry ``logits`` (``ModelOutput``, the named tuples of torchvision)
+  gives that entry;
+* any other tuple or list gives its first entry, as classifiers do that return auxiliary outputs in
+  training;
+* for two classes, one number per record, ``(B, 1)`` or ``(B,)``, is the log odds ``z`` of class 1:
+  logits ``(0, z)``.
 
-Any other output is refused, unless the study names the entry: ``[model] output = "scores"``, or its position in a
-tuple.
+Any other output is refused, unless the study names the entry: ``[model] output = "scores"``, or its
+position in a tuple.
 """
 
 from collections.abc import Mapping
@@ -21,12 +24,14 @@ from wemem.errors import InputError
 
 
 def returning_logits(module: nn.Module, classes: int, output: str | int | None = None) -> nn.Module:
-    """Make a module return its logits alone, by a forward hook; the names of its weights do not change.
+    """Make a module return its logits alone, by a forward hook; the names of its weights do not
+    change.
 
     Args:
         module: the classifier, which is changed.
         classes: C, the number of classes.
-        output: the name or position of the logits in the module's output; None applies the rule above.
+        output: the name or position of the logits in the module's output; None applies the rule
+            above.
 
     >>> pair = returning_logits(nn.LSTM(3, 2), classes=2)  # an LSTM returns its outputs and its state
     >>> pair(torch.zeros(5, 3)).shape
@@ -37,7 +42,9 @@ def returning_logits(module: nn.Module, classes: int, output: str | int | None =
 
 
 class _Logits:
-    """A forward hook that returns the logits; it is an object, so that a copy of the module keeps it."""
+    """A forward hook that returns the logits; it is an object, so that a copy of the module keeps
+    it.
+    """
 
     def __init__(self, classes: int, output: str | int | None) -> None:
         self.classes, self.output = classes, output
@@ -78,11 +85,12 @@ def _described(returned: Any) -> str:
 
 
 def require_logits(module: nn.Module, records: Tensor, classes: int) -> Tensor:
-    """Compute the logits of a classifier for a few records, without gradients, and check their shape.
+    """Compute the logits of a classifier for a few records, without gradients, and check their
+    shape.
 
     Raises:
-        InputError: the module fails on the records, with any exception, or does not return floating-point logits
-            ``(B, classes)``.
+        InputError: the module fails on the records, with any exception, or does not return
+            floating-point logits ``(B, classes)``.
     """
     shape, wanted = tuple(records.shape), (len(records), classes)
     try:

@@ -1,10 +1,11 @@
 """Residual networks for CIFAR.
 
-He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. ResNet-8 and ResNet-20 are section
-4.2's ``6n + 2`` layers of 16, 32 and 64 channels; ResNet-18 is table 1's, with a stem of one 3 x 3 convolution in
-place of the 7 x 7 one and the pooling, as is usual on 32 x 32 pixels. Where a block changes the shape, its shortcut is
-a 1 x 1 convolution (option B). The small networks have it too, where the paper pads with zeros (option A, 2,752
-parameters fewer in ResNet-20), so that structured pruning can remove channels on both sides of the sum.
+He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. ResNet-8 and
+ResNet-20 are section 4.2's ``6n + 2`` layers of 16, 32 and 64 channels; ResNet-18 is table 1's,
+with a stem of one 3 x 3 convolution in place of the 7 x 7 one and the pooling, as is usual on 32 x
+32 pixels. Where a block changes the shape, its shortcut is a 1 x 1 convolution (option B). The
+small networks have it too, where the paper pads with zeros (option A, 2,752 parameters fewer in
+ResNet-20), so that structured pruning can remove channels on both sides of the sum.
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ class BasicBlock(nn.Module):
         self.shortcut = (
             nn.Identity()
             if stride == 1 and inputs == outputs
-            # the pooling takes every other pixel, not the convolution: the numbers are the same, and a strided 1 x 1
-            # convolution of few channels cannot be stored channels-last (wemem.training.layout)
+            # the pooling takes every other pixel, not the convolution: the numbers are the same,
+            # and a strided 1 x 1 convolution of few channels cannot be stored channels-last
+            # (wemem.training.layout)
             else nn.Sequential(nn.AvgPool2d(1, stride), convolution(inputs, outputs, 1), nn.BatchNorm2d(outputs))
         )
 
@@ -36,7 +38,9 @@ class BasicBlock(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """A stem, stages of blocks and a linear classifier; every stage but the first halves height and width."""
+    """A stem, stages of blocks and a linear classifier; every stage but the first halves height and
+    width.
+    """
 
     def __init__(self, channels: int, widths: tuple[int, ...], blocks: int, classes: int) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """VGG-16 with BatchNorm for CIFAR.
 
-Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, configuration D,
-each convolution followed by BatchNorm (Ioffe, Szegedy, ICML 2015) in place of a bias. The five poolings reduce
-32 x 32 pixels to 1 x 1, so that one linear layer replaces the paper's three: 14.72 million parameters.
+Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR
+2015, configuration D, each convolution followed by BatchNorm (Ioffe, Szegedy, ICML 2015) in place
+of a bias. The five poolings reduce 32 x 32 pixels to 1 x 1, so that one linear layer replaces the
+paper's three: 14.72 million parameters.
 """
 
 from dataclasses import dataclass

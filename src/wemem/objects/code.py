@@ -1,8 +1,9 @@
-"""Models and functions of a program in the form that a study takes: by name where there is one, else as they are.
+"""Models and functions of a program in the form that a study takes: by name where there is one,
+else as they are.
 
-What is stored under a name is found again as long as the sources behind the name stay the same. A function of a
-notebook, a closure or a lambda has no such name, and what it reads besides its arguments cannot be seen. Its outputs
-are never reused by another call.
+What is stored under a name is found again as long as the sources behind the name stay the same. A
+function of a notebook, a closure or a lambda has no such name, and what it reads besides its
+arguments cannot be seen. Its outputs are never reused by another call.
 """
 
 import inspect
@@ -49,8 +50,8 @@ def architecture_of(given: ArchitectureLike) -> tuple[dict[str, Any], Model | No
     """Return the table ``[model]``, and the model itself where the table alone does not give it.
 
     Args:
-        given: a kind or ``module:factory``, a table, a model of :mod:`wemem.models`, a factory, or a module, of which
-            the architecture is taken and not the weights.
+        given: a kind or ``module:factory``, a table, a model of :mod:`wemem.models`, a factory, or
+            a module, of which the architecture is taken and not the weights.
 
     Raises:
         InputError: something else, or a module whose layers cannot draw new weights.
@@ -91,7 +92,9 @@ def _name(function: object) -> str:
 
 
 def _content(module: nn.Module) -> str:
-    """Fingerprint of an architecture: its layers with their settings, and the sources of their classes."""
+    """Fingerprint of an architecture: its layers with their settings, and the sources of their
+    classes.
+    """
     classes = {type(part) for part in module.modules()}
     sources = sorted(f"{cls.__module__}:{cls.__qualname__} {_source(cast(Hashable, cls))}" for cls in classes)
     return sha256_of([repr(module), sources])
@@ -99,7 +102,9 @@ def _content(module: nn.Module) -> str:
 
 @cache
 def _source(thing: Hashable) -> str:
-    """Fingerprint of the sources of a class or factory; where there are none, one of this process alone."""
+    """Fingerprint of the sources of a class or factory; where there are none, one of this process
+    alone.
+    """
     if getattr(thing, "__module__", "").partition(".")[0] == "torch":
         return "torch"
     with suppress(InputError):

@@ -69,18 +69,20 @@ def audit(
 ) -> AuditResult:
     """Attack one model and measure what it leaks about its training records.
 
-    Three kinds of audit: of a model with ``model``, ``data`` and ``members``, where WeMem trains the adversary's
-    models; by functions with ``train`` too, which makes them as the model was made; by outputs, with ``signals`` alone.
+    Three kinds of audit: of a model with ``model``, ``data`` and ``members``, where WeMem trains
+    the adversary's models; by functions with ``train`` too, which makes them as the model was made;
+    by outputs, with ``signals`` alone.
 
     Args:
-        model: a trained module, or the path of its weights or ONNX file; with ``train`` also a function from features
-            to logits, or ``module:function``.
+        model: a trained module, or the path of its weights or ONNX file; with ``train`` also a
+            function from features to logits, or ``module:function``.
         data: the records (:func:`~wemem.objects.inputs.loaded_data`); the study's if None.
         members: numbers of the records that the model was trained on, or a file of them.
-        train: ``train(features, labels, seed) -> predict`` or ``module:function``; ``predict`` maps features to logits,
-            and may be a module.
-        labels: the class of every record, in place of ``data``; then the functions are ``model(records) -> logits``
-            and ``train(records, seed) -> predict`` on record numbers, for data of any structure.
+        train: ``train(features, labels, seed) -> predict`` or ``module:function``; ``predict`` maps
+            features to logits, and may be a module.
+        labels: the class of every record, in place of ``data``; then the functions are
+            ``model(records) -> logits`` and ``train(records, seed) -> predict`` on record numbers,
+            for data of any structure.
         signals: an ``.npz`` file with outputs of the model and of others.
         architecture: the architecture of ``model``; its own if ``model`` is a module.
         defense: the defense under which the model was pruned; None if it was not.
@@ -261,7 +263,8 @@ def diagnose(
     store: Place | None = None,
     progress: bool | Progress = True,
 ) -> DiagnosisResult:
-    """Find which drives memorization, data reuse or inherent memorability, and the defense that follows from it.
+    """Find which drives memorization, data reuse or inherent memorability, and the defense that
+    follows from it.
 
     Args:
         study: a study, its table, or its file; its defenses and attacks play no part.
@@ -289,7 +292,8 @@ def report(results: Outcome | Place | Iterable[Outcome | Place], out: Place) -> 
     """Render the report of one result, or of several on the same data, into a folder.
 
     Args:
-        results: results of :func:`audit`, :func:`run` or :func:`compare`, or their output directories.
+        results: results of :func:`audit`, :func:`run` or :func:`compare`, or their output
+            directories.
         out: the output directory, created if missing.
 
     Returns:
@@ -314,7 +318,8 @@ def gate(
     """Verify results and check what models leak and achieve against limits.
 
     Args:
-        results: results of :func:`audit`, :func:`run` or :func:`compare`, or their output directories.
+        results: results of :func:`audit`, :func:`run` or :func:`compare`, or their output
+            directories.
         max_tpr: largest TPR at the FPR below, as a fraction.
         at_fpr: the FPR of ``max_tpr``.
         min_accuracy: smallest test accuracy.
@@ -354,7 +359,8 @@ def export(
         out: the output directory; a temporary one that the result keeps if None.
 
     Raises:
-        InputError: weights that do not fit the architecture, or a model that cannot be written as ONNX.
+        InputError: weights that do not fit the architecture, or a model that cannot be written as
+            ONNX.
     """
     place = OutputPlace.of(out)
     if architecture is None and isinstance(model, nn.Module):

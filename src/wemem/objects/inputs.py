@@ -120,8 +120,9 @@ def loaded_data(data: DataLike) -> DataSource | LoadedData:
     """Return the source of a data set, or the data set itself.
 
     Args:
-        data: a :class:`~wemem.data.dataset.Dataset`, a source by name or path, ``(features, labels)``, or a map-style
-            torch data set of ``(features, label)``, each record of which is read once.
+        data: a :class:`~wemem.data.dataset.Dataset`, a source by name or path, ``(features,
+            labels)``, or a map-style torch data set of ``(features, label)``, each record of which
+            is read once.
 
     Raises:
         InputError: something else, or records that are no arrays.
@@ -156,7 +157,9 @@ def loaded_data(data: DataLike) -> DataSource | LoadedData:
 
 
 def numbered_records(labels: Any) -> Dataset:
-    """Return a data set that knows its records by their numbers alone, for functions that look the records up."""
+    """Return a data set that knows its records by their numbers alone, for functions that look the
+    records up.
+    """
     y = np.asarray(labels)
     numbers = np.stack(np.divmod(np.arange(len(y)), BASE), 1)[:, None, :].astype(np.float32)
     return Dataset.from_arrays("records", numbers, y)
@@ -172,7 +175,9 @@ def record_numbers(features: np.ndarray) -> np.ndarray:
 
 
 def by_numbers(train: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a train function on features for one on record numbers, ``train(records, seed) -> predict(records)``."""
+    """Return a train function on features for one on record numbers, ``train(records, seed) ->
+    predict(records)``.
+    """
 
     def train_on(features: np.ndarray, _labels: np.ndarray, seed: int) -> Callable[[np.ndarray], Any]:
         predict = train(record_numbers(features), seed)

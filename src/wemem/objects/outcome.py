@@ -48,8 +48,8 @@ class Outcome(ABC):
     Args:
         folder: the output directory with every file of the result.
         content: the numbers, as the command's JSON file has them.
-        keeper: the temporary directory that the folder is in, removed with the last result that refers to it; None
-            for a folder that the user named.
+        keeper: the temporary directory that the folder is in, removed with the last result that
+            refers to it; None for a folder that the user named.
     """
 
     folder: Path

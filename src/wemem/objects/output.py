@@ -1,4 +1,6 @@
-"""Output directories and progress of a call: temporary ones that results keep, and lines or a live display."""
+"""Output directories and progress of a call: temporary ones that results keep, and lines or a live
+display.
+"""
 
 import shutil
 import tempfile
@@ -36,7 +38,9 @@ class OutputPlace:
 
     @property
     def inputs(self) -> Path:
-        """The folder for what was given in memory, so that the audit can be repeated from its files."""
+        """The folder for what was given in memory, so that the audit can be repeated from its
+        files.
+        """
         return self.folder / "inputs"
 
 

@@ -163,8 +163,8 @@ class Parties:
         return self._score_by_subsets("defender", self.defender_subsets)
 
     def score_shadows(self) -> list[MemorizationScores]:
-        """Score the training records of each shadow as the victim's are, or all together by models on
-        the adversary's records (``scores.drawn_from``).
+        """Score the training records of each shadow as the victim's are, or all together by models
+        on the adversary's records (``scores.drawn_from``).
         """
         shadows = range(1, self.split.num_models)
         if self.config.scores.drawn_from == "pool":
@@ -180,7 +180,9 @@ class Parties:
         return self._own_subsets(f"shadow {model}", self.split, model)
 
     def pool_subsets(self) -> Split:
-        """Roles of the models on subsets of the adversary's records that score all shadows together."""
+        """Roles of the models on subsets of the adversary's records that score all shadows
+        together.
+        """
         pool = np.flatnonzero((self.split.roles[1:] != Role.UNUSED).any(axis=0))
         train, dev = (len(self.split.records(1, role)) for role in (Role.TRAIN, Role.DEV))
         return self._subsets("adversary", pool, train, dev)
@@ -290,7 +292,8 @@ class Parties:
         return {}
 
     def _certified(self, pruned: TrainedModels, defense: Defense, others: Sequence[int]) -> TrainedModels:
-        """Pruned models whose fingerprints state if the adversary's were not scored as the victim is.
+        """Pruned models whose fingerprints state if the adversary's were not scored as the victim
+        is.
 
         Args:
             pruned: the models.
@@ -321,7 +324,9 @@ class Parties:
         return subsets(self.data.labels, pool, size, settings.models, seed=self.seed, purpose=party, dev=dev)
 
     def _own_subsets(self, party: str, split: Split, model: int) -> Split:
-        """Roles of the models on subsets of the training records of one model, with its dev records."""
+        """Roles of the models on subsets of the training records of one model, with its dev
+        records.
+        """
         train, dev = (split.records(model, role) for role in (Role.TRAIN, Role.DEV))
         return self._subsets(party, train, len(train), dev)
 

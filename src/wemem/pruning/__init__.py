@@ -1,4 +1,6 @@
-"""Iterative pruning: of single weights by exact masks, or of whole channels, which makes the network smaller."""
+"""Iterative pruning: of single weights by exact masks, or of whole channels, which makes the
+network smaller.
+"""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -43,7 +45,8 @@ __all__ = [
     "pruned_share",
 ]  # fmt: skip
 
-#: The criteria that a study can name as its method; a user's own is named as ``package.module:Class``.
+#: The criteria that a study can name as its method; a user's own is named as
+#: ``package.module:Class``.
 CRITERIA: Mapping[str, type[Criterion]] = {
     "magnitude": Magnitude,
     "lamp": Lamp,
@@ -58,11 +61,12 @@ def make_criterion(method: str | Mapping[str, Any]) -> Criterion:
     """Build a criterion from the ``method`` of a study.
 
     Args:
-        method: a key of :data:`CRITERIA` or ``package.module:Class``; or a table with such a name as ``kind``, and the
-            criterion's settings.
+        method: a key of :data:`CRITERIA` or ``package.module:Class``; or a table with such a name
+            as ``kind``, and the criterion's settings.
 
     Raises:
-        InputError: a kind or setting is unknown, the class is no criterion, or the criterion refuses a value.
+        InputError: a kind or setting is unknown, the class is no criterion, or the criterion
+            refuses a value.
 
     >>> make_criterion("l1_filter"), make_criterion({"kind": "n_of_m", "n": 1})
     (L1Filter(), NOfM(n=1, m=4))
@@ -76,7 +80,8 @@ def make_criterion(method: str | Mapping[str, Any]) -> Criterion:
 
 
 def criterion_settings(criterion: Criterion) -> dict[str, Any]:
-    """Describe a criterion by the table that builds it: its registered ``kind``, or its class, and its settings.
+    """Describe a criterion by the table that builds it: its registered ``kind``, or its class, and
+    its settings.
 
     >>> criterion_settings(NOfM())
     {'kind': 'n_of_m', 'n': 2, 'm': 4}

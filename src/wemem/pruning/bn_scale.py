@@ -1,7 +1,8 @@
-"""The scale of BatchNorm, ``|gamma|`` (network slimming: Liu, Li, Shen, Huang, Yan, Zhang, ICCV 2017).
+"""The scale of BatchNorm, ``|gamma|`` (network slimming: Liu, Li, Shen, Huang, Yan, Zhang, ICCV
+2017).
 
-The scales are those after ordinary training. Unlike the paper, we add no L1 penalty to them, because a penalty would
-change the training on which defenses are compared.
+The scales are those after ordinary training. Unlike the paper, we add no L1 penalty to them,
+because a penalty would change the training on which defenses are compared.
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,15 @@
-"""Structured pruning: removal of whole filters of convolution layers and of whole neurons of linear layers.
+"""Structured pruning: removal of whole filters of convolution layers and of whole neurons of linear
+layers.
 
-Channels that a residual connection or a depthwise convolution couples are removed together, and their importance is
-summed over the filters of all layers that compute them. The weights of layers that read a channel do not count, unlike
-in the default of torch-pruning (Fang et al., CVPR 2023), of which we use the dependency graph alone.
+Channels that a residual connection or a depthwise convolution couples are removed together, and
+their importance is summed over the filters of all layers that compute them. The weights of layers
+that read a channel do not count, unlike in the default of torch-pruning (Fang et al., CVPR 2023),
+of which we use the dependency graph alone.
 
-Sparsity is the share of the dense model's filters that each layer loses: ``round(sparsity * filters)``, but at least
-one filter always stays. Every model of an ensemble loses the same number of filters, though not the same ones, so that
-the models still stack. The classifier (:mod:`wemem.pruning.layers`) and the inputs of a model are not pruned.
+Sparsity is the share of the dense model's filters that each layer loses: ``round(sparsity *
+filters)``, but at least one filter always stays. Every model of an ensemble loses the same number
+of filters, though not the same ones, so that the models still stack. The classifier
+(:mod:`wemem.pruning.layers`) and the inputs of a model are not pruned.
 """
 
 import copy
@@ -35,8 +38,8 @@ class Cut:
         tensor: the name of the tensor.
         dimension: the dimension of one model's tensor.
         places: the indices in that dimension.
-        channels: the channel of the group to which each index belongs; in a flattened image several indices belong to
-            one channel.
+        channels: the channel of the group to which each index belongs; in a flattened image several
+            indices belong to one channel.
     """
 
     tensor: str
@@ -53,7 +56,8 @@ class Group:
         root: the name of a layer that computes exactly these channels.
         size: C, the number of channels.
         makers: the cuts of the filters that compute the channels, by the name of their layer.
-        cuts: the parts of all tensors that are removed with the channels, including those in ``makers``.
+        cuts: the parts of all tensors that are removed with the channels, including those in
+            ``makers``.
     """
 
     root: str
@@ -77,7 +81,8 @@ def remove_least(
         sparsity: the share of the dense model's channels of each layer that is missing afterwards.
         importance: the function that computes the importance of a group's channels.
         example: records of the form that the models accept.
-        choice: the layers that are not pruned; None leaves out the classifier, which the forward pass reveals.
+        choice: the layers that are not pruned; None leaves out the classifier, which the forward
+            pass reveals.
 
     Raises:
         InputError: the models have already lost more, or :func:`coupled_channels` refuses them.
@@ -98,7 +103,9 @@ def restrict_channels(
     dense: Ensemble, keep: Mapping[str, Bool[Tensor, "K _"]], example: Shaped[Tensor, "B ..."],
     choice: LayerChoice | None = None,
 ) -> Ensemble:  # fmt: skip
-    """Reduce a dense ensemble to the remaining channels of a pruned one (:attr:`Ensemble.channels`)."""
+    """Reduce a dense ensemble to the remaining channels of a pruned one
+    (:attr:`Ensemble.channels`).
+    """
     groups = coupled_channels(dense.template, example, choice)
     return _without(dense, groups, [~keep[group.root] for group in groups])
 
@@ -121,8 +128,8 @@ def coupled_channels(
     """List all channels of a model that can be removed, in groups that must be removed together.
 
     Raises:
-        InputError: torch-pruning is not installed, the model has no hidden layer, or it has layers whose channels
-            cannot be removed.
+        InputError: torch-pruning is not installed, the model has no hidden layer, or it has layers
+            whose channels cannot be removed.
     """
     try:
         import torch_pruning
@@ -149,7 +156,9 @@ def coupled_channels(
 
 
 def _ignored(module: nn.Module, example: Tensor, choice: LayerChoice) -> list[nn.Module]:
-    """The layers whose own channels are not removed: the classifier, and those that the choice names."""
+    """The layers whose own channels are not removed: the classifier, and those that the choice
+    names.
+    """
     outputs = trace_layers(module, example, _FILTERS).outputs if choice.classifier is None else {choice.classifier}
     chosen = [name for name, _ in module.named_modules() if choice.ignores(name)]
     return [module.get_submodule(name) for name in sorted({*outputs, *chosen})]
@@ -268,7 +277,9 @@ def _along(dimension: int, mask: Bool[Tensor, " n"]) -> tuple[slice | Tensor, ..
 
 
 def _narrowed(before: Bool[Tensor, "K C"] | None, keep: Bool[Tensor, "K c"]) -> Bool[Tensor, "K C"]:
-    """A mask of the dense model's remaining channels, from the mask before and the mask of those that remained then."""
+    """A mask of the dense model's remaining channels, from the mask before and the mask of those
+    that remained then.
+    """
     if before is None:
         return keep
     after = torch.zeros_like(before)

@@ -1,9 +1,10 @@
-"""The contract of a pruning criterion: a frozen value that decides which weights or channels are pruned.
+"""The contract of a pruning criterion: a frozen value that decides which weights or channels are
+pruned.
 
-The fields of a criterion are its settings in TOML, ``method = { kind = "mymodule:MyCriterion", power = 2 }``. A new
-criterion subclasses :class:`WeightCriterion` or :class:`ChannelCriterion` and computes the importance; the least
-important weights or channels are pruned. A criterion depends on the weights alone and never on a record, so that no
-audited record can influence the choice.
+The fields of a criterion are its settings in TOML, ``method = { kind = "mymodule:MyCriterion",
+power = 2 }``. A new criterion subclasses :class:`WeightCriterion` or :class:`ChannelCriterion` and
+computes the importance; the least important weights or channels are pruned. A criterion depends on
+the weights alone and never on a record, so that no audited record can influence the choice.
 """
 
 from abc import ABC, abstractmethod
@@ -22,10 +23,11 @@ class Criterion(ABC):
     """A rule that decides which weights or channels are pruned.
 
     Attributes:
-        structured: True if whole channels are removed, so that tensors become smaller; False if single weights are set
-            to 0.
+        structured: True if whole channels are removed, so that tensors become smaller; False if
+            single weights are set to 0.
         scopes: the scopes that the criterion supports; the scope of a study must be one of them.
-        packages: the distributions that influence the decision; their versions are part of the fingerprint of a result.
+        packages: the distributions that influence the decision; their versions are part of the
+            fingerprint of a result.
     """
 
     structured: ClassVar[bool]
@@ -36,14 +38,17 @@ class Criterion(ABC):
     def prune(
         self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."], choice: LayerChoice, scope: Scope
     ) -> Ensemble:
-        """Prune an ensemble to a sparsity; weights and channels that are already pruned count and stay pruned.
+        """Prune an ensemble to a sparsity; weights and channels that are already pruned count and
+        stay pruned.
 
         Args:
             ensemble: the K models, which are not changed.
-            sparsity: the share of the prunable weights, or of each layer's channels, that is pruned afterwards.
+            sparsity: the share of the prunable weights, or of each layer's channels, that is pruned
+                afterwards.
             example: records of the form that the models accept.
             choice: the layers that are not pruned.
-            scope: the weights that are compared with one another, those of a layer or of all layers.
+            scope: the weights that are compared with one another, those of a layer or of all
+                layers.
 
         Raises:
             InputError: the models cannot be pruned by this criterion.
@@ -53,7 +58,9 @@ class Criterion(ABC):
     def restrict(
         self, start: Ensemble, pruned: Ensemble, example: Shaped[Tensor, "B ..."], choice: LayerChoice
     ) -> Ensemble:
-        """Prune an earlier ensemble in the same places as a pruned one, for lottery-ticket rewinding."""
+        """Prune an earlier ensemble in the same places as a pruned one, for lottery-ticket
+        rewinding.
+        """
 
 
 class WeightCriterion(Criterion):
@@ -64,7 +71,9 @@ class WeightCriterion(Criterion):
 
     @abstractmethod
     def importance(self, weights: Float[Tensor, "K ..."]) -> Float[Tensor, "K ..."]:
-        """Compute the importance of every weight of one layer of K models, at least 0; the lowest are pruned first."""
+        """Compute the importance of every weight of one layer of K models, at least 0; the lowest
+        are pruned first.
+        """
 
     def prune(
         self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."], choice: LayerChoice, scope: Scope

@@ -36,10 +36,12 @@ class Pruning:
 
     Args:
         schedule: the sparsity of each round.
-        scope: the weights that are compared with one another: those of one ``layer``, or all (``global``).
+        scope: the weights that are compared with one another: those of one ``layer``, or all
+            (``global``).
         recipe: the fine-tuning of one round.
-        rewind: ``none`` continues from the current weights; ``initial`` resets the remaining weights to their values
-            before any training, at the start of each round that prunes (lottery ticket, Frankle & Carbin 2019).
+        rewind: ``none`` continues from the current weights; ``initial`` resets the remaining
+            weights to their values before any training, at the start of each round that prunes
+            (lottery ticket, Frankle & Carbin 2019).
         criterion: the rule that decides which weights or channels are pruned.
         layers: the layers that are not pruned.
     """
@@ -65,10 +67,12 @@ class Pruning:
         return self.criterion.prune(ensemble, sparsity, example, self.layers, self.scope)
 
     def require_prunable(self, ensemble: Ensemble, example: Shaped[Tensor, "B ..."]) -> None:
-        """Refuse, before any training, models that cannot be pruned to the sparsity of the schedule.
+        """Refuse, before any training, models that cannot be pruned to the sparsity of the
+        schedule.
 
         Raises:
-            InputError: the criterion cannot prune the models, or they have already lost more weights.
+            InputError: the criterion cannot prune the models, or they have already lost more
+                weights.
         """
         target, lost = self.schedule.sparsity, pruned_share(ensemble)
         fresh = self.prune(replace(ensemble, masks={}), target, example)
@@ -89,7 +93,8 @@ class Round:
         ensemble: the fine-tuned models, each at the checkpoint that the recipe keeps.
         history: the history of each model's fine-tuning.
         choice: the backend that was used, with the reason.
-        observed: the observations of each model before each round so far, under a defense that observes.
+        observed: the observations of each model before each round so far, under a defense that
+            observes.
     """
 
     index: int
@@ -126,13 +131,16 @@ def iterate(
         pruning: the settings of pruning and fine-tuning.
         defense: the defense that changes the fine-tuning.
         seeds: the seed of each model.
-        scores: the memorization scores ``(N,)`` of each model's training records, for a defense that needs them.
+        scores: the memorization scores ``(N,)`` of each model's training records, for a defense
+            that needs them.
         teacher_log_probs: the teacher log-probabilities, as in :func:`~wemem.training.fit.fit`.
         initial: the untrained ensemble, for ``rewind = "initial"``.
-        observed: the :attr:`Round.observed` of round ``first_round - 1``, for a defense that observes.
+        observed: the :attr:`Round.observed` of round ``first_round - 1``, for a defense that
+            observes.
         backend: the backend, as in :func:`~wemem.training.fit.fit`.
         device: the device, as in :func:`~wemem.training.fit.fit`.
-        first_round: the first round to compute; its result does not depend on the call that computed earlier rounds.
+        first_round: the first round to compute; its result does not depend on the call that
+            computed earlier rounds.
         on_epoch: a function that is called after each epoch.
 
     Raises:

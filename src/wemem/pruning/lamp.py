@@ -1,12 +1,12 @@
 """Layer-adaptive magnitude, LAMP (Lee, Park, Mo, Ahn, Shin, ICLR 2021).
 
-The score of a weight is its square, divided by the sum of squares of all weights of its layer that are at least as
-large::
+The score of a weight is its square, divided by the sum of squares of all weights of its layer that
+are at least as large::
 
     score(w) = w^2 / sum over |v| >= |w| of v^2
 
-The scores of all layers are compared together, so that the sparsity of each layer follows from its weights. No layer
-loses all its weights, because the largest weight of every layer has score 1.
+The scores of all layers are compared together, so that the sparsity of each layer follows from its
+weights. No layer loses all its weights, because the largest weight of every layer has score 1.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ from wemem.pruning.masks import Scope
 
 @dataclass(frozen=True)
 class Lamp(WeightCriterion):
-    """A criterion that prunes weights of the lowest layer-adaptive score first, over all layers together.
+    """A criterion that prunes weights of the lowest layer-adaptive score first, over all layers
+    together.
 
     >>> [round(x, 3) for x in Lamp().importance(torch.tensor([[1.0, 3.0, 2.0]]))[0].tolist()]
     [0.071, 1.0, 0.308]

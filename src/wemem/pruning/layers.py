@@ -1,9 +1,11 @@
-"""The layers of a model that can be pruned, determined from its structure and from one forward pass.
+"""The layers of a model that can be pruned, determined from its structure and from one forward
+pass.
 
-The weight matrices and kernels of linear, convolution (also transposed), recurrent and attention layers that run are
-prunable, and on request those of embeddings. The classifier is not pruned. It consists of the layers whose output
-reaches the model's output without passing through another layer. It is determined by tracing the computation back from
-the output, so that the order in which a model defines its layers does not matter.
+The weight matrices and kernels of linear, convolution (also transposed), recurrent and attention
+layers that run are prunable, and on request those of embeddings. The classifier is not pruned. It
+consists of the layers whose output reaches the model's output without passing through another
+layer. It is determined by tracing the computation back from the output, so that the order in which
+a model defines its layers does not matter.
 """
 
 import copy
@@ -37,8 +39,10 @@ class LayerChoice:
     """A choice of the layers that are not pruned.
 
     Args:
-        classifier: the name of the layer that computes the logits; None determines it from a forward pass.
-        ignored_layers: the names of further layers that are not pruned, or of modules of which no layer is pruned.
+        classifier: the name of the layer that computes the logits; None determines it from a
+            forward pass.
+        ignored_layers: the names of further layers that are not pruned, or of modules of which no
+            layer is pruned.
         embeddings: True to prune embedding tables too.
     """
 
@@ -72,12 +76,14 @@ class TracedLayers:
 def trace_layers(
     module: nn.Module, example: Shaped[Tensor, "B ..."], kinds: tuple[type[nn.Module], ...] = (*WEIGHTED, *EMBEDDINGS)
 ) -> TracedLayers:
-    """Trace the layers of given types that run on an example, and those among them that compute the output.
+    """Trace the layers of given types that run on an example, and those among them that compute the
+    output.
 
     Args:
         module: the network, of which a copy is run in evaluation mode.
         example: records of the form that the network accepts.
-        kinds: the types of layers to trace; a layer inside another one of these types is part of that layer.
+        kinds: the types of layers to trace; a layer inside another one of these types is part of
+            that layer.
 
     Raises:
         InputError: the model fails on the example.
@@ -115,7 +121,9 @@ def trace_layers(
 
 
 def outermost(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
-    """Iterate over the layers of given types, each once, without those inside another one of these types."""
+    """Iterate over the layers of given types, each once, without those inside another one of these
+    types.
+    """
     inside: set[nn.Module] = set()
     for name, layer in module.named_modules():
         if isinstance(layer, kinds) and layer not in inside:
@@ -148,7 +156,8 @@ def _first_met(ends: list[Any], origin: Mapping[Any, str]) -> set[str]:
 
 
 def hidden_layers(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> list[str]:
-    """List the names of the layers that run and are neither the classifier nor ignored, in the order of definition.
+    """List the names of the layers that run and are neither the classifier nor ignored, in the
+    order of definition.
 
     Raises:
         InputError: a name in the choice is no layer of the model, or no layer remains to prune.
@@ -178,10 +187,12 @@ def hidden_layers(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: L
 
 
 def prunable_weights(module: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> list[str]:
-    """List the names of the tensors that masks may prune, each once, including those of frozen layers.
+    """List the names of the tensors that masks may prune, each once, including those of frozen
+    layers.
 
     Raises:
-        InputError: :func:`hidden_layers` refuses the model, or the parametrization of a weight does not preserve zeros.
+        InputError: :func:`hidden_layers` refuses the model, or the parametrization of a weight does
+            not preserve zeros.
     """
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     names = []

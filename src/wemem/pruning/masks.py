@@ -14,7 +14,8 @@ from wemem.training.ensemble import Ensemble
 
 Scope = Literal["layer", "global"]
 Masks = Mapping[str, Bool[Tensor, "K ..."]]
-#: A function that computes the importance of every weight of one tensor of K models; the lowest are pruned.
+#: A function that computes the importance of every weight of one tensor of K models; the lowest are
+#: pruned.
 WeightImportance = Callable[[Float[Tensor, "K ..."]], Float[Tensor, "K ..."]]
 
 
@@ -22,18 +23,22 @@ def weight_masks(
     ensemble: Ensemble, sparsity: float, importance: WeightImportance, example: Shaped[Tensor, "B ..."],
     choice: LayerChoice | None = None, scope: Scope = "layer",
 ) -> dict[str, Bool[Tensor, "K ..."]]:  # fmt: skip
-    """Compute masks (True = kept) that prune the ``round(sparsity * n)`` of ``n`` weights of the lowest importance.
+    """Compute masks (True = kept) that prune the ``round(sparsity * n)`` of ``n`` weights of the
+    lowest importance.
 
-    Pruned weights stay pruned, so that a model that is already pruned further loses no weight. Ties are decided by
-    position.
+    Pruned weights stay pruned, so that a model that is already pruned further loses no weight. Ties
+    are decided by position.
 
     Args:
         ensemble: the models, with their masks so far.
-        sparsity: the share of each layer's weights (scope ``layer``), or of all prunable weights (``global``).
+        sparsity: the share of each layer's weights (scope ``layer``), or of all prunable weights
+            (``global``).
         importance: the function that computes the importance of weights.
         example: records of the form that the models accept.
-        choice: the layers that are not pruned; None leaves out the classifier, which the forward pass reveals.
-        scope: the weights that are compared with one another, those of a ``layer`` or all (``global``).
+        choice: the layers that are not pruned; None leaves out the classifier, which the forward
+            pass reveals.
+        scope: the weights that are compared with one another, those of a ``layer`` or all
+            (``global``).
 
     Raises:
         InputError: the scope is unknown, or there is no prunable weight.
@@ -69,21 +74,27 @@ def with_masks(ensemble: Ensemble, masks: Masks) -> Ensemble:
 
 
 def masks_of_zeros(ensemble: Ensemble, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> Ensemble:
-    """Turn the exact zeros among the prunable weights of an ensemble into masks; without zeros it gets no masks."""
+    """Turn the exact zeros among the prunable weights of an ensemble into masks; without zeros it
+    gets no masks.
+    """
     state = {**ensemble.parameters, **ensemble.buffers}
     masks = {name: state[name] != 0 for name in prunable_weights(ensemble.template, example, choice)}
     return with_masks(ensemble, masks) if any(not mask.all() for mask in masks.values()) else ensemble
 
 
 def _importance(ensemble: Ensemble, name: str, importance: WeightImportance) -> Float[Tensor, "K n"]:
-    """The importance of a tensor's weights; it is -1 for weights that are already pruned, so that they stay pruned."""
+    """The importance of a tensor's weights; it is -1 for weights that are already pruned, so that
+    they stay pruned.
+    """
     values = importance(_effective(ensemble, name)).flatten(1)
     mask = ensemble.masks.get(name)
     return values if mask is None else values.masked_fill(~mask.flatten(1), -1.0)
 
 
 def _effective(ensemble: Ensemble, name: str) -> Float[Tensor, "K ..."]:
-    """The weights that a layer uses, which a parametrization may compute from the tensor of that name."""
+    """The weights that a layer uses, which a parametrization may compute from the tensor of that
+    name.
+    """
     layer, parametrized, rest = name.rpartition("parametrizations.")
     if not parametrized:
         return {**ensemble.parameters, **ensemble.buffers}[name].detach()
@@ -93,7 +104,9 @@ def _effective(ensemble: Ensemble, name: str) -> Float[Tensor, "K ..."]:
 
 
 def _keep_largest(importance: Float[Tensor, "K n"], sparsity: float) -> Bool[Tensor, "K n"]:
-    """A mask of all but the ``round(sparsity * n)`` weights of the lowest importance; pruned weights stay pruned."""
+    """A mask of all but the ``round(sparsity * n)`` weights of the lowest importance; pruned
+    weights stay pruned.
+    """
     count = round(sparsity * importance.shape[1])
     already = (importance < 0).sum(1, keepdim=True)
     order = importance.sort(dim=1, stable=True).indices
@@ -102,6 +115,8 @@ def _keep_largest(importance: Float[Tensor, "K n"], sparsity: float) -> Bool[Ten
 
 
 def pruned_share(ensemble: Ensemble) -> float:
-    """Compute the share of pruned weights among the prunable ones, or of removed channels, over all models."""
+    """Compute the share of pruned weights among the prunable ones, or of removed channels, over all
+    models.
+    """
     masks = [*ensemble.masks.values(), *ensemble.channels.values()]
     return sum(int((~mask).sum()) for mask in masks) / sum(mask.numel() for mask in masks) if masks else 0.0

@@ -1,8 +1,9 @@
-"""N:M sparsity: at most ``n`` of every ``m`` consecutive weights of a row stay (Zhou et al., ICLR 2021).
+"""N:M sparsity: at most ``n`` of every ``m`` consecutive weights of a row stay (Zhou et al., ICLR
+2021).
 
-2:4 is the pattern that the sparse tensor cores of recent GPUs compute faster (Mishra et al., arXiv:2104.08378). A block
-is a part of a row of a linear layer, or of the flattened filter of a convolution. Where ``m`` does not divide the
-length of the row, its last block is shorter.
+2:4 is the pattern that the sparse tensor cores of recent GPUs compute faster (Mishra et al.,
+arXiv:2104.08378). A block is a part of a row of a linear layer, or of the flattened filter of a
+convolution. Where ``m`` does not divide the length of the row, its last block is shorter.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from wemem.pruning.masks import Scope
 
 @dataclass(frozen=True)
 class NOfM(WeightCriterion):
-    """A criterion that first prunes, by magnitude, the weights that are not among the ``n`` largest of their block.
+    """A criterion that first prunes, by magnitude, the weights that are not among the ``n`` largest
+    of their block.
 
     A sparsity of 1 - n/m gives the N:M pattern.
 

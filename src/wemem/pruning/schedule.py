@@ -19,8 +19,8 @@ class Schedule:
         linear      s t
         one_shot    s                      everything at once, then R rounds of fine-tuning
 
-    All but ``one_shot`` begin with a round of unpruned fine-tuning, so that R rounds prune R - 1 times. A single round
-    prunes to the target at once.
+    All but ``one_shot`` begin with a round of unpruned fine-tuning, so that R rounds prune R - 1
+    times. A single round prunes to the target at once.
 
     Args:
         sparsity: the target share of pruned weights, in [0, 1).

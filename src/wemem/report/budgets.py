@@ -8,7 +8,8 @@ from wemem.tuning.wording import tuning_in_words
 
 
 def budgets(results: Mapping[str, Any]) -> list[str]:
-    """One block of lines for every run whose defense was found from a budget; names are safe to print.
+    """One block of lines for every run whose defense was found from a budget; names are safe to
+    print.
 
     Args:
         results: the content of ``results.json``.

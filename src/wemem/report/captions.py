@@ -1,5 +1,5 @@
-"""The figures of a report and their captions: units, number of records, and the finding in a sentence for readers who
-do not see the figure.
+"""The figures of a report and their captions: units, number of records, and the finding in a
+sentence for readers who do not see the figure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

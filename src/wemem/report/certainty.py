@@ -31,7 +31,9 @@ def _on_basis(rows: Sequence[Arm]) -> str:
 
 
 def _on_power(attacked: Sequence[Arm]) -> list[str]:
-    """The true difference between two arms that the study would have found with a probability of 80 %."""
+    """The true difference between two arms that the study would have found with a probability of 80
+    %.
+    """
     if len(attacked) < 2:
         return []
     best = min(attacked, key=lambda arm: arm.strongest(LOW_FPR)[1].value)

@@ -17,8 +17,8 @@ def sentences(results: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
 
     Args:
         results: the content of ``results.json``.
-        labels: labels of defenses. A pair of two of them has one sentence, from the side of the one named
-            first.
+        labels: labels of defenses. A pair of two of them has one sentence, from the side of the one
+            named first.
 
     Returns:
         The sentences, and a warning below them if one rests on a single seed.
@@ -50,7 +50,9 @@ def sentence(one: Comparison) -> str:
 
 
 def _is_stated(one: Comparison, name: str) -> bool:
-    """True if a difference is stated by its size: it is shown, or the arms' own intervals do not overlap."""
+    """True if a difference is stated by its size: it is shown, or the arms' own intervals do not
+    overlap.
+    """
     gap = one.differences[name]
     return name in one.shown or (gap.spread is None and gap.apart != 0)
 
@@ -69,7 +71,9 @@ def _amount(gap: Difference) -> str:
 
 
 def _ends(one: Comparison, name: str, first: bool) -> str:
-    """The interval, turned to the direction that was stated; signed, with its value, where none was."""
+    """The interval, turned to the direction that was stated; signed, with its value, where none
+    was.
+    """
     gap = one.differences[name]
     if gap.interval is None:
         return "" if _is_stated(one, name) else f" ({100 * gap.value:+.1f} points)"

@@ -1,4 +1,6 @@
-"""The tables that end a run on the console: every attack, and accuracy beside the strongest of them."""
+"""The tables that end a run on the console: every attack, and accuracy beside the strongest of
+them.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +17,8 @@ from wemem.results.wording import interval, per_cent, printable
 
 
 def results_table(results: Mapping[str, Any]) -> Group:
-    """All attacks, then one row per defense and sparsity, then how to read them; for 80 columns and more.
+    """All attacks, then one row per defense and sparsity, then how to read them; for 80 columns and
+    more.
 
     What most people want stands last, where a terminal shows it.
 
@@ -77,7 +80,9 @@ def _table(title: str) -> Table:
 
 
 def _room(names: Sequence[str], most: int) -> int:
-    """Columns for the longest name; what is longer than ``most`` folds, and the numbers keep their room."""
+    """Columns for the longest name; what is longer than ``most`` folds, and the numbers keep their
+    room.
+    """
     return min(most, max(cell_len(name) for name in names))
 
 
@@ -132,7 +137,8 @@ def _notes(rows: Sequence[Arm]) -> list[str]:
     return [*notes, _on_choice(rows), _on_support(audits), _on_adversary(rows, audits)]
 
 
-#: A gap between the sparsity of the prunable weights and that of all parameters from which on a warning stands.
+#: A gap between the sparsity of the prunable weights and that of all parameters from which on a
+#: warning stands.
 WIDE_GAP = 0.1
 
 
@@ -157,7 +163,9 @@ def _on_sparsity(rows: Sequence[Arm]) -> list[str]:
 
 
 def _on_teachers(rows: Sequence[Arm]) -> str:
-    """Seconds of teachers, where an arm has some: they are trained before fine-tuning and are no part of it."""
+    """Seconds of teachers, where an arm has some: they are trained before fine-tuning and are no
+    part of it.
+    """
     teacher_log_probs = [
         f"{seconds:.1f} for {printable(arm.label)}" for arm in rows if (seconds := arm.seconds("teachers"))
     ]

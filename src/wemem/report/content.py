@@ -1,4 +1,6 @@
-"""The numbers of a report, part by part, as plain values: what the page, the figures and the tables all show."""
+"""The numbers of a report, part by part, as plain values: what the page, the figures and the tables
+all show.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +19,8 @@ from wemem.results.comparison import ACCURACY, Comparison, against_rivals, leade
 from wemem.results.curves import by_class, by_decile, front, roc_points
 
 Value = dict[str, Any]
-#: Arms that are drawn one beside another; more, and each kind is shown by the setting that leaks least.
+#: Arms that are drawn one beside another; more, and each kind is shown by the setting that leaks
+#: least.
 PANELS = 12
 
 
@@ -27,7 +30,9 @@ def named(arm: Arm) -> Value:
 
 
 def headline(rows: Sequence[Arm]) -> list[Value]:
-    """Accuracy of each arm, its strongest attack by each metric, and the same over leave-one-out targets."""
+    """Accuracy of each arm, its strongest attack by each metric, and the same over leave-one-out
+    targets.
+    """
     found = []
     metrics = metrics_for("table", audits_of(rows))
     for arm in rows:
@@ -41,7 +46,8 @@ def headline(rows: Sequence[Arm]) -> list[Value]:
 
 
 def plane(rows: Sequence[Arm]) -> list[Value]:
-    """Accuracy against leakage, one panel a sparsity and measure; a front is of the pruned models of the panel.
+    """Accuracy against leakage, one panel a sparsity and measure; a front is of the pruned models
+    of the panel.
 
     Each defense kind has a front of its own settings, and all pruned models together have one.
     """
@@ -139,7 +145,9 @@ def times(rows: Sequence[Arm]) -> list[Value]:
 
 
 def selections(combined: Combined) -> list[Value]:
-    """Settings chosen on dev data, where a study did so; the floor is the accuracy that a setting must keep."""
+    """Settings chosen on dev data, where a study did so; the floor is the accuracy that a setting
+    must keep.
+    """
     found = []
     for source in combined.sources:
         selection = source.results.get("selection")
@@ -151,7 +159,9 @@ def selections(combined: Combined) -> list[Value]:
 
 
 def comparisons(results: Mapping[str, Any]) -> Value:
-    """The arms that leak least against their rivals, paired by seed: sentences, and the numbers in them."""
+    """The arms that leak least against their rivals, paired by seed: sentences, and the numbers in
+    them.
+    """
     of = leaders(results)
     pairs = [
         {
@@ -199,8 +209,9 @@ def _settings(arm: Arm) -> Value:
 
 
 def featured(rows: Sequence[Arm]) -> list[Arm]:
-    """The arms that figures show one beside another: all attacked ones of the highest sparsity, or the least leaking
-    setting of each kind where those are more than :data:`PANELS`. Undefended comes first and the dense model last.
+    """The arms that figures show one beside another: all attacked ones of the highest sparsity, or
+    the least leaking setting of each kind where those are more than :data:`PANELS`. Undefended
+    comes first and the dense model last.
     """
     highest = max(arm.sparsity for arm in rows)
     shown = [arm for arm in rows if arm.attacks and (arm.is_control or arm.sparsity == highest)]
@@ -244,7 +255,9 @@ def _followed(combined: Combined, rows: Sequence[Arm]) -> Iterator[tuple[Arm, st
 
 
 def _round(runs: Sequence[Run], step: Sequence[Mapping[str, Any]]) -> Value:
-    """One round over seeds. Of one seed the interval of accuracy is Clopper and Pearson's; the leak has none."""
+    """One round over seeds. Of one seed the interval of accuracy is Clopper and Pearson's; the leak
+    has none.
+    """
     tested = [run["accuracy"]["test_records"] for run in runs]
     shares = [proportion(round(one["test_accuracy"] * n), n) for one, n in zip(step, tested, strict=True)]
     found = {

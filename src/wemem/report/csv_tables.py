@@ -16,10 +16,11 @@ _ACTIVE = frozenset("=+-@|%")
 
 
 def write_runs_csv(results: Mapping[str, Any], path: Path) -> None:
-    """Write one row per run and attack; a run without attacks has one row, without cells on attacks.
+    """Write one row per run and attack; a run without attacks has one row, without cells on
+    attacks.
 
-    Shares and rates are fractions, times seconds, intervals two columns, ``_low`` and ``_high``. Text that a
-    spreadsheet would take for a formula is preceded by an apostrophe.
+    Shares and rates are fractions, times seconds, intervals two columns, ``_low`` and ``_high``.
+    Text that a spreadsheet would take for a formula is preceded by an apostrophe.
 
     Args:
         results: the content of ``results.json``.
@@ -90,10 +91,11 @@ def _with_ends(name: str, value: float, ends: tuple[float, float]) -> dict[str, 
 
 
 def _inert(cell: Cell) -> Cell:
-    """Text that stays text in a spreadsheet, after an apostrophe if need be; numbers as they are, negative ones too.
+    """Text that stays text in a spreadsheet, after an apostrophe if need be; numbers as they are,
+    negative ones too.
 
-    Spreadsheets skip spaces and characters without a shape before a formula, and read full-width signs as plain ones.
-    A quote or an apostrophe first would be taken off on import.
+    Spreadsheets skip spaces and characters without a shape before a formula, and read full-width
+    signs as plain ones. A quote or an apostrophe first would be taken off on import.
 
     >>> _inert("=1+1"), _inert("  ＝1+1"), _inert("rsw"), _inert(-1.5)
     ("'=1+1", "'  ＝1+1", 'rsw', -1.5)

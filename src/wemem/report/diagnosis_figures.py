@@ -1,4 +1,6 @@
-"""The figures of a diagnosis. Lines differ in dash and marker as well as in shade, so that they can be read in grey."""
+"""The figures of a diagnosis. Lines differ in dash and marker as well as in shade, so that they can
+be read in grey.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

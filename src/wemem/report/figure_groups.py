@@ -50,7 +50,9 @@ def draw_deciles(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
 
 
 def draw_classes(arms: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
-    """TPR by class, classes from the one found most on the first arm to the one found least; few members are hollow."""
+    """TPR by class, classes from the one found most on the first arm to the one found least; few
+    members are hollow.
+    """
     figure = blank(WIDE, 3.3)
     axes = figure.add_subplot()
     order = [group["group"] for group in sorted(arms[0]["groups"], key=lambda group: -group["tpr"]["value"])]
@@ -160,7 +162,9 @@ def draw_selection(chosen: Value, kinds: Mapping[str, Mark]) -> Figure:
 
 
 def draw_pairs(pairs: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
-    """One leader less each rival, with paired intervals; an interval that excludes 0 is drawn strong."""
+    """One leader less each rival, with paired intervals; an interval that excludes 0 is drawn
+    strong.
+    """
     figure = blank(WIDE, 0.9 + 0.25 * len(pairs))
     gaps = [{**pair["leakage"], "accuracy": pair["accuracy"]} for pair in pairs]
     labels = {**{metric.name: metric.label for metric in metrics_for("headline")}, "accuracy": "Test accuracy"}

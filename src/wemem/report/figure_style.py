@@ -1,7 +1,8 @@
-"""Style of the figures: colours that colour-blind people tell apart, a shape and a dash each for print in grey, and
-files that are the same to the byte whenever and wherever they are drawn.
+"""Style of the figures: colours that colour-blind people tell apart, a shape and a dash each for
+print in grey, and files that are the same to the byte whenever and wherever they are drawn.
 
-Figures are plain objects of matplotlib; no global figure is opened, no setting outlives :func:`drawing`.
+Figures are plain objects of matplotlib; no global figure is opened, no setting outlives
+:func:`drawing`.
 """
 
 import io
@@ -24,8 +25,8 @@ from wemem.results.wording import printable
 
 Marker = str | tuple[int, Literal[0, 1, 2], int]
 Dash = Literal["-"] | tuple[float, tuple[float, ...]]
-#: Okabe and Ito's (2008), without black, which is the undefended model's, and yellow, which vanishes on paper; then
-#: Tol's muted ones. Sixteen arms have a colour each.
+#: Okabe and Ito's (2008), without black, which is the undefended model's, and yellow, which
+#: vanishes on paper; then Tol's muted ones. Sixteen arms have a colour each.
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#5C5C9E", "#999933", "#661100",
     "#44AA99", "#AA4499", "#117733", "#332288", "#B8860B", "#7F7F7F",
@@ -67,7 +68,9 @@ class Mark:
 
 
 def marks(kinds: Sequence[str]) -> dict[str, Mark]:
-    """A mark for each kind of defense, in their order; colours and shapes are all different for up to 16 kinds."""
+    """A mark for each kind of defense, in their order; colours and shapes are all different for up
+    to 16 kinds.
+    """
     own = {"undefended": Mark(INK, "s", "-"), "dense": Mark(GREY, "D", (0, (2, 2)))}
     for i, kind in enumerate(kind for kind in dict.fromkeys(kinds) if kind not in own):
         own[kind] = _mark(i)
@@ -94,10 +97,11 @@ def _mark(i: int) -> Mark:
 
 @contextmanager
 def drawing(name: str) -> Iterator[None]:
-    """Settings for one figure; its name makes the identifiers in an SVG its own and the same every time.
+    """Settings for one figure; its name makes the identifiers in an SVG its own and the same every
+    time.
 
-    Names from users may have letters that the font of PNG and PDF lacks; they are drawn as boxes without a word, and
-    SVG leaves them to the reader's fonts.
+    Names from users may have letters that the font of PNG and PDF lacks; they are drawn as boxes
+    without a word, and SVG leaves them to the reader's fonts.
     """
     settings: dict[Any, Any] = {**mpl.rcParamsDefault, **SETTINGS, "svg.hashsalt": name}
     with mpl.rc_context(settings), warnings.catch_warnings():
@@ -157,7 +161,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def short(name: str, most: int = NAME) -> str:
-    """A name from a user for a figure: what could steer is made visible, and a long one loses its middle.
+    """A name from a user for a figure: what could steer is made visible, and a long one loses its
+    middle.
 
     >>> short("relaxloss with a label that goes on and on alpha=0.5")
     'relaxloss wit…on alpha=0.5'
@@ -170,7 +175,8 @@ def short(name: str, most: int = NAME) -> str:
 def place_labels(
     axes: Axes, points: Sequence[tuple[float, float, str]], spans: Sequence[tuple[float, float, float, float]] = ()
 ) -> list[str]:
-    """Write each text beside its point where it covers no point and no text, with a line to it if it is further away.
+    """Write each text beside its point where it covers no point and no text, with a line to it if
+    it is further away.
 
     Args:
         axes: whose limits and layout are final.

@@ -1,4 +1,6 @@
-"""The figures of a report, drawn from its content; each shows numbers that stand in ``report.json`` and in a table."""
+"""The figures of a report, drawn from its content; each shows numbers that stand in ``report.json``
+and in a table.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +65,9 @@ def draw_one(plate: Plate, kinds: Sequence[str]) -> Figure:
 
 
 def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
-    """Accuracy against leakage: arms with both intervals and a number each, the front as stairs, a key beside it."""
+    """Accuracy against leakage: arms with both intervals and a number each, the front as stairs, a
+    key beside it.
+    """
     points = panel["points"]
     own = arm_marks([(point["defense"], point["label"]) for point in points])
     figure = blank(WIDE, max(4.1, 0.22 * len(points) + 0.9))
@@ -90,7 +94,9 @@ def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
 
 
 def _number(axes: Axes, points: Sequence[Value]) -> None:
-    """The number of each arm beside its point, the front and the controls first; one without room stands on it."""
+    """The number of each arm beside its point, the front and the controls first; one without room
+    stands on it.
+    """
     at = {
         str(number): (100 * p["accuracy"]["value"], 100 * p["leakage"]["value"]) for number, p in enumerate(points, 1)
     }
@@ -156,7 +162,8 @@ def title(arm: Value) -> str:
 
 
 def window(estimates: Sequence[Value]) -> tuple[float, float]:
-    """Limits of an axis, in per cent: all values are in, and their intervals as far as they leave the values legible.
+    """Limits of an axis, in per cent: all values are in, and their intervals as far as they leave
+    the values legible.
 
     >>> window([{"value": 0.5, "low": 0.49, "high": 0.51}, {"value": 0.6, "low": 0.0, "high": 1.0}])
     (43.0, 67.0)

@@ -1,7 +1,7 @@
 """The report as one page that needs no other file, no script and no network.
 
-Every name comes from a user: it is escaped, its control characters are made visible, and it keeps its own direction of
-writing within the line (``bdi``). The page forbids itself to load anything.
+Every name comes from a user: it is escaped, its control characters are made visible, and it keeps
+its own direction of writing within the line (``bdi``). The page forbids itself to load anything.
 """
 
 import re
@@ -44,7 +44,9 @@ def page(
 
 
 def accessible(svg: str, plate: Plate) -> Markup:
-    """A drawing that can stand in a page: with a title, what it shows, and identifiers that no other drawing has."""
+    """A drawing that can stand in a page: with a title, what it shows, and identifiers that no
+    other drawing has.
+    """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     root = ElementTree.fromstring(svg)

@@ -19,7 +19,8 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     """All notes on some results, each once.
 
     Args:
-        results: the content of ``results.json``; early files hold the sentences on privacy themselves.
+        results: the content of ``results.json``; early files hold the sentences on privacy
+            themselves.
     """
     return list(dict.fromkeys([*results["notes"], *_on_privacy(results)]))
 

@@ -1,4 +1,6 @@
-"""A running study on the console: a live display on a terminal, one plain line per finished stage elsewhere."""
+"""A running study on the console: a live display on a terminal, one plain line per finished stage
+elsewhere.
+"""
 
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -18,7 +20,9 @@ HISTORY, WIDTH = 5, 100
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage that runs: its name, its share of the planned work, when it began, how far it is, and where that is."""
+    """A stage that runs: its name, its share of the planned work, when it began, how far it is, and
+    where that is.
+    """
 
     name: str
     work: float
@@ -69,7 +73,8 @@ class Done:
 
 
 def time_left(todo: float, worked: float, seconds: float) -> float | None:
-    """Seconds for the work that is left, at the pace so far; None within the first second, which is mostly warm-up.
+    """Seconds for the work that is left, at the pace so far; None within the first second, which is
+    mostly warm-up.
 
     >>> time_left(todo=300.0, worked=100.0, seconds=20.0)
     60.0
@@ -80,10 +85,12 @@ def time_left(todo: float, worked: float, seconds: float) -> float | None:
 class LiveProgress:
     """Shows a study's :class:`~wemem.pipeline.progress.Progress`; a context manager.
 
-    Stages found in the store count as done but not as time, so that a study that goes on where it was killed is not
-    believed to finish at once; those that will yet be found there are not known, so that it may finish sooner.
+    Stages found in the store count as done but not as time, so that a study that goes on where it
+    was killed is not believed to finish at once; those that will yet be found there are not known,
+    so that it may finish sooner.
 
-    Reporting costs next to nothing: it replaces one value, and the display reads it eight times a second.
+    Reporting costs next to nothing: it replaces one value, and the display reads it eight times a
+    second.
 
     Args:
         console: where to show it.

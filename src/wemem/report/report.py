@@ -1,7 +1,8 @@
-"""The report of one or several studies, rendered from what they stored; nothing is computed again but from scores.
+"""The report of one or several studies, rendered from what they stored; nothing is computed again
+but from scores.
 
-A folder gets ``report.html`` for people, ``report.json`` with every number of it, ``tables/`` for spreadsheets and
-``figures/`` for papers.
+A folder gets ``report.html`` for people, ``report.json`` with every number of it, ``tables/`` for
+spreadsheets and ``figures/`` for papers.
 """
 
 import json
@@ -68,9 +69,11 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 
 def report_content(combined: Combined) -> dict[str, Any]:
-    """The content of ``report.json``: every number that the report shows, and the words around them.
+    """The content of ``report.json``: every number that the report shows, and the words around
+    them.
 
-    Shares are fractions; an interval's ends are ``low`` and ``high``, at 95 %, null where there is none.
+    Shares are fractions; an interval's ends are ``low`` and ``high``, at 95 %, null where there is
+    none.
 
     Args:
         combined: the results of at least one folder.

@@ -7,7 +7,8 @@ from wemem.results.wording import printable
 
 
 def chosen_settings(results: Mapping[str, Any]) -> list[str]:
-    """One sentence on the rule and one a grid; none where nothing was selected. Names are safe to print.
+    """One sentence on the rule and one a grid; none where nothing was selected. Names are safe to
+    print.
 
     Args:
         results: the content of ``results.json``.

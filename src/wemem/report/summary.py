@@ -1,8 +1,9 @@
 """The findings of a study, in sentences for people who do not read tables of attacks.
 
-Two arms are said to differ only where the data show it: over several seeds or leave-one-out targets, where the error of
-their paired difference excludes zero; with one seed and one target, where their intervals do not overlap. Everything
-else is "not distinguishable", which is not "equal".
+Two arms are said to differ only where the data show it: over several seeds or leave-one-out
+targets, where the error of their paired difference excludes zero; with one seed and one target,
+where their intervals do not overlap. Everything else is "not distinguishable", which is not
+"equal".
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,9 +42,11 @@ class _Cast:
 
 
 def plain_summary(results: Mapping[str, Any]) -> list[str]:
-    """The findings for a terminal in two to six entries: leak of pruning, best defense, its cost, and certainty.
+    """The findings for a terminal in two to six entries: leak of pruning, best defense, its cost,
+    and certainty.
 
-    Of several sparsities, the highest is reported. Names are safe to print, but may hold what looks like markup.
+    Of several sparsities, the highest is reported. Names are safe to print, but may hold what looks
+    like markup.
 
     Args:
         results: the content of ``results.json``, with at least one run.
@@ -63,7 +66,8 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
     """The findings for a report, by topic.
 
     Returns:
-        Sentences under ``recommendation``, ``measured``, ``leaks``, ``protects``, ``costs`` and ``certainty``.
+        Sentences under ``recommendation``, ``measured``, ``leaks``, ``protects``, ``costs`` and
+        ``certainty``.
     """
     cast = _cast(results)
     protects, chosen = [], []
@@ -85,7 +89,9 @@ def report_summary(results: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def dense_warning(results: Mapping[str, Any]) -> str | None:
-    """A warning that the model before pruning leaks and that no defense changes it; None where it shows no leak."""
+    """A warning that the model before pruning leaks and that no defense changes it; None where it
+    shows no leak.
+    """
     dense = _cast(results).dense
     if dense is None or not dense.attacks or not dense.leaks_by_any():
         return None
@@ -104,7 +110,9 @@ def least_leaking(candidates: Sequence[Arm], metric: str) -> Arm:
 
 
 def adaptivity_gaps(results: Mapping[str, Any]) -> list[str]:
-    """The value of knowing the defense to the adversary, one sentence a run that was attacked both ways."""
+    """The value of knowing the defense to the adversary, one sentence a run that was attacked both
+    ways.
+    """
     lines = []
     for run in results["runs"]:
         weaker = run.get("non_adaptive")
@@ -155,7 +163,9 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
 
 
 def _on_controls(rows: Sequence[Arm]) -> list[str]:
-    """The share of the leak that is due to seeing the records again, to pruning, and to pruning round by round."""
+    """The share of the leak that is due to seeing the records again, to pruning, and to pruning
+    round by round.
+    """
     found = {effect.cause: effect for effect in effects(rows, LOW_FPR)}
     if not {"reuse", "pruning"} <= found.keys():
         return []
@@ -185,7 +195,9 @@ def _on_least(attacked: Sequence[Arm], plain: Arm | None, metric: str) -> str:
 
 
 def _on_targets(cast: _Cast) -> list[str]:
-    """The arm that leaks least over all leave-one-out targets, which tell arms apart sooner than the victims do."""
+    """The arm that leaks least over all leave-one-out targets, which tell arms apart sooner than
+    the victims do.
+    """
     known = {arm: found for arm in cast.attacked if (found := arm.leave_one_out(LOW_FPR)) is not None}
     if len(known) < 2:
         return []
@@ -200,7 +212,8 @@ def _on_targets(cast: _Cast) -> list[str]:
 def _least(
     begin: str, leak: Mapping[Arm, float], plain: Arm | None, candidates: Sequence[Arm], metric: str | None
 ) -> str:
-    """The arm that leaks least, and those that may truly leak least in its place, undefended pruning first.
+    """The arm that leaks least, and those that may truly leak least in its place, undefended
+    pruning first.
 
     Args:
         begin: the beginning of the sentence.
@@ -224,7 +237,9 @@ def _least(
 
 
 def _on_answers(best: Arm, leak: Mapping[Arm, float]) -> str:
-    """A warning where the arm protects its answers only, and the one that leaks least of those that protect weights."""
+    """A warning where the arm protects its answers only, and the one that leaks least of those that
+    protect weights.
+    """
     if not best.answers_only:
         return ""
     others = [arm for arm in leak if not arm.answers_only]
@@ -284,7 +299,9 @@ def _on_only(cast: _Cast) -> list[str]:
 
 
 def _recommendation(cast: _Cast) -> list[str]:
-    """The arm to release, with the reason: the least leak among those that protect weights and cost little accuracy."""
+    """The arm to release, with the reason: the least leak among those that protect weights and cost
+    little accuracy.
+    """
     plain = cast.plain
     if plain is None or plain not in cast.attacked or len(cast.attacked) < 2:
         return ["None: that takes undefended pruning and at least one defense, both attacked."]
@@ -319,7 +336,9 @@ def _on_time(shown: Sequence[Arm]) -> list[str]:
 
 
 def _on_cheaper(cast: _Cast, chosen: Sequence[Arm]) -> list[str]:
-    """The setting that leaks least of those that cost little, where those that leak least cost more."""
+    """The setting that leaks least of those that cost little, where those that leak least cost
+    more.
+    """
     plain, lines = cast.plain, []
     if plain is None:
         return []

@@ -1,4 +1,6 @@
-"""The tables of a report: the same rows for the page, in per cent, and for CSV, where nothing is rounded."""
+"""The tables of a report: the same rows for the page, in per cent, and for CSV, where nothing is
+rounded.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

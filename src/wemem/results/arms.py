@@ -15,7 +15,8 @@ from wemem.resolve import did_you_mean
 
 Run = Mapping[str, Any]
 
-#: Kinds of control arms: the dense model, the same fine-tuning without pruning, and one-shot pruning.
+#: Kinds of control arms: the dense model, the same fine-tuning without pruning, and one-shot
+#: pruning.
 CONTROLS = ("dense", "unpruned", "one_shot")
 
 
@@ -27,8 +28,8 @@ class Arm:
 
     Args:
         label: the label of the defense with its settings.
-        defense: the kind of the defense. ``dense`` is the model before pruning. ``auto`` is a budget
-            for which the searches chose different kinds.
+        defense: the kind of the defense. ``dense`` is the model before pruning. ``auto`` is a
+            budget for which the searches chose different kinds.
         sparsity: the sparsity that was reached, to a tenth of a per cent.
         runs: the runs, at least one.
     """
@@ -60,8 +61,8 @@ class Arm:
     def strongest(self, metric: str) -> tuple[str, Estimate]:
         """The attack with the highest mean, and its estimate.
 
-        The interval is widened by Bonferroni's correction, because the attack was selected among all.
-        Where all seeds agree, the interval spans the widened intervals of the runs.
+        The interval is widened by Bonferroni's correction, because the attack was selected among
+        all. Where all seeds agree, the interval spans the widened intervals of the runs.
         """
         if len(self.runs) == 1 and metric in self.runs[0]["worst"]:
             worst = self.runs[0]["worst"][metric]
@@ -73,9 +74,9 @@ class Arm:
     def chance(self, metric: str) -> Chance | None:
         """The chance level of the strongest attack: its value on models that leak nothing.
 
-        Over ``s`` seeds it is the mean of the runs' chance levels. That is at least the chance level of
-        the attack with the highest mean. The distance to the upper end shrinks by ``sqrt(s)``, as for a
-        mean of ``s`` runs.
+        Over ``s`` seeds it is the mean of the runs' chance levels. That is at least the chance
+        level of the attack with the highest mean. The distance to the upper end shrinks by
+        ``sqrt(s)``, as for a mean of ``s`` runs.
 
         Returns:
             None where the results have no chance level.
@@ -89,11 +90,11 @@ class Arm:
     def leaks(self, metric: str) -> bool:
         """True if the strongest attack exceeds chance.
 
-        On the victim, the value of the strongest attack is compared with the upper end of its chance
-        level. Over leave-one-out targets, the lower end of its interval is compared with the chance
-        level of a single attack. Results without a stored chance level leak if the interval of every
-        run lies above the chance level of a single attack. The interval over seeds is not used for
-        that, since it is too wide with few seeds.
+        On the victim, the value of the strongest attack is compared with the upper end of its
+        chance level. Over leave-one-out targets, the lower end of its interval is compared with the
+        chance level of a single attack. Results without a stored chance level leak if the interval
+        of every run lies above the chance level of a single attack. The interval over seeds is not
+        used for that, since it is too wide with few seeds.
         """
         over_targets = self.leave_one_out(metric)
         if over_targets is not None and over_targets[1].low > METRICS[metric].chance:
@@ -110,10 +111,11 @@ class Arm:
         return any(self.leaks(metric.name) for metric in metrics_for("file", audits_of([self])))
 
     def strongest_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
-        """The value of the strongest attack by seed, among the attacks that both compared arms have.
+        """The value of the strongest attack by seed, among the attacks that both compared arms
+        have.
 
-        For a run whose defense alters answers, all attacks count, since its additional attacks are made
-        for altered answers.
+        For a run whose defense alters answers, all attacks count, since its additional attacks are
+        made for altered answers.
         """
         return {
             run["seed"]: max(
@@ -130,7 +132,9 @@ class Arm:
         return tuple(name for name in runs[0] if all(metric in one.get(name, ()) for one in runs))
 
     def leave_one_out(self, metric: str) -> tuple[str, Estimate, int] | None:
-        """The strongest attack over all leave-one-out targets, its estimate, and the number of targets."""
+        """The strongest attack over all leave-one-out targets, its estimate, and the number of
+        targets.
+        """
         by_attack = {}
         for name in self.leave_one_out_attacks(metric):
             runs = [run["leave_one_out"][name] for run in self.runs]
@@ -196,10 +200,10 @@ def require_labels(rows: Sequence[Arm], labels: Sequence[str]) -> None:
 def over_seeds(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:
     """Combine the estimates of several runs, one for each seed.
 
-    One run keeps its interval. Several give their mean with Student's t interval over the seeds, cut
-    to [0, 1]. Where all values are equal, as when an attack identifies no member, their spread is no
-    measure of uncertainty. The interval then reaches from the lowest to the highest end of the runs'
-    intervals.
+    One run keeps its interval. Several give their mean with Student's t interval over the seeds,
+    cut to [0, 1]. Where all values are equal, as when an attack identifies no member, their spread
+    is no measure of uncertainty. The interval then reaches from the lowest to the highest end of
+    the runs' intervals.
 
     >>> over_seeds([Estimate(0.0, 0.0, 0.1), Estimate(0.0, 0.0, 0.2)])
     Estimate(value=0.0, low=0.0, high=0.2)

@@ -188,7 +188,9 @@ def _privacy(outcome: Outcome, config: StudyConfig, rounds: Sequence[Mapping[str
 
 
 def _model_facts(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[str, Any]:
-    """The footprint of the victim, if its architecture is known, and the audited file, if one was given."""
+    """The footprint of the victim, if its architecture is known, and the audited file, if one was
+    given.
+    """
     stage = outcome.victim
     if stage.shipped is not None:
         return {"audited_file": {"name": stage.shipped.name, "sha256": stage.shipped.sha256}}
@@ -200,7 +202,9 @@ def _model_facts(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[s
 
 
 def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
-    """Compare recipe fingerprints: the audit is adaptive if all adversary's models have the victim's."""
+    """Compare recipe fingerprints: the audit is adaptive if all adversary's models have the
+    victim's.
+    """
     return {
         "adaptive": bool(all_signals) and all(signals.adaptive for signals in all_signals),
         "victim_recipe_fingerprint": all_signals[0].provenance[0] if all_signals else UNKNOWN,
@@ -216,7 +220,9 @@ def _scored(outcome: Outcome) -> bool:
 
 
 def _accuracies(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[str, Any]:
-    """The victim's accuracy on its train, dev and non-member records; the last is the test accuracy."""
+    """The victim's accuracy on its train, dev and non-member records; the last is the test
+    accuracy.
+    """
     right = correct_predictions(outcome, config, data)
     train, dev, test = (right[outcome.split.records(0, role)] for role in (Role.TRAIN, Role.DEV, Role.AUDIT))
     share = proportion(int(test.sum()), len(test))
@@ -227,7 +233,9 @@ def _accuracies(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[st
 
 
 def correct_predictions(outcome: Outcome, config: StudyConfig, data: Dataset) -> Bool[np.ndarray, " N"]:
-    """True for each train, dev and non-member record whose class the victim predicts; false elsewhere."""
+    """True for each train, dev and non-member record whose class the victim predicts; false
+    elsewhere.
+    """
     right, device = np.zeros(len(data), bool), choose_device(config.device)
     for role in (Role.TRAIN, Role.DEV, Role.AUDIT):
         records = outcome.split.records(0, role)

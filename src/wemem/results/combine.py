@@ -47,7 +47,9 @@ class Combined:
     scores: Mapping[Key, RunScores]
 
     def of(self, arm: Arm, attack: str) -> list[RunScores]:
-        """Scores of an arm's runs that were attacked by ``attack``; none unless each of them has scores."""
+        """Scores of an arm's runs that were attacked by ``attack``; none unless each of them has
+        scores.
+        """
         candidates = [self.scores.get(run_key(run)) for run in arm.runs if attack in run["attacks"]]
         known = [one for one in candidates if one is not None and attack in one.scores]
         return known if len(known) == len(candidates) else []
@@ -56,10 +58,10 @@ class Combined:
 def read_sources(folders: Sequence[Path]) -> Combined:
     """Read the results and the stored scores of one or several folders.
 
-    Folders of different data sets are refused, since they cannot be compared. A run that two folders
-    share, such as the dense model of two studies with different defenses, is kept once. Runs of one
-    label and different seeds become one arm if the studies differ in seeds and defenses alone. Other
-    runs of one label get the name of their folder in brackets.
+    Folders of different data sets are refused, since they cannot be compared. A run that two
+    folders share, such as the dense model of two studies with different defenses, is kept once.
+    Runs of one label and different seeds become one arm if the studies differ in seeds and defenses
+    alone. Other runs of one label get the name of their folder in brackets.
 
     Raises:
         InputError: no folder, a folder without results of a study, or different data sets.

@@ -1,8 +1,8 @@
 """Pairwise comparison of defenses at equal sparsity.
 
 Every interval is at 95 % for its difference alone. Significance is decided by Holm's rule over all
-pairs of a list and one metric. If all arms of the list are equal, the probability that any difference
-is called significant is at most 5 % for each metric.
+pairs of a list and one metric. If all arms of the list are equal, the probability that any
+difference is called significant is at most 5 % for each metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ class Comparison:
         rival: the label of the rival.
         sparsity: the sparsity of both.
         seeds: the seeds that both were run with, at least one.
-        differences: the defense minus the rival, by metric, for the strongest of the attacks that both
-            have. Test accuracy is under :data:`ACCURACY`.
+        differences: the defense minus the rival, by metric, for the strongest of the attacks that
+            both have. Test accuracy is under :data:`ACCURACY`.
         shown: the keys of the differences that are significant by Holm's rule over the list.
     """
 

@@ -23,8 +23,8 @@ def contradictions(results: Mapping[str, Any]) -> Iterator[str]:
     """Find contradictions, each as a phrase that names the run.
 
     These are: a run that occurs twice, equal numbers under different seeds, a value outside its
-    interval, a strongest attack that another attack exceeds, an unpruned model with a sparsity, a true
-    positive rate that falls as the false positive rate rises, an adaptive audit whose recipe
+    interval, a strongest attack that another attack exceeds, an unpruned model with a sparsity, a
+    true positive rate that falls as the false positive rate rises, an adaptive audit whose recipe
     fingerprints differ, runs or files that are not declared, and one model file for two runs.
     """
     runs = results["runs"]
@@ -104,7 +104,9 @@ def _areas(run: Run) -> list[float]:
 
 
 def _uncertified(certificate: Mapping[str, Any]) -> bool:
-    """Return True if an audit calls itself adaptive against fingerprints that are unknown or differ."""
+    """Return True if an audit calls itself adaptive against fingerprints that are unknown or
+    differ.
+    """
     version_1 = "victim_made_as" in certificate
     victim, adversary = ("made_as", "made_as") if version_1 else ("recipe_fingerprint", "recipe_fingerprints")
     own, others = certificate[f"victim_{victim}"], set(certificate[f"adversary_{adversary}"])

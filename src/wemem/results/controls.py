@@ -1,7 +1,8 @@
 """Attribution of a leak to its causes, from the control arms of a study.
 
-Fine-tuning without pruning adds reuse of the training records to the dense model. Undefended iterative
-pruning adds pruning to that. One-shot pruning differs from iterative pruning in the schedule alone.
+Fine-tuning without pruning adds reuse of the training records to the dense model. Undefended
+iterative pruning adds pruning to that. One-shot pruning differs from iterative pruning in the
+schedule alone.
 """
 
 from collections.abc import Sequence
@@ -19,14 +20,14 @@ class Effect:
     """The change of leakage from one arm to another that differs by one cause.
 
     Args:
-        cause: ``reuse`` of the training records, ``pruning``, or ``schedule``: iterative in place of
-            one-shot pruning.
+        cause: ``reuse`` of the training records, ``pruning``, or ``schedule``: iterative in place
+            of one-shot pruning.
         before: the arm without the cause.
         after: the arm with the cause.
         change: the mean change of the strongest of the attacks that both arms have.
         sign: 1 if the leak grows, -1 if it shrinks, 0 if the change is not significant.
-        exposures: the ratio of the numbers of records seen in fine-tuning, with the cause to without
-            it; None where ``before`` is the dense model, which was not fine-tuned.
+        exposures: the ratio of the numbers of records seen in fine-tuning, with the cause to
+            without it; None where ``before`` is the dense model, which was not fine-tuned.
     """
 
     cause: Cause

@@ -47,12 +47,12 @@ class Group:
     Args:
         group: the decile from 1 to 10, or the class.
         members: the number of members in the group, summed over seeds.
-        nonmembers: the number of non-members of the class, or of all non-members for a decile, summed
-            over seeds.
-        tpr: the true positive rate of the group's members at 1 % FPR, pooled over seeds, with Clopper
-            and Pearson's interval. The threshold of a run is set on *all* of its non-members. The
-            interval takes it as fixed. So it serves to compare groups of one arm, which share the
-            threshold, and not to compare arms.
+        nonmembers: the number of non-members of the class, or of all non-members for a decile,
+            summed over seeds.
+        tpr: the true positive rate of the group's members at 1 % FPR, pooled over seeds, with
+            Clopper and Pearson's interval. The threshold of a run is set on *all* of its
+            non-members. The interval takes it as fixed. So it serves to compare groups of one arm,
+            which share the threshold, and not to compare arms.
         auc: the AUC of the group's members against these non-members, as a mean over seeds; None
             where a side has fewer than two records.
     """
@@ -65,12 +65,13 @@ class Group:
 
 
 def roc_points(runs: Sequence[RunScores], attack: str) -> list[CurvePoint]:
-    """TPR at false positive rates from ``1 / n`` on, where n is the smallest number of non-members of a run.
+    """TPR at false positive rates from ``1 / n`` on, where n is the smallest number of non-members
+    of a run.
 
     Over several seeds, values and interval ends are means of those of the seeds
-    (:func:`~wemem.metrics.intervals.tpr_at_fpr`). The intervals of the seeds hold simultaneously with
-    95 % (Bonferroni). They cover the sampling of records, with the error of the threshold. They do not
-    cover other training runs; the spread of the seeds shows that variation.
+    (:func:`~wemem.metrics.intervals.tpr_at_fpr`). The intervals of the seeds hold simultaneously
+    with 95 % (Bonferroni). They cover the sampling of records, with the error of the threshold.
+    They do not cover other training runs; the spread of the seeds shows that variation.
     """
     pairs = [(run.members(attack), run.nonmembers(attack)) for run in runs]
     n = min(len(others) for _, others in pairs)
@@ -86,8 +87,8 @@ def by_decile(runs: Sequence[RunScores], attack: str) -> list[Group]:
     """Group members by decile of the defender's memorization score, from the lowest to the highest.
 
     The m members of a run are sorted by score; equal scores keep the stored order. The member at
-    position r, counted from 0, is in decile ``floor(10 r / m) + 1``. Members without a score are left
-    out.
+    position r, counted from 0, is in decile ``floor(10 r / m) + 1``. Members without a score are
+    left out.
 
     Returns:
         Ten groups, or none where a run has no scores for ten members.
@@ -120,7 +121,9 @@ def by_class(runs: Sequence[RunScores], attack: str) -> list[Group]:
 
 
 def at_rate(points: Sequence[Mapping[str, Any]], fpr: float) -> Mapping[str, Any] | None:
-    """The point of a curve with the largest rate that does not exceed ``fpr``; None below ``1 / n``."""
+    """The point of a curve with the largest rate that does not exceed ``fpr``; None below ``1 /
+    n``.
+    """
     return max((point for point in points if point["fpr"] <= fpr), key=lambda point: point["fpr"], default=None)
 
 
@@ -163,8 +166,8 @@ def _group(
 def front(accuracy: Sequence[float], leakage: Sequence[float]) -> list[int]:
     """The Pareto front: settings that no other setting dominates.
 
-    A setting dominates another if it is at least as accurate, leaks at most as much, and is better in
-    one of the two. Equal settings do not dominate each other.
+    A setting dominates another if it is at least as accurate, leaks at most as much, and is better
+    in one of the two. Equal settings do not dominate each other.
 
     Returns:
         Indices, from the lowest accuracy to the highest.

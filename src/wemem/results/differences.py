@@ -1,9 +1,9 @@
 """Paired differences between two arms.
 
-Arms of one study and seed attack the same leave-one-out targets on the same records. Where both arms
-have pseudo-values, a difference is paired by target and record, and its interval covers other targets
-and other records (:mod:`wemem.metrics.crossed`). Otherwise it is paired by seed, and its interval
-covers other seeds.
+Arms of one study and seed attack the same leave-one-out targets on the same records. Where both
+arms have pseudo-values, a difference is paired by target and record, and its interval covers other
+targets and other records (:mod:`wemem.metrics.crossed`). Otherwise it is paired by seed, and its
+interval covers other seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ class Difference:
 
     Args:
         value: the mean difference, as a fraction.
-        spread: the mean difference with its standard error; None with one seed, or if the difference
-            is equal for all seeds.
+        spread: the mean difference with its standard error; None with one seed, or if the
+            difference is equal for all seeds.
         basis: the unit of pairing.
         count: the number of targets or of seeds.
         apart: the sign of a difference without a standard error: 1 or -1 where the intervals of the
@@ -70,8 +70,8 @@ def leakage_difference(ours: Arm, theirs: Arm, metric: str) -> Difference | None
     """The strongest attack on one arm minus the strongest on the other.
 
     Attacks that both arms have are compared. Leave-one-out targets are used only if the strongest
-    attack on each victim was run on the targets. Otherwise an arm could look safe because its strongest
-    attack was not run on them.
+    attack on each victim was run on the targets. Otherwise an arm could look safe because its
+    strongest attack was not run on them.
 
     Returns:
         None if the arms have no attack in common.
@@ -85,8 +85,8 @@ def leakage_difference(ours: Arm, theirs: Arm, metric: str) -> Difference | None
 def leakage_over_targets(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
     """The strongest attack on the leave-one-out targets of one arm minus that on the other's.
 
-    For an arm whose defense alters answers, all attacks count, with those on its weights. Results of
-    version 1 lack pseudo-values; their means are compared by seed.
+    For an arm whose defense alters answers, all attacks count, with those on its weights. Results
+    of version 1 lack pseudo-values; their means are compared by seed.
 
     Returns:
         None if the arms have no attack on targets in common.
@@ -114,7 +114,9 @@ def leakage_over_targets(ours: Arm, theirs: Arm, metric: str) -> Difference | No
 
 
 def leakage_over_seeds(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
-    """The difference of the strongest attacks over seeds; None without an attack and a seed in common."""
+    """The difference of the strongest attacks over seeds; None without an attack and a seed in
+    common.
+    """
     common = [attack for attack in ours.attacks if attack in theirs.attacks]
     if not common:
         return None
@@ -140,9 +142,9 @@ def accuracy_difference(ours: Arm, theirs: Arm) -> Difference | None:
 def may_leak_least(candidates: Sequence[Arm], metric: str, *, over_targets: bool = False) -> list[Arm]:
     """A 95 % confidence set for the arm that truly leaks least (as in Hsu 1984).
 
-    An arm is left out if it leaks significantly more than another, by one-sided tests at
-    ``0.05 / (n - 1)`` each. The arm that truly leaks least is in ``n - 1`` of these tests. So it is left
-    out with a probability of at most 5 %, whichever arm has the lowest estimate.
+    An arm is left out if it leaks significantly more than another, by one-sided tests at ``0.05 /
+    (n - 1)`` each. The arm that truly leaks least is in ``n - 1`` of these tests. So it is left out
+    with a probability of at most 5 %, whichever arm has the lowest estimate.
 
     Args:
         candidates: the arms to choose from.
@@ -218,6 +220,8 @@ def _over_seeds(
 
 
 def detectable(differences: Sequence[Difference], level: float = 0.95) -> float | None:
-    """The true difference that is detected with 80 % power, as a median; None without a standard error."""
+    """The true difference that is detected with 80 % power, as a median; None without a standard
+    error.
+    """
     known = [gap.spread.detectable(level) for gap in differences if gap.spread is not None]
     return float(np.median(known)) if known else None

@@ -21,8 +21,8 @@ def remove_old_results(out: Path) -> None:
     """Remove the results of an earlier run from a folder.
 
     Call it before the first file of a new run is written. ``results.json`` is removed first and the
-    files that it lists after it. So even a killed process never leaves results beside files of another
-    run. Other files stay.
+    files that it lists after it. So even a killed process never leaves results beside files of
+    another run. Other files stay.
 
     Raises:
         InputError: a file cannot be removed.
@@ -52,7 +52,8 @@ def is_inside(name: str) -> bool:
 def write_results(
     out: Path, results: Mapping[str, Any], samples: pa.Table, models: Iterable[Path] = ()
 ) -> dict[str, Any]:  # fmt: skip
-    """Write ``per_sample.parquet`` and then ``results.json``, so that its presence marks a complete folder.
+    """Write ``per_sample.parquet`` and then ``results.json``, so that its presence marks a complete
+    folder.
 
     Args:
         out: the output folder.

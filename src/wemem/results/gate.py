@@ -1,9 +1,9 @@
 """Release gate: limits on the leakage and the accuracy of models, for continuous integration.
 
-A limit is compared with the unfavourable end of the interval: the upper end of a leak, the lower end
-of accuracy. So an imprecise measurement fails. Every number in ``results.json`` that can be recomputed
-is recomputed (:mod:`wemem.results.verify`). A measurement that may underestimate the leak fails with
-its reason (:mod:`wemem.results.reservations`).
+A limit is compared with the unfavourable end of the interval: the upper end of a leak, the lower
+end of accuracy. So an imprecise measurement fails. Every number in ``results.json`` that can be
+recomputed is recomputed (:mod:`wemem.results.verify`). A measurement that may underestimate the
+leak fails with its reason (:mod:`wemem.results.reservations`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,8 @@ class Limits:
         max_balanced_accuracy: the largest balanced accuracy of the strongest attack.
 
     Raises:
-        InputError: no limit, a limit outside [0, 1], or a false positive rate that results do not report.
+        InputError: no limit, a limit outside [0, 1], or a false positive rate that results do not
+            report.
     """
 
     max_tpr: float | None = None
@@ -137,8 +138,8 @@ def check_folder(
         shipped: the model file that is to be released, if the user names one.
 
     Raises:
-        InputError: the results were changed after they were written, or a waiver is unknown; also all
-            errors of :func:`check`.
+        InputError: the results were changed after they were written, or a waiver is unknown; also
+            all errors of :func:`check`.
     """
     require_known(waivers)
     verified = verify(folder)

@@ -46,7 +46,8 @@ def write_gate_json(path: Path, gated: Sequence[FolderGate], waivers: Sequence[s
 
 
 def write_junit(path: Path, gated: Sequence[FolderGate]) -> None:
-    """Write the outcome as JUnit XML: a suite for each folder, a case for each check and reservation.
+    """Write the outcome as JUnit XML: a suite for each folder, a case for each check and
+    reservation.
 
     A failed limit or reservation is a failure, and a waived reservation is a skipped case.
 

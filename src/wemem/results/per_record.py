@@ -14,8 +14,8 @@ from wemem.files.input_files import exists
 from wemem.files.tables import open_parquet
 from wemem.results.folder import SAMPLES
 
-#: Largest number of values to read, about 2 GiB. Ten attacks on 100 models and 60,000 records take a
-#: third of it.
+#: Largest number of values to read, about 2 GiB. Ten attacks on 100 models and 60,000 records take
+#: a third of it.
 MOST = 2**28
 #: Columns that are never scores of an attack; an attack with such a label has no readable scores.
 OWN = ("label", "seed", "sparsity", "record", "class", "member", "correct_prediction", "memorization", "risk_rank")
@@ -56,8 +56,8 @@ class RunScores:
 def read_scores(folder: Path, runs: Sequence[Mapping[str, Any]]) -> list[RunScores | None]:
     """Read the scores of each run from ``per_sample.parquet``, in the order of the runs.
 
-    Results hold the sparsity that was reached and the table holds the sparsity that was requested. So
-    the runs of a label and seed are matched by rank, from the lowest sparsity to the highest.
+    Results hold the sparsity that was reached and the table holds the sparsity that was requested.
+    So the runs of a label and seed are matched by rank, from the lowest sparsity to the highest.
 
     Args:
         folder: the ``--out`` folder of a study or an audit.
@@ -95,7 +95,8 @@ class RecordedAudits:
 
 
 def recorded_audits(folder: Path) -> RecordedAudits:
-    """The audits in a folder's ``per_sample.parquet``; none if there is no such file, or it says nothing of runs.
+    """The audits in a folder's ``per_sample.parquet``; none if there is no such file, or it says
+    nothing of runs.
 
     Raises:
         InputError: no readable table.
@@ -114,7 +115,9 @@ def recorded_audits(folder: Path) -> RecordedAudits:
 
 
 def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
-    """The columns as arrays; ``label`` holds indices into ``labels``, so that each text is stored once."""
+    """The columns as arrays; ``label`` holds indices into ``labels``, so that each text is stored
+    once.
+    """
     remedy = "run the study again"
     with open_parquet(path, "the records of a study", read_dictionary=["label"]) as file:
         types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))

@@ -1,4 +1,6 @@
-"""Privacy accounting for DP-SGD, by the accountant of Opacus (Rényi DP: Mironov et al., arXiv:1908.10530)."""
+"""Privacy accounting for DP-SGD, by the accountant of Opacus (Rényi DP: Mironov et al.,
+arXiv:1908.10530).
+"""
 
 import warnings
 from math import inf, isfinite
@@ -15,13 +17,14 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
     """The ε of (ε, δ)-differential privacy of the subsampled Gaussian mechanism.
 
     Neighbouring data sets differ by adding or removing one record. The bound holds for steps whose
-    records are drawn independently. For training with :class:`wemem.defenses.DPSGD` it is nominal and
-    covers fine-tuning only; that class lists the gaps.
+    records are drawn independently. For training with :class:`wemem.defenses.DPSGD` it is nominal
+    and covers fine-tuning only; that class lists the gaps.
 
     Args:
-        noise: σ, the standard deviation of the noise in units of the clipping norm; 0 gives infinity.
-        sample_rate: the probability that a record is in a step, in (0, 1]: the batch size divided by
-            the number of training records.
+        noise: σ, the standard deviation of the noise in units of the clipping norm; 0 gives
+            infinity.
+        sample_rate: the probability that a record is in a step, in (0, 1]: the batch size divided
+            by the number of training records.
         steps: the number of optimizer steps over all rounds, at least 1.
         delta: δ in (0, 1), well below 1 / training records.
 
@@ -50,13 +53,15 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
     accountant = RDPAccountant()
     accountant.history = [(noise, sample_rate, steps)]
     with warnings.catch_warnings():
-        # the accountant warns if another order could give a tighter bound; the bound of every order holds
+        # the accountant warns if another order could give a tighter bound; the bound of every order
+        # holds
         warnings.filterwarnings("ignore", message="Optimal order is")
         return float(accountant.get_epsilon(delta=delta))
 
 
 def account(defense: Defense, records: int, batch_size: int, steps: int) -> dict[str, Any] | None:
-    """The ``privacy`` object of ``results.json``: the nominal ε of fine-tuning one model with DP-SGD.
+    """The ``privacy`` object of ``results.json``: the nominal ε of fine-tuning one model with
+    DP-SGD.
 
     Args:
         defense: the defense under which the model was fine-tuned.
@@ -65,8 +70,8 @@ def account(defense: Defense, records: int, batch_size: int, steps: int) -> dict
         steps: the number of optimizer steps over all rounds, with those after the best checkpoint.
 
     Returns:
-        None for a defense without DP-SGD. If there is no finite ε, ``epsilon`` is None and ``note`` is the
-        reason: ``no_noise``, ``noise_too_small``, ``no_accountant`` or ``out_of_range``.
+        None for a defense without DP-SGD. If there is no finite ε, ``epsilon`` is None and ``note``
+        is the reason: ``no_noise``, ``noise_too_small``, ``no_accountant`` or ``out_of_range``.
     """
     parts = defense.parts if isinstance(defense, Chain) else (defense,)
     dp_sgd = next((part for part in parts if isinstance(part, DPSGD)), None)

@@ -23,8 +23,8 @@ RENAMED = {
 def read_results(folder: Path) -> dict[str, Any]:
     """Read ``results.json`` from a folder, with the field names of version 2.
 
-    Results of version 1 keep their ``schema``. They have no hashes, so nothing binds them to models or
-    records.
+    Results of version 1 keep their ``schema``. They have no hashes, so nothing binds them to models
+    or records.
 
     Args:
         folder: the ``--out`` folder of a study or an audit.

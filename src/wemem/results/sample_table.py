@@ -41,8 +41,8 @@ def sample_rows(
 
     Columns are the class of the record, its membership, whether the audited model predicts it
     correctly, its memorization score, and the score, decision and membership probability of each
-    attack. ``risk_rank`` ranks records by exposure, from 1: by the share of audited records that score
-    no higher, as a mean over attacks.
+    attack. ``risk_rank`` ranks records by exposure, from 1: by the share of audited records that
+    score no higher, as a mean over attacks.
 
     Args:
         label: the label of the arm.

@@ -1,8 +1,8 @@
 """Verification of a folder of results: file hashes, and rates recomputed from the records.
 
 Hashes prove that the files are those that ``results.json`` was written with. They do not prove who
-wrote it, since anyone who can change the folder can change the hashes too. That takes a signature over
-``results.json`` that is kept outside of the folder.
+wrote it, since anyone who can change the folder can change the hashes too. That takes a signature
+over ``results.json`` that is kept outside of the folder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +67,9 @@ class Verified:
 
     @property
     def forged(self) -> list[Finding]:
-        """Failures that cannot be waived: changed settings or records, and rates that contradict the records."""
+        """Failures that cannot be waived: changed settings or records, and rates that contradict
+        the records.
+        """
         wrong = [one for one in self.findings if one.passed is False]
         return [one for one in wrong if one.subject in ("study", "rates") or one.file == SAMPLES]
 
@@ -82,7 +84,8 @@ def verify(folder: Path) -> Verified:
     """Read a folder of results and compare them with its files and records.
 
     Raises:
-        InputError: the results cannot be read or have contradictions, or the table has other records.
+        InputError: the results cannot be read or have contradictions, or the table has other
+            records.
     """
     results = read_results(folder)
     findings = [*_study(results), *_files(folder, results), *_runs(folder, results), *_rates(folder, results)]

@@ -8,7 +8,8 @@ from wemem.metrics.intervals import Estimate
 def printable(text: str) -> str:
     r"""Escape the characters of a user's text that could control a terminal.
 
-    Line breaks, escape sequences and characters that change the direction of writing become visible.
+    Line breaks, escape sequences and characters that change the direction of writing become
+    visible.
 
     >>> printable("déjà vu\n\x1b[31m")
     'déjà vu\\n\\x1b[31m'
@@ -17,7 +18,8 @@ def printable(text: str) -> str:
 
 
 def names(labels: Sequence[str], most: int = 4) -> str:
-    """Join labels to a phrase; of more than ``most``, name the first ones and the number of the others.
+    """Join labels to a phrase; of more than ``most``, name the first ones and the number of the
+    others.
 
     >>> names(["a", "b"]), names(["a", "b", "c", "d", "e"])
     ('a and b', 'a, b, c and 2 more')
@@ -53,7 +55,8 @@ def per_cent(share: float) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """A share in per cent with its interval; the brackets have no space, so that no line breaks in them.
+    """A share in per cent with its interval; the brackets have no space, so that no line breaks in
+    them.
 
     >>> interval(Estimate(0.841, 0.8, 0.9))
     '84.1 [80.0-90.0]'

@@ -1,4 +1,6 @@
-"""Attacks on the models of one arm: query them as the adversary would, and run every attack on the outputs."""
+"""Attacks on the models of one arm: query them as the adversary would, and run every attack on the
+outputs.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +32,11 @@ class AttackedModels:
         label: the label of the arm.
         defense: the defense under which the models were pruned; None if they were not pruned.
         sparsity: the sparsity to which the models were pruned.
-        rounds: the victim and its shadows after each stored round; the attacks use those of the last round.
+        rounds: the victim and its shadows after each stored round; the attacks use those of the
+            last round.
         references: the reference models, for attacks that use them.
-        unaware: the victim and the shadows of an adversary who does not know the defense; None without such an
-            adversary.
+        unaware: the victim and the shadows of an adversary who does not know the defense; None
+            without such an adversary.
         is_file: True if the victim is a file, whose outputs an audit does not alter.
     """
 
@@ -66,7 +69,9 @@ class Channel:
 
 
 def channels_of(config: StudyConfig, models: AttackedModels) -> list[Channel]:
-    """List the channels of the study's adversary: the outputs, and the weights where a defense alters the outputs."""
+    """List the channels of the study's adversary: the outputs, and the weights where a defense
+    alters the outputs.
+    """
     if not models.altered_answers:
         return [Channel(config.attacks, None)]
     answers = Channel(attacks_on_altered_answers(config.attacks), models.defense)
@@ -132,13 +137,16 @@ def _attack_unaware(parties: Parties, models: AttackedModels, unaware: TrainedMo
 def _attack_references(
     parties: Parties, label: str, channel: Channel, collected: CollectedSignals
 ) -> dict[str, dict[str, Any]]:
-    """Run each attack that uses reference signals on every model of the reference ensemble (leave-one-out)."""
+    """Run each attack that uses reference signals on every model of the reference ensemble
+    (leave-one-out).
+    """
     metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
 
     def attacked(attack: Attack) -> Computed:
         targets = leave_one_out(collected.signals, {attack.name: attack}, seed=parties.seed)[attack.name]
         measured = {metric: targets.measure(metric) for metric in metrics}
-        # arms are compared by the headline metrics; tables of the other metrics would only enlarge the file
+        # arms are compared by the headline metrics; tables of the other metrics would only enlarge
+        # the file
         summary = {
             metric.name: mean.as_comparable_json() if metric.place == "headline" else mean.as_json()
             for metric, mean in measured.items()

@@ -37,10 +37,11 @@ def audit_signals(path: Path, attacks: Mapping[str, Attack], *, seed: int) -> Bl
     """Run every attack that needs no more than the outputs in a file.
 
     Args:
-        path: a file that :func:`~wemem.audit.signal_file.read_signals` accepts. Models that share no record with model
-            0 are shadows; other models are reference models, trained on random halves of the same records.
-        attacks: the attacks by label. An attack that needs a missing signal or another layout does not run and is
-            listed in the result.
+        path: a file that :func:`~wemem.audit.signal_file.read_signals` accepts. Models that share
+            no record with model 0 are shadows; other models are reference models, trained on random
+            halves of the same records.
+        attacks: the attacks by label. An attack that needs a missing signal or another layout does
+            not run and is listed in the result.
         seed: the seed of attacks that train a model.
 
     Raises:

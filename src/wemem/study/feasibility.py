@@ -40,10 +40,12 @@ def require_feasible_study(pipeline: Pipeline) -> None:
 
 
 def require_known_start(config: StudyConfig) -> None:
-    """Refuse to prune a model whose weights are not available, or to rewind a model that the user provides.
+    """Refuse to prune a model whose weights are not available, or to rewind a model that the user
+    provides.
 
     Raises:
-        InputError: the victim is an ONNX file, or rewinding needs initial weights that are not known.
+        InputError: the victim is an ONNX file, or rewinding needs initial weights that are not
+            known.
     """
     if is_onnx(config):
         raise InputError(
@@ -57,13 +59,14 @@ def require_known_start(config: StudyConfig) -> None:
 
 
 def require_auditable(parties: Parties) -> None:
-    """Check the victim and all models that attack it by :func:`require_feasible`, and the number of their records.
+    """Check the victim and all models that attack it by :func:`require_feasible`, and the number of
+    their records.
 
     Raises:
-        InputError: a check of :func:`require_feasible` fails, there are too few records for memorization
-            scores, a file of scores cannot be read, or there are too few reference models for some record
-            of any arm. Thresholds leave one reference model out, and a leave-one-out audit leaves out a
-            second one.
+        InputError: a check of :func:`require_feasible` fails, there are too few records for
+            memorization scores, a file of scores cannot be read, or there are too few reference
+            models for some record of any arm. Thresholds leave one reference model out, and a
+            leave-one-out audit leaves out a second one.
     """
     config, splits = parties.config, [parties.split]
     if config.uses("shared"):
@@ -91,8 +94,9 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
     """Refuse, before any training, pruning or a defense that the model or its records do not allow.
 
     Raises:
-        InputError: the model has no channels to prune, a defense does not work with the model or its records, there are
-            too few records for teachers or reference models, or the library that a search needs is not installed.
+        InputError: the model has no channels to prune, a defense does not work with the model or
+            its records, there are too few records for teachers or reference models, or the library
+            that a search needs is not installed.
     """
     _require_prunable(parties)
     blank = parties.pipeline.workspace.untrained([0])
@@ -115,7 +119,9 @@ def _require_prunable(parties: Parties) -> None:
 
 
 def _require_fitting(parties: Parties, defense: Defense, splits: Sequence[Split]) -> None:
-    """Refuse a defense that cannot train the model, or cannot plan an epoch on the records of one of the models."""
+    """Refuse a defense that cannot train the model, or cannot plan an epoch on the records of one
+    of the models.
+    """
     if (reason := defense.incompatibility_reason(parties.pipeline.workspace.untrained([0]).template)) is not None:
         raise InputError(reason)
     labels = parties.data.labels

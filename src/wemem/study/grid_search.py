@@ -1,13 +1,15 @@
-"""Selection of one setting of every grid on dev records, by one rule for all kinds of defenses and without any attack.
+"""Selection of one setting of every grid on dev records, by one rule for all kinds of defenses and
+without any attack.
 
-For each setting only the victim is pruned, once for each seed and sparsity. No shadow is pruned and no audited record
-is used. The rule compares two means:
+For each setting only the victim is pruned, once for each seed and sparsity. No shadow is pruned and
+no audited record is used. The rule compares two means:
 
 * dev accuracy, and
-* ``dev_auc``, the AUC of the victim's confidence in the true class, its training records against its dev records.
+* ``dev_auc``, the AUC of the victim's confidence in the true class, its training records against
+  its dev records.
 
-A defender without shadow models can measure both. The dev records also select the checkpoint of every round, so that
-both figures are slightly optimistic, equally for every setting.
+A defender without shadow models can measure both. The dev records also select the checkpoint of
+every round, so that both figures are slightly optimistic, equally for every setting.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,8 @@ from wemem.store.store import Store
 from wemem.study.feasibility import require_feasible_study
 from wemem.study.plan import cost_of, planned_work, settings_to_try
 
-#: The largest difference between two accuracies that count as equal, so that rounding does not decide.
+#: The largest difference between two accuracies that count as equal, so that rounding does not
+#: decide.
 ROUNDING = 1e-9
 
 
@@ -39,7 +42,8 @@ class SettingResult:
 
     Args:
         dev_accuracy: the accuracy on dev records, as a mean over seeds and sparsities.
-        dev_auc: the AUC of confidence, training records against dev records, as a mean over seeds and sparsities.
+        dev_auc: the AUC of confidence, training records against dev records, as a mean over seeds
+            and sparsities.
         seconds: the mean wall time of one pruning, in seconds.
     """
 
@@ -111,7 +115,8 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
     """Prune the victim under every setting of a study's grids, and choose one setting of each grid.
 
     Raises:
-        InputError: the study or the data cannot be used; this is checked before anything is trained.
+        InputError: the study or the data cannot be used; this is checked before anything is
+            trained.
     """
     pipeline = Pipeline.open(config, data, store, progress)
     require_feasible_study(pipeline)
@@ -139,15 +144,17 @@ def prune_alone(parties: Parties, label: str, defense: Defense) -> list[TrainedM
 
 
 def choose(results: Sequence[SettingResult], least_accuracy: float) -> tuple[int, list[bool]]:
-    """Choose the setting of lowest ``dev_auc`` among those that reach an accuracy; if none does, the most accurate.
+    """Choose the setting of lowest ``dev_auc`` among those that reach an accuracy; if none does,
+    the most accurate.
 
     Args:
         results: the effect of each setting, at least one.
         least_accuracy: the dev accuracy that a setting must reach.
 
     Returns:
-        The index of the chosen setting, and for each setting whether it reaches the accuracy. If two settings are equal
-        in one figure, the other figure decides. If they are equal in both, the first setting is chosen.
+        The index of the chosen setting, and for each setting whether it reaches the accuracy. If
+        two settings are equal in one figure, the other figure decides. If they are equal in both,
+        the first setting is chosen.
 
     >>> leaky, private = SettingResult(0.60, 0.9, 1.0), SettingResult(0.59, 0.7, 1.0)
     >>> broken = SettingResult(0.30, 0.5, 1.0)

@@ -1,4 +1,6 @@
-"""The result of one arm of a study: models pruned under one defense, and the results of the attacks on them."""
+"""The result of one arm of a study: models pruned under one defense, and the results of the attacks
+on them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,21 +26,27 @@ class Outcome:
         defense: the defense under which the models were pruned; None for the unpruned model.
         seed: the seed of the study that was run.
         sparsity: the target sparsity.
-        split: the roles of the records for the victim and its shadows, without held-out records that a search used.
-        rounds: the stored rounds of pruning, of which the last is the result; for ``dense`` the unpruned models.
+        split: the roles of the records for the victim and its shadows, without held-out records
+            that a search used.
+        rounds: the stored rounds of pruning, of which the last is the result; for ``dense`` the
+            unpruned models.
         signals: the signals that the attacks used, by layout.
         report: the results of the attacks.
         scores: the defender's memorization scores; None if no defense of the study uses them.
-        attack_seconds: the wall time that querying and attacking took when it was computed, in seconds.
-        non_adaptive: the results of the same attacks by an adversary whose shadows were pruned without the defense.
+        attack_seconds: the wall time that querying and attacking took when it was computed, in
+            seconds.
+        non_adaptive: the results of the same attacks by an adversary whose shadows were pruned
+            without the defense.
         leave_one_out: a summary of the leave-one-out audit of the reference ensemble, by attack.
-        reference_accuracy: a summary of the accuracy of the reference models; None without a leave-one-out audit.
-        tuned: the defense that a search chose within a budget, with a summary of the search; None if the study names
-            the defense.
+        reference_accuracy: a summary of the accuracy of the reference models; None without a
+            leave-one-out audit.
+        tuned: the defense that a search chose within a budget, with a summary of the search; None
+            if the study names the defense.
         is_control: True for an arm of :mod:`wemem.config.controls`.
-        altered_answers: True if the defense alters the outputs of the models; their weights give unaltered outputs.
-        unmatched: the number of training records of the adversary's models, by kind, where it differs from the
-            victim's.
+        altered_answers: True if the defense alters the outputs of the models; their weights give
+            unaltered outputs.
+        unmatched: the number of training records of the adversary's models, by kind, where it
+            differs from the victim's.
     """
 
     label: str
@@ -61,14 +69,18 @@ class Outcome:
 
     @property
     def kind(self) -> str:
-        """The kind of the arm in results: ``dense``, the label of a control, or the name of the defense."""
+        """The kind of the arm in results: ``dense``, the label of a control, or the name of the
+        defense.
+        """
         if self.defense is None:
             return "dense"
         return self.label if self.is_control else self.defense.name
 
     @property
     def memorization(self) -> Float64[np.ndarray, " N"] | None:
-        """The defender's memorization scores by record; NaN for records that do not belong to the defender."""
+        """The defender's memorization scores by record; NaN for records that do not belong to the
+        defender.
+        """
         return None if self.scores is None else self.scores.memorization.score
 
     @property

@@ -1,4 +1,6 @@
-"""The plan of a run, made before anything is trained: the settings that a selection tries, and the expected work."""
+"""The plan of a run, made before anything is trained: the settings that a selection tries, and the
+expected work.
+"""
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
@@ -9,7 +11,9 @@ from wemem.tuning.search import search_work
 
 
 def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
-    """List the undefended arm, for comparison, and every setting of every grid, each with the label of its arm."""
+    """List the undefended arm, for comparison, and every setting of every grid, each with the label
+    of its arm.
+    """
     return [
         ("undefended", Undefended()),
         *((label, defense) for label, grid in config.grids.items() for defense in grid),
@@ -17,7 +21,9 @@ def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
 
 
 def planned_work(cost: CostModel) -> float:
-    """Compute the work of all seeds of a study: preparation, selection from grids, searches and arms."""
+    """Compute the work of all seeds of a study: preparation, selection from grids, searches and
+    arms.
+    """
     config = cost.config
     tried = settings_to_try(config) if config.grids else []
     selection = sum(cost.pruning(1, defense, config.prunings) for _, defense in tried)

@@ -1,8 +1,8 @@
 """A study from data to results.
 
-For every seed the records are divided among the parties (:class:`~wemem.pipeline.parties.Parties`) and the unpruned
-models are trained. Then every arm prunes the victim, its shadows and the reference models in the same way, and every
-attack runs on the signals that an adversary has of them.
+For every seed the records are divided among the parties (:class:`~wemem.pipeline.parties.Parties`)
+and the unpruned models are trained. Then every arm prunes the victim, its shadows and the reference
+models in the same way, and every attack runs on the signals that an adversary has of them.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,8 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     Args:
         config: the study, with settings selected from its grids
             (:func:`~wemem.study.grid_search.select_settings`).
-        store: the store of stage results, in which earlier results are looked up and new ones are written.
+        store: the store of stage results, in which earlier results are looked up and new ones are
+            written.
         progress: receives every stage.
         data: the data set; None loads the data set of the study.
 
@@ -62,7 +63,9 @@ def attack_dense(parties: Parties) -> Outcome:
 
 
 def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome:
-    """Prune the victim, its shadows and the reference models in one arm of the study, and attack them."""
+    """Prune the victim, its shadows and the reference models in one arm of the study, and attack
+    them.
+    """
     config = parties.config
     if label not in config.budgets:
         return attack_models(parties, _prune(parties, label, config.defense_of(label), pruning))

@@ -42,9 +42,10 @@ class PrunedModel:
         defense: the defense under which the model was pruned.
         split: the roles of the records in fine-tuning.
         input_shape: the shape of one record.
-        dev_from_training: True if the dev records were taken from the training records, for lack of others.
-        tuned: the defense that a search chose within a budget, with a summary of the search; None if the study names
-            the defense.
+        dev_from_training: True if the dev records were taken from the training records, for lack of
+            others.
+        tuned: the defense that a search chose within a budget, with a summary of the search; None
+            if the study names the defense.
     """
 
     dense: TrainedModels
@@ -57,13 +58,16 @@ class PrunedModel:
 
 
 def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> PrunedModel:
-    """Prune the model of ``[victim]`` under one defense of the study, on the records that it was trained on.
+    """Prune the model of ``[victim]`` under one defense of the study, on the records that it was
+    trained on.
 
-    The dev records for early stopping are drawn from records that the model was not trained on. Where there are too
-    few, they are drawn from its training records, which are then left out of fine-tuning.
+    The dev records for early stopping are drawn from records that the model was not trained on.
+    Where there are too few, they are drawn from its training records, which are then left out of
+    fine-tuning.
 
     Raises:
-        InputError: the study has no ``[victim]``, or the model, the study or the data cannot be used.
+        InputError: the study has no ``[victim]``, or the model, the study or the data cannot be
+            used.
     """
     if config.victim is None:
         raise InputError("expected a model to prune, got none; give --weights and --members")
@@ -93,7 +97,8 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
-    """Reduce the study to its first seed and to one defense, or none, so that nothing else is trained.
+    """Reduce the study to its first seed and to one defense, or none, so that nothing else is
+    trained.
 
     Raises:
         InputError: the study has no such defense, or several sparsities.
@@ -122,7 +127,8 @@ def _with_settings(config: StudyConfig) -> StudyConfig:
     """The study with the defenses of its budgets in place of the budgets.
 
     Raises:
-        InputError: the settings of a budget would have to be searched for, which is possible only before pruning.
+        InputError: the settings of a budget would have to be searched for, which is possible only
+            before pruning.
     """
     for label, budget in config.budgets.items():
         if budget.searches:
@@ -134,7 +140,9 @@ def _with_settings(config: StudyConfig) -> StudyConfig:
 
 
 def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
-    """The roles of the records in fine-tuning, and whether the dev records are taken from the training records."""
+    """The roles of the records in fine-tuning, and whether the dev records are taken from the
+    training records.
+    """
     assert config.victim is not None
     data.require_all_records("members")
     members = read_members(config.victim.members, len(data))
@@ -152,18 +160,20 @@ def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]
 def audit_model(
     config: StudyConfig, label: str | None, store: Store, progress: Progress, data: Dataset | None = None
 ) -> Outcome:
-    """Attack the model of ``[victim]`` with shadows and reference models that are trained in the same way.
+    """Attack the model of ``[victim]`` with shadows and reference models that are trained in the
+    same way.
 
     Args:
         config: a study with ``[victim]``; its other settings describe how the model was trained.
-        label: the label of the defense under which the model was pruned, to the study's sparsity; None if it was not
-            pruned.
+        label: the label of the defense under which the model was pruned, to the study's sparsity;
+            None if it was not pruned.
         store: the store of stage results.
         progress: receives every stage.
         data: the data set; None loads the data set of the study.
 
     Raises:
-        InputError: the study has no ``[victim]``, or the model, the study or the data cannot be used.
+        InputError: the study has no ``[victim]``, or the model, the study or the data cannot be
+            used.
     """
     if config.victim is None:
         raise InputError("expected a model to audit, got none; give --weights and --members")
@@ -203,7 +213,9 @@ def audit_model(
 
 
 def _pruning_work(cost: CostModel, label: str) -> float:
-    """The work of pruning the shadows and reference models of a provided victim, with and without the defense."""
+    """The work of pruning the shadows and reference models of a provided victim, with and without
+    the defense.
+    """
     config, defense = cost.config, cost.config.defenses[label]
     shadows = config.split.shadows if config.non_adaptive and defense != Undefended() else 0
     unaware = cost.pruning(shadows, Undefended(), config.prunings)
@@ -211,10 +223,12 @@ def _pruning_work(cost: CostModel, label: str) -> float:
 
 
 def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
-    """Refuse, before shadows are trained, a provided model whose size or number of classes differs from theirs.
+    """Refuse, before shadows are trained, a provided model whose size or number of classes differs
+    from theirs.
 
     Raises:
-        InputError: the tensors of the model, or its logits, have other shapes than those of the shadows.
+        InputError: the tensors of the model, or its logits, have other shapes than those of the
+            shadows.
     """
     expected = parties.pipeline.workspace.untrained([0])
     if pruning is not None:

@@ -1,7 +1,9 @@
-"""Audits of a model behind a user's predict function, with models that a user's train function trains.
+"""Audits of a model behind a user's predict function, with models that a user's train function
+trains.
 
-The train function trains shadows on the adversary's records and, for LiRA and RMIA, reference models on random halves
-of the audited records. Both have as many training records of each class as the victim.
+The train function trains shadows on the adversary's records and, for LiRA and RMIA, reference
+models on random halves of the audited records. Both have as many training records of each class as
+the victim.
 """
 
 import copy
@@ -47,11 +49,12 @@ class UserFunctions:
     """The user's functions in an audit, with the store of their outputs.
 
     Args:
-        predict: the predict function of the audited model, as ``module:function`` or itself; ``predict(features)``
-            returns logits ``(N, C)``. A module may stand in place of any predict function.
-        train: the train function, as ``module:function`` or itself; ``train(features, labels, seed)``
-            trains a model in the same way as the audited one and returns its predict function. Seeds are in
-            0..2**32-1, which every library accepts.
+        predict: the predict function of the audited model, as ``module:function`` or itself;
+            ``predict(features)`` returns logits ``(N, C)``. A module may stand in place of any
+            predict function.
+        train: the train function, as ``module:function`` or itself; ``train(features, labels,
+            seed)`` trains a model in the same way as the audited one and returns its predict
+            function. Seeds are in 0..2**32-1, which every library accepts.
         data: the data set.
         seed: the seed of the audit.
         store: the store of the outputs of trained models.
@@ -66,14 +69,17 @@ class UserFunctions:
     progress: Progress
 
     def victim_outputs(self) -> Float32[np.ndarray, "N C"]:
-        """Compute the logits of the audited model on all records; they are never stored, because it may change."""
+        """Compute the logits of the audited model on all records; they are never stored, because it
+        may change.
+        """
         self.progress.begin("the audited model", 1.0)
         outputs = self._logits(self.predict, resolve(self.predict))
         self.progress.end(stored=False)
         return outputs
 
     def outputs(self, kind: str, split: Split, model: int, *purpose: str | int) -> Float32[np.ndarray, "N C"]:
-        """Compute the logits of one of the adversary's models on all records, or read them from the store.
+        """Compute the logits of one of the adversary's models on all records, or read them from the
+        store.
 
         Args:
             kind: the kind of the model, for the progress display.
@@ -109,7 +115,8 @@ class UserFunctions:
 def audit_by_functions(
     config: StudyConfig, predict: str | Given, train: str | Given, members: Path, store: Store, progress: Progress
 ) -> BlackBoxAudit:
-    """Attack a model that is known by its predictions alone, with models from the user's train function.
+    """Attack a model that is known by its predictions alone, with models from the user's train
+    function.
 
     Args:
         config: the study, of which data, split, seeds and attacks are used.
@@ -120,7 +127,8 @@ def audit_by_functions(
         progress: receives every model.
 
     Raises:
-        InputError: a function does not exist, fails or returns something else, or there are too few records.
+        InputError: a function does not exist, fails or returns something else, or there are too few
+            records.
     """
     data, seed = load_data(config, progress), config.seeds[0]
     data.require_all_records("members")
@@ -151,13 +159,17 @@ def audit_by_functions(
 def _signals(
     data: Dataset, outputs: list[np.ndarray], roles: np.ndarray, layout: SignalLayout, rows: np.ndarray
 ) -> Signals:  # fmt: skip
-    """The outputs of several models on some records; no certificate says how the models were trained."""
+    """The outputs of several models on some records; no certificate says how the models were
+    trained.
+    """
     logits, recipes = np.stack([output[rows] for output in outputs]), (UNKNOWN,) * len(outputs)
     return Signals(logits, data.labels[rows], roles[:, rows], rows, layout, recipes)
 
 
 def predict_by(module: nn.Module, classes: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from features to the logits of a copy of a module, in evaluation mode on its device."""
+    """Return a function from features to the logits of a copy of a module, in evaluation mode on
+    its device.
+    """
     where = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     network = returning_logits(copy.deepcopy(module).eval(), classes)
 
@@ -173,7 +185,8 @@ def call(spec: str | Given, function: object, *arguments: object) -> Any:
     """Call a function of the user.
 
     Raises:
-        InputError: the object is no function, or the call fails; the error then shows the lines of the user's code.
+        InputError: the object is no function, or the call fails; the error then shows the lines of
+            the user's code.
     """
     if not callable(function):
         raise InputError(f"expected {spec!r} to be, or to give, a function of features, got {type(function).__name__}")

@@ -1,4 +1,6 @@
-"""The conformance check of attacks: a planted leak, a null split, and knowledge that an attack must not have."""
+"""The conformance check of attacks: a planted leak, a null split, and knowledge that an attack must
+not have.
+"""
 
 import math
 from dataclasses import replace
@@ -19,14 +21,14 @@ NULL_ERRORS = 4.0
 def check_attack(attack: Attack, *, floor: float = 0.6, seed: int = 3) -> None:
     """Check an attack on planted signals: call it in a test of an attack of your own.
 
-    It must be a value whose repr evaluates to it; give one finite score a record, the same one for the same seed;
-    find a planted leak, with a higher score for members; stay at chance where there is no leak; and read nothing of
-    which audited records the target was trained on.
+    It must be a value whose repr evaluates to it; give one finite score a record, the same one for
+    the same seed; find a planted leak, with a higher score for members; stay at chance where there
+    is no leak; and read nothing of which audited records the target was trained on.
 
     Args:
         attack: the attack to check.
-        floor: the AUC that it must reach on the planted leak, where the best attack without reference models
-            has 0.877 and the best with them 0.978.
+        floor: the AUC that it must reach on the planted leak, where the best attack without
+            reference models has 0.877 and the best with them 0.978.
         seed: for attacks that train something.
 
     Raises:
@@ -51,7 +53,8 @@ def check_attack(attack: Attack, *, floor: float = 0.6, seed: int = 3) -> None:
 
 
 def check_null(attack: Attack, null: Signals, *, seed: int = 3) -> None:
-    """Check that an attack stays at chance on signals in which members and non-members are drawn alike.
+    """Check that an attack stays at chance on signals in which members and non-members are drawn
+    alike.
 
     Raises:
         AssertionError: an AUC farther than four standard errors from one half.

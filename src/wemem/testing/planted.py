@@ -1,10 +1,11 @@
-"""Signals with a leak of known size, and signals without one: the inputs on which attacks are checked.
+"""Signals with a leak of known size, and signals without one: the inputs on which attacks are
+checked.
 
 Model ``k``'s statistic of record ``i``, the logit of the true-class probability, is drawn as
-``difficulty_i + leak * [k was trained on i] + noise``, ``difficulty ~ N(0, 1)``, ``noise ~ N(0, NOISE^2)``, and logits
-are made that have exactly this statistic. The best attack by the statistic alone has
-``AUC = Phi(leak / sqrt(2 (1 + NOISE^2)))``. An attack that knows the difficulty has
-``TPR = Phi(leak / NOISE - Phi^-1(1 - FPR))``.
+``difficulty_i + leak * [k was trained on i] + noise``, ``difficulty ~ N(0, 1)``, ``noise ~ N(0,
+NOISE^2)``, and logits are made that have exactly this statistic. The best attack by the statistic
+alone has ``AUC = Phi(leak / sqrt(2 (1 + NOISE^2)))``. An attack that knows the difficulty has ``TPR
+= Phi(leak / NOISE - Phi^-1(1 - FPR))``.
 """
 
 import numpy as np
@@ -41,7 +42,8 @@ def disjoint(leak: float, *, seed: int = 0, records: int = 2000, shadows: int = 
 def shared(
     leak: float, *, seed: int = 0, pool: int = 800, outside: int = 400, models: int = 16, classes: int = CLASSES
 ) -> Signals:
-    """Signals of a victim trained on a random half of a pool, and of reference models on complementary halves of it.
+    """Signals of a victim trained on a random half of a pool, and of reference models on
+    complementary halves of it.
 
     Args:
         leak: rise of the statistic for records that a model was trained on; 0 is a null split.
@@ -99,7 +101,9 @@ def planted(
 def with_statistic(
     statistic: Float[np.ndarray, "K N"], labels: Int64[np.ndarray, " N"], classes: int, rng: np.random.Generator
 ) -> Float32[np.ndarray, "K N C"]:
-    """Logits whose true-class probability has the given logit; those of the other classes are random."""
+    """Logits whose true-class probability has the given logit; those of the other classes are
+    random.
+    """
     logits = rng.normal(0, 1, (*statistic.shape, classes))
     np.put_along_axis(logits, np.broadcast_to(labels[:, None], (*statistic.shape, 1)), -np.inf, axis=-1)
     true = statistic + logsumexp(logits, axis=-1)

@@ -1,4 +1,6 @@
-"""Training steps of an inference adversary, which learns to recognize training records while the models train."""
+"""Training steps of an inference adversary, which learns to recognize training records while the
+models train.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

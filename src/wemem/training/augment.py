@@ -1,12 +1,12 @@
 """Random views of training images: shifted, mirrored, partly covered.
 
-Padding with random crops, and the horizontal flip, follow the training of He et al. (CVPR 2016) on CIFAR: they pad 32
-pixels by 4, and we pad by an eighth of the image's height. Cutout (DeVries, Taylor, 2017) covers a square of half the
-height around a random centre, cut at the edges. Padded and covered pixels are 0, the mean of a channel in normalized
-images.
+Padding with random crops, and the horizontal flip, follow the training of He et al. (CVPR 2016) on
+CIFAR: they pad 32 pixels by 4, and we pad by an eighth of the image's height. Cutout (DeVries,
+Taylor, 2017) covers a square of half the height around a random centre, cut at the edges. Padded
+and covered pixels are 0, the mean of a channel in normalized images.
 
-A view is a pure function of (image, key, position in the batch). It does not depend on the backend, on the other
-models or on the padding of the batch.
+A view is a pure function of (image, key, position in the batch). It does not depend on the backend,
+on the other models or on the padding of the batch.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,8 @@ def augment(x: Real[Tensor, "S B *record"], kind: Augmentation, keys: Sequence[i
     if kind == "none":
         return x
     models, batch, channels, height, width = x.shape
-    # one row of five draws per image, so that the draws of an image do not depend on the number of images after it
+    # one row of five draws per image, so that the draws of an image do not depend on the number of
+    # images after it
     drawn = [generator(key, "augment").random((batch, 5), np.float32) for key in keys]
     flip, down, right, centre_y, centre_x = torch.from_numpy(np.concatenate(drawn)).to(x.device, non_blocking=True).T
     images = x.reshape(models * batch, channels, height, width)
@@ -47,7 +48,9 @@ def augment(x: Real[Tensor, "S B *record"], kind: Augmentation, keys: Sequence[i
 def _moved(
     x: Float[Tensor, "N C H W"], flip: Tensor, down: Float[Tensor, " N"] | None, right: Float[Tensor, " N"] | None
 ) -> Float[Tensor, "N C H W"]:
-    """The images, mirrored where ``flip`` is True, and shifted by ``down`` and ``right`` (0..1 of the range)."""
+    """The images, mirrored where ``flip`` is True, and shifted by ``down`` and ``right`` (0..1 of
+    the range).
+    """
     count, channels, height, width = x.shape
     rows, columns = torch.arange(height, device=x.device).expand(count, height), torch.arange(width, device=x.device)
     columns = torch.where(flip[:, None], width - 1 - columns, columns)

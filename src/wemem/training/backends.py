@@ -1,10 +1,11 @@
 """The backends of an ensemble, which compute its models all at once or one after another.
 
-``vmapped`` runs all models through one batched graph: that of ``torch.func``, or batched matrix products for a model
-that consists of fully connected layers alone. ``sequential`` calls the module of each model as plain PyTorch does, and
-is the test oracle for both. The default is a fixed rule, so that the same study gives the same bytes everywhere;
-``benchmarks/ensemble_backends.py`` justifies it for the CPU. It is not measured for CUDA. There all models are computed
-at once, because one small model does not use a GPU fully.
+``vmapped`` runs all models through one batched graph: that of ``torch.func``, or batched matrix
+products for a model that consists of fully connected layers alone. ``sequential`` calls the module
+of each model as plain PyTorch does, and is the test oracle for both. The default is a fixed rule,
+so that the same study gives the same bytes everywhere; ``benchmarks/ensemble_backends.py``
+justifies it for the CPU. It is not measured for CUDA. There all models are computed at once,
+because one small model does not use a GPU fully.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +43,8 @@ def choose_backend(
     requested: str = "auto",
     device: torch.device = CPU,
 ) -> Choice:
-    """Choose the backend of an ensemble: the requested one, or that of the fixed rule, after a trial with two models.
+    """Choose the backend of an ensemble: the requested one, or that of the fixed rule, after a
+    trial with two models.
 
     Args:
         ensemble: the models, at least one.
@@ -52,8 +54,8 @@ def choose_backend(
         device: the device that will compute the models; the trial runs on the CPU.
 
     Raises:
-        InputError: the request is unknown, the model fails on the example, or ``vmapped`` is requested for a model that
-            cannot be vmapped.
+        InputError: the request is unknown, the model fails on the example, or ``vmapped`` is
+            requested for a model that cannot be vmapped.
     """
     if requested not in ("auto", "vmapped", "sequential"):
         raise InputError(f"backend must be auto, vmapped or sequential, got {requested!r}")
@@ -73,7 +75,9 @@ def choose_backend(
 
 
 def forward_of(backend: Backend, template: nn.Module) -> Forward:
-    """Build the function that maps stacked state and inputs ``(S, B, ...)`` to logits ``(S, B, C)``."""
+    """Build the function that maps stacked state and inputs ``(S, B, ...)`` to logits ``(S, B,
+    C)``.
+    """
     if backend == "vmapped" and _is_plain_stack(template):
         return _stack_of(template)
 
@@ -114,7 +118,9 @@ def _is_plain_stack(template: nn.Module) -> bool:
 
 
 def _stack_of(template: nn.Module) -> Forward:
-    """Build the same function as by vmap with fewer operators, because vmap dominates the time of few, small models."""
+    """Build the same function as by vmap with fewer operators, because vmap dominates the time of
+    few, small models.
+    """
 
     def forward(parameters: State, buffers: State, x: Real[Tensor, "S B ..."]) -> Float[Tensor, "S B C"]:
         state = {**parameters, **buffers}
@@ -136,12 +142,15 @@ def _stack_of(template: nn.Module) -> Forward:
 
 
 def in_precision(forward: Forward, precision: str, device: torch.device) -> Forward:
-    """Wrap a forward function in the precision of a :class:`~wemem.training.recipe.Recipe`; logits stay float32."""
+    """Wrap a forward function in the precision of a :class:`~wemem.training.recipe.Recipe`; logits
+    stay float32.
+    """
     if precision == "fp32":
         return forward
 
     def autocast(parameters: State, buffers: State, x: Tensor) -> Tensor:
-        # without the cache, which concurrent threads would share; a step casts its weights only once
+        # without the cache, which concurrent threads would share; a step casts its weights only
+        # once
         with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
             return forward(parameters, buffers, x).float()
 

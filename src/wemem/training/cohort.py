@@ -24,8 +24,8 @@ class Cohort:
         labels: the labels of the whole data set.
         views: the records of the data set, and their augmentation views, by number.
         risk: the risk of each record for each model; None if the defense's loss does not use it.
-        teacher_log_probs: the teacher log-probabilities by model, record and class; None if the defense's loss does not
-            use them.
+        teacher_log_probs: the teacher log-probabilities by model, record and class; None if the
+            defense's loss does not use them.
     """
 
     ids: list[int]

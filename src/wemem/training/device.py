@@ -1,7 +1,7 @@
 """The devices on which models are trained and queried: the CPU, or a GPU by CUDA.
 
-Random numbers are drawn on the CPU and moved to the device, except those that a model draws by itself
-(``Dropout2d``, noise). Results on two kinds of device differ by rounding.
+Random numbers are drawn on the CPU and moved to the device, except those that a model draws by
+itself (``Dropout2d``, noise). Results on two kinds of device differ by rounding.
 """
 
 import re
@@ -17,8 +17,8 @@ def choose_device(requested: str | torch.device) -> torch.device:
     """Choose the device of a given name.
 
     Args:
-        requested: the name of the device. ``auto`` is the first CUDA device, or the CPU where there is none; ``cuda``
-            is the first CUDA device; ``cpu`` and ``cuda:N`` are also accepted.
+        requested: the name of the device. ``auto`` is the first CUDA device, or the CPU where there
+            is none; ``cuda`` is the first CUDA device; ``cpu`` and ``cuda:N`` are also accepted.
 
     Raises:
         InputError: the name is unknown, or the CUDA device does not exist.

@@ -1,10 +1,11 @@
 """Dropout whose mask is a pure function of (model, step, layer, position).
 
-PyTorch's dropout draws from one global stream, so that the mask of a model would depend on the other models and on the
-backend. Here the bit of every unit is a hash of its position and of a key that the training loop sets before each
-step. Masks are the same for all models together, for one model alone, and in any order of training. To save time,
-rows and units are each hashed in full, and their combination by a part of the hash. A layer that a model calls several
-times in one forward pass draws a new mask each time. :func:`dropout_at` gives a record that is computed alone the mask
+PyTorch's dropout draws from one global stream, so that the mask of a model would depend on the
+other models and on the backend. Here the bit of every unit is a hash of its position and of a key
+that the training loop sets before each step. Masks are the same for all models together, for one
+model alone, and in any order of training. To save time, rows and units are each hashed in full, and
+their combination by a part of the hash. A layer that a model calls several times in one forward
+pass draws a new mask each time. :func:`dropout_at` gives a record that is computed alone the mask
 that it has in its batch, in every model that keeps the records of a batch along the first axis.
 """
 
@@ -59,9 +60,9 @@ class SeededDropout(nn.Module):
         # in place, because new memory costs a CPU more than the arithmetic
         bits = (by_row[..., None] ^ by_unit[..., None, :]).mul_(_MULTIPLIERS[0])
         bits = bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF)).mul_(_MULTIPLIERS[1])
-        # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its sign, spread over all
-        # bits, cuts out the bits of the float. Integer arithmetic because comparisons to bool and torch.where are
-        # several times slower on a CPU.
+        # the signed 32-bit hash is uniform; halved, the difference to the threshold fits, and its
+        # sign, spread over all bits, cuts out the bits of the float. Integer arithmetic because
+        # comparisons to bool and torch.where are several times slower on a CPU.
         threshold = (int((1 - self.p) * 2**32) - 2**31) >> 1
         scale = int(np.float32(1 / (1 - self.p)).view(np.int32))
         keep = bits.bitwise_right_shift_(1).sub_(threshold).bitwise_right_shift_(31)
@@ -83,7 +84,9 @@ def _mix(h: Tensor) -> Tensor:
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:
-    """Replace every ``nn.Dropout`` by :class:`SeededDropout`; parameters and their names do not change."""
+    """Replace every ``nn.Dropout`` by :class:`SeededDropout`; parameters and their names do not
+    change.
+    """
     places = {n: m for n, m in module.named_modules(remove_duplicate=False) if type(m) is nn.Dropout}
     for layer, (name, dropout) in enumerate(places.items()):
         module.set_submodule(name, SeededDropout(dropout.p, layer))
@@ -93,7 +96,9 @@ def replace_dropout(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def dropout_at(module: nn.Module, place: Int64[Tensor, ""]) -> Iterator[None]:
-    """Give a batch of one record, within this context, the masks of the record at ``place`` of its batch."""
+    """Give a batch of one record, within this context, the masks of the record at ``place`` of its
+    batch.
+    """
     layers = [layer for layer in module.modules() if isinstance(layer, SeededDropout)]
     for layer in layers:
         layer.place = place

@@ -1,4 +1,6 @@
-"""``K`` models of one architecture as one value: stacked parameters, buffers and masks with a leading axis ``K``."""
+"""``K`` models of one architecture as one value: stacked parameters, buffers and masks with a
+leading axis ``K``.
+"""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -27,9 +29,10 @@ class Ensemble:
         template: the module that computes a model; its own weights are not used.
         parameters: the trainable tensors, each ``(K, ...)``, by their names in the template.
         buffers: the other state, each tensor ``(K, ...)``; frozen parameters count as buffers.
-        masks: the masks ``(K, ...)`` of pruned parameters and frozen weights, True where a weight is kept.
-        channels: the masks ``(K, C)`` of layers that have lost some of the C channels of the dense model, True where a
-            channel is kept; the tensors of these layers are smaller.
+        masks: the masks ``(K, ...)`` of pruned parameters and frozen weights, True where a weight
+            is kept.
+        channels: the masks ``(K, C)`` of layers that have lost some of the C channels of the dense
+            model, True where a channel is kept; the tensors of these layers are smaller.
     """
 
     template: nn.Module
@@ -40,7 +43,9 @@ class Ensemble:
 
     @classmethod
     def initialize(cls, model: Model, input_shape: tuple[int, ...], classes: int, seeds: Sequence[int]) -> "Ensemble":
-        """Build new models, the ``k``-th from ``seeds[k]``; PyTorch's global generator does not change."""
+        """Build new models, the ``k``-th from ``seeds[k]``; PyTorch's global generator does not
+        change.
+        """
         modules = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
@@ -53,7 +58,8 @@ class Ensemble:
         """Stack existing models of one architecture.
 
         Raises:
-            InputError: the models differ in the name or shape of a parameter or buffer, or have no trainable parameter.
+            InputError: the models differ in the name or shape of a parameter or buffer, or have no
+                trainable parameter.
         """
         states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
         for k, state in enumerate(states):
@@ -81,7 +87,9 @@ class Ensemble:
 
     @classmethod
     def concatenate(cls, parts: "Sequence[Ensemble]") -> "Ensemble":
-        """Join the models of several ensembles of one architecture, in order; a weight without a mask is kept."""
+        """Join the models of several ensembles of one architecture, in order; a weight without a
+        mask is kept.
+        """
 
         def cat(kind: str) -> dict[str, Tensor]:
             return {name: torch.cat([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
@@ -121,7 +129,9 @@ class Ensemble:
         return {f"{kind}/{name}": t.cpu().numpy() for kind in _KINDS for name, t in getattr(self, kind).items()}
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> "Ensemble":
-        """Build an ensemble of this architecture, or of it without some channels, from the result of :meth:`arrays`."""
+        """Build an ensemble of this architecture, or of it without some channels, from the result
+        of :meth:`arrays`.
+        """
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
         for key, array in arrays.items():
             kind, _, name = key.partition("/")
@@ -137,12 +147,14 @@ class Ensemble:
     def logits(
         self, features: Real[np.ndarray, "N ..."], batch_size: int = 1024, device: torch.device | str = "cpu"
     ) -> Float32[np.ndarray, "K N C"]:
-        """Compute the logits of every model on the same records, in evaluation mode and float32, one after another.
+        """Compute the logits of every model on the same records, in evaluation mode and float32,
+        one after another.
 
         Args:
             features: the N records.
             batch_size: the number of records at a time, which is halved where memory runs out.
-            device: the device that computes the logits, as in :func:`~wemem.training.device.choose_device`.
+            device: the device that computes the logits, as in
+                :func:`~wemem.training.device.choose_device`.
 
         Raises:
             InputError: the device does not exist, or there is not enough memory for one record.

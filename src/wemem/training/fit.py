@@ -55,7 +55,9 @@ ONE = "training one model"
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained ensemble, each model at the checkpoint that the recipe keeps, with the histories and the backend."""
+    """A trained ensemble, each model at the checkpoint that the recipe keeps, with the histories
+    and the backend.
+    """
 
     ensemble: Ensemble
     history: tuple[History, ...]
@@ -86,23 +88,26 @@ def fit(
         data: the data set of N records.
         split: the roles of the records for each model, (K, N).
         recipe: the length, optimizer and early stopping of the training.
-        seeds: the seed of each model, for its order of records, its dropout and the draws of the defense. The other
-            models affect its result only by rounding, by the order of steps, and by the padding of the batches from
-            which BatchNorm takes statistics, where models have different numbers of records.
+        seeds: the seed of each model, for its order of records, its dropout and the draws of the
+            defense. The other models affect its result only by rounding, by the order of steps, and
+            by the padding of the batches from which BatchNorm takes statistics, where models have
+            different numbers of records.
         defense: the defense that changes the training; None for plain training.
         scores: the memorization scores (N,) of each model, for a defense that needs them.
         teacher_log_probs: per model and record, for a defense that learns from teachers; M is N,
             and as many more for each view of the records (:mod:`wemem.data.views`).
-        observed: per model, its observations before each round up to this one, for a defense that observes.
+        observed: per model, its observations before each round up to this one, for a defense that
+            observes.
         backend: the requested backend, ``auto``, ``vmapped`` or ``sequential``.
-        device: the device to train on, as in :func:`~wemem.training.device.choose_device`. Data and models are moved
-            there once, and the models are moved back.
-        on_epoch: a function that is called after each epoch with its number and the number of models that still train;
-            models for which memory ran out begin again.
+        device: the device to train on, as in :func:`~wemem.training.device.choose_device`. Data and
+            models are moved there once, and the models are moved back.
+        on_epoch: a function that is called after each epoch with its number and the number of
+            models that still train; models for which memory ran out begin again.
 
     Raises:
-        InputError: the sizes of the arguments differ, the model or the defense does not fit the data, the device does
-            not exist, memory does not suffice for one model, or training diverged.
+        InputError: the sizes of the arguments differ, the model or the defense does not fit the
+            data, the device does not exist, memory does not suffice for one model, or training
+            diverged.
     """
     where, defense = choose_device(device), defense or Undefended()
     _require_fitting(ensemble, data, split, recipe, len(seeds), defense, teacher_log_probs)
@@ -158,7 +163,9 @@ def _require_fitting(
 
 
 def _require_enough_for_a_step(ensemble: Ensemble, data: Dataset, split: Split, recipe: Recipe) -> None:
-    """Refuse steps on a single record if the model does not allow them, for example because of BatchNorm."""
+    """Refuse steps on a single record if the model does not allow them, for example because of
+    BatchNorm.
+    """
     fewest = min(len(split.records(k, Role.TRAIN)) for k in range(len(ensemble)))
     if min(recipe.batch_size, fewest) > 1:
         return
@@ -230,7 +237,8 @@ class _Task:
         wanted = self.models if together else self._cores()
         quick = quickest(wanted, self.ensemble.parameters) if together and self._on_cpu else Share(wanted)
         fitting = quick if quick.models == 1 else self._share(quick)
-        # one at a time is a part of one; only where memory leaves no room for two it is to keep to one thread
+        # one at a time is a part of one; only where memory leaves no room for two it is to keep to
+        # one thread
         trained, size = halving(in_parts if together or wanted == 1 else in_turn, fitting.models, ONE)
         choice = self.choice
         if size < wanted:
@@ -242,7 +250,8 @@ class _Task:
 
     def train(self, part: list[int], on_epoch: OnEpoch) -> Trained:
         """Train some of the models from beginning to end."""
-        # what a model may draw besides its dropout (Dropout2d, noise) comes from PyTorch's global generator
+        # what a model may draw besides its dropout (Dropout2d, noise) comes from PyTorch's global
+        # generator
         torch.manual_seed(derive_seed(self.seeds[part[0]], "dropout"))
         return self.begin(part).run(_counting(on_epoch, self.models - part[-1] - 1))
 
@@ -263,7 +272,9 @@ class _Task:
         return self.features.device == CPU
 
     def _cores(self) -> int:
-        """The number of models that are trained at a time by the sequential backend; it is 1 on a GPU."""
+        """The number of models that are trained at a time by the sequential backend; it is 1 on a
+        GPU.
+        """
         if not self._on_cpu or draws_globally(self.ensemble, self.example):
             return 1
         return min(torch.get_num_threads(), self.models)
@@ -295,7 +306,9 @@ class _Task:
         return most if fitting.models == most.models else fitting
 
     def _peak(self, count: int) -> int:
-        """The peak memory in bytes of the first models, for a full step and for the evaluation on dev records."""
+        """The peak memory in bytes of the first models, for a full step and for the evaluation on
+        dev records.
+        """
         widest = max(self.plan(0), key=lambda step: step.records.shape[1])
         own = widest.records[widest.weights.sum(1).argmax()]
         everywhere = np.tile(own, (self.models, 1))

@@ -1,13 +1,15 @@
-"""The sum of clipped gradients for models of linear layers, without computing the gradient of each record.
+"""The sum of clipped gradients for models of linear layers, without computing the gradient of each
+record.
 
-The gradient of a linear layer for one record is the outer product of the gradient ``g`` of its output and its input
-``a``, so that its norm follows from theirs (Goodfellow, arXiv:1510.01799; "ghost norms" in Li et al., ICLR 2022)::
+The gradient of a linear layer for one record is the outer product of the gradient ``g`` of its
+output and its input ``a``, so that its norm follows from theirs (Goodfellow, arXiv:1510.01799;
+"ghost norms" in Li et al., ICLR 2022)::
 
     weight:  ‖g aᵀ‖² = ‖g‖² ‖a‖²      or, over the kept weights M alone,  (g∘g)ᵀ M (a∘a)
     bias:    ‖g‖²
 
-The clipped sum is then ``Σ_i scale_i g_i a_iᵀ``, one matrix product for each layer: about the cost of a plain step.
-Whole batches are run, so dropout masks are the batch's own.
+The clipped sum is then ``Σ_i scale_i g_i a_iᵀ``, one matrix product for each layer: about the cost
+of a plain step. Whole batches are run, so dropout masks are the batch's own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,9 +33,11 @@ PLAIN = (
 
 
 def has_closed_form(template: nn.Module, example: Float[Tensor, "B ..."]) -> bool:
-    """Return True if a model has only linear layers, each used once on inputs ``(B, n)``, and parameter-free layers.
+    """Return True if a model has only linear layers, each used once on inputs ``(B, n)``, and
+    parameter-free layers.
 
-    Types are compared exactly, because a subclass, or another module, may mix the records of a batch.
+    Types are compared exactly, because a subclass, or another module, may mix the records of a
+    batch.
     """
     modules = [module for _, module in template.named_modules(remove_duplicate=False)]
     linear = [module for module in modules if type(module) is nn.Linear]
@@ -55,7 +59,8 @@ def clipped_sums(
     """Compute each model's sum of the clipped cross-entropy gradients of its records, by parameter.
 
     Args:
-        template: the architecture, which must have a closed form (:func:`has_closed_form`), in training mode.
+        template: the architecture, which must have a closed form (:func:`has_closed_form`), in
+            training mode.
         backend: the backend of the models.
         parameters: the parameters of the S models, each ``(S, ...)``.
         buffers: the buffers of the S models, each ``(S, ...)``.
@@ -123,7 +128,9 @@ def _parameters_of(layer: str) -> tuple[str, str]:
 
 @contextmanager
 def _tapped(template: nn.Module, taps: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """A context in which every linear layer stores its input in the yielded mapping and adds its tap to its output."""
+    """A context in which every linear layer stores its input in the yielded mapping and adds its
+    tap to its output.
+    """
     inputs: dict[str, Tensor] = {}
 
     def note(name: str, module: nn.Module, given: tuple[Tensor], output: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Memory layouts of weights, which change the speed, and the numbers only by rounding.
 
-Models that are computed one after another store the channels of convolutions last, which is faster in oneDNN. Models
-that are computed at once store matrices transposed, like the gradients of vmap, because an optimizer would otherwise
-have to copy them. ``benchmarks/ensemble_backends.py`` justifies both.
+Models that are computed one after another store the channels of convolutions last, which is faster
+in oneDNN. Models that are computed at once store matrices transposed, like the gradients of vmap,
+because an optimizer would otherwise have to copy them. ``benchmarks/ensemble_backends.py``
+justifies both.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from wemem.training.backends import Backend
 from wemem.training.device import CPU
 
-#: The number of channels below which a strided 1 x 1 convolution writes beyond its memory in oneDNN 3.
+#: The number of channels below which a strided 1 x 1 convolution writes beyond its memory in oneDNN
+#: 3.
 VECTOR = 16
 
 
@@ -24,8 +26,8 @@ class Layout:
     """An order of the dimensions in memory.
 
     Args:
-        orders: the order of dimensions, models first, by the number of dimensions of a stacked tensor; a tensor with
-            another number of dimensions has the default order.
+        orders: the order of dimensions, models first, by the number of dimensions of a stacked
+            tensor; a tensor with another number of dimensions has the default order.
 
     >>> import torch
     >>> CHANNELS_LAST.lay_out(torch.zeros(5, 4, 3, 2, 2))[0].is_contiguous(memory_format=torch.channels_last)
@@ -64,7 +66,9 @@ def choose_layout(backend: Backend, module: nn.Module, device: torch.device) -> 
 
 
 def channels_last_pays(module: nn.Module) -> bool:
-    """Return True if a model has 2-d convolutions, and none that oneDNN computes wrongly with its channels last."""
+    """Return True if a model has 2-d convolutions, and none that oneDNN computes wrongly with its
+    channels last.
+    """
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     return bool(convolutions) and not any(
         m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < VECTOR for m in convolutions

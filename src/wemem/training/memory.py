@@ -1,4 +1,5 @@
-"""Measurement of the number of models that fit into memory at once, which is reduced if memory runs out.
+"""Measurement of the number of models that fit into memory at once, which is reduced if memory runs
+out.
 
 Before models are trained together, one and two of them run a trial: a step on a full batch, and an
 evaluation on the dev records. The peak memory of the trial is about linear in the number of models.
@@ -34,10 +35,12 @@ T = TypeVar("T")
 CPU_RESERVE = 1 / 4
 #: Share of a GPU's free memory that is left to its libraries and to what lies between tensors.
 CUDA_RESERVE = 1 / 10
-#: Bytes of a tensor above which glibc asks the system for new pages each time one is made, and PyTorch makes them each
-#: step: 256 fully connected models took 1.4 to 1.6 times as long together as in parts of 64.
+#: Bytes of a tensor above which glibc asks the system for new pages each time one is made, and
+#: PyTorch makes them each step: 256 fully connected models took 1.4 to 1.6 times as long together
+#: as in parts of 64.
 LARGEST = 2**25
-#: Bytes that a bound grants to everything that does not grow with the models: an adversary, gradients by record.
+#: Bytes that a bound grants to everything that does not grow with the models: an adversary,
+#: gradients by record.
 GRANTED = 2**28
 
 
@@ -46,7 +49,8 @@ def memory_for_training(device: torch.device, held: int) -> int:
 
     Args:
         device: the device on which the models are trained.
-        held: the bytes of the machine's memory that other data take: the data set, and models before and after.
+        held: the bytes of the machine's memory that other data take: the data set, and models
+            before and after.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -80,11 +84,13 @@ def peak(run: Callable[[], object], device: torch.device) -> int:
 
 
 def bound(module: nn.Module, example: Float[Tensor, "2 ..."], batch: int, asked: int) -> int:
-    """Compute an upper bound on the bytes of training one model, from the tensors that two records create.
+    """Compute an upper bound on the bytes of training one model, from the tensors that two records
+    create.
 
-    Weights count 16 times (the model, leaves, gradients, optimizer states, checkpoint, copies). The tensors of a record
-    count 4 times for each record of a batch (stored for the gradient, the gradient, and the same again for the loss),
-    or once for each dev record that is evaluated at a time.
+    Weights count 16 times (the model, leaves, gradients, optimizer states, checkpoint, copies). The
+    tensors of a record count 4 times for each record of a batch (stored for the gradient, the
+    gradient, and the same again for the loss), or once for each dev record that is evaluated at a
+    time.
 
     Args:
         module: the model.
@@ -182,7 +188,9 @@ def _ran_out(error: Exception) -> bool:
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A counter of the bytes of storages that operators create while it is active: in total, and at the peak."""
+    """A counter of the bytes of storages that operators create while it is active: in total, and at
+    the peak.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

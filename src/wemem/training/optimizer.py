@@ -10,15 +10,17 @@ Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
 class StackedOptimizer:
-    """One PyTorch optimizer that steps some of the models and does not change the others or their states.
+    """One PyTorch optimizer that steps some of the models and does not change the others or their
+    states.
 
-    Models that have taken the same steps share their leaves, because an optimizer is slow with one leaf for each of
-    many models and tensors. Where only some models of a leaf step, the leaf and its state are divided.
+    Models that have taken the same steps share their leaves, because an optimizer is slow with one
+    leaf for each of many models and tensors. Where only some models of a leaf step, the leaf and
+    its state are divided.
 
     Args:
         parameters: the tensors stacked over the K models, contiguous; they are changed in place.
-        make: the function that builds the optimizer of leaves. Its state of a leaf must have the shape
-            of the leaf or be a single number.
+        make: the function that builds the optimizer of leaves. Its state of a leaf must have the
+            shape of the leaf or be a single number.
     """
 
     def __init__(self, parameters: Sequence[Float[Tensor, "K ..."]], make: Make) -> None:
@@ -31,7 +33,8 @@ class StackedOptimizer:
 
         Args:
             taking: the places of the S models that step, in rising order.
-            gradients: the gradient of each tensor, contiguous; None for a tensor without a gradient.
+            gradients: the gradient of each tensor, contiguous; None for a tensor without a
+                gradient.
         """
         runs = _runs(taking)
         for first, last in runs:

@@ -1,11 +1,13 @@
-"""Gradients that bound the effect of each record on a step: they are clipped per record, summed, and noise is added.
+"""Gradients that bound the effect of each record on a step: they are clipped per record, summed,
+and noise is added.
 
-For models of linear layers the clipped sum has a closed form (:mod:`~wemem.training.ghost_norms`). For all other
-models, and as the test oracle of the closed form, the gradient of each record is computed: a record is a batch of one,
-with the dropout mask that it has in its batch. ``vmapped`` computes the records of a model at once (``torch.func``),
-``sequential`` one after another as plain PyTorch does. In both cases the models follow one another. The records of a
-model are divided into portions of at most ``PORTION`` gradient entries, because the gradients of a whole batch take
-``B`` times the memory of the weights.
+For models of linear layers the clipped sum has a closed form (:mod:`~wemem.training.ghost_norms`).
+For all other models, and as the test oracle of the closed form, the gradient of each record is
+computed: a record is a batch of one, with the dropout mask that it has in its batch. ``vmapped``
+computes the records of a model at once (``torch.func``), ``sequential`` one after another as plain
+PyTorch does. In both cases the models follow one another. The records of a model are divided into
+portions of at most ``PORTION`` gradient entries, because the gradients of a whole batch take ``B``
+times the memory of the weights.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +25,8 @@ from wemem.training.backends import Backend, State
 from wemem.training.dropout import dropout_at
 from wemem.training.ghost_norms import clipped_sums, has_closed_form
 
-#: The number of gradient entries at a time: 16 MiB of float32, about the size of a cache; 64 MiB took twice the time.
+#: The number of gradient entries at a time: 16 MiB of float32, about the size of a cache; 64 MiB
+#: took twice the time.
 PORTION = 2**22
 
 #: The gradients of some records of one model, a tensor ``(B, ...)`` for every parameter.
@@ -40,7 +43,8 @@ class PerSample:
         backend: the backend of the models.
         seeds: the seed of each model.
         pruned: the masks of pruned parameters, True at pruned weights, whose gradients are 0.
-        closed_form: True if the model has a closed form (:func:`~wemem.training.ghost_norms.has_closed_form`).
+        closed_form: True if the model has a closed form
+            (:func:`~wemem.training.ghost_norms.has_closed_form`).
     """
 
     clipping: Clipping
@@ -71,7 +75,8 @@ class PerSample:
             labels: the labels of these records.
             weights: the weight of each record, 1 for a record and 0 for padding; always on the CPU.
             taking: the places of the S models.
-            steps: the number of steps that each model has taken before; the noise is drawn from it and the seed.
+            steps: the number of steps that each model has taken before; the noise is drawn from it
+                and the seed.
         """
         places = torch.tensor(taking, device=labels.device)
         pruned = {n: t[places] for n, t in self.pruned.items()}
@@ -115,7 +120,9 @@ class PerSample:
         self, parameters: State, buffers: State, x: Float[Tensor, "B ..."], labels: Int64[Tensor, " B"],
         places: Int64[Tensor, " B"], pruned: Mapping[str, Bool[Tensor, "..."]],
     ) -> Iterator[RecordGradients]:  # fmt: skip
-        """Iterate over the gradients of one model's records in portions; they are 0 at pruned weights."""
+        """Iterate over the gradients of one model's records in portions; they are 0 at pruned
+        weights.
+        """
 
         def loss(parameters: State, x: Tensor, label: Tensor, place: Tensor) -> Tensor:
             with dropout_at(self.template, place):

@@ -13,16 +13,19 @@ class Recipe:
 
     Args:
         epochs: the largest number of epochs.
-        patience: the number of epochs without a better dev accuracy after which a model stops; None never stops early.
+        patience: the number of epochs without a better dev accuracy after which a model stops; None
+            never stops early.
         learning_rate: the learning rate of the optimizer.
         weight_decay: the L2 decay, which is added to the gradient as in ``torch.optim.Adam``.
         batch_size: the number of records per step and model.
         optimizer: the optimizer, ``adam``, or ``sgd`` with momentum 0.9.
-        augment: the augmentation of training images: ``none``, ``flip``, ``crop_flip`` or ``crop_flip_cutout``.
+        augment: the augmentation of training images: ``none``, ``flip``, ``crop_flip`` or
+            ``crop_flip_cutout``.
         keep: the checkpoint to keep, that of ``best`` dev accuracy or the ``last`` one.
-        precision: the precision, ``fp32`` or ``bf16``. With ``bf16``, matrix products and convolutions use bfloat16
-            copies (``torch.autocast``), while weights, loss and optimizer stay float32. ``fp16`` is not supported,
-            because it needs a separate loss scale for each model.
+        precision: the precision, ``fp32`` or ``bf16``. With ``bf16``, matrix products and
+            convolutions use bfloat16 copies (``torch.autocast``), while weights, loss and optimizer
+            stay float32. ``fp16`` is not supported, because it needs a separate loss scale for each
+            model.
     """
 
     epochs: int = 100

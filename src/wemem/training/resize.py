@@ -17,11 +17,14 @@ def resized(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Modu
     """Reduce a module to tensors of given shapes; the tensors that change are filled with zeros.
 
     Args:
-        module: the network in its full size, which is not changed; it is returned if its tensors have those shapes.
-        shapes: the new shapes by the names of parameters and buffers; other tensors keep their shape.
+        module: the network in its full size, which is not changed; it is returned if its tensors
+            have those shapes.
+        shapes: the new shapes by the names of parameters and buffers; other tensors keep their
+            shape.
 
     Raises:
-        InputError: a shape exceeds that of the module, or belongs to a layer that is not one of :data:`RESIZABLE`.
+        InputError: a shape exceeds that of the module, or belongs to a layer that is not one of
+            :data:`RESIZABLE`.
 
     >>> network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> resized(network, {"0.weight": (1, 4), "0.bias": (1,), "1.weight": (2, 1)})

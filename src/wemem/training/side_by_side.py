@@ -1,7 +1,8 @@
-"""Concurrent training on several cores: each thread trains whole models, and PyTorch uses one thread for each.
+"""Concurrent training on several cores: each thread trains whole models, and PyTorch uses one
+thread for each.
 
-A small convolutional network does not use two cores well, while whole models do not slow each other down. The numbers
-of a model are the same on any number of cores.
+A small convolutional network does not use two cores well, while whole models do not slow each other
+down. The numbers of a model are the same on any number of cores.
 """
 
 import threading
@@ -20,7 +21,9 @@ OnEpoch = Callable[[int, int], None]
 
 
 def draws_globally(ensemble: Ensemble, example: Float[Tensor, "2 ..."]) -> bool:
-    """Return True if training draws from PyTorch's global generator (Dropout2d, noise), which threads would share."""
+    """Return True if training draws from PyTorch's global generator (Dropout2d, noise), which
+    threads would share.
+    """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         before = torch.get_rng_state()
         ensemble.module(0).train()(example)
@@ -28,16 +31,20 @@ def draws_globally(ensemble: Ensemble, example: Float[Tensor, "2 ..."]) -> bool:
 
 
 def side_by_side(train: Callable[[int, OnEpoch], T], models: int, cores: int, on_epoch: OnEpoch) -> list[T]:
-    """Call ``train(k, on_epoch)`` for every model, ``cores`` models at a time, and return the results in order.
+    """Call ``train(k, on_epoch)`` for every model, ``cores`` models at a time, and return the
+    results in order.
 
     Args:
-        train: a function that trains the ``k``-th model and calls ``on_epoch`` after each of its epochs.
+        train: a function that trains the ``k``-th model and calls ``on_epoch`` after each of its
+            epochs.
         models: the number of models.
-        cores: the number of models at a time. Each uses one of PyTorch's threads, so that results do not change.
+        cores: the number of models at a time. Each uses one of PyTorch's threads, so that results
+            do not change.
         on_epoch: a function that is called after each epoch of every model, one call at a time.
 
     Raises:
-        Exception: the training of a model failed; the first exception is raised, and all other training stops.
+        Exception: the training of a model failed; the first exception is raised, and all other
+            training stops.
     """
     stop, turn = threading.Event(), threading.Lock()
 

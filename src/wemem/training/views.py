@@ -13,7 +13,8 @@ class ViewedRecords:
     """The records of a data set, and the views that some models have of them.
 
     Args:
-        features: the features of the records, shape ``(N, ...)``; views are computed on their device at each lookup.
+        features: the features of the records, shape ``(N, ...)``; views are computed on their
+            device at each lookup.
         drawn: the views of each model; None without views.
     """
 
@@ -39,7 +40,9 @@ class ViewedRecords:
         return torch.where(taken, rows_of(self.features, self.donors[who, which, record]), x)
 
     def of(self, numbers: Int64[Tensor, "S B"]) -> Int64[Tensor, "S B"]:
-        """Map numbers of records and views to records; a view maps to the record from which it is computed."""
+        """Map numbers of records and views to records; a view maps to the record from which it is
+        computed.
+        """
         return numbers if self.drawn is None else numbers % len(self.features)
 
 
