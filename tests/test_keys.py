@@ -125,7 +125,9 @@ def certified_values() -> dict[str, Any]:
     """Everything built in that a certificate speaks of, at its defaults."""
     defenses = {kind: cls() for kind, cls in DEFENSES.items()} | {"swmr": SWMR}
     models = {kind: cls() for kind, cls in [*MODELS.items(), *CRITERIA.items()]}
-    return {**defenses, **models, "recipe": Recipe(), "pruning": PRUNING, "scores": ScoreSettings()}
+    # how others than the victim are scored is no part of its recipe
+    scores = {name: value for name, value in spelled(ScoreSettings()).items() if name != "drawn_from"}
+    return {**defenses, **models, "recipe": Recipe(), "pruning": PRUNING, "scores": scores}
 
 
 #: The first digits of their fingerprints. A certificate beside a model holds the hash of them: a change here makes all

@@ -53,6 +53,7 @@ def with_value(value):
     return change
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
