@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from wemem import api, load_pruned, parse_study
-from wemem.export.footprint import BATCHES, latencies
+from wemem.exporting.footprint import BATCHES, latencies
 
 METHODS = ("magnitude", "l1_filter", "l2_filter")
 

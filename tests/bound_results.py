@@ -8,7 +8,7 @@ import numpy as np
 
 from results_example import make_results, make_run
 from wemem.attacks.base import AttackOutput
-from wemem.audit.report import AttackResult, AuditReport, as_json
+from wemem.auditing.report import AttackResult, AuditReport, as_json
 from wemem.files.hashing import sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.results.folder import remove_old_results, write_results

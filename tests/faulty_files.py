@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from safetensors import SafetensorError
 
-from wemem.export import checkpoint
+from wemem.exporting import checkpoint
 from wemem.store import entry
 
 #: Operations that change files, each as an object and its attribute.

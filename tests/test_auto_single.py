@@ -13,7 +13,7 @@ from wemem import api
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.errors import InputError
-from wemem.export.checkpoint import write_weights
+from wemem.exporting.checkpoint import write_weights
 from wemem.models import FullyConnected
 from wemem.tuning.wording import settings_in_words
 

@@ -19,8 +19,8 @@ from small_study import table, write_data
 from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
-from wemem.report.csv_tables import write_runs_csv
-from wemem.report.report import write_report
+from wemem.reporting.csv_tables import write_runs_csv
+from wemem.reporting.report import write_report
 from wemem.results.verify import verify
 
 pytestmark = pytest.mark.slow

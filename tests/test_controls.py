@@ -13,7 +13,7 @@ from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.execution.graph import study_tasks
 from wemem.pipeline.cost import CostModel
-from wemem.report.summary import plain_summary
+from wemem.reporting.summary import plain_summary
 from wemem.results.arms import arms
 from wemem.results.comparison import leaders
 from wemem.results.controls import effects

@@ -17,7 +17,7 @@ from wemem.defenses import DPSGD, PPB, SlidingWindow, chain
 from wemem.pipeline import peak_memory
 from wemem.pipeline.peak_memory import peak_mib, reset_peak
 from wemem.pipeline.progress import Silent
-from wemem.report.notes import PRIVACY, notes
+from wemem.reporting.notes import PRIVACY, notes
 from wemem.results.privacy import account, epsilon
 from wemem.results.schema import results_schema
 from wemem.store.store import Store

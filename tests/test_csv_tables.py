@@ -8,7 +8,7 @@ import pytest
 
 from results_example import ATTACKS, make_results
 from wemem.errors import InputError
-from wemem.report.csv_tables import write_runs_csv
+from wemem.reporting.csv_tables import write_runs_csv
 
 
 def rows_of(results: dict[str, Any], folder: Path) -> list[dict[str, str]]:

@@ -21,8 +21,8 @@ from wemem.diagnosis.within_record import compare, contrast, higher, levelled, s
 from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
 from wemem.pipeline.progress import Silent
-from wemem.report.diagnosis import diagnosis_sentences
-from wemem.report.diagnosis_figures import write_figures
+from wemem.reporting.diagnosis import diagnosis_sentences
+from wemem.reporting.diagnosis_figures import write_figures
 from wemem.store.store import Store
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from wemem.config.parse import parse_study
 from wemem.data.sources import DataSource
 from wemem.data.split import Role
 from wemem.errors import InputError
-from wemem.export.checkpoint import write_weights
+from wemem.exporting.checkpoint import write_weights
 from wemem.metrics.registry import METRICS
 from wemem.models import FullyConnected
 from wemem.pipeline.parties import Parties

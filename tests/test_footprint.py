@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from wemem.errors import InputError
-from wemem.export.footprint import footprint, latencies
-from wemem.export.sparse import sparse_bytes
+from wemem.exporting.footprint import footprint, latencies
+from wemem.exporting.sparse import sparse_bytes
 
 
 def test_multiplications_by_hand():

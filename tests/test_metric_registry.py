@@ -9,15 +9,15 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from results_example import make_results
-from wemem.audit.leave_one_out import leave_one_out, reference_accuracy
-from wemem.audit.report import as_json, run_attacks
+from wemem.auditing.leave_one_out import leave_one_out, reference_accuracy
+from wemem.auditing.report import as_json, run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
 from wemem.metrics.rates import true_positive_rate
 from wemem.metrics.registry import METRICS, ScoredRecords, metrics_for, tpr_metric
-from wemem.report.console import results_table
-from wemem.report.csv_tables import write_runs_csv
-from wemem.report.summary import report_summary
+from wemem.reporting.console import results_table
+from wemem.reporting.csv_tables import write_runs_csv
+from wemem.reporting.summary import report_summary
 from wemem.results.gate import Limits, check
 from wemem.results.schema import results_schema
 from wemem.signals import SignalLayout, Signals

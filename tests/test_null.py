@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wemem.audit.report import as_json, run_attacks
+from wemem.auditing.report import as_json, run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
 from wemem.metrics.null import LEVEL, chance_of_strongest

@@ -18,9 +18,9 @@ from wemem import api, cli
 from wemem.cli.commands import app
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
-from wemem.export import onnx as onnx_file
-from wemem.export.checkpoint import write_weights
-from wemem.export.onnx import OnnxModel, read_onnx
+from wemem.exporting import onnx as onnx_file
+from wemem.exporting.checkpoint import write_weights
+from wemem.exporting.onnx import OnnxModel, read_onnx
 from wemem.pruning import L1Filter, LayerChoice
 from wemem.training import Ensemble
 
@@ -61,7 +61,7 @@ def exported(tmp_path_factory) -> tuple[Path, dict[str, Any], list[str]]:
 
 
 def test_the_file_answers_as_pytorch_does_for_batches_of_any_size(exported):
-    from wemem.export.checkpoint import load_pruned
+    from wemem.exporting.checkpoint import load_pruned
 
     folder, _, told = exported
     model, module = read_onnx(folder / "out/model.onnx"), load_pruned(fresh(), folder / "pruned")

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from wemem.pipeline.progress import Progress
-from wemem.report.progress import LiveProgress, time_left
+from wemem.reporting.progress import LiveProgress, time_left
 
 
 class Clock:

@@ -26,7 +26,7 @@ from wemem.defenses import (
     make_defense,
 )
 from wemem.errors import InputError
-from wemem.export.checkpoint import write_weights
+from wemem.exporting.checkpoint import write_weights
 from wemem.memorization import Memorization
 from wemem.pipeline.artifacts import MemorizationScores
 from wemem.pipeline.pipeline import Pipeline

@@ -12,8 +12,8 @@ from scipy.stats import t
 
 from results_example import ATTACKS, make_results, make_run
 from wemem.metrics.registry import metrics_for
-from wemem.report.console import results_table
-from wemem.report.summary import dense_warning, plain_summary
+from wemem.reporting.console import results_table
+from wemem.reporting.summary import dense_warning, plain_summary
 from wemem.results.arms import arms, over_seeds
 from wemem.results.differences import may_leak_least
 from wemem.results.schema import results_schema

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from wemem.attacks.base import Attack, AttackOutput
-from wemem.audit.report import AttackResult, AuditReport, as_json, run_attacks
+from wemem.auditing.report import AttackResult, AuditReport, as_json, run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
 from wemem.metrics.intervals import corrected_level

@@ -17,11 +17,11 @@ from report_example import MEMBERS, NONMEMBERS, make_folder, write
 from results_example import make_results, make_run
 from wemem.errors import InputError
 from wemem.metrics.intervals import tpr_at_fpr
-from wemem.report.content import PANELS, featured, provenance
-from wemem.report.figure_groups import draw_times
-from wemem.report.figure_style import marks
-from wemem.report.report import report_content
-from wemem.report.summary import dense_warning, report_summary
+from wemem.reporting.content import PANELS, featured, provenance
+from wemem.reporting.figure_groups import draw_times
+from wemem.reporting.figure_style import marks
+from wemem.reporting.report import report_content
+from wemem.reporting.summary import dense_warning, report_summary
 from wemem.results import per_record as stored
 from wemem.results.arms import arms
 from wemem.results.combine import Combined, Source, combine, read_sources

@@ -16,7 +16,7 @@ import pytest
 
 from report_example import make_folder, write
 from wemem import cli
-from wemem.report.report import write_report
+from wemem.reporting.report import write_report
 
 pytestmark = pytest.mark.slow
 

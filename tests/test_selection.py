@@ -15,7 +15,7 @@ from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.pipeline.progress import Silent
 from wemem.pipeline.pruner import Pruner
-from wemem.report.selection import chosen_settings
+from wemem.reporting.selection import chosen_settings
 from wemem.results.schema import results_schema
 from wemem.store.store import Store
 from wemem.study.grid_search import SettingResult, choose, select_settings

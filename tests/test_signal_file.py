@@ -6,7 +6,7 @@ from scipy.special import log_softmax, softmax
 
 from small_study import table, write_data
 from wemem.attacks.rmia import Rmia
-from wemem.audit.signal_file import read_signals, signals_from_arrays
+from wemem.auditing.signal_file import read_signals, signals_from_arrays
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.pipeline.progress import Silent

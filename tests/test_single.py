@@ -21,8 +21,8 @@ from wemem.config.parse import parse_study
 from wemem.data.sources import DataSource
 from wemem.data.split import Role
 from wemem.errors import InputError
-from wemem.export.checkpoint import write_weights
-from wemem.export.sparse import read_sparse
+from wemem.exporting.checkpoint import write_weights
+from wemem.exporting.sparse import read_sparse
 from wemem.files.record_tables import read_members
 from wemem.metrics.registry import METRICS, tpr_metric
 from wemem.models import FullyConnected

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from wemem.errors import InputError
-from wemem.export.sparse import FORMAT, read_sparse, sparse_bytes
+from wemem.exporting.sparse import FORMAT, read_sparse, sparse_bytes
 
 DTYPES = ["float32", "float16", "float64", "int64", "int8", "uint8", "bool"]
 

@@ -16,7 +16,7 @@ from test_resume import KilledError, killed_after, same_files
 from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
-from wemem.export.checkpoint import channels_path, load_pruned, read_channels, write_weights
+from wemem.exporting.checkpoint import channels_path, load_pruned, read_channels, write_weights
 from wemem.pipeline.progress import Silent
 from wemem.store.store import Store
 from wemem.study.single_model import prune_model

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 
 from small_study import RECORDS, table, without_times, write_data
 from wemem import api
-from wemem.audit.report import run_attacks
+from wemem.auditing.report import run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
-from wemem.export import checkpoint as weights_module
+from wemem.exporting import checkpoint as weights_module
 from wemem.metrics.registry import METRICS
 from wemem.pipeline.progress import Silent
 from wemem.results.build import study_results

@@ -12,7 +12,7 @@ from wemem import api
 from wemem.config.parse import parse_study
 from wemem.data.dataset import Dataset
 from wemem.data.loaders.arrays import dataset_of
-from wemem.export.multiplications import multiplications
+from wemem.exporting.multiplications import multiplications
 from wemem.models import FullyConnected, make_model
 from wemem.pipeline.loading import suited_to
 

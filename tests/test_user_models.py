@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from toy import CLASSES, FEATURES, blobs, same_bytes, split_of
 from wemem.errors import InputError
-from wemem.export.checkpoint import load_pruned, read_weights, write_weights
+from wemem.exporting.checkpoint import load_pruned, read_weights, write_weights
 from wemem.models import CustomModel, make_model
 from wemem.models.outputs import require_logits
 from wemem.training import Ensemble, Recipe, fit

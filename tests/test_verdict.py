@@ -8,7 +8,7 @@ from scipy.stats import t, ttest_1samp
 
 from results_example import make_results
 from wemem.errors import InputError
-from wemem.report.comparison import sentences
+from wemem.reporting.comparison import sentences
 from wemem.results.comparison import Comparison, against_rivals, leaders, pairwise
 from wemem.results.differences import holm
 

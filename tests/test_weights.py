@@ -12,7 +12,7 @@ from torch import nn
 from toy import CLASSES, FEATURES, blobs, ensemble_of, split_of
 from wemem.defenses import Undefended
 from wemem.errors import InputError
-from wemem.export.checkpoint import channels_path, load_pruned, read_channels, read_weights
+from wemem.exporting.checkpoint import channels_path, load_pruned, read_channels, read_weights
 from wemem.files.hashing import file_sha256
 from wemem.pruning import LayerChoice, Pruning, Schedule, iterate, masks_of_zeros, pruned_share
 from wemem.training import Ensemble, Recipe

@@ -3,14 +3,12 @@
 A public name is imported when it is first used, so that ``import wemem`` takes milliseconds.
 """
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wemem import api
     from wemem.attacks import ATTACKS, Attack, make_attack
-    from wemem.audit.report import AuditReport, run_attacks
+    from wemem.auditing.report import AuditReport, run_attacks
     from wemem.blocks import (
         DefenseBatchSampler,
         DefenseLoss,
@@ -28,9 +26,9 @@ if TYPE_CHECKING:
     from wemem.data.split import Role, Split, random_halves, subsets, victim_and_shadows
     from wemem.defenses import Defense, MemoryRegularizer, SlidingWindow, Undefended, chain, make_defense
     from wemem.errors import InputError
-    from wemem.export.checkpoint import load_pruned
-    from wemem.export.footprint import Footprint, footprint
-    from wemem.export.sparse import read_sparse
+    from wemem.exporting.checkpoint import load_pruned
+    from wemem.exporting.footprint import Footprint, footprint
+    from wemem.exporting.sparse import read_sparse
     from wemem.memorization import Memorization, estimate_memorization, read_scores
     from wemem.models import CustomModel, FullyConnected
     from wemem.objects.commands import audit, compare, diagnose, export, gate, prune, report, run
@@ -64,7 +62,7 @@ __all__ = [
 #: The module that defines each public name.
 _HOMES = {
     "wemem.attacks": "ATTACKS Attack make_attack",
-    "wemem.audit.report": "AuditReport run_attacks",
+    "wemem.auditing.report": "AuditReport run_attacks",
     "wemem.blocks": "DefenseBatchSampler DefenseLoss IterativePruner PruningEngine memorization_scores "
     "out_of_sample_targets",
     "wemem.config.attack_entries": "make_attacks",
@@ -76,9 +74,9 @@ _HOMES = {
     "wemem.data.split": "Role Split random_halves subsets victim_and_shadows",
     "wemem.defenses": "Defense MemoryRegularizer SlidingWindow Undefended chain make_defense",
     "wemem.errors": "InputError",
-    "wemem.export.checkpoint": "load_pruned",
-    "wemem.export.footprint": "Footprint footprint",
-    "wemem.export.sparse": "read_sparse",
+    "wemem.exporting.checkpoint": "load_pruned",
+    "wemem.exporting.footprint": "Footprint footprint",
+    "wemem.exporting.sparse": "read_sparse",
     "wemem.memorization": "Memorization estimate_memorization read_scores",
     "wemem.models": "CustomModel FullyConnected",
     "wemem.objects.commands": "audit compare diagnose export gate prune report run",
@@ -91,20 +89,6 @@ _HOMES = {
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 if not TYPE_CHECKING:
-
-    class _Package(ModuleType):
-        """The package, whose functions keep their names when packages of the same names are
-        imported.
-
-        Python binds an imported package such as ``wemem.report`` to its name here. The function
-        ``wemem.report`` stays, and ``from wemem.report.progress import ...`` works all the same.
-        """
-
-        def __setattr__(self, name: str, value: object) -> None:
-            if not (name in _MODULES and isinstance(value, ModuleType)):
-                super().__setattr__(name, value)
-
-    sys.modules[__name__].__class__ = _Package
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module

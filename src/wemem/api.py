@@ -26,14 +26,14 @@ from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.diagnosis.results import diagnose_into
 from wemem.errors import InputError
 from wemem.execution.processes import compute_side_by_side, threads_of
-from wemem.export.checkpoint import (
+from wemem.exporting.checkpoint import (
     EXPORTED,
     certificate_of,
     load_pruned,
     read_certificate,
 )
-from wemem.export.footprint import side_by_side
-from wemem.export.onnx import BATCH, onnx_bytes
+from wemem.exporting.footprint import side_by_side
+from wemem.exporting.onnx import BATCH, onnx_bytes
 from wemem.files.atomic import write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.files.input_files import is_folder, user_path
@@ -178,7 +178,7 @@ def report(folders: Sequence[Place], out: Place) -> None:
         folders: output directories of studies or audits.
         out: the output directory, created if missing; it may be one of the folders.
     """
-    from wemem.report.report import write_report
+    from wemem.reporting.report import write_report
 
     with output_folder(out) as folder:
         write_report([Path(source) for source in folders], folder)
@@ -270,7 +270,7 @@ def export(study: Study, weights: Place, out: Place) -> list[str]:
     Args:
         study: the study whose model and data are used.
         weights: the file of the weights, or its folder, as
-            :func:`~wemem.export.checkpoint.load_pruned` takes it.
+            :func:`~wemem.exporting.checkpoint.load_pruned` takes it.
         out: the output directory, created if missing.
 
     Returns:

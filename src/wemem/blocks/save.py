@@ -13,8 +13,8 @@ from torch import Tensor
 
 from wemem.blocks.pruner import IterativePruner
 from wemem.defenses import Defense
-from wemem.export.checkpoint import CERTIFICATE, certificate_of, channels_path, write_weights
-from wemem.export.sparse import sparse_bytes
+from wemem.exporting.checkpoint import CERTIFICATE, certificate_of, channels_path, write_weights
+from wemem.exporting.sparse import sparse_bytes
 from wemem.files.atomic import require_folder, write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.files.memory_limit import memory_limit

@@ -88,8 +88,8 @@ def compare(
 ) -> None:
     """Run every defense of a study and compare those that leak least with all others."""
     from wemem import api
-    from wemem.report.comparison import sentences
-    from wemem.report.report import write_report
+    from wemem.reporting.comparison import sentences
+    from wemem.reporting.report import write_report
     from wemem.results.comparison import leaders
 
     config = api.read_study(study, _settings(set_, non_adaptive), data=data, device=device)
@@ -113,7 +113,7 @@ def report(
     stored.
     """
     from wemem.files.output_folder import output_folder
-    from wemem.report.report import write_report
+    from wemem.reporting.report import write_report
 
     with output_folder(out) as folder:
         write_report(folders, folder)
@@ -135,7 +135,7 @@ def prune(
 ) -> None:
     """Prune one trained model under a defense: weights and masks out."""
     from wemem import api
-    from wemem.report.progress import LiveProgress
+    from wemem.reporting.progress import LiveProgress
 
     config = api.read_study(
         study, set_ or [], data=data, model=model, weights=weights, members=members, defense=defense, device=device
@@ -195,8 +195,8 @@ def audit(
     what it leaks.
     """
     from wemem import api
-    from wemem.report.exposed import exposed_table
-    from wemem.report.progress import LiveProgress
+    from wemem.reporting.exposed import exposed_table
+    from wemem.reporting.progress import LiveProgress
 
     named = attacks.split(",") if attacks and "," in attacks else attacks
     settings = _settings([] if named is None else [f"attacks={named!r}"], non_adaptive) + (set_ or [])
@@ -243,10 +243,10 @@ def diagnose(
     from wemem import api
     from wemem.diagnosis.diagnose import DiagnosisSettings
     from wemem.files.atomic import write_atomically
-    from wemem.report.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
-    from wemem.report.diagnosis_figures import write_figures
-    from wemem.report.diagnosis_html import diagnosis_html
-    from wemem.report.progress import LiveProgress
+    from wemem.reporting.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
+    from wemem.reporting.diagnosis_figures import write_figures
+    from wemem.reporting.diagnosis_html import diagnosis_html
+    from wemem.reporting.progress import LiveProgress
 
     settings = DiagnosisSettings(models, relevant, top)
     config = api.read_study(study, set_ or [], data=data, device=device)

@@ -14,7 +14,7 @@ def run_and_print(
 ) -> dict[str, Any]:  # fmt: skip
     """Run a study into a folder with a live display, and print its results."""
     from wemem import api
-    from wemem.report.progress import LiveProgress
+    from wemem.reporting.progress import LiveProgress
 
     with LiveProgress(console) as progress:
         results = api.run(config, out, store, progress, jobs)
@@ -24,11 +24,11 @@ def run_and_print(
 
 def print_results(console: Console, results: dict[str, Any]) -> None:
     """Print the table of results, the sentences below it and the notes."""
-    from wemem.report.budgets import budgets
-    from wemem.report.console import results_table
-    from wemem.report.notes import notes
-    from wemem.report.selection import chosen_settings
-    from wemem.report.summary import adaptivity_gaps, plain_summary
+    from wemem.reporting.budgets import budgets
+    from wemem.reporting.console import results_table
+    from wemem.reporting.notes import notes
+    from wemem.reporting.selection import chosen_settings
+    from wemem.reporting.summary import adaptivity_gaps, plain_summary
     from wemem.results.wording import printable
 
     console.print(results_table(results))

@@ -14,7 +14,7 @@ from torch import nn
 from wemem import api
 from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.errors import InputError
-from wemem.export.checkpoint import CERTIFICATE, EXPORTED
+from wemem.exporting.checkpoint import CERTIFICATE, EXPORTED
 from wemem.files.documents import read_json
 from wemem.objects.code import ArchitectureLike, anonymous, given_function
 from wemem.objects.inputs import (

@@ -22,7 +22,7 @@ from wemem.data.loaders.arrays import dataset_of
 from wemem.data.sources import DataSource, LoadedData
 from wemem.defenses import Defense
 from wemem.errors import InputError
-from wemem.export.checkpoint import write_weights
+from wemem.exporting.checkpoint import write_weights
 from wemem.files.atomic import write_atomically
 from wemem.models.custom import unwrapped
 from wemem.objects.code import ArchitectureLike, architecture_of

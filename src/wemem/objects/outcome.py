@@ -15,15 +15,15 @@ from torch import nn
 
 from wemem import api
 from wemem.errors import InputError
-from wemem.export.checkpoint import load_pruned
+from wemem.exporting.checkpoint import load_pruned
 from wemem.files.atomic import write_atomically
 from wemem.objects.frame import data_frame
-from wemem.report.captions import Plate, plates
-from wemem.report.console import accuracy_table, attack_table
-from wemem.report.csv_tables import run_rows
-from wemem.report.diagnosis import diagnosis_sentences
-from wemem.report.report import report_content
-from wemem.report.summary import plain_summary
+from wemem.reporting.captions import Plate, plates
+from wemem.reporting.console import accuracy_table, attack_table
+from wemem.reporting.csv_tables import run_rows
+from wemem.reporting.diagnosis import diagnosis_sentences
+from wemem.reporting.report import report_content
+from wemem.reporting.summary import plain_summary
 from wemem.resolve import did_you_mean
 from wemem.results.arms import arms
 from wemem.results.combine import read_sources
@@ -102,7 +102,7 @@ class MeasuredOutcome(Outcome):
         Raises:
             InputError: an unknown name.
         """
-        from wemem.report.figures import draw_one
+        from wemem.reporting.figures import draw_one
 
         plate = _named(self._plates, name)
         return draw_one(plate, [arm.defense for arm in arms(self.content)])
@@ -179,7 +179,7 @@ class DiagnosisResult(Outcome):
     @property
     def figures(self) -> tuple[str, ...]:
         """Names of the figures."""
-        from wemem.report.diagnosis_figures import FIGURES
+        from wemem.reporting.diagnosis_figures import FIGURES
 
         return tuple(FIGURES)
 
@@ -192,7 +192,7 @@ class DiagnosisResult(Outcome):
         Raises:
             InputError: an unknown name.
         """
-        from wemem.report.diagnosis_figures import FIGURES
+        from wemem.reporting.diagnosis_figures import FIGURES
 
         return _named(FIGURES, name)(self.content)
 
@@ -202,8 +202,8 @@ class DiagnosisResult(Outcome):
         Returns:
             The page.
         """
-        from wemem.report.diagnosis_figures import write_figures
-        from wemem.report.diagnosis_html import diagnosis_html
+        from wemem.reporting.diagnosis_figures import write_figures
+        from wemem.reporting.diagnosis_html import diagnosis_html
 
         folder = Path(path)
         page, text = (

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wemem.pipeline.progress import Progress, Silent
-from wemem.report.progress import LiveProgress
+from wemem.reporting.progress import LiveProgress
 
 
 class _Keeper:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Real
 
-from wemem.export.onnx import OnnxModel
+from wemem.exporting.onnx import OnnxModel
 from wemem.queries import Queried
 from wemem.training import Ensemble
 

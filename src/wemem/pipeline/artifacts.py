@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Real
 
-from wemem.export.onnx import OnnxModel
+from wemem.exporting.onnx import OnnxModel
 from wemem.memorization import Memorization
 from wemem.pipeline.answers import OnDevice, ShippedFirst
 from wemem.queries import Queried

@@ -11,8 +11,8 @@ import torch
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
-from wemem.export.checkpoint import load_pruned
-from wemem.export.onnx import OnnxModel, read_onnx
+from wemem.exporting.checkpoint import load_pruned
+from wemem.exporting.onnx import OnnxModel, read_onnx
 from wemem.files.hashing import file_sha256
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.workspace import Workspace

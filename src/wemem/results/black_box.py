@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from wemem.attacks import kind_of
-from wemem.audit.report import as_json
+from wemem.auditing.report import as_json
 from wemem.data.split import Role
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion

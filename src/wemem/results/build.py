@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool
 
 from wemem.attacks import kind_of
-from wemem.audit.report import as_json
+from wemem.auditing.report import as_json
 from wemem.config.study import StudyConfig
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
-from wemem.export.footprint import footprint
+from wemem.exporting.footprint import footprint
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.metrics.registry import tpr_metric

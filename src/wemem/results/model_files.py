@@ -7,9 +7,9 @@ from typing import Any
 from wemem.config.defense_entries import file_name
 from wemem.config.study import StudyConfig
 from wemem.defenses import FreshStart
-from wemem.export.checkpoint import CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
-from wemem.export.footprint import footprint_lines
-from wemem.export.sparse import sparse_bytes
+from wemem.exporting.checkpoint import CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
+from wemem.exporting.footprint import footprint_lines
+from wemem.exporting.sparse import sparse_bytes
 from wemem.files.atomic import write_atomically
 from wemem.results.build import environment
 from wemem.study.outcome import Outcome

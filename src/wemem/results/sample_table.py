@@ -8,7 +8,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 from scipy.stats import rankdata
 
-from wemem.audit.report import AuditReport
+from wemem.auditing.report import AuditReport
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError

@@ -33,9 +33,9 @@ PACKAGE = Path(__file__).parents[1]
 #: Packages and files whose code can change a stored result. All others arrange, show or export
 #: results.
 COMPUTING = (
-    "attacks", "audit", "data", "defenses", "diagnosis/arms.py", "export/checkpoint.py", "export/onnx.py", "files",
-    "memorization.py", "metrics", "models", "pipeline", "pruning", "queries.py", "randomness.py", "settings.py",
-    "signals.py", "study/attacking.py", "study/black_box.py", "study/user_functions.py", "training",
+    "attacks", "auditing", "data", "defenses", "diagnosis/arms.py", "exporting/checkpoint.py", "exporting/onnx.py",
+    "files", "memorization.py", "metrics", "models", "pipeline", "pruning", "queries.py", "randomness.py",
+    "settings.py", "signals.py", "study/attacking.py", "study/black_box.py", "study/user_functions.py", "training",
     "tuning",
 )  # fmt: skip
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.attacks.channels import attacks_on_altered_answers, weights_held
-from wemem.audit.leave_one_out import leave_one_out, reference_accuracy
-from wemem.audit.report import AttackResult, AuditReport, attack_result
+from wemem.auditing.leave_one_out import leave_one_out, reference_accuracy
+from wemem.auditing.report import AttackResult, AuditReport, attack_result
 from wemem.config.study import StudyConfig
 from wemem.defenses import Defense, OutputPostprocessing
 from wemem.metrics.registry import METRICS

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wemem.attacks.base import Attack
-from wemem.audit.report import AuditReport, run_attacks
-from wemem.audit.signal_file import read_signals
+from wemem.auditing.report import AuditReport, run_attacks
+from wemem.auditing.signal_file import read_signals
 from wemem.errors import InputError
 from wemem.signals import SignalLayout, Signals
 
@@ -37,7 +37,7 @@ def audit_signals(path: Path, attacks: Mapping[str, Attack], *, seed: int) -> Bl
     """Run every attack that needs no more than the outputs in a file.
 
     Args:
-        path: a file that :func:`~wemem.audit.signal_file.read_signals` accepts. Models that share
+        path: a file that :func:`~wemem.auditing.signal_file.read_signals` accepts. Models that share
             no record with model 0 are shadows; other models are reference models, trained on random
             halves of the same records.
         attacks: the attacks by label. An attack that needs a missing signal or another layout does

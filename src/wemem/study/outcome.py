@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from wemem.audit.report import AuditReport
+from wemem.auditing.report import AuditReport
 from wemem.data.split import Split
 from wemem.defenses import Defense
 from wemem.pipeline.artifacts import MemorizationScores, TrainedModels

@@ -12,7 +12,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
-from wemem.export.checkpoint import read_certificate
+from wemem.exporting.checkpoint import read_certificate
 from wemem.files.record_tables import read_members
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cost import CostModel

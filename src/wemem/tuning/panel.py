@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int64
 from wemem.attacks.base import Attack
 from wemem.attacks.lira import Lira
 from wemem.attacks.rmia import Rmia
-from wemem.audit.leave_one_out import leave_one_out
+from wemem.auditing.leave_one_out import leave_one_out
 from wemem.data.split import Role, Split, subsets
 from wemem.defenses import Defense
 from wemem.metrics.rates import auc, true_positive_rate

@@ -10,9 +10,9 @@ import numpy as np
 
 from wemem.metrics.intervals import Estimate, proportion
 from wemem.metrics.registry import LOW_FPR, Metric, metrics_for
-from wemem.report.comparison import sentences
-from wemem.report.notes import notes
-from wemem.report.summary import least_leaking
+from wemem.reporting.comparison import sentences
+from wemem.reporting.notes import notes
+from wemem.reporting.summary import least_leaking
 from wemem.results.arms import Arm, Run, audits_of, over_seeds
 from wemem.results.combine import Combined
 from wemem.results.comparison import ACCURACY, Comparison, against_rivals, leaders

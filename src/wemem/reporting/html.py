@@ -14,8 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from wemem.metrics.intervals import Estimate
-from wemem.report.captions import Plate
-from wemem.report.tables import Sheet
+from wemem.reporting.captions import Plate
+from wemem.reporting.tables import Sheet
 from wemem.results.wording import interval, printable
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -36,7 +36,7 @@ def page(
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(name=name, cell=cell, share=share, plain=plain, prose=prose)
-    template = environment.from_string(files("wemem.report").joinpath("report.html.jinja").read_text("utf-8"))
+    template = environment.from_string(files("wemem.reporting").joinpath("report.html.jinja").read_text("utf-8"))
     drawn = {plate.name: accessible(images[plate.name], plate) for plate in plates}
     text = template.render(content=content, plates=plates, drawn=drawn, sheets=sheets, policy=POLICY)
     # a lone surrogate from a JSON file has no UTF-8

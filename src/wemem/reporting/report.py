@@ -12,8 +12,8 @@ from typing import Any
 
 from wemem.files.atomic import require_folder, write_atomically
 from wemem.metrics.registry import metrics_for
-from wemem.report.captions import plates
-from wemem.report.content import (
+from wemem.reporting.captions import plates
+from wemem.reporting.content import (
     chance_of,
     classes,
     comparisons,
@@ -28,9 +28,9 @@ from wemem.report.content import (
     selections,
     times,
 )
-from wemem.report.csv_tables import write_csv, write_runs_csv
-from wemem.report.summary import FPR_MEANS, adaptivity_gaps, dense_warning, report_summary
-from wemem.report.tables import sheets
+from wemem.reporting.csv_tables import write_csv, write_runs_csv
+from wemem.reporting.summary import FPR_MEANS, adaptivity_gaps, dense_warning, report_summary
+from wemem.reporting.tables import sheets
 from wemem.results.arms import arms, audits_of
 from wemem.results.combine import Combined, read_sources
 from wemem.results.wording import per_cent
@@ -54,8 +54,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     content = report_content(combined)
     drawn = plates(content)
     # matplotlib takes its time, and what is refused needs none of it
-    from wemem.report.figures import draw_all
-    from wemem.report.html import page
+    from wemem.reporting.figures import draw_all
+    from wemem.reporting.html import page
 
     images = draw_all(drawn, [row["defense"] for row in content["headline"]], out / "figures")
     tables = sheets(content)

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from wemem.metrics.registry import LOW_FPR, METRICS, metrics_for
-from wemem.report.figure_style import GREY, INK, Mark, blank, grid, place_labels, short
+from wemem.reporting.figure_style import GREY, INK, Mark, blank, grid, place_labels, short
 from wemem.results.curves import FEW
 
 Value = Mapping[str, Any]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wemem.files.atomic import write_atomically
-from wemem.report.diagnosis import ARMS, EFFECTS, GROUPS, estimate, measured
+from wemem.reporting.diagnosis import ARMS, EFFECTS, GROUPS, estimate, measured
 
 #: Dash, marker and shade of a line.
 Style = tuple[str, str, str]

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from wemem.export.multiplications import multiplications
-from wemem.export.sparse import sparse_bytes
+from wemem.exporting.multiplications import multiplications
+from wemem.exporting.sparse import sparse_bytes
 
 BATCHES = (1, 128)
 
@@ -24,9 +24,9 @@ class Footprint:
         parameters: the number of elements of all parameters.
         nonzero: the number of those elements that are not 0.
         dense_bytes: the size of the state dict as a safetensors file.
-        sparse_bytes: the size of the state dict as a compact file (:mod:`wemem.export.sparse`).
+        sparse_bytes: the size of the state dict as a compact file (:mod:`wemem.exporting.sparse`).
         macs: the number of multiply-accumulate operations for one record
-            (:mod:`wemem.export.multiplications`); each is two FLOPs.
+            (:mod:`wemem.exporting.multiplications`); each is two FLOPs.
         nonzero_macs: the number of those operations with a nonzero weight; only a runtime for
             sparse weights skips the others.
     """

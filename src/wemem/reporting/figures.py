@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from wemem.metrics.registry import METRICS
-from wemem.report.captions import Plate
-from wemem.report.figure_groups import draw_classes, draw_deciles, draw_pairs, draw_selection, draw_times
-from wemem.report.figure_style import (
+from wemem.reporting.captions import Plate
+from wemem.reporting.figure_groups import draw_classes, draw_deciles, draw_pairs, draw_selection, draw_times
+from wemem.reporting.figure_style import (
     FAINT,
     GREY,
     NAME,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wemem.metrics.registry import LOW_FPR, METRICS, metrics_for
-from wemem.report.csv_tables import Cell
+from wemem.reporting.csv_tables import Cell
 
 #: Of a share the page shows value and interval in per cent, of a gap points; times are seconds.
 UNITS = ("name", "text", "settings", "count", "share", "gap", "time", "plain")

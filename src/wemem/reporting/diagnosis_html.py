@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from wemem.report.diagnosis import DECISIONS, EFFECTS, LIMITS, diagnosis_sentences, estimate, points
+from wemem.reporting.diagnosis import DECISIONS, EFFECTS, LIMITS, diagnosis_sentences, estimate, points
 
 CAPTIONS = {
     "effects": "The three effects that name the scenario.",
@@ -51,7 +51,7 @@ def diagnosis_html(diagnosis: Mapping[str, Any], figures: Sequence[Path]) -> str
 
     Args:
         diagnosis: the content of ``diagnosis.json``.
-        figures: SVG files from :func:`~wemem.report.diagnosis_figures.write_figures`.
+        figures: SVG files from :func:`~wemem.reporting.diagnosis_figures.write_figures`.
     """
     effects = [
         {"title": EFFECTS[e["name"]], "points": points(estimate(e)), "decision": DECISIONS[e["decision"]]}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wemem.metrics.registry import METRICS, fprs
-from wemem.report.content import Value
+from wemem.reporting.content import Value
 from wemem.results.arms import CONTROLS
 from wemem.results.curves import FEW, at_rate
 from wemem.results.wording import per_cent, printable

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wemem.metrics.registry import LOW_FPR, LOW_RATE, METRICS, PAPER, metrics_for
-from wemem.report.certainty import on_certainty
+from wemem.reporting.certainty import on_certainty
 from wemem.results.arms import Arm, arms, audits_of
 from wemem.results.controls import effects
 from wemem.results.differences import accuracy_difference, leakage_difference, may_leak_least
