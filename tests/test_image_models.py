@@ -13,6 +13,7 @@ from wemem.data.split import Role
 from wemem.defenses import Undefended
 from wemem.errors import InputError
 from wemem.models import MODELS, ResNet8, make_model
+from wemem.models.image import ImageModel
 from wemem.pipeline import querier
 from wemem.pruning import LayerChoice, Pruning, Schedule, iterate, prunable_weights
 from wemem.queries import query_models
@@ -22,7 +23,7 @@ from wemem.training.side_by_side import draws_globally, side_by_side
 
 pytestmark = pytest.mark.slow
 
-IMAGE_MODELS = [kind for kind in MODELS if kind != "fc"]
+IMAGE_MODELS = [kind for kind, cls in MODELS.items() if issubclass(cls, ImageModel)]
 TINY = 0.05
 IMAGES = blobs(48, shape=(3, 32, 32))
 SMALL = blobs(48, shape=(3, 8, 8))

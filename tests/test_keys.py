@@ -124,7 +124,8 @@ def test_no_key_is_made_elsewhere():
 def certified_values() -> dict[str, Any]:
     """Everything built in that a certificate speaks of, at its defaults."""
     defenses = {kind: cls() for kind, cls in DEFENSES.items()} | {"swmr": SWMR}
-    models = {kind: cls() for kind, cls in [*MODELS.items(), *CRITERIA.items()]}
+    required: dict[str, dict[str, Any]] = {"entity_embedding": {"categories": (7, 0)}}
+    models = {kind: cls(**required.get(kind, {})) for kind, cls in [*MODELS.items(), *CRITERIA.items()]}
     # how others than the victim are scored is no part of its recipe
     scores = {name: value for name, value in spelled(ScoreSettings()).items() if name != "drawn_from"}
     return {**defenses, **models, "recipe": Recipe(), "pruning": PRUNING, "scores": scores}
@@ -153,6 +154,11 @@ GOLDEN: dict[str, str] = {
     "vgg16_bn": "7ff46378bee8",
     "densenet121": "09c0a92c4fa1",
     "mobilenet_v2": "883ac1fbc318",
+    "vit": "0962f4e0a175",
+    "text_transformer": "9afcbe8a6f5e",
+    "lstm": "bc34fc724515",
+    "gru": "0d20011f2fec",
+    "entity_embedding": "6861024ae6ec",
     "magnitude": "33e803e79de6",
     "lamp": "c44340638e4d",
     "n_of_m": "1d85bdf6545f",

@@ -8,7 +8,8 @@ from wemem.config.override import override_key
 from wemem.config.parse import parse_study
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
-from wemem.models import MODELS, FullyConnected
+from wemem.models import MODELS, EntityEmbedding, FullyConnected, VisionTransformer, make_model
+from wemem.models.image import ImageModel
 from wemem.pipeline.memory_estimate import count_weights, require_memory
 
 DATA = Dataset.from_arrays("toy", np.eye(6, dtype=np.float32), np.array([0, 1, 2, 0, 1, 2]))
@@ -51,8 +52,9 @@ def test_a_layer_wider_than_any_is_refused_by_the_number_and_a_longer_list_by_it
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_weights_are_counted_as_a_built_model_has_them(kind):
-    data = DATA if kind == "fc" else IMAGES
-    model = MODELS[kind]()
+    cls = MODELS[kind]
+    data = IMAGES if issubclass(cls, ImageModel | VisionTransformer) else DATA
+    model = make_model(kind, {"categories": [3] * 6} if cls is EntityEmbedding else {})
     built = model.build(data.input_shape, data.classes)
     assert count_weights(model, data) == sum(p.numel() for p in built.parameters())
 

@@ -9,6 +9,7 @@ from wemem.errors import InputError
 LIMITS: Mapping[str, int] = {
     "batch_size": 10_000_000,
     "clusters": 100_000,
+    "depth": 1_000,
     "epochs": 1_000_000,
     "finalists": 1_000,
     "held_out": 1_000,
@@ -21,6 +22,7 @@ LIMITS: Mapping[str, int] = {
     "teachers": 1_000,
     "trials": 100_000,
     "views": 1_000,
+    "vocabulary": 100_000_000,
 }
 #: Largest value of any other whole number.
 LARGEST = 2**31 - 1

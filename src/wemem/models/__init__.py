@@ -8,17 +8,22 @@ from torch import nn
 from wemem.errors import InputError
 from wemem.models.custom import CustomModel
 from wemem.models.densenet import DenseNet121
+from wemem.models.entity_embedding import EntityEmbedding
 from wemem.models.image import ImageModel
 from wemem.models.mobilenet import MobileNetV2
+from wemem.models.recurrent import TextGru, TextLstm
 from wemem.models.resnet import ResNet8, ResNet18, ResNet20
 from wemem.models.tabular import FullyConnected
+from wemem.models.text_transformer import TextTransformer
+from wemem.models.tokens import TokenModel
 from wemem.models.vgg import Vgg16
+from wemem.models.vit import VisionTransformer
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
 
 __all__ = [
-    "MODELS", "CustomModel", "DenseNet121", "FullyConnected", "MobileNetV2", "Model", "ResNet8", "ResNet18", "ResNet20",
-    "Vgg16", "make_model",
+    "MODELS", "CustomModel", "DenseNet121", "EntityEmbedding", "FullyConnected", "MobileNetV2", "Model", "ResNet8",
+    "ResNet18", "ResNet20", "TextGru", "TextLstm", "TextTransformer", "Vgg16", "VisionTransformer", "make_model",
 ]  # fmt: skip
 
 
@@ -30,8 +35,9 @@ class Model(Protocol):
         ...
 
 
+BuiltIn = FullyConnected | ImageModel | VisionTransformer | TokenModel | EntityEmbedding
 #: Every built-in model, by the kind under which a study names it.
-MODELS: Mapping[str, type[FullyConnected] | type[ImageModel]] = {
+MODELS: Mapping[str, type[BuiltIn]] = {
     "fc": FullyConnected,
     "resnet8": ResNet8,
     "resnet20": ResNet20,
@@ -39,6 +45,11 @@ MODELS: Mapping[str, type[FullyConnected] | type[ImageModel]] = {
     "vgg16_bn": Vgg16,
     "densenet121": DenseNet121,
     "mobilenet_v2": MobileNetV2,
+    "vit": VisionTransformer,
+    "text_transformer": TextTransformer,
+    "lstm": TextLstm,
+    "gru": TextGru,
+    "entity_embedding": EntityEmbedding,
 }
 
 

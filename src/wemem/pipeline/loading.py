@@ -1,13 +1,17 @@
 """A study's data, in the form that its model takes, and warnings about them."""
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 
 from wemem.config.study import StudyConfig
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
-from wemem.models import CustomModel, Model
+from wemem.models import CustomModel, EntityEmbedding, Model
 from wemem.models.outputs import require_logits
+from wemem.models.tokens import TokenModel
 from wemem.pipeline.progress import Progress
 
 
@@ -35,9 +39,18 @@ def study_data(config: StudyConfig) -> Dataset:
 def suited_to(model: Model, data: Dataset) -> Dataset:
     """A data set whose whole-number features stay so if the model takes them, else become float32.
 
-    Models of this package compute with floating-point numbers. A user's own is tried on two
-    records, so that one with an embedding gets token ids and one with a linear layer gets numbers.
+    A model of tokens takes whole numbers alone, and one with embeddings of categories takes any
+    numbers. All other models of this package compute with floating-point numbers. A user's own is
+    tried on two records, so that one with an embedding gets token ids and one with a linear layer
+    gets numbers.
+
+    Raises:
+        InputError: features that a model of tokens or of categories cannot look up.
     """
+    if isinstance(model, TokenModel | EntityEmbedding):
+        model.require_features(data.features)
+        whole = isinstance(model, TokenModel)
+        return replace(data, features=data.features.astype(np.int64)) if whole else data
     if data.features.dtype.kind == "f":
         return data
     return data if isinstance(model, CustomModel) and _takes(model, data) else data.as_floats()
