@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from small_study import table, write_data
 from wemem.attacks.altered_answers import LiraLabels, LiraRank, LiraRepeated
-from wemem.attacks.channels import WEIGHTS_HELD, attacks_on_altered_answers
+from wemem.attacks.channels import attacks_on_altered_answers
 from wemem.attacks.combined import Combined
 from wemem.attacks.lira import Lira
 from wemem.attacks.threshold import Confidence
@@ -23,7 +23,7 @@ from wemem.results.arms import arms
 from wemem.results.build import study_results
 from wemem.results.reservations import _alters
 from wemem.results.schema import results_schema
-from wemem.signals import Signals
+from wemem.signals import WEIGHTS_HELD, Signals
 from wemem.store.store import Store
 from wemem.study.attacking import AttackedModels, channels_of
 from wemem.study.run import run_study

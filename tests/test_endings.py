@@ -184,4 +184,11 @@ def imported(arguments: list[str], names: tuple[str, ...]) -> list[str]:
 def test_help_imports_no_library_of_numbers_and_a_gate_none_that_trains_or_draws(results):
     assert imported(["--help"], ("torch", "numpy", "scipy", "pyarrow", "pydantic")) == []
     arguments = ["gate", str(results), "--max-tpr", "0.5"]
-    assert imported(arguments, ("torch", "scipy.stats", "matplotlib", "sklearn")) == []
+    assert imported(arguments, ("torch", "scipy.stats", "matplotlib", "sklearn", "pandas")) == []
+
+
+def test_gate_on_altered_answers_imports_no_library_that_trains(tmp_path):
+    arguments = ["gate", str(bound_folder(tmp_path, altered=True)), "--max-tpr", "0.5"]
+    printed = imported(arguments, ("torch", "sklearn", "pandas"))
+    assert "altered-answers" not in printed  # the gate ended well, and these modules were not imported
+    assert printed == []

@@ -22,6 +22,9 @@ SignalLayout = Literal["disjoint", "shadows", "shared"]
 #: The provenance of a model that came without a certificate.
 UNKNOWN = "unknown"
 
+#: End of the label of an attack on the unaltered answers of a model whose defense alters them.
+WEIGHTS_HELD = " (weights held)"
+
 #: Optional signals, each with leading axes ``(K, N)``, and what they hold.
 EXTRAS: Mapping[str, str] = {
     "sensitivity": "(K, N, C) mean |f(x + eps u) - f(x)| / eps of the probabilities over Gaussian u",

@@ -15,12 +15,10 @@ from wemem.attacks.altered_answers import LiraLabels, LiraRank, LiraRepeated
 from wemem.attacks.base import Attack
 from wemem.attacks.combined import Combined
 from wemem.attacks.label_noise import LabelNoise
+from wemem.signals import WEIGHTS_HELD
 
 #: The most that the adversary of a study has: the model's weights, or its answers alone.
 Adversary = Literal["weights", "answers"]
-
-#: End of the label of an attack on the unaltered answers of a model whose defense alters them.
-WEIGHTS_HELD = " (weights held)"
 
 
 def attacks_on_altered_answers(attacks: Mapping[str, Attack]) -> dict[str, Attack]:

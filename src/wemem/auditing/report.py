@@ -60,7 +60,9 @@ class AuditReport:
         """The strongest attack by a metric, its interval widened for having been chosen among all
         (Bonferroni).
         """
-        name, estimate = strongest({result.name: result.scored for result in self.results}, metric)
+        attacks = {result.name: result.scored for result in self.results}
+        measured = {result.name: result.measure(metric) for result in self.results}
+        name, estimate = strongest(attacks, measured, metric)
         return self[name], estimate
 
 

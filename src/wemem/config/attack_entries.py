@@ -8,9 +8,9 @@ from typing import Any
 
 from wemem.attacks import ATTACKS, PRESETS, kind_of, make_attack
 from wemem.attacks.base import Attack
-from wemem.attacks.channels import WEIGHTS_HELD
 from wemem.errors import InputError
 from wemem.resolve import did_you_mean
+from wemem.signals import WEIGHTS_HELD
 
 #: Keys of an entry that are no settings of its attack.
 OWN_KEYS = ("kind", "label")
@@ -42,7 +42,7 @@ def read_attack_entries(spec: object) -> list[AttackEntry]:
 
     Raises:
         InputError: no attack at all, an unknown kind or setting, two attacks with one label, or a
-            label with the reserved ending :data:`~wemem.attacks.channels.WEIGHTS_HELD`.
+            label with the reserved ending :data:`~wemem.signals.WEIGHTS_HELD`.
 
     >>> entries = read_attack_entries(["confidence", {"kind": "lira", "variance": "record"}])
     >>> [entry.label for entry in entries], entries[1].attack.variance

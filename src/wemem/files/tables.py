@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from jaxtyping import Bool, Int64, Num
 
 from wemem.errors import InputError
 from wemem.files.input_files import open_file, shown
@@ -92,6 +94,34 @@ def unfolded_bytes(table: Any, columns: Sequence[str]) -> int:
         for chunk in map(metadata.row_group(group).column, range(metadata.num_columns))
         if chunk.path_in_schema.split(".")[0] in columns
     )
+
+
+def numbers_of(column: Any) -> Num[np.ndarray, " n"] | Bool[np.ndarray, " n"]:
+    """The values of a column of numbers or booleans; NaN for a missing number, false for a missing
+    boolean.
+
+    The ``to_numpy`` of pyarrow imports pandas where that is installed, which takes a quarter of a
+    second.
+    """
+    boolean = pa.types.is_boolean(column.type)
+    known = column.drop_null() if column.null_count else column
+    chunks = [np.from_dlpack(chunk) for chunk in (known.cast(pa.uint8()) if boolean else known).chunks]
+    values = np.concatenate(chunks) if chunks else np.empty(0)
+    values = values.astype(bool) if boolean else values
+    if not column.null_count:
+        return values
+    whole = np.zeros(len(column), bool) if boolean else np.full(len(column), np.nan)
+    whole[numbers_of(column.is_valid())] = values
+    return whole
+
+
+def texts_of(column: Any) -> tuple[Int64[np.ndarray, " n"], list[str]]:
+    """A dictionary-encoded column of texts, as the index of each value and the texts."""
+    chunks = column.unify_dictionaries().chunks
+    if not chunks:
+        return np.empty(0, np.int64), []
+    indices = pa.chunked_array([chunk.indices for chunk in chunks])
+    return numbers_of(indices).astype(np.int64), chunks[0].dictionary.to_pylist()
 
 
 def _require_short_header(path: Path, kind: str, file: BinaryIO) -> None:

@@ -13,6 +13,7 @@ The strongest of several attacks needs an interval at :func:`corrected_level`.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -220,6 +221,7 @@ def tpr_at_fpr(members: Members, nonmembers: Nonmembers, fpr: float, level: floa
     return Estimate(value, float(low), float(high))
 
 
+@cache
 def _threshold_places(n: int, fpr: float, error: float) -> tuple[int, int]:
     """The ranks a and b of the non-members that bound the threshold, each with at most the given
     error.

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from wemem.errors import InputError
 from wemem.files.input_files import exists
-from wemem.files.tables import open_parquet
+from wemem.files.tables import numbers_of, open_parquet, texts_of
 from wemem.results.folder import SAMPLES
 
 #: Largest number of values to read, about 2 GiB. Ten attacks on 100 models and 60,000 records take
@@ -108,8 +108,10 @@ def recorded_audits(folder: Path) -> RecordedAudits:
         names = set(file.schema_arrow.names)
         if not names.issuperset(("label", "seed")):
             return RecordedAudits(frozenset(), frozenset())
-        table = file.read(["label", "seed"]).group_by(["label", "seed"]).aggregate([])
-    runs = zip(table["label"].to_pylist(), table["seed"].to_pylist(), strict=True)
+        table = file.read(["label", "seed"])
+    labels, texts = texts_of(table["label"])
+    seeds = numbers_of(table["seed"])
+    runs = {(texts[label], int(seed)) for label in np.unique(labels) for seed in np.unique(seeds[labels == label])}
     attacks = (name for name in names - {*OWN} if f"{name}_called" in names)
     return RecordedAudits(frozenset(runs), frozenset(attacks))
 
@@ -132,9 +134,9 @@ def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
         if file.metadata.num_rows * len(known) > MOST:
             raise InputError(f"expected {path} of at most {MOST:,} numbers, got more; report fewer runs together")
         table = file.read(list(known))
-    texts = pa.concat_arrays(table["label"].unify_dictionaries().chunks)
-    arrays: dict[str, Any] = {name: table[name].to_numpy() for name in known}
-    return {**arrays, "label": texts.indices.to_numpy(), "labels": texts.dictionary.to_pylist()}
+    arrays: dict[str, Any] = {name: numbers_of(table[name]) for name in known if name != "label"}
+    indices, texts = texts_of(table["label"])
+    return {**arrays, "label": indices, "labels": texts}
 
 
 def _counts(kind: pa.DataType) -> bool:

@@ -15,6 +15,7 @@ from wemem.results.arms import Arm
 from wemem.results.folder import SAMPLES
 from wemem.results.verify import Verified
 from wemem.results.wording import per_cent, printable
+from wemem.signals import WEIGHTS_HELD
 
 #: Smallest number of reference models for LiRA and RMIA, and of members and non-members.
 FEWEST_REFERENCES, FEWEST_RECORDS = 16, 100
@@ -151,6 +152,4 @@ def _alters(run: Mapping[str, Any]) -> bool:
     altered = run.get("altered_answers")
     if not ("hamp" in run["defense"].split("+") if altered is None else altered):
         return False
-    from wemem.attacks.channels import WEIGHTS_HELD  # imported here, since it takes seconds and few gates need it
-
     return not any(name.endswith(WEIGHTS_HELD) for name in run["attacks"])

@@ -179,13 +179,16 @@ def differences(run: Mapping[str, Any], scores: RunScores) -> Iterator[str]:
         for name in run["attacks"]
         if name in scores.scores and name in scores.called
     }
-    for name, records in attacks.items():
-        for metric in METRICS.values():
+    for metric in METRICS.values():
+        measured = {name: metric.interval(records, 0.95) for name, records in attacks.items()}
+        for name, estimate in measured.items():
             stored = metric.read(run["attacks"][name])
             if stored is not None:
-                yield from _compare(f"{name} {metric.phrase}", stored, metric.interval(records, 0.95))
-    if attacks.keys() == run["attacks"].keys():
-        yield from _compare_worst(run["worst"], attacks)
+                yield from _compare(f"{name} {metric.phrase}", stored, estimate)
+        if metric.name in run["worst"] and attacks.keys() == run["attacks"].keys():
+            worst = run["worst"][metric.name]
+            _, estimate = strongest(attacks, measured, metric)
+            yield from _compare(f"worst {metric.phrase}", Estimate(worst["value"], *worst["ci"]), estimate)
     if scores.correct is not None:
         right = scores.correct[~scores.member]
         accuracy = run["accuracy"]
@@ -194,14 +197,6 @@ def differences(run: Mapping[str, Any], scores: RunScores) -> Iterator[str]:
             yield from _compare("test accuracy", stored, proportion(int(right.sum()), len(right)))
         else:
             yield f"test accuracy is of {accuracy['test_records']} records, the table has {len(right)} non-members"
-
-
-def _compare_worst(worst: Mapping[str, Any], attacks: Mapping[str, ScoredRecords]) -> Iterator[str]:
-    for metric in METRICS.values():
-        if metric.name in worst:
-            stored = worst[metric.name]
-            _, estimate = strongest(attacks, metric)
-            yield from _compare(f"worst {metric.phrase}", Estimate(stored["value"], *stored["ci"]), estimate)
 
 
 def _compare(what: str, stored: Estimate, computed: Estimate) -> Iterator[str]:
