@@ -9,12 +9,17 @@ import torch
 from toy import blobs, ensemble_of, split_of
 from wemem.errors import InputError
 from wemem.training import Recipe, fit
-from wemem.training.augment import augment
+from wemem.training.augment import augment, draw_views
 
 #: Every pixel has a value of its own, above 0.
 IMAGES = 1 + torch.arange(2 * 200 * 3 * 16 * 16.0).view(2, 200, 3, 16, 16)
 KEYS = [7, 8]
 UNKNOWN: Any = "rotate"
+
+
+def views_of(images, kind, keys):
+    drawn = np.concatenate([draw_views(kind, key, images.shape[1]) for key in keys])
+    return augment(images, kind, torch.from_numpy(drawn))
 
 
 def shifts_of(before, after):
@@ -33,11 +38,11 @@ def shifts_of(before, after):
 
 
 def test_no_augmentation_gives_the_images_themselves():
-    assert augment(IMAGES, "none", KEYS) is IMAGES
+    assert views_of(IMAGES, "none", KEYS) is IMAGES
 
 
 def test_flips_mirror_about_half_of_the_images_and_change_nothing_else():
-    views = augment(IMAGES, "flip", KEYS)
+    views = views_of(IMAGES, "flip", KEYS)
     mirrored = (views == IMAGES.flip(-1)).flatten(2).all(2)
     same = (views == IMAGES).flatten(2).all(2)
     assert (mirrored ^ same).all()
@@ -45,7 +50,7 @@ def test_flips_mirror_about_half_of_the_images_and_change_nothing_else():
 
 
 def test_crops_are_shifts_by_up_to_an_eighth_on_all_sides():
-    views = augment(IMAGES[:, :60], "crop_flip", KEYS)
+    views = views_of(IMAGES[:, :60], "crop_flip", KEYS)
     found = [shifts_of(IMAGES[s, b], views[s, b]) for s in range(2) for b in range(60)]
     assert all(len(one) == 1 for one in found)
     flips, downs, rights = (set(column) for column in zip(*(one[0] for one in found), strict=True))
@@ -53,7 +58,7 @@ def test_crops_are_shifts_by_up_to_an_eighth_on_all_sides():
 
 
 def test_cutout_covers_a_square_that_may_reach_over_the_edge():
-    before, after = augment(IMAGES, "crop_flip", KEYS), augment(IMAGES, "crop_flip_cutout", KEYS)
+    before, after = views_of(IMAGES, "crop_flip", KEYS), views_of(IMAGES, "crop_flip_cutout", KEYS)
     covered = (after == 0).all(2)
     assert torch.equal(after, before.masked_fill(covered[:, :, None] & (before != 0).any(2, keepdim=True), 0.0))
     inner = (covered & (before != 0).all(2)).sum((2, 3))
@@ -63,9 +68,9 @@ def test_cutout_covers_a_square_that_may_reach_over_the_edge():
 
 @pytest.mark.parametrize("kind", ["flip", "crop_flip", "crop_flip_cutout"])
 def test_a_view_depends_on_the_member_s_own_key_and_place_only(kind):
-    together = augment(IMAGES, kind, KEYS)
-    assert torch.equal(augment(IMAGES[1:, :50], kind, KEYS[1:])[0], together[1, :50])
-    assert not torch.equal(augment(IMAGES[1:], kind, [9])[0], together[1])
+    together = views_of(IMAGES, kind, KEYS)
+    assert torch.equal(views_of(IMAGES[1:, :50], kind, KEYS[1:])[0], together[1, :50])
+    assert not torch.equal(views_of(IMAGES[1:], kind, [9])[0], together[1])
 
 
 def test_augmentation_of_what_is_no_image_is_refused():
@@ -79,7 +84,7 @@ def test_augmentation_of_what_is_no_image_is_refused():
 
 
 def test_draws_are_uniform_over_the_shifts():
-    views = augment(IMAGES, "crop_flip", KEYS)
+    views = views_of(IMAGES, "crop_flip", KEYS)
     top = (views[:, :, 0, :2] == 0).all(-1).sum(-1).flatten()  # rows of padding above: 2, 1 or 0 of the first two
     counts = np.bincount(top.numpy(), minlength=3)
     assert abs(counts[2] - 80) < 30  # one of five shifts, 400 images

@@ -31,7 +31,9 @@ from wemem.results.build import environment
 from wemem.store.store import Store
 from wemem.training import Ensemble, Recipe, choose_backend, choose_device, fit
 from wemem.training.backends import Backend, Choice
-from wemem.training.device import CPU
+from wemem.training.device import CPU, CudaSettings, cuda_settings, use_cuda_settings
+from wemem.training.replay import Replay
+from wemem.training.run import Run
 
 DATA, IMAGES = blobs(), small_images.images()
 SEEDS = [11, 12, 13]
@@ -142,8 +144,7 @@ class OneDevice(TorchDispatchMode):
 
 @pytest.fixture
 def without_values(monkeypatch):
-    """What asks for a value, or is not made for ``meta``: finite numbers, dev accuracy, the fused optimizer."""
-    monkeypatch.setattr("wemem.training.run._require_finite", lambda what, values, epoch: None)
+    """What is not made for ``meta``: the fused optimizer. A step that waits for a value raises there."""
     monkeypatch.setattr(InferenceNetwork, "warm_up", 1)
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda leaves, fused=False, **settings: adam(leaves, **settings))
@@ -164,6 +165,11 @@ def run_on_meta(data, model: Any, defense: Defense, backend: Backend, recipe: Re
     return task.begin([0, 1, 2]), max(plan(0), key=lambda step: step.records.shape[1])
 
 
+def take(run, step, live):
+    for placed in run.place([step], live):
+        run.step(placed, 0)
+
+
 @pytest.mark.usefixtures("without_values")
 @pytest.mark.parametrize(("kind", "backend"), [
     *((kind, "vmapped") for kind in LOSSES), *((kind, "sequential") for kind in ("undefended", "advreg", "dpsgd")),
@@ -174,7 +180,7 @@ def test_a_step_under_every_defense_stays_on_its_device(kind, backend):
     with OneDevice():
         run, step = run_on_meta(DATA, model, make_defense(kind, settings), backend, recipe, uneven_split(DATA))
         for live in ([0, 1, 2], [0, 2]):
-            run._step(step, live, 0)
+            take(run, step, live)
     assert run.steps_taken[0] == 2
     state = [*run.parameters.values(), *run.buffers.values(), *run.dev]
     assert {tensor.device for tensor in state} == {META}
@@ -186,7 +192,7 @@ def test_a_step_on_augmented_images_stays_on_its_device(backend):
     recipe = Recipe(batch_size=16, augment="crop_flip_cutout", optimizer="sgd")
     with OneDevice():
         run, step = run_on_meta(IMAGES, small_images.MODEL, Undefended(), backend, recipe, split_of(IMAGES))
-        run._step(step, [0, 1, 2], 0)
+        take(run, step, [0, 1, 2])
     assert run.steps_taken == [1, 1, 1]
 
 
@@ -204,7 +210,7 @@ def test_gradients_record_by_record_stay_on_their_device(backend):
 
     with OneDevice():
         run, step = run_on_meta(DATA, Model(), make_defense("dpsgd"), backend, Recipe(batch_size=16), split_of(DATA))
-        run._step(step, [0, 1, 2], 0)
+        take(run, step, [0, 1, 2])
     assert run.steps_taken == [1, 1, 1]
 
 
@@ -217,3 +223,43 @@ def test_something_forgotten_on_the_cpu_is_noticed():
     step(torch.zeros(3, dtype=torch.bool, device=META))
     with pytest.raises(AssertionError, match="got tensors on"):
         step(torch.zeros(3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("kind", ["undefended", "swmr", "rmr"])
+@pytest.mark.parametrize("backend", ["vmapped", "sequential"])
+def test_replayed_steps_give_the_bytes_of_computed_ones(kind, backend, monkeypatch):
+    """On the CPU a recording is the computation itself, on the tensors that were recorded with."""
+    recorded = []
+
+    def replaying(self, step, epoch):
+        if self.replay is None:
+            self.replay = Replay(lambda compute: recorded.append(None) or compute)
+        computing(self, step, epoch)
+
+    recipe, split = Recipe(epochs=5, batch_size=8, patience=2), uneven_split(DATA)
+    settings = {"width": 0.5, "stride": 1} if kind == "swmr" else {}
+    given = {"seeds": SEEDS, "defense": make_defense(kind, settings), "scores": SCORES, "backend": backend}
+    expected = fit(ensemble_of(DATA), DATA, split, recipe, **given)
+    computing = Run.step
+    monkeypatch.setattr(Run, "step", replaying)
+    monkeypatch.setattr(Run, "run", Run._run)
+    replayed = fit(ensemble_of(DATA), DATA, split, recipe, **given)
+    assert recorded
+    assert same_bytes(replayed.ensemble, expected.ensemble)
+    assert replayed.history == expected.history
+
+
+def test_a_divergence_is_noticed_at_the_end_of_its_epoch():
+    recipe = Recipe(epochs=3, batch_size=16, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(InputError, match="training diverged in epoch 0: the loss is not finite"):
+        fit(ensemble_of(DATA), DATA, split_of(DATA), recipe, seeds=SEEDS)
+
+
+def test_settings_of_a_gpu_change_no_byte_on_a_cpu():
+    recipe, split = Recipe(epochs=2, batch_size=16), split_of(DATA)
+    plain = fit(ensemble_of(DATA), DATA, split, recipe, seeds=SEEDS, backend="sequential").ensemble
+    with use_cuda_settings(CudaSettings(replay=True, together=3, streams=2)):
+        assert same_bytes(
+            fit(ensemble_of(DATA), DATA, split, recipe, seeds=SEEDS, backend="sequential").ensemble, plain
+        )
+    assert cuda_settings() == CudaSettings()

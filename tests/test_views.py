@@ -37,7 +37,7 @@ def test_a_view_is_its_record_but_for_the_features_of_one_other_train_record(sha
     for k in (0, 2):
         train = split.records(k, Role.TRAIN)
         for view in (1, 2):
-            made = shown.numbered([k], torch.from_numpy(view * len(data) + train)[None])[0].numpy()
+            made = shown.numbered(torch.tensor([k]), torch.from_numpy(view * len(data) + train)[None])[0].numpy()
             donors = drawn.donors[k, view - 1, train]
             assert np.isin(donors, train).all()
             own, taken = made == data.features[train], made == data.features[donors]
@@ -50,7 +50,7 @@ def test_number_of_a_record_is_the_record():
     split = split_of(data)
     shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, Views(3, 0.5)))
     numbers = torch.tensor([[4, 7], [89, 0]])
-    assert torch.equal(shown.numbered([0, 2], numbers), torch.from_numpy(data.features)[numbers])
+    assert torch.equal(shown.numbered(torch.tensor([0, 2]), numbers), torch.from_numpy(data.features)[numbers])
     assert torch.equal(shown.of(numbers + 2 * len(data)), numbers)
 
 
@@ -59,8 +59,8 @@ def test_a_member_s_views_do_not_depend_on_who_else_there_is():
     split = split_of(data)
     views, features = Views(2, 0.3), torch.from_numpy(data.features)
     numbers = torch.from_numpy(len(data) + split.records(2, Role.TRAIN))[None]
-    together = ViewedRecords(features, drawn_for(data, split, views)).numbered([2], numbers)
-    alone = ViewedRecords(features, drawn_for(data, split.select([2]), views)).numbered([0], numbers)
+    together = ViewedRecords(features, drawn_for(data, split, views)).numbered(torch.tensor([2]), numbers)
+    alone = ViewedRecords(features, drawn_for(data, split.select([2]), views)).numbered(torch.tensor([0]), numbers)
     assert torch.equal(together, alone)
 
 
@@ -120,7 +120,7 @@ def test_learning_at_views_is_learning_them_as_records_of_a_larger_data_set():
     split, teacher_log_probs, n = split_of(data, members=1), taught_at(data, 1, 3), len(data)
     views = Views(2, 0.4)
     shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, views))
-    every = shown.numbered([0], torch.arange(3 * n)[None])[0].numpy()
+    every = shown.numbered(torch.tensor([0]), torch.arange(3 * n)[None])[0].numpy()
     larger = Dataset("larger", every, np.tile(data.labels, 3), data.classes)
     roles = np.concatenate([split.roles, *[np.where(split.roles == Role.TRAIN, split.roles, Role.UNUSED)] * 2], axis=1)
     both = Split(roles.astype(np.int8), larger.labels, "subsets")
@@ -174,7 +174,7 @@ def test_teachers_are_asked_about_the_very_views_that_are_learned(tmp_path):
     number = 2 * len(data) + int(split.records(k, Role.TRAIN)[7])
     views = Views(2, 0.3)
     shown = ViewedRecords(torch.from_numpy(data.features), drawn_for(data, split, views))
-    x = shown.numbered([k], torch.tensor([[number]]))[0].numpy()
+    x = shown.numbered(torch.tensor([k]), torch.tensor([[number]]))[0].numpy()
     assert not np.array_equal(x[0], data.features[number % len(data)])
     predicted = []
     for t in range(4):

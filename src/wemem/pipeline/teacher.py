@@ -127,7 +127,7 @@ def teacher_log_probabilities(
         total, models = np.zeros(targets.shape[1:]), np.zeros(targets.shape[1])
         for t in range(k * source.count, (k + 1) * source.count):
             unseen = np.add.outer(len(data) * np.arange(source.passes_per_epoch), parts.records(t, Role.AUDIT)).ravel()
-            x = viewed.numbered([k], torch.from_numpy(unseen)[None])[0].numpy()
+            x = viewed.numbered(torch.tensor([k]), torch.from_numpy(unseen)[None])[0].numpy()
             ensemble, place = teachers[t]
             logits = ensemble.select([place]).logits(x, device=device)[0]
             total[unseen] += softmax(logits.astype(np.float64), axis=-1)

@@ -9,12 +9,11 @@ A view is a pure function of (image, key, position in the batch). It does not de
 on the other models or on the padding of the batch.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Float, Float32, Real
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -23,21 +22,35 @@ from wemem.randomness import generator
 Augmentation = Literal["none", "flip", "crop_flip", "crop_flip_cutout"]
 
 
-def augment(x: Real[Tensor, "S B *record"], kind: Augmentation, keys: Sequence[int]) -> Real[Tensor, "S B *record"]:
-    """Draw a random view of every image.
+def draw_views(kind: Augmentation, key: int, batch: int) -> Float32[np.ndarray, "B 5"]:
+    """Draw the random numbers of the views of a batch of images; none without augmentation.
+
+    Args:
+        kind: the kind of augmentation.
+        key: a key, which differs for each model and each of its steps.
+        batch: the number of images.
+    """
+    if kind == "none":
+        return np.zeros((0, 5), np.float32)
+    # one row of five draws per image, so that the draws of an image do not depend on the number of
+    # images after it
+    return generator(key, "augment").random((batch, 5), np.float32)
+
+
+def augment(
+    x: Real[Tensor, "S B *record"], kind: Augmentation, drawn: Float[Tensor, "R 5"]
+) -> Real[Tensor, "S B *record"]:
+    """Compute a random view of every image.
 
     Args:
         x: the images of S models.
         kind: the kind of augmentation.
-        keys: a key for each model, which differs for each of its steps.
+        drawn: the draws of :func:`draw_views` of all models, one row for each image, on the device of the images.
     """
     if kind == "none":
         return x
     models, batch, channels, height, width = x.shape
-    # one row of five draws per image, so that the draws of an image do not depend on the number of
-    # images after it
-    drawn = [generator(key, "augment").random((batch, 5), np.float32) for key in keys]
-    flip, down, right, centre_y, centre_x = torch.from_numpy(np.concatenate(drawn)).to(x.device, non_blocking=True).T
+    flip, down, right, centre_y, centre_x = drawn.T
     images = x.reshape(models * batch, channels, height, width)
     images = _moved(images, flip < 0.5, *((down, right) if kind != "flip" else (None, None)))
     if kind == "crop_flip_cutout":

@@ -19,7 +19,7 @@ from torch.func import functional_call, vmap
 
 from wemem.errors import InputError
 from wemem.models.outputs import require_logits
-from wemem.training.device import CPU
+from wemem.training.device import CPU, Streams, cuda_settings
 from wemem.training.dropout import SeededDropout, count_calls_anew
 from wemem.training.ensemble import Ensemble
 
@@ -86,10 +86,15 @@ def forward_of(backend: Backend, template: nn.Module) -> Forward:
         return logits
 
     def each(parameters: State, buffers: State, x: Tensor) -> Tensor:
-        return torch.stack(
-            [one({n: t[k] for n, t in parameters.items()}, {n: t[k] for n, t in buffers.items()}, x[k])
-             for k in range(len(x))]
-        )  # fmt: skip
+        # unbind, because the gradient of an index is a tensor of all models
+        apart = {n: t.unbind() for n, t in parameters.items()}
+        streams = Streams(x.device, cuda_settings().streams)
+        logits = []
+        for k in range(len(x)):
+            with streams.of(k):
+                logits.append(one({n: t[k] for n, t in apart.items()}, {n: t[k] for n, t in buffers.items()}, x[k]))
+        streams.join()
+        return torch.stack(logits)
 
     return vmap(one, randomness="different") if backend == "vmapped" else each
 

@@ -1,10 +1,17 @@
 """The devices on which models are trained and queried: the CPU, or a GPU by CUDA.
 
 Random numbers are drawn on the CPU and moved to the device, except those that a model draws by
-itself (``Dropout2d``, noise). Results on two kinds of device differ by rounding.
+itself (``Dropout2d``, noise). Results on two kinds of device differ by rounding. PyTorch computes
+the convolutions of a GPU in TF32, whose products have a mantissa of 10 bits, unless
+``torch.backends.cudnn.allow_tf32`` is False.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -50,3 +57,77 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return torch.backends.cpu.get_cpu_capability()
+
+
+@dataclass(frozen=True)
+class CudaSettings:
+    """Ways to compute faster on a GPU, which change results by rounding only; none is used on a CPU.
+
+    Args:
+        replay: True to record steps as CUDA graphs (:mod:`wemem.training.replay`).
+        together: the number of models that the sequential backend trains at a time.
+        streams: the number of CUDA streams on which the sequential backend computes these models.
+        channels_last: True to store the channels of convolutions last.
+    """
+
+    replay: bool = False
+    together: int = 1
+    streams: int = 1
+    channels_last: bool = True
+
+
+_CUDA: ContextVar[CudaSettings | None] = ContextVar("cuda", default=None)
+
+
+def cuda_settings() -> CudaSettings:
+    """The settings in force.
+
+    >>> cuda_settings()
+    CudaSettings(replay=False, together=1, streams=1, channels_last=True)
+    """
+    return _CUDA.get() or CudaSettings()
+
+
+@contextmanager
+def use_cuda_settings(settings: CudaSettings) -> Iterator[None]:
+    """Train with other settings within this context.
+
+    >>> with use_cuda_settings(CudaSettings(replay=True)):
+    ...     cuda_settings().replay
+    True
+    """
+    token = _CUDA.set(settings)
+    try:
+        yield
+    finally:
+        _CUDA.reset(token)
+
+
+@lru_cache(maxsize=64)
+def side_stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """One of the streams of a device, always the same one for a number, because memory belongs to streams."""
+    return torch.cuda.Stream(device)
+
+
+class Streams:
+    """CUDA streams on which several computations run at the same time.
+
+    Args:
+        device: the device of the computations.
+        count: the number of streams; with one, computations run on the current stream.
+    """
+
+    def __init__(self, device: torch.device, count: int) -> None:
+        several = device.type == "cuda" and count > 1
+        self._streams = [side_stream(device, 1 + number) for number in range(count)] if several else []
+        for stream in self._streams:
+            stream.wait_stream(torch.cuda.current_stream(device))
+
+    def of(self, number: int) -> AbstractContextManager[object]:
+        """A context that runs the computation of a given number on its stream."""
+        return torch.cuda.stream(self._streams[number % len(self._streams)]) if self._streams else nullcontext()
+
+    def join(self) -> None:
+        """Let the current stream wait for all computations."""
+        for stream in self._streams:
+            torch.cuda.current_stream(stream.device).wait_stream(stream)

@@ -171,8 +171,9 @@ class Ensemble:
     ) -> Float32[np.ndarray, "N C"]:
         module, starts = self.module(model).to(device), range(0, len(features), size)
         with torch.inference_mode():
-            parts = [module(torch.from_numpy(features[s : s + size]).to(device)).cpu().numpy() for s in starts]
-        return np.concatenate(parts)
+            parts = [module(torch.from_numpy(features[s : s + size]).to(device)) for s in starts]
+            logits: Float32[np.ndarray, "N C"] = torch.cat(parts).cpu().numpy()
+        return logits
 
     def module(self, model: int) -> nn.Module:
         """Copy one model to a plain module in evaluation mode."""

@@ -31,7 +31,7 @@ from wemem.models.outputs import require_logits
 from wemem.randomness import derive_seed
 from wemem.training.backends import Choice, choose_backend
 from wemem.training.cohort import Cohort
-from wemem.training.device import CPU, choose_device
+from wemem.training.device import CPU, choose_device, cuda_settings
 from wemem.training.ensemble import Ensemble
 from wemem.training.memory import (
     GRANTED,
@@ -234,12 +234,13 @@ class _Task:
             return side_by_side(lambda k, on_epoch: self.train([k], on_epoch), self.models, cores, on_epoch)
 
         together = self.choice.backend == "vmapped"
-        wanted = self.models if together else self._cores()
+        wanted = self.models if together else self._at_a_time()
         quick = quickest(wanted, self.ensemble.parameters) if together and self._on_cpu else Share(wanted)
         fitting = quick if quick.models == 1 else self._share(quick)
         # one at a time is a part of one; only where memory leaves no room for two it is to keep to
         # one thread
-        trained, size = halving(in_parts if together or wanted == 1 else in_turn, fitting.models, ONE)
+        in_threads = not together and self._on_cpu and wanted > 1
+        trained, size = halving(in_turn if in_threads else in_parts, fitting.models, ONE)
         choice = self.choice
         if size < wanted:
             why = fitting.reason if size == fitting.models else "memory ran out with more"
@@ -271,11 +272,11 @@ class _Task:
     def _on_cpu(self) -> bool:
         return self.features.device == CPU
 
-    def _cores(self) -> int:
-        """The number of models that are trained at a time by the sequential backend; it is 1 on a
-        GPU.
-        """
-        if not self._on_cpu or draws_globally(self.ensemble, self.example):
+    def _at_a_time(self) -> int:
+        """The number of models that are trained at a time by the sequential backend: one on each core of a CPU."""
+        if not self._on_cpu:
+            return min(cuda_settings().together, self.models)
+        if draws_globally(self.ensemble, self.example):
             return 1
         return min(torch.get_num_threads(), self.models)
 

@@ -28,6 +28,11 @@ class StackedOptimizer:
         self._spans = {0: (len(parameters[0]), whole)}  # by the first model: one past the last, and their leaves
         self._optimizer = make(whole)
 
+    @property
+    def division(self) -> tuple[int, ...]:
+        """The first model of every leaf; another division has other tensors."""
+        return tuple(self._spans)
+
     def step(self, taking: Sequence[int], gradients: Sequence[Float[Tensor, "S ..."] | None]) -> None:
         """Step the models that take part.
 
@@ -48,6 +53,9 @@ class StackedOptimizer:
                 for leaf, gradient in zip(leaves, gradients, strict=True):
                     leaf.grad = None if gradient is None else gradient[row : row + end - first]
                 row, first = row + end - first, end
+        for group in self._optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = _is_recorded()
         self._optimizer.step()
 
     def _cut(self, at: int) -> None:
@@ -67,6 +75,11 @@ class StackedOptimizer:
         replaced = set(map(id, leaves))
         group["params"] = [p for p in group["params"] if id(p) not in replaced] + cut[0] + cut[1]
         self._spans[first], self._spans[at] = (at, cut[0]), (last, cut[1])
+
+
+def _is_recorded() -> bool:
+    """Return True while a CUDA graph is recorded, which PyTorch's optimizers allow only on request."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

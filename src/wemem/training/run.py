@@ -3,7 +3,7 @@
 The loop, for all models at once::
 
     for epoch:
-        for step in plan_steps(defense.plan(epoch, ...)):    # (K, B) records and weights
+        for step in place(plan_steps(defense.plan(epoch, ...))):  # (K, B) records and weights
             adversary_turns.play(parameters, buffers)             # under a defense that has an inference_adversary
             logits = forward(parameters, buffers, x)         # (S, B, C), the S models that take part
             defense.loss(batch).sum() -> gradients           # models are independent: the sum's gradient is each one's
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from wemem.data.batches import Step
@@ -25,15 +25,18 @@ from wemem.defenses import AdversarialTraining, Batch, Clipping, Defense, Infere
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.training.adversary_turns import AdversaryTurns
-from wemem.training.augment import augment
+from wemem.training.augment import augment, draw_views
 from wemem.training.backends import Backend, forward_of, in_precision
 from wemem.training.cohort import Cohort
+from wemem.training.device import cuda_settings, side_stream
 from wemem.training.dropout import SeededDropout
 from wemem.training.ensemble import Ensemble
 from wemem.training.layout import choose_layout
 from wemem.training.optimizer import StackedOptimizer
 from wemem.training.per_sample import PerSample
+from wemem.training.placement import Keys, PlacedStep, place
 from wemem.training.recipe import Recipe
+from wemem.training.replay import Replay, cuda_graph
 from wemem.training.side_by_side import OnEpoch
 from wemem.training.views import rows_of
 
@@ -100,35 +103,57 @@ class Run:
             adversary = adversarial.start(classes, cohort.seeds)
             adversary.to(self.device)
             self.adversary_turns = AdversaryTurns(adversary, cohort, self.forward, recipe.batch_size)
-        self.dropout_keys = [f"{n}.key" for n, m in self.template.named_modules() if isinstance(m, SeededDropout)]
+        self.dropout_names = [f"{n}.key" for n, m in self.template.named_modules() if isinstance(m, SeededDropout)]
         self.dropout_seeds = [derive_seed(seed, "dropout") for seed in cohort.seeds]
         self.steps_taken = [0] * len(cohort.ids)
         self.records_seen = [0] * len(cohort.ids)
+        self.keys = Keys(self._dropout_key, self._draw_views)
         self.dev = [tensor.to(self.device) for tensor in _padded(cohort.dev)]
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+        # other losses may depend on the epoch, on the CPU, or on values
+        recorded = self.device.type == "cuda" and cuda_settings().replay and not defense.replaces_loss
+        self.replay = Replay(cuda_graph) if recorded else None
 
     def trial(self, step: Step) -> None:
         """Run a step of all models and an evaluation on their dev records, which takes the peak memory of training."""
         everyone = list(range(len(self.cohort.ids)))
-        self._step(step, everyone, 0)
+        for placed in self.place([step], everyone):
+            self.step(placed, 0)
         self._dev_accuracy(everyone, 0)
 
     def run(self, on_epoch: OnEpoch) -> Trained:
         """Train until every model has stopped, and return their checkpoints, on the CPU, with their histories."""
+        if self.replay is None:
+            return self._run(on_epoch)
+        # recording is not possible on the default stream
+        stream, before = side_stream(self.device, 0), torch.cuda.current_stream(self.device)
+        stream.wait_stream(before)
+        with torch.cuda.stream(stream):
+            trained = self._run(on_epoch)
+        before.wait_stream(stream)
+        return trained
+
+    def _run(self, on_epoch: OnEpoch) -> Trained:
         count = len(self.cohort.ids)
         best, best_buffers = _copies(self.parameters), _copies(self.buffers)
         curves: list[list[float]] = [[] for _ in range(count)]
         live = list(range(count))
         for epoch in range(self.defense.epochs(self.recipe.epochs)):
-            for step in self.plan(epoch):
-                self._step(step, live, epoch)
-            accuracy = self._dev_accuracy(live, epoch)
+            for step in self.place(self.plan(epoch), live):
+                self.step(step, epoch)
+            accuracy, better = self._dev_accuracy(live, epoch), []
             for k, value in zip(live, accuracy, strict=True):
                 if self.recipe.keep == "last" or value > max(curves[k], default=-1.0):
-                    for kept, current in ((best, self.parameters), (best_buffers, self.buffers)):
-                        for name, tensor in current.items():
-                            kept[name][k] = tensor[k]
+                    better.append(k)
                 curves[k].append(value)
-            live = [k for k in live if not self._patience_is_out(curves[k])]
+            rows = torch.tensor(better, dtype=torch.int64, device=self.device)
+            for kept, current in ((best, self.parameters), (best_buffers, self.buffers)):
+                for name, tensor in current.items():
+                    kept[name][rows] = tensor[rows]
+            training = [k for k in live if not self._patience_is_out(curves[k])]
+            if self.replay is not None and training != live:
+                self.replay.forget()
+            live = training
             on_epoch(epoch, len(live))
             if not live:
                 break
@@ -147,57 +172,58 @@ class Run:
         patience = self.recipe.patience
         return patience is not None and len(curve) - 1 - int(np.argmax(curve)) >= patience
 
-    def _step(self, step: Step, live: list[int], epoch: int) -> None:
-        """One optimizer step of the live models that have records in it."""
-        weights = torch.from_numpy(step.weights[self.cohort.ids])
-        seen = weights.sum(1).int().tolist()
-        taking = [k for k in live if seen[k]]
-        if not taking:
-            return
-        records = torch.from_numpy(step.records[self.cohort.ids])
-        rows = None
-        if len(taking) < len(self.cohort.ids):
-            records, weights, rows = records[taking], weights[taking], torch.tensor(taking, device=self.device)
-        records = records.to(self.device, non_blocking=True)
-        self._set_dropout_keys(taking, rows)
+    def place(self, steps: Sequence[Step], live: Sequence[int]) -> list[PlacedStep]:
+        """Place the steps in which some of the live models have records."""
+        return place(steps, self.cohort.ids, live, self.steps_taken, self.keys, self.device)
+
+    def step(self, step: PlacedStep, epoch: int) -> None:
+        """Take one optimizer step of the models that have records in it."""
+        if self.replay is None:
+            self._compute(step, epoch)
+        else:
+            kind = step.key, tuple(step.records.shape), tuple(step.taking), self._optimizer(step).division
+            self.replay.step(kind, step, lambda step: self._compute(step, epoch))
+        for k, seen in zip(step.taking, step.seen, strict=True):
+            self.steps_taken[k] += 1
+            self.records_seen[k] += seen
+
+    def _compute(self, step: PlacedStep, epoch: int) -> None:
+        """Compute a step on the device; nothing waits for a value, and a loss that is not finite is only noted."""
+        rows = None if len(step.taking) == len(self.cohort.ids) else step.rows
+        for name in self.dropout_names:
+            self.buffers[name][slice(None) if rows is None else rows] = step.dropout_keys
         parameters = {n: _rows(t, rows).detach().requires_grad_() for n, t in self.parameters.items()}
         buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
         self.template.train()
-        steps = [self.steps_taken[k] for k in taking]
         if self.adversary_turns is not None:
-            self.adversary_turns.play(parameters, buffers, taking, steps)
-        keys = [derive_seed(self.cohort.seeds[k], "view", taken) for k, taken in zip(taking, steps, strict=True)]
-        x = augment(self.cohort.views.numbered(taking, records), self.recipe.augment, keys)
-        labels = self.cohort.labels[self.cohort.views.of(records)]
+            self.adversary_turns.play(parameters, buffers, step.taking, step.taken)
+        x = augment(self.cohort.views.numbered(step.rows, step.records), self.recipe.augment, step.drawn)
+        labels = self.cohort.labels[self.cohort.views.of(step.records)]
         if self.per_sample is None:
             logits = self.forward(parameters, buffers, x)
-            counted = weights.to(self.device, non_blocking=True)
-            loss = self.defense.loss(self._batch(logits, labels, counted, epoch, taking, records))
+            loss = self.defense.loss(self._batch(step, logits, labels, epoch))
+            self.finite &= torch.isfinite(loss).all()
             gradients = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
-            _require_finite("loss", loss, epoch)
-            self._update(step, taking, gradients)
+            self._update(step, gradients)
         else:
-            own = self.per_sample.gradients(parameters, buffers, x, labels, weights, taking, steps)
+            own = self.per_sample.gradients(
+                parameters, buffers, x, labels, step.host_weights, step.taking, step.taken
+            )  # fmt: skip
             for gradient in own:
-                _require_finite("gradient", gradient, epoch)
-            self._update(step, taking, own)
+                self.finite &= torch.isfinite(gradient).all()
+            self._update(step, own)
         if rows is not None:
             for name, tensor in buffers.items():
                 self.buffers[name][rows] = tensor
-        for k in taking:
-            self.steps_taken[k] += 1
-            self.records_seen[k] += seen[k]
 
-    def _batch(
-        self, logits: Tensor, labels: Tensor, weights: Tensor, epoch: int, taking: list[int], records: Tensor
-    ) -> Batch:
+    def _batch(self, step: PlacedStep, logits: Tensor, labels: Tensor, epoch: int) -> Batch:
         """The outputs of a step, with the other numbers of their records that the defense's loss uses."""
-        who, cohort = torch.tensor(taking, device=self.device)[:, None], self.cohort
+        who, cohort = step.rows[:, None], self.cohort
         return Batch(
-            logits, labels, weights, epoch,
-            teacher_log_probs=None if cohort.teacher_log_probs is None else cohort.teacher_log_probs[who, records],
-            risk=None if cohort.risk is None else cohort.risk[who, cohort.views.of(records)],
-            membership_log_probability=self._membership(taking, logits, labels),
+            logits, labels, step.weights, epoch,
+            teacher_log_probs=None if cohort.teacher_log_probs is None else cohort.teacher_log_probs[who, step.records],
+            risk=None if cohort.risk is None else cohort.risk[who, cohort.views.of(step.records)],
+            membership_log_probability=self._membership(step.taking, logits, labels),
         )  # fmt: skip
 
     def _membership(self, taking: list[int], logits: Tensor, labels: Tensor) -> Tensor | None:
@@ -206,13 +232,13 @@ class Run:
         adversary: InferenceAdversary = self.adversary_turns.inference_adversary
         return adversary.membership_log_probability(taking, logits, labels)
 
-    def _update(self, step: Step, taking: list[int], gradients: tuple[Tensor | None, ...]) -> None:
+    def _update(self, step: PlacedStep, gradients: tuple[Tensor | None, ...]) -> None:
         straight = [None if g is None else self.layout.straight(self.layout.lay_out(g)) for g in gradients]
-        self._optimizer(step).step(taking, straight)
+        self._optimizer(step).step(step.taking, straight)
         for name, pruned in self.pruned.items():
             self.parameters[name].masked_fill_(pruned, 0.0)
 
-    def _optimizer(self, step: Step) -> StackedOptimizer:
+    def _optimizer(self, step: PlacedStep) -> StackedOptimizer:
         """The optimizer of a group of records; each group has a state of its own."""
         if step.key not in self.optimizers:
             decay = self.recipe.weight_decay if step.weight_decay is None else step.weight_decay
@@ -229,13 +255,6 @@ class Run:
             )
         return self.optimizers[step.key]
 
-    def _set_dropout_keys(self, taking: list[int], rows: Tensor | None) -> None:
-        """Set a new mask for every model that takes the step; a mask depends only on the steps that its model took."""
-        keys = [(self.dropout_seeds[k] + 0x9E3779B9 * self.steps_taken[k]) & 0x7FFFFFFF for k in taking]
-        drawn = torch.tensor(keys, dtype=torch.int32, device=self.device)
-        for name in self.dropout_keys:
-            self.buffers[name][slice(None) if rows is None else rows] = drawn
-
     def _dev_accuracy(self, live: list[int], epoch: int) -> list[float]:
         rows = None if len(live) == len(self.cohort.ids) else torch.tensor(live, device=self.device)
         records, valid = (_rows(t, rows) for t in self.dev)
@@ -247,15 +266,28 @@ class Run:
             logits = torch.cat(
                 [self.forward(parameters, buffers, rows_of(self.cohort.features, cut)) for cut in cuts], dim=1
             )
-        _require_finite("output", logits, epoch)
         right = (logits.argmax(-1) == self.cohort.labels[records]) & valid
-        shares: list[float] = (right.sum(1).double() / valid.sum(1)).tolist()
-        return shares
+        shares = right.sum(1).double() / valid.sum(1)
+        # the only values of an epoch for which the CPU waits
+        finite, outputs, *accuracy = torch.cat(
+            [self.finite.double()[None], torch.isfinite(logits).all().double()[None], shares]
+        ).tolist()
+        for what, is_finite in (("gradient" if self.per_sample else "loss", finite), ("output", outputs)):
+            if not is_finite:
+                raise InputError(
+                    f"training diverged in epoch {epoch}: the {what} is not finite; lower the learning rate"
+                )
+        return list(accuracy)
 
+    def _dropout_key(self, model: int, taken: int) -> int:
+        """The key of a model's dropout masks, which depend only on the number of steps that it has taken."""
+        return (self.dropout_seeds[model] + 0x9E3779B9 * taken) & 0x7FFFFFFF
 
-def _require_finite(what: str, values: Tensor, epoch: int) -> None:
-    if not torch.isfinite(values).all():
-        raise InputError(f"training diverged in epoch {epoch}: the {what} is not finite; lower the learning rate")
+    def _draw_views(self, model: int, taken: int, batch: int) -> Float32[np.ndarray, "B 5"]:
+        """The draws of the augmentation of a model's batch."""
+        if self.recipe.augment == "none":
+            return draw_views("none", 0, batch)
+        return draw_views(self.recipe.augment, derive_seed(self.cohort.seeds[model], "view", taken), batch)
 
 
 def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:

@@ -1,7 +1,5 @@
 """Lookup of records and of their views (:mod:`wemem.data.views`) by number, on one device."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Int64, Real
 from torch import Tensor
@@ -24,18 +22,18 @@ class ViewedRecords:
             arrays = (drawn.donors, drawn.pattern, drawn.patterns)
             self.donors, self.pattern, self.patterns = (torch.from_numpy(a).to(features.device) for a in arrays)
 
-    def numbered(self, models: Sequence[int], numbers: Int64[Tensor, "S B"]) -> Real[Tensor, "S B ..."]:
+    def numbered(self, models: Int64[Tensor, " S"], numbers: Int64[Tensor, "S B"]) -> Real[Tensor, "S B ..."]:
         """Look up records or views by number.
 
         Args:
-            models: the places of the models to which the views belong.
+            models: the places of the models to which the views belong, on the device of the features.
             numbers: the numbers of records and views, on the device of the features.
         """
         if self.drawn is None:
             return rows_of(self.features, numbers)
         record = self.of(numbers)
         x, view = rows_of(self.features, record), numbers // len(self.features) - 1
-        which, who = view.clamp(min=0), torch.tensor(list(models), device=x.device)[:, None]
+        which, who = view.clamp(min=0), models[:, None]
         taken = self.patterns[self.pattern[which, record]] & (view >= 0).view(*view.shape, *(1,) * (x.ndim - 2))
         return torch.where(taken, rows_of(self.features, self.donors[who, which, record]), x)
 

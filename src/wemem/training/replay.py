@@ -1,0 +1,82 @@
+"""Replay of recorded steps: the kernels of a step are launched by one call.
+
+A step of small models consists of hundreds of short kernels, which a GPU computes faster than
+Python can launch them. A CUDA graph records the kernels once and launches them together. Its
+tensors must stay where they are, so each kind of step has tensors of its own for its inputs, into
+which the inputs of the step are copied.
+
+The first steps of a kind are computed as usual, because libraries and optimizers create their state
+then. A recording computes nothing by itself; the replay that follows does.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from wemem.training.placement import PlacedStep
+
+Compute = Callable[[PlacedStep], None]
+#: A function that records a computation and returns the function that replays it.
+Record = Callable[[Callable[[], None]], Callable[[], None]]
+
+#: The number of steps of each kind that are computed before one is recorded.
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class _Recording:
+    inputs: dict[str, Tensor]
+    replay: Callable[[], None]
+
+
+class Replay:
+    """The recorded steps of some models that train together.
+
+    Args:
+        record: the function that records a computation, :func:`cuda_graph` on a GPU.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record, self._recordings, self._seen = record, dict[Hashable, _Recording](), Counter[Hashable]()
+
+    def step(self, kind: Hashable, step: PlacedStep, compute: Compute) -> None:
+        """Compute a step, or replay a recorded one of its kind.
+
+        Args:
+            kind: all that decides which kernels run on which tensors, except the inputs of the step.
+            step: the step.
+            compute: a function that computes a step by operations on the device alone, and changes
+                tensors in place.
+        """
+        if kind not in self._recordings:
+            self._seen[kind] += 1
+            if self._seen[kind] <= WARM_UP:
+                compute(step)
+                return
+            inputs = {name: tensor.clone() for name, tensor in step.tensors().items()}
+            static = replace(step, **inputs)  # type: ignore[arg-type]
+            self._recordings[kind] = _Recording(inputs, self._record(lambda: compute(static)))
+        recording = self._recordings[kind]
+        for name, tensor in step.tensors().items():
+            recording.inputs[name].copy_(tensor)
+        recording.replay()
+
+    def forget(self) -> None:
+        """Drop all recordings and their memory."""
+        self._recordings.clear()
+        self._seen.clear()
+
+
+def cuda_graph(compute: Callable[[], None]) -> Callable[[], None]:
+    """Record a computation as a CUDA graph on the current stream, which must not be the default one."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    graph.capture_begin()
+    try:
+        compute()
+    finally:
+        graph.capture_end()
+    return graph.replay
