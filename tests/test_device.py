@@ -229,11 +229,15 @@ def test_something_forgotten_on_the_cpu_is_noticed():
 @pytest.mark.parametrize("backend", ["vmapped", "sequential"])
 def test_replayed_steps_give_the_bytes_of_computed_ones(kind, backend, monkeypatch):
     """On the CPU a recording is the computation itself, on the tensors that were recorded with."""
-    recorded = []
+    recorded: list[Any] = []
+
+    def record(compute):
+        recorded.append(compute)
+        return compute
 
     def replaying(self, step, epoch):
         if self.replay is None:
-            self.replay = Replay(lambda compute: recorded.append(None) or compute)
+            self.replay = Replay(record)
         computing(self, step, epoch)
 
     recipe, split = Recipe(epochs=5, batch_size=8, patience=2), uneven_split(DATA)

@@ -106,7 +106,7 @@ def use_cuda_settings(settings: CudaSettings) -> Iterator[None]:
 @lru_cache(maxsize=64)
 def side_stream(device: torch.device, number: int) -> torch.cuda.Stream:
     """One of the streams of a device, always the same one for a number, because memory belongs to streams."""
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class Streams:

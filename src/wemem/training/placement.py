@@ -108,7 +108,7 @@ def _moved(steps: Sequence[PlacedStep], device: torch.device) -> list[PlacedStep
     for name in each[0]:
         flat = torch.cat([tensors[name].flatten() for tensors in each])
         there = (flat.pin_memory() if device.type == "cuda" else flat).to(device, non_blocking=True)
-        parts = there.split([tensors[name].numel() for tensors in each])
+        parts = torch.split(there, [tensors[name].numel() for tensors in each])
         for own, tensors, part in zip(moved, each, parts, strict=True):
             own[name] = part.view(tensors[name].shape)
     return [replace(step, **own) for step, own in zip(steps, moved, strict=True)]  # type: ignore[arg-type]
