@@ -40,6 +40,8 @@ def parameters_of(kind, classes=10):
     [
         # He et al. 2016, table 6: 0.27 M; 2,752 of them are the projections that stand for its padding
         ("resnet20", 269_722 + 2_752),
+        # eight convolutions of 3 x 3, a classifier without bias, two numbers of BatchNorm for each channel
+        ("resnet9", 9 * (3 * 64 + 64 * 128 + 2 * 128**2 + 128 * 256 + 256 * 512 + 2 * 512**2) + 5_120 + 2 * 2_240),
         # that of ImageNet, 11,689,512, less its classifier and 7 x 7 stem, with those of CIFAR
         ("resnet18", 11_689_512 - 513_000 - 9_408 + 5_130 + 1_728),
         # convolutions of configuration D, 14,714,688 with the biases that BatchNorm's shifts replace, and its scales
@@ -126,8 +128,8 @@ def test_width_must_be_positive(width):
 def test_image_networks_refuse_tables_and_misspelt_kinds_are_named():
     with pytest.raises(InputError, match=r"ResNet8 expected images .*, got records of shape \(6,\)"):
         ResNet8().build((6,), 3)
-    with pytest.raises(InputError, match="got 'resnet19'; did you mean 'resnet18'"):
-        make_model("resnet19", {})
+    with pytest.raises(InputError, match="got 'vgg16'; did you mean 'vgg16_bn'"):
+        make_model("vgg16", {})
 
 
 # how they are computed
@@ -139,6 +141,11 @@ def test_channels_last_keeps_values_and_lays_every_member_out():
     assert torch.equal(laid, weights)
     assert all(own.is_contiguous(memory_format=torch.channels_last) for own in laid)
     assert CHANNELS_LAST.lay_out(torch.ones(3, 2).T).is_contiguous()
+
+
+def test_channels_last_gives_convolutions_of_one_channel_the_layout_of_plain_pytorch():
+    plain = nn.Conv2d(1, 4, 3).weight.to(memory_format=torch.channels_last)
+    assert CHANNELS_LAST.lay_out(torch.ones(2, 4, 1, 3, 3))[0].stride() == plain.stride()
 
 
 def test_channels_last_is_not_used_where_onednn_would_write_beyond_its_memory():

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from wemem.errors import InputError
+from wemem.models.convnet import ConvNet
 from wemem.models.custom import CustomModel
 from wemem.models.densenet import DenseNet121
 from wemem.models.entity_embedding import EntityEmbedding
@@ -13,6 +14,7 @@ from wemem.models.image import ImageModel
 from wemem.models.mobilenet import MobileNetV2
 from wemem.models.recurrent import TextGru, TextLstm
 from wemem.models.resnet import ResNet8, ResNet18, ResNet20
+from wemem.models.resnet9 import ResNet9
 from wemem.models.tabular import FullyConnected
 from wemem.models.text_transformer import TextTransformer
 from wemem.models.tokens import TokenModel
@@ -22,8 +24,9 @@ from wemem.resolve import did_you_mean
 from wemem.settings import from_table
 
 __all__ = [
-    "MODELS", "CustomModel", "DenseNet121", "EntityEmbedding", "FullyConnected", "MobileNetV2", "Model", "ResNet8",
-    "ResNet18", "ResNet20", "TextGru", "TextLstm", "TextTransformer", "Vgg16", "VisionTransformer", "make_model",
+    "MODELS", "ConvNet", "CustomModel", "DenseNet121", "EntityEmbedding", "FullyConnected", "MobileNetV2", "Model",
+    "ResNet8", "ResNet9", "ResNet18", "ResNet20", "TextGru", "TextLstm", "TextTransformer", "Vgg16",
+    "VisionTransformer", "make_model",
 ]  # fmt: skip
 
 
@@ -39,7 +42,9 @@ BuiltIn = FullyConnected | ImageModel | VisionTransformer | TokenModel | EntityE
 #: Every built-in model, by the kind under which a study names it.
 MODELS: Mapping[str, type[BuiltIn]] = {
     "fc": FullyConnected,
+    "convnet": ConvNet,
     "resnet8": ResNet8,
+    "resnet9": ResNet9,
     "resnet20": ResNet20,
     "resnet18": ResNet18,
     "vgg16_bn": Vgg16,

@@ -44,7 +44,10 @@ class Layout:
         if order is None:
             return stacked.contiguous()
         back = [order.index(dimension) for dimension in range(stacked.ndim)]
-        return stacked.permute(order).contiguous().permute(back)
+        ordered = stacked.permute(order).contiguous()
+        # a dimension of one channel may keep any stride, by which oneDNN would still choose the
+        # layout of images; the view gives it the stride of this order
+        return ordered.flatten().view(ordered.shape).permute(back)
 
     def straight(self, laid_out: Shaped[Tensor, "K ..."]) -> Shaped[Tensor, "K ..."]:
         """View the same memory with its dimensions in the order of memory."""
