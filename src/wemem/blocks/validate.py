@@ -24,6 +24,10 @@ def problems_of(defense: Defense, pruning: Pruning, model: nn.Module, loader: Da
         found.append(reason)
     if defense.capability(RoundObservation) is not None:
         found.append(f"{defense.name} observes the model before each round; use wemem prune")
+    if pruning.criterion.reads_gradients:
+        found.append(
+            f"{pruning.criterion!r} reads gradients between rounds; use wemem prune, or a criterion of weights"
+        )
     if not any(p.requires_grad for p in model.parameters()):
         found.append("the model has no trainable parameter; unfreeze some")
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):

@@ -10,6 +10,8 @@ from typing import Any
 from wemem.errors import InputError
 from wemem.pruning.bn_scale import BatchNormScale
 from wemem.pruning.criterion import ChannelCriterion, Criterion, WeightCriterion
+from wemem.pruning.erk import Erk
+from wemem.pruning.heads_and_neurons import HeadsAndNeurons
 from wemem.pruning.iterate import Pruning, Round, iterate
 from wemem.pruning.l1_filter import L1Filter
 from wemem.pruning.l2_filter import L2Filter
@@ -19,6 +21,9 @@ from wemem.pruning.magnitude import Magnitude
 from wemem.pruning.masks import masks_of_zeros, pruned_share
 from wemem.pruning.n_of_m import NOfM
 from wemem.pruning.schedule import Schedule
+from wemem.pruning.taylor import Taylor
+from wemem.pruning.taylor_filter import TaylorFilter
+from wemem.pruning.taylor_heads_and_neurons import TaylorHeadsAndNeurons
 from wemem.resolve import did_you_mean, resolve
 from wemem.settings import from_table
 
@@ -27,6 +32,8 @@ __all__ = [
     "BatchNormScale",
     "ChannelCriterion",
     "Criterion",
+    "Erk",
+    "HeadsAndNeurons",
     "L1Filter",
     "L2Filter",
     "Lamp",
@@ -36,6 +43,9 @@ __all__ = [
     "Pruning",
     "Round",
     "Schedule",
+    "Taylor",
+    "TaylorFilter",
+    "TaylorHeadsAndNeurons",
     "WeightCriterion",
     "criterion_settings",
     "iterate",
@@ -50,10 +60,15 @@ __all__ = [
 CRITERIA: Mapping[str, type[Criterion]] = {
     "magnitude": Magnitude,
     "lamp": Lamp,
+    "erk": Erk,
+    "taylor": Taylor,
     "n_of_m": NOfM,
     "l1_filter": L1Filter,
     "l2_filter": L2Filter,
+    "taylor_filter": TaylorFilter,
     "bn_scale": BatchNormScale,
+    "heads_and_neurons": HeadsAndNeurons,
+    "taylor_heads_and_neurons": TaylorHeadsAndNeurons,
 }
 
 

@@ -26,7 +26,7 @@ from wemem.pruning.layers import CONVOLUTIONS, LayerChoice, first_line, trace_la
 from wemem.training.ensemble import Ensemble
 from wemem.training.resize import RESIZABLE, resized
 
-REMEDY = "use pruning.method = 'magnitude'"
+REMEDY = "use pruning.method = 'magnitude', or 'heads_and_neurons' for a transformer"
 _FILTERS = (nn.Linear, *CONVOLUTIONS)
 
 
@@ -54,7 +54,8 @@ class Group:
 
     Args:
         root: the name of a layer that computes exactly these channels.
-        size: C, the number of channels.
+        size: C, the number of channels, each of one filter of the root or, for heads of attention,
+            of as many as a head is wide.
         makers: the cuts of the filters that compute the channels, by the name of their layer.
         cuts: the parts of all tensors that are removed with the channels, including those in
             ``makers``.
@@ -68,11 +69,13 @@ class Group:
 
 #: A function that computes the importance of a group's channels in every model.
 ChannelImportance = Callable[[Ensemble, Group], Float[Tensor, "K C"]]
+#: A function that lists the groups of a model, from the model, an example and the choice of layers.
+FindGroups = Callable[[nn.Module, Shaped[Tensor, "B ..."], LayerChoice], Sequence[Group]]
 
 
 def remove_least(
     ensemble: Ensemble, sparsity: float, importance: ChannelImportance, example: Shaped[Tensor, "B ..."],
-    choice: LayerChoice | None = None,
+    choice: LayerChoice | None = None, find: FindGroups | None = None,
 ) -> Ensemble:  # fmt: skip
     """Remove the least important channels of an ensemble; ties are decided by position.
 
@@ -83,11 +86,12 @@ def remove_least(
         example: records of the form that the models accept.
         choice: the layers that are not pruned; None leaves out the classifier, which the forward
             pass reveals.
+        find: the function that lists the groups of channels; None means :func:`coupled_channels`.
 
     Raises:
-        InputError: the models have already lost more, or :func:`coupled_channels` refuses them.
+        InputError: the models have already lost more, or the groups cannot be found.
     """
-    groups = coupled_channels(ensemble.template, example, choice)
+    groups = (find or coupled_channels)(ensemble.template, example, choice or LayerChoice())
     pruned = _without(ensemble, groups, [_least(ensemble, group, sparsity, importance) for group in groups])
     try:
         with torch.no_grad():
@@ -100,14 +104,21 @@ def remove_least(
 
 
 def restrict_channels(
-    dense: Ensemble, keep: Mapping[str, Bool[Tensor, "K _"]], example: Shaped[Tensor, "B ..."],
-    choice: LayerChoice | None = None,
+    start: Ensemble, keep: Mapping[str, Bool[Tensor, "K _"]], example: Shaped[Tensor, "B ..."],
+    choice: LayerChoice | None = None, find: FindGroups | None = None,
 ) -> Ensemble:  # fmt: skip
-    """Reduce a dense ensemble to the remaining channels of a pruned one
+    """Reduce an ensemble to the remaining channels of one that is pruned further
     (:attr:`Ensemble.channels`).
     """
-    groups = coupled_channels(dense.template, example, choice)
-    return _without(dense, groups, [~keep[group.root] for group in groups])
+    groups = (find or coupled_channels)(start.template, example, choice or LayerChoice())
+    return _without(start, groups, [_lost_since(start, group, keep[group.root]) for group in groups])
+
+
+def _lost_since(start: Ensemble, group: Group, keep: Bool[Tensor, "K F"]) -> Bool[Tensor, "K C"]:
+    """A mask of the channels of a group that are not kept, of those that the ensemble still has."""
+    before = start.channels.get(group.root)
+    kept = keep if before is None else keep[before].view(len(start), -1)
+    return ~kept.view(len(start), group.size, -1).all(2)
 
 
 def sum_over_filters(
@@ -131,6 +142,22 @@ def coupled_channels(
         InputError: torch-pruning is not installed, the model has no hidden layer, or it has layers
             whose channels cannot be removed.
     """
+    graph, tied, names = trace_channels(template, example, choice or LayerChoice())
+    groups = [group_of(graph, items, names) for items in tied]
+    if not groups:
+        raise InputError("expected a hidden linear or convolution layer to prune, got none besides the classifier")
+    return groups
+
+
+def trace_channels(
+    template: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice
+) -> tuple[Any, list[Any], Mapping[nn.Module, str]]:
+    """Trace the channels of a model: the dependency graph, the groups in it, and the names of the
+    layers.
+
+    Raises:
+        InputError: torch-pruning is not installed, or the model cannot be traced.
+    """
     try:
         import torch_pruning
     except ImportError as error:
@@ -141,18 +168,14 @@ def coupled_channels(
     for parameter in module.parameters():
         parameter.requires_grad_()  # channels are traced through gradients
     _require_separate_weights(module)
-    ignored = _ignored(module, example[:1], choice or LayerChoice())
+    ignored = _ignored(module, example[:1], choice)
     with torch.enable_grad():
         try:
             graph = torch_pruning.DependencyGraph().build_dependency(module, example[:1], verbose=False)
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
             raise InputError(f"the model's channels cannot be traced: {first_line(error)}; {REMEDY}") from error
     names = {layer: name for name, layer in module.named_modules()}
-    tied = graph.get_all_groups(ignored_layers=ignored, root_module_types=_FILTERS)
-    groups = [_group(graph, items, names) for items in tied]
-    if not groups:
-        raise InputError("expected a hidden linear or convolution layer to prune, got none besides the classifier")
-    return groups
+    return graph, list(graph.get_all_groups(ignored_layers=ignored, root_module_types=_FILTERS)), names
 
 
 def _ignored(module: nn.Module, example: Tensor, choice: LayerChoice) -> list[nn.Module]:
@@ -170,7 +193,12 @@ def _require_separate_weights(module: nn.Module) -> None:
         raise InputError("expected layers that share no weights for structured pruning, got two that share one")
 
 
-def _group(graph: Any, items: Any, names: Mapping[nn.Module, str]) -> Group:
+def group_of(graph: Any, items: Any, names: Mapping[nn.Module, str]) -> Group:
+    """Read one group of the dependency graph.
+
+    Raises:
+        InputError: the group has layers whose channels cannot be removed.
+    """
     root, size = names[items[0].dep.target.module], len(items[0].idxs)
     makers: dict[str, Cut] = {}
     cuts: list[Cut] = []
@@ -233,8 +261,8 @@ def _least(
     ensemble: Ensemble, group: Group, sparsity: float, importance: ChannelImportance
 ) -> Bool[Tensor, "K C"]:  # fmt: skip
     """A mask of the channels of a group to remove (True)."""
-    remaining = ensemble.channels.get(group.root)
-    dense = group.size if remaining is None else remaining.shape[1]
+    remaining, filters = ensemble.channels.get(group.root), len(group.makers[group.root].places) // group.size
+    dense = group.size if remaining is None else remaining.shape[1] // filters
     count = min(round(sparsity * dense), dense - 1) - (dense - group.size)
     if count < 0:
         least = (dense - group.size) / dense

@@ -4,16 +4,18 @@ pruned.
 The fields of a criterion are its settings in TOML, ``method = { kind = "mymodule:MyCriterion",
 power = 2 }``. A new criterion subclasses :class:`WeightCriterion` or :class:`ChannelCriterion` and
 computes the importance; the least important weights or channels are pruned. A criterion depends on
-the weights alone and never on a record, so that no audited record can influence the choice.
+the weights alone, or, if it :attr:`~Criterion.reads_gradients`, on the training records of its own
+model too. It never reads another record, so that no audited non-member can influence the choice.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
-from wemem.pruning.channels import Group, remove_least, restrict_channels
+from wemem.pruning.channels import Group, coupled_channels, remove_least, restrict_channels
 from wemem.pruning.layers import LayerChoice
 from wemem.pruning.masks import Scope, weight_masks, with_masks
 from wemem.training.ensemble import Ensemble
@@ -28,11 +30,15 @@ class Criterion(ABC):
         scopes: the scopes that the criterion supports; the scope of a study must be one of them.
         packages: the distributions that influence the decision; their versions are part of the
             fingerprint of a result.
+        reads_gradients: True if the criterion judges, in place of each weight, its product with the
+            root mean square of its gradients on training records
+            (:mod:`wemem.pruning.gradients`).
     """
 
     structured: ClassVar[bool]
     scopes: ClassVar[tuple[Scope, ...]]
     packages: ClassVar[tuple[str, ...]] = ()
+    reads_gradients: ClassVar[bool] = False
 
     @abstractmethod
     def prune(
@@ -42,7 +48,8 @@ class Criterion(ABC):
         stay pruned.
 
         Args:
-            ensemble: the K models, which are not changed.
+            ensemble: the K models, which are not changed; under :attr:`reads_gradients` with the
+                products in place of the weights.
             sparsity: the share of the prunable weights, or of each layer's channels, that is pruned
                 afterwards.
             example: records of the form that the models accept.
@@ -58,8 +65,8 @@ class Criterion(ABC):
     def restrict(
         self, start: Ensemble, pruned: Ensemble, example: Shaped[Tensor, "B ..."], choice: LayerChoice
     ) -> Ensemble:
-        """Prune an earlier ensemble in the same places as a pruned one, for lottery-ticket
-        rewinding.
+        """Prune an ensemble in the same places as one that is pruned further, for lottery-ticket
+        rewinding and for criteria that read gradients.
         """
 
 
@@ -98,12 +105,16 @@ class ChannelCriterion(Criterion):
     def importance(self, ensemble: Ensemble, group: Group) -> Float[Tensor, "K C"]:
         """Compute the importance of the channels of a group; the lowest are removed first."""
 
+    def groups(self, template: nn.Module, example: Shaped[Tensor, "B ..."], choice: LayerChoice) -> Sequence[Group]:
+        """List the groups of channels that may be removed; by default all of them."""
+        return coupled_channels(template, example, choice)
+
     def prune(
         self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."], choice: LayerChoice, scope: Scope
     ) -> Ensemble:
-        return remove_least(ensemble, sparsity, self.importance, example, choice)
+        return remove_least(ensemble, sparsity, self.importance, example, choice, self.groups)
 
     def restrict(
         self, start: Ensemble, pruned: Ensemble, example: Shaped[Tensor, "B ..."], choice: LayerChoice
     ) -> Ensemble:
-        return restrict_channels(start, pruned.channels, example, choice)
+        return restrict_channels(start, pruned.channels, example, choice, self.groups)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split
-from wemem.defenses import Defense, Observation, RoundObservation
+from wemem.defenses import Clipping, Defense, Observation, RoundObservation
 from wemem.errors import InputError
 from wemem.pruning.criterion import Criterion
+from wemem.pruning.gradients import Gradients, gradient_sizes, weighed
 from wemem.pruning.layers import LayerChoice
 from wemem.pruning.magnitude import Magnitude
 from wemem.pruning.masks import Scope, pruned_share
@@ -62,9 +63,48 @@ class Pruning:
             allowed = " or ".join(self.criterion.scopes)
             raise InputError(f"method {self.criterion!r} expected scope {allowed}, got {self.scope}")
 
-    def prune(self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."]) -> Ensemble:
-        """Prune an ensemble to a sparsity, with this criterion, scope and choice of layers."""
+    def prune(
+        self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."],
+        gradients: Gradients | None = None,
+    ) -> Ensemble:  # fmt: skip
+        """Prune an ensemble to a sparsity, with this criterion, scope and choice of layers.
+
+        Args:
+            ensemble: the models.
+            sparsity: the share that is pruned afterwards.
+            example: records of the form that the models accept.
+            gradients: the gradients on training records (:func:`gradient_sizes`), for a criterion
+                that reads them.
+
+        Raises:
+            InputError: the criterion reads gradients and there are none, or cannot prune the models.
+        """
+        if not self.criterion.reads_gradients:
+            return self.sized(ensemble, sparsity, example)
+        if gradients is None:
+            raise InputError(
+                f"expected gradients on training records for {self.criterion!r}, got none; use wemem prune or run, "
+                "or use a method that judges weights alone, such as magnitude or l1_filter"
+            )
+        pruned = self.sized(weighed(ensemble, gradients), sparsity, example)
+        return self.criterion.restrict(ensemble, pruned, example, self.layers)
+
+    def sized(self, ensemble: Ensemble, sparsity: float, example: Shaped[Tensor, "B ..."]) -> Ensemble:
+        """Prune an ensemble to the sizes that it has at a sparsity, by its weights alone."""
         return self.criterion.prune(ensemble, sparsity, example, self.layers, self.scope)
+
+    def require_compatible(self, defense: Defense) -> None:
+        """Refuse a criterion that would break what the defense guarantees.
+
+        Raises:
+            InputError: the criterion reads gradients of training records, which the privacy
+                accounting of the defense does not cover.
+        """
+        if self.criterion.reads_gradients and defense.capability(Clipping) is not None:
+            raise InputError(
+                f"expected a criterion that reads no training record beside {defense.name}, got {self.criterion!r}: "
+                "its choice of weights is not covered by epsilon; use the method magnitude or l1_filter"
+            )
 
     def require_prunable(self, ensemble: Ensemble, example: Shaped[Tensor, "B ..."]) -> None:
         """Refuse, before any training, models that cannot be pruned to the sparsity of the
@@ -75,7 +115,7 @@ class Pruning:
                 weights.
         """
         target, lost = self.schedule.sparsity, pruned_share(ensemble)
-        fresh = self.prune(replace(ensemble, masks={}), target, example)
+        fresh = self.sized(replace(ensemble, masks={}), target, example)
         if lost > pruned_share(fresh):
             raise InputError(
                 f"expected a sparsity of at least {lost:.4f}, got {target}; the model is already pruned that far, and "
@@ -148,6 +188,7 @@ def iterate(
             :func:`~wemem.training.fit.fit` refuses an argument.
     """
     example = torch.from_numpy(data.features[:2])
+    pruning.require_compatible(defense)
     if ensemble.masks and not first_round:
         pruning.require_prunable(ensemble, example)
     observations = tuple(observed)
@@ -156,7 +197,7 @@ def iterate(
             now = [observe(ensemble, k, data, split, device) for k in range(len(ensemble))]
             before = observations or ((),) * len(now)
             observations = tuple((*earlier, latest) for earlier, latest in zip(before, now, strict=True))
-        pruned = _prune_to(ensemble, pruning, index, initial, example)
+        pruned = _prune_to(ensemble, pruning, index, initial, example, _Records(data, split, seeds, device))
         fitted = fit(
             pruned, data, split, pruning.recipe, seeds=[derive_seed(seed, "round", index) for seed in seeds],
             defense=defense, scores=scores, teacher_log_probs=teacher_log_probs, observed=observations or None,
@@ -184,13 +225,31 @@ def observe(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Records:
+    """The records that a criterion may read, and the device that computes its gradients."""
+
+    data: Dataset
+    split: Split
+    seeds: Sequence[int]
+    device: torch.device | str
+
+
 def _prune_to(
-    ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None, example: Shaped[Tensor, "B ..."]
-) -> Ensemble:
+    ensemble: Ensemble, pruning: Pruning, index: int, initial: Ensemble | None, example: Shaped[Tensor, "B ..."],
+    records: _Records,
+) -> Ensemble:  # fmt: skip
     before, sparsity = (0.0, *pruning.schedule.sparsities)[index : index + 2]
     if sparsity == before:
         return ensemble
-    pruned = pruning.prune(ensemble, sparsity, example)
+    gradients = None
+    if pruning.criterion.reads_gradients:
+        own = [derive_seed(seed, "gradients", index) for seed in records.seeds]
+        gradients = gradient_sizes(
+            ensemble, records.data, records.split, seeds=own, batch_size=pruning.recipe.batch_size,
+            device=records.device,
+        )  # fmt: skip
+    pruned = pruning.prune(ensemble, sparsity, example, gradients)
     if pruning.rewind == "none":
         return pruned
     if initial is None:

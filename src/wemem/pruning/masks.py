@@ -20,8 +20,8 @@ WeightImportance = Callable[[Float[Tensor, "K ..."]], Float[Tensor, "K ..."]]
 
 
 def weight_masks(
-    ensemble: Ensemble, sparsity: float, importance: WeightImportance, example: Shaped[Tensor, "B ..."],
-    choice: LayerChoice | None = None, scope: Scope = "layer",
+    ensemble: Ensemble, sparsity: float | Mapping[str, float], importance: WeightImportance,
+    example: Shaped[Tensor, "B ..."], choice: LayerChoice | None = None, scope: Scope = "layer",
 ) -> dict[str, Bool[Tensor, "K ..."]]:  # fmt: skip
     """Compute masks (True = kept) that prune the ``round(sparsity * n)`` of ``n`` weights of the
     lowest importance.
@@ -32,7 +32,7 @@ def weight_masks(
     Args:
         ensemble: the models, with their masks so far.
         sparsity: the share of each layer's weights (scope ``layer``), or of all prunable weights
-            (``global``).
+            (``global``); or a share for each tensor by its name, in scope ``layer``.
         importance: the function that computes the importance of weights.
         example: records of the form that the models accept.
         choice: the layers that are not pruned; None leaves out the classifier, which the forward
@@ -48,7 +48,9 @@ def weight_masks(
     state = {**ensemble.parameters, **ensemble.buffers}
     names = prunable_weights(ensemble.template, example, choice or LayerChoice())
     values = [_importance(ensemble, name, importance) for name in names]
-    if scope == "layer":
+    if isinstance(sparsity, Mapping):
+        masks = [_keep_largest(of_layer, sparsity[name]) for name, of_layer in zip(names, values, strict=True)]
+    elif scope == "layer":
         masks = [_keep_largest(of_layer, sparsity) for of_layer in values]
     else:
         joined = _keep_largest(torch.cat(values, 1), sparsity)

@@ -122,6 +122,8 @@ def _require_fitting(parties: Parties, defense: Defense, splits: Sequence[Split]
     """Refuse a defense that cannot train the model, or cannot plan an epoch on the records of one
     of the models.
     """
+    for pruning in parties.config.prunings:
+        pruning.require_compatible(defense)
     if (reason := defense.incompatibility_reason(parties.pipeline.workspace.untrained([0]).template)) is not None:
         raise InputError(reason)
     labels = parties.data.labels

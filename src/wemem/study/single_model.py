@@ -234,7 +234,7 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
     if pruning is not None:
         example = torch.from_numpy(parties.data.features[:2])
         sparsity = pruning.sparsities[0]
-        expected = pruning.to(sparsity, parties.config.finetune).prune(expected, sparsity, example)
+        expected = pruning.to(sparsity, parties.config.finetune).sized(expected, sparsity, example)
     if is_onnx(parties.config):
         logits, classes = read_victim_file(parties.config).logits(parties.data.features[:PROBED]), parties.data.classes
         if logits.shape[1] != classes:
