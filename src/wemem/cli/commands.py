@@ -185,6 +185,9 @@ def audit(
         str | None, typer.Option(help="ten, full, quick, threshold, all, or names joined by commas.")
     ] = None,
     non_adaptive: NonAdaptive = False,
+    canaries: Annotated[
+        int, typer.Option(help="Also measure the worst case: train references with so many records made to be found.")
+    ] = 0,
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
     set_: Overrides = None,
@@ -200,6 +203,13 @@ def audit(
 
     named = attacks.split(",") if attacks and "," in attacks else attacks
     settings = _settings([] if named is None else [f"attacks={named!r}"], non_adaptive) + (set_ or [])
+    if canaries:
+        settings.append(f"canaries={canaries}")
+    if canaries and weights is None and onnx is None:
+        raise InputError(
+            "expected --weights or --onnx beside --canaries, got neither; only models that this program trains can "
+            "have canaries"
+        )
     console = Console()
     with LiveProgress(console) as progress:
         match (_one_file(weights, onnx), signals, predict, train, members):
@@ -272,6 +282,7 @@ def gate(
     min_accuracy: Annotated[float | None, typer.Option(help="Smallest test accuracy.")] = None,
     max_auc: Annotated[float | None, typer.Option(help="Largest AUC.")] = None,
     max_balanced_accuracy: Annotated[float | None, typer.Option(help="Largest balanced accuracy.")] = None,
+    max_canary_tpr: Annotated[float | None, typer.Option(help="Largest TPR on canaries at that FPR.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Check this defense only; may be repeated.")] = None,
     shipped: Annotated[Path | None, typer.Option(help="The model file to release: one of the audited ones.")] = None,
     waive: Annotated[
@@ -292,7 +303,7 @@ def gate(
     from wemem.results.gate_files import write_gate_json, write_junit
     from wemem.results.wording import printable
 
-    limits, waivers = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy), waive or []
+    limits, waivers = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy, max_canary_tpr), waive or []
     gated = [check_folder(folder, limits, label or (), waivers, shipped) for folder in folders]
     if json_file is not None:
         write_gate_json(json_file, gated, waivers)

@@ -8,6 +8,7 @@ from wemem.errors import InputError
 #: Largest value of a whole number, by the name of the setting, wherever in a study it stands.
 LIMITS: Mapping[str, int] = {
     "batch_size": 10_000_000,
+    "canaries": 100_000,
     "clusters": 100_000,
     "depth": 1_000,
     "epochs": 1_000_000,

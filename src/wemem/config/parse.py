@@ -44,6 +44,7 @@ SCALARS = (
     "device",
     "non_adaptive",
     "leave_one_out",
+    "canaries",
     "controls",
     "adversary",
 )
@@ -124,6 +125,7 @@ class _Scalars:
     device: str = "auto"
     non_adaptive: bool = False
     leave_one_out: bool = False
+    canaries: int = 0
     controls: tuple[Control, ...] = CONTROLS
     adversary: Adversary = "weights"
 
@@ -151,6 +153,8 @@ def _as_table(
         "defenses": [dict(entry.table) for entry in entries],
         **{key: asdict(getattr(study, key)) for key in (*TABLES, "finetune")},
         **({"victim": asdict(study.victim)} if study.victim else {}),
+        # without canaries a study has the fingerprint that it had before there were any
+        **({"canaries": study.canaries} if study.canaries else {}),
     }
     try:
         return dict(json.loads(json.dumps(table, allow_nan=False)))

@@ -17,6 +17,7 @@ from wemem.config.settings import (
     VictimSettings,
     require_different,
 )
+from wemem.data.canaries import require_count
 from wemem.data.sources import DataSource, LoadedData
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
@@ -44,6 +45,8 @@ class StudyConfig:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         non_adaptive: also report the adversary whose shadows were pruned without the defense.
         leave_one_out: also attack every reference model with all others as references.
+        canaries: number of records made to be memorized, of which every model trains on half
+            (:mod:`wemem.data.canaries`); 0 for none.
         controls: the undefended arms that stand beside the defenses (:mod:`wemem.config.controls`).
         adversary: the most that the adversary has, ``weights`` or ``answers``; it matters for
             defenses that alter answers, which are attacked by the weights too unless the adversary
@@ -64,6 +67,7 @@ class StudyConfig:
     device: str = "auto"
     non_adaptive: bool = False
     leave_one_out: bool = False
+    canaries: int = 0
     controls: tuple[Control, ...] = CONTROLS
     adversary: Adversary = "weights"
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -94,8 +98,22 @@ class StudyConfig:
         if self.backend not in ("auto", "vmapped", "sequential"):
             raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
         choose_device(self.device)
+        self._require_canaries()
         # read the user's own sources now that they were imported, before they can be edited
         spelled([self.model, *self.every_defense, *self.attacks.values()])
+
+    def _require_canaries(self) -> None:
+        """Refuse canaries that no attack or no score can use."""
+        require_count(self.canaries)
+        if self.canaries and not self.uses("shared"):
+            raise InputError(
+                "expected an attack by reference models beside canaries, such as lira or rmia, got none; add one"
+            )
+        if self.canaries and self.needs_scores and not self.scores.as_victim:
+            raise InputError(
+                'expected scores.drawn_from = "own" and no scores.file beside canaries, got others; a file has no '
+                "scores of canaries, and models of the whole pool train on every original of a twin"
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -145,7 +145,8 @@ def diagnose(
             "diagnosis adds up"
         )
     data = study_data(config) if data is None else data
-    pipeline = Pipeline.open(config, data, store, progress)
+    # a diagnosis has records of its own for every model, and no canaries
+    pipeline = Pipeline.open(replace(config, canaries=0), data, store, progress)
     parties = Parties.of(pipeline, config.seeds[0])
     pruning = config.pruning.to(max(config.pruning.sparsities), config.finetune)
     exposures = draw_exposures(

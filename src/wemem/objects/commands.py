@@ -311,6 +311,7 @@ def gate(
     min_accuracy: float | None = None,
     max_auc: float | None = None,
     max_balanced_accuracy: float | None = None,
+    max_canary_tpr: float | None = None,
     labels: Sequence[str] = (),
     waive: Sequence[str] = (),
     shipped: Place | None = None,
@@ -325,6 +326,7 @@ def gate(
         min_accuracy: smallest test accuracy.
         max_auc: largest AUC.
         max_balanced_accuracy: largest balanced accuracy.
+        max_canary_tpr: largest TPR on canaries at that FPR.
         labels: defenses to check; all if empty.
         waive: names of the reservations that are accepted.
         shipped: the model file to release.
@@ -332,7 +334,7 @@ def gate(
     Raises:
         InputError: no limit, or results that were changed after they were written.
     """
-    limits = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy)
+    limits = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy, max_canary_tpr)
     folders = [_folder(one) for one in _several(results)]
     if not folders:
         raise InputError("expected results to check, got none; give a result or an output directory")

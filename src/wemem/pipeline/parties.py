@@ -19,17 +19,18 @@ import numpy as np
 from jaxtyping import Int64
 
 from wemem.config.study import StudyConfig
+from wemem.data.canaries import Planted, plant
 from wemem.data.dataset import Dataset
-from wemem.data.given_victim import given_victim, halves_around
-from wemem.data.split import Role, Split, random_halves, stratified_draw, subsets, victim_and_shadows
+from wemem.data.given_victim import halves_around
+from wemem.data.split import Role, Split, random_halves, stratified_draw, subsets
 from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.files.input_files import user_path
-from wemem.files.record_tables import read_members
 from wemem.memorization import read_scores
 from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
 from wemem.pipeline.cost import CHUNK, whole_chunks
 from wemem.pipeline.pipeline import Pipeline
+from wemem.pipeline.study_split import study_split, training_records
 from wemem.pipeline.trainer import chunks
 from wemem.pipeline.victim import with_shadows
 from wemem.pruning import Pruning
@@ -50,16 +51,34 @@ class Parties:
         pipeline: trains, scores, prunes and queries.
         seed: of this repetition of the study.
         split: roles of the records for the victim, model 0, and its shadows.
+        planted: the canaries behind the records of the data set; None without canaries.
     """
 
     pipeline: Pipeline
     seed: int
     split: Split
+    planted: Planted | None = None
 
     @classmethod
     def of(cls, pipeline: Pipeline, seed: int) -> "Parties":
-        """One seed with the victim and shadows that the study describes."""
-        return cls(pipeline, seed, study_split(pipeline.workspace.config, pipeline.workspace.data, seed))
+        """One seed with the victim and shadows that the study describes, and with its canaries
+        unless the victim is given.
+        """
+        config = pipeline.workspace.config
+        parties = cls(pipeline, seed, study_split(config, pipeline.workspace.data, seed))
+        return parties.with_canaries if config.canaries and config.victim is None else parties
+
+    @cached_property
+    def with_canaries(self) -> "Parties":
+        """The same seed with the canaries of the study in the records of every model.
+
+        A given victim was trained without them. Its own :class:`Parties` therefore has none, and
+        the reference models of these ones show what its recipe does to canaries.
+        """
+        if self.planted is not None:
+            return self
+        planted = plant(self.data, self.split, self.config.canaries, seed=self.seed)
+        return Parties(self.pipeline.on(planted.data), self.seed, planted.split, planted)
 
     @property
     def config(self) -> StudyConfig:
@@ -79,50 +98,65 @@ class Parties:
         return training_records(self.config, self.data, self.split)
 
     @cached_property
+    def plain_split(self) -> Split:
+        """The roles of the records that are no canaries; all roles without canaries."""
+        return self.split if self.planted is None else self.planted.without_canaries(self.split)
+
+    @cached_property
     def tuning_records(self) -> Records:
         """Held-out records of the victim that a search may use: half of them, or none if no defense
         searches.
         """
         if not self.config.searches:
             return np.zeros(0, np.int64)
-        held = self.split.records(0, Role.AUDIT)
+        held = self.plain_split.records(0, Role.AUDIT)
         return stratified_draw(self.data.labels, held, [len(held) // 2], generator(self.seed, "split/tune"))[0]
 
     @property
     def confirmation_records(self) -> Records:
         """Held-out records of the victim by which nothing was chosen."""
-        return np.setdiff1d(self.split.records(0, Role.AUDIT), self.tuning_records)
+        return np.setdiff1d(self.plain_split.records(0, Role.AUDIT), self.tuning_records)
 
     @cached_property
     def evaluation_split(self) -> Split:
-        """The roles by which models are evaluated: :attr:`split` without the records that a search
-        has used.
+        """The roles by which models are evaluated: :attr:`plain_split` without the records that a
+        search has used.
         """
         if not len(self.tuning_records):
-            return self.split
-        roles = self.split.roles.copy()
+            return self.plain_split
+        roles = self.plain_split.roles.copy()
         roles[0, self.tuning_records] = Role.UNUSED
-        return Split(roles, self.split.labels, self.split.layout)
+        return Split(roles, self.plain_split.labels, self.plain_split.layout)
 
     @cached_property
     def reference_split(self) -> Split:
         """Roles of reference models on random halves of the audited records; enough models for
         their scores too.
         """
-        labels, count = self.data.labels, self._reference_count
+        halves = self._reference_halves()
+        return halves if self.planted is None else self.planted.extended(halves)
+
+    def _reference_halves(self) -> Split:
+        """Roles of reference models for the records that are no canaries."""
+        split, count = self.plain_split, self._reference_count
         if self.config.victim is not None:
-            return halves_around(labels, self.split, self.members, count, seed=self.seed)
-        audited, dev = self.split.audited(0), self.split.records(0, Role.DEV)
-        outside = np.setdiff1d(np.arange(len(self.data)), np.concatenate([audited, dev]))
+            return halves_around(split.labels, split, self.members, count, seed=self.seed)
+        audited, dev, train = split.audited(0), split.records(0, Role.DEV), split.records(0, Role.TRAIN)
+        outside = np.setdiff1d(np.arange(len(split.labels)), np.concatenate([audited, dev, self._canary_sources]))
         return random_halves(
-            labels, audited, count, seed=self.seed, outside=outside, train_size=len(self.members), dev_size=len(dev)
+            split.labels, audited, count, seed=self.seed, outside=outside, train_size=len(train), dev_size=len(dev)
         )  # fmt: skip
+
+    @property
+    def _canary_sources(self) -> Records:
+        """Records from which canaries were made, which have no role."""
+        return np.zeros(0, np.int64) if self.planted is None else self.planted.sources
 
     @cached_property
     def population(self) -> Records:
         """Records of the adversary on which no model that it compares with was trained (RMIA)."""
         used = np.concatenate([self.split.records(0, Role.DEV), *np.nonzero(self.reference_split.roles)[1:]])
-        return np.setdiff1d(np.arange(len(self.data)), used)
+        return np.setdiff1d(np.arange(len(self.plain_split.labels)), np.concatenate([used, self._canary_sources]))
 
     def seeds(self, party: str, count: int) -> list[int]:
         """One seed per model of a party."""
@@ -347,22 +381,3 @@ def read_score_file(file: str, data: Dataset) -> MemorizationScores:
     """
     data.require_all_records("memorization scores")
     return MemorizationScores.given(read_scores(user_path(file), len(data)))
-
-
-def training_records(config: StudyConfig, data: Dataset, split: Split) -> Records:
-    """The records that the victim of a split was trained on, audited or not."""
-    return split.records(0, Role.TRAIN) if config.victim is None else read_members(config.victim.members, len(data))
-
-
-def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:
-    """Roles of the victim and its shadows, drawn by the study or around a given victim."""
-    settings = config.split
-    if config.victim is None:
-        return victim_and_shadows(
-            data.labels, settings.shadows, seed=seed, train=settings.train, dev=settings.dev
-        )  # fmt: skip
-    data.require_all_records("members")
-    return given_victim(
-        data.labels, read_members(config.victim.members, len(data)), settings.shadows, seed=seed,
-        train=settings.train, dev=settings.dev, adversary_share=config.victim.adversary_share,
-    )  # fmt: skip

@@ -1,6 +1,6 @@
 """The parts that compute a study's stages, each complete once constructed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
@@ -47,7 +47,14 @@ class Pipeline:
         Raises:
             InputError: as :meth:`Workspace.open`.
         """
-        workspace = Workspace.open(config, data, store, progress)
+        return cls._in(Workspace.open(config, data, store, progress))
+
+    def on(self, data: Dataset) -> "Pipeline":
+        """The same parts for another data set of records of the same shape and classes."""
+        return self._in(replace(self.workspace, data=data))
+
+    @classmethod
+    def _in(cls, workspace: Workspace) -> "Pipeline":
         trainer = Trainer(workspace)
         teacher = Teacher(workspace, trainer)
         return cls(workspace, trainer, Scorer(workspace), teacher, Pruner(workspace, teacher), Querier(workspace))

@@ -3,10 +3,12 @@ layout sees.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from wemem.attacks.base import Attack
+from wemem.data.split import Split
 from wemem.defenses import Defense
 from wemem.pipeline.artifacts import Answers, CollectedSignals, TrainedModels
 from wemem.pipeline.matching import sized, sized_victim
@@ -92,25 +94,78 @@ def shared_signals(
     """
     split = parties.evaluation_split
     records = np.sort(np.concatenate([split.audited(0), parties.population]))
+    title = parties.title(f"query {label} and its references")
+    halves = parties.reference_split.select(range(sum(len(models.ensemble) for models in references)))
+    recipes = [recipe for models in references for recipe in models.provenance]
+    victims = _Side(split.select([0]), [victim], (sized_victim(parties, victim.provenance[0]),))
+    return _query_sides(
+        parties, title, records, (victims, _Side(halves, references, sized(parties, recipes, halves))), attacks, defense
+    )
+
+
+def canary_signals(
+    parties: Parties, label: str, victim: TrainedModels | None, references: Sequence[TrainedModels],
+    attacks: Mapping[str, Attack], defense: Defense | None = None,
+) -> CollectedSignals:  # fmt: skip
+    """Query models on the canaries of the study and the population.
+
+    Args:
+        parties: the seed of the study with its canaries.
+        label: the label of the arm, for the progress display.
+        victim: the attacked models, of which model 0 is the victim; None if the victim was trained
+            without canaries.
+        references: the reference models, trained with canaries, chunk by chunk.
+        attacks: the attacks that read the signals.
+        defense: as in :func:`shared_signals`.
+    """
+    assert parties.planted is not None  # only such parties have reference models with canaries
+    records = np.sort(np.concatenate([parties.planted.all_canaries, parties.population]))
+    halves = parties.reference_split.select(range(sum(len(models.ensemble) for models in references)))
+    recipes = tuple(recipe for models in references for recipe in models.provenance)
+    sides = [_Side(halves, references, recipes)]
+    if victim is not None:
+        sides.insert(0, _Side(parties.split.select([0]), [victim], (victim.provenance[0],)))
+    return _query_sides(parties, parties.title(f"query {label} on canaries"), records, sides, attacks, defense)
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """Some models that are queried together.
+
+    Args:
+        split: the roles of the models.
+        stages: the models, as many of each stage as the split has rows.
+        provenance: the fingerprints of the models.
+    """
+
+    split: Split
+    stages: Sequence[TrainedModels]
+    provenance: tuple[str, ...]
+
+
+def _query_sides(
+    parties: Parties, title: str, records: np.ndarray, sides: Sequence[_Side], attacks: Mapping[str, Attack],
+    defense: Defense | None,
+) -> CollectedSignals:  # fmt: skip
+    """Query the models of all sides on the same records, for attacks by reference models."""
     wanted, seed = required_signals(attacks, "shared"), derive_seed(parties.seed, "queries")
     if mirrors(parties) and any("queries" in attack.optional_signals for attack in attacks.values()):
         wanted |= {"queries"}
-    title = parties.title(f"query {label} and its references")
+    stages = [stage for side in sides for stage in side.stages]
     parts = [
         parties.pipeline.querier.query(title, models, records, wanted, seed=seed, defense=defense, turn=turn)
-        for turn, models in enumerate((victim, *references))
+        for turn, models in enumerate(stages)
     ]
-    kept = [slice(0, 1), *[slice(None)] * len(references)]
+    # of the victim's stage, the shadows are left out
+    kept = [slice(0, side.split.num_models) for side in sides for _ in side.stages]
     arrays = {
         name: np.concatenate([part.arrays[name][models] for part, models in zip(parts, kept, strict=True)])
         for name in parts[0].arrays
     }
-    halves = parties.reference_split.select(range(sum(len(models.ensemble) for models in references)))
-    roles = np.concatenate([split.roles[:1, records], halves.roles[:, records]])
-    recipes = [recipe for models in references for recipe in models.provenance]
-    provenance = (sized_victim(parties, victim.provenance[0]), *sized(parties, recipes, halves))
+    roles = np.concatenate([side.split.roles[:, records] for side in sides])
+    provenance = tuple(recipe for side in sides for recipe in side.provenance)
     signals = Signals(
         arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
     )  # fmt: skip
-    key = SharedSignalsKey(tuple(part.key for part in parts), (split.fingerprint, halves.fingerprint)).key()
+    key = SharedSignalsKey(tuple(part.key for part in parts), tuple(side.split.fingerprint for side in sides)).key()
     return CollectedSignals(key, signals, sum(part.seconds for part in parts))

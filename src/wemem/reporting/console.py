@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wemem.metrics.registry import Metric, metrics_for
+from wemem.reporting.canaries import READING, canary_table
 from wemem.results.arms import Arm, arms, audits_of
 from wemem.results.wording import interval, per_cent, printable
 
@@ -29,6 +30,8 @@ def results_table(results: Mapping[str, Any]) -> Group:
     parts: list[RenderableType] = []
     if any(arm.attacks for arm in rows):
         parts += [attack_table(rows), Text()]
+    if (canaries := canary_table(rows)) is not None:
+        parts += [canaries, Text(READING, "dim"), Text()]
     return Group(*parts, accuracy_table(rows), Text(), *(Text(note, "dim") for note in _notes(rows)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from wemem.files.atomic import require_folder, write_atomically
 from wemem.metrics.registry import metrics_for
+from wemem.reporting.canaries import READING, canary_rows
 from wemem.reporting.captions import plates
 from wemem.reporting.content import (
     chance_of,
@@ -79,6 +80,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
         combined: the results of at least one folder.
     """
     results, rows = combined.results, arms(combined.results)
+    canaries = canary_rows(rows)
     metrics, shown = metrics_for("table", audits_of(rows)), headline(rows)
     names = dict.fromkeys(str(source.results["study"].get("name") or source.name) for source in combined.sources)
     content: dict[str, Any] = {
@@ -98,6 +100,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
             for metric in metrics
         ],
         "headline": shown,
+        **({"canaries": {"reading": READING, "rows": canaries}} if canaries else {}),
         "featured": [named(arm) for arm in featured(rows)],
         "plane": plane(rows),
         "roc": curves(combined, rows),

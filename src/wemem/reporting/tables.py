@@ -72,6 +72,7 @@ def sheets(content: Mapping[str, Any]) -> list[Sheet]:
     pairs = [_pair(one) for one in content["comparisons"]["pairs"]]
     found = [
         Sheet("headline", "headline", "Every arm", _headline_columns(), arms),
+        Sheet("canaries", "headline", "Canaries", CANARIES, _canaries(content.get("canaries", {}).get("rows", ()))),
         Sheet("plane", "plane", "Points and fronts", PLANE, _points(content["plane"])),
         Sheet("roc", "roc", "Points of the curves", ROC, _flat(content["roc"], "points")),
         Sheet("rounds", "rounds", "Round by round", ROUNDS, _flat(content["rounds"], "rounds")),
@@ -88,6 +89,17 @@ PLANE = (
     Column("measure", "Measure", "text"), *ARM, Column("accuracy", "Test accuracy (%)", "share"),
     Column("leakage", "Leakage (%)", "share"), Column("attack", "Attack", "name"),
     Column("front", "On the front", "text"), Column("front_of_kind", "On the front of its kind", "text"),
+)  # fmt: skip
+CANARIES = (
+    *ARM, Column("kind", "Canaries", "text"),
+    *(
+        column
+        for metric in METRICS.values() if not metric.needs_threshold
+        for column in (
+            Column(metric.name, f"{metric.label} (%)", "share"), Column(f"{metric.name}_attack", "by", "name")
+        )
+    ),
+    Column("targets", "Targets", "count"), Column("canaries", "Canaries of a target", "count"),
 )  # fmt: skip
 ROC = (
     *ARM, Column("attack", "Attack", "name"), Column("false_positives", "False positives", "count"),
@@ -161,6 +173,10 @@ def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
         **{f"leave_one_out_{metric}": over_targets for metric, over_targets in leave_one_out.items()},
         **({"targets": max(one["targets"] for one in leave_one_out.values())} if leave_one_out else {}),
     }
+
+
+def _canaries(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, **{f"{name}_attack": row[name]["attack"] for name in METRICS if name in row}} for row in rows]
 
 
 def _points(panels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

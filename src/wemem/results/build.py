@@ -112,6 +112,11 @@ def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[str]:
             "The audit of defenses that read memorization scores is not adaptive: the adversary's models were scored "
             'otherwise than the victim; set scores.drawn_from = "own" and leave scores.file out.'
         )
+    if config.canaries and config.victim is not None:
+        notes.append(
+            "The given victim was trained without canaries; the worst case is that of reference models that were "
+            "trained by the study's recipe with canaries."
+        )
     if config.victim is not None:
         notes.append(
             "The victim's own training is not known to this study; its shadows and reference models were trained by "
@@ -156,6 +161,7 @@ def _run(
         **as_json(outcome.report, seed=outcome.seed),
         **({"non_adaptive": as_json(outcome.non_adaptive)["attacks"]} if outcome.non_adaptive else {}),
         **({"leave_one_out": dict(outcome.leave_one_out)} if outcome.leave_one_out else {}),
+        **({"canaries": dict(outcome.canaries)} if outcome.canaries else {}),
         **({"reference_accuracy": dict(outcome.reference_accuracy)} if outcome.reference_accuracy else {}),
         **({"auto": {**outcome.tuned.summary, **_audited(outcome, config, data, plain)}} if outcome.tuned else {}),
     }

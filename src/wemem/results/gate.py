@@ -15,6 +15,7 @@ from wemem.errors import InputError
 from wemem.metrics.intervals import Estimate
 from wemem.metrics.registry import METRICS, fprs, tpr_metric
 from wemem.results.arms import Arm, arms, require_labels
+from wemem.results.canaries import worst_case
 from wemem.results.reservations import Reservation, require_known, reservations
 from wemem.results.verify import verify
 from wemem.results.wording import interval, per_cent, printable
@@ -30,6 +31,8 @@ class Limits:
         min_accuracy: the smallest test accuracy.
         max_auc: the largest AUC of the strongest attack.
         max_balanced_accuracy: the largest balanced accuracy of the strongest attack.
+        max_canary_tpr: the largest TPR on any kind of canary at ``at_fpr``; it needs results of a
+            study with canaries.
 
     Raises:
         InputError: no limit, a limit outside [0, 1], or a false positive rate that results do not
@@ -41,6 +44,7 @@ class Limits:
     min_accuracy: float | None = None
     max_auc: float | None = None
     max_balanced_accuracy: float | None = None
+    max_canary_tpr: float | None = None
 
     def __post_init__(self) -> None:
         if self.at_fpr not in fprs():
@@ -192,10 +196,27 @@ def _checks(arm: Arm, limits: Limits) -> Iterator[Check]:
         yield Check(
             arm.label, arm.sparsity, len(arm.runs), words, estimate, limit, estimate.high <= limit, attack, caveats
         )
+    if limits.max_canary_tpr is not None:
+        yield _canary_check(arm, limits.at_fpr, limits.max_canary_tpr)
     if limits.min_accuracy is not None:
         measured, least = arm.accuracy(), limits.min_accuracy
         reached = measured.low >= least
         yield Check(arm.label, arm.sparsity, len(arm.runs), "test accuracy", measured, least, reached)
+
+
+def _canary_check(arm: Arm, fpr: float, limit: float) -> Check:
+    metric = tpr_metric(fpr)
+    worst = worst_case(arm, metric.name)
+    if worst is None:
+        raise InputError(
+            f"expected canaries in the results of {arm.label!r}, got none; run the study or audit with canaries = 150"
+        )
+    words = f"{metric.phrase} on canaries ({worst.kind.replace('_', ' ')})"
+    caveat = f"{worst.records} canaries of each kind, {worst.targets} targets, not recomputed from records"
+    return Check(
+        arm.label, arm.sparsity, len(arm.runs), words, worst.estimate, limit, worst.estimate.high <= limit,
+        worst.attack, (caveat,),
+    )  # fmt: skip
 
 
 def _strongest(arm: Arm, metric: str) -> tuple[str, Estimate, tuple[str, ...]]:

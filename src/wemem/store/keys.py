@@ -2,10 +2,8 @@
 reads.
 
 The key of a result is the SHA-256 of that value, of the code that computes, and of the versions of
-its libraries. A value carries the settings objects themselves, so that a new field of theirs counts
-by construction. Where a stage reads the result of another, the value carries that stage's key.
-
-No key is made elsewhere.
+its libraries. A value carries the settings objects themselves, so that a new field of theirs
+counts. Where a stage reads the result of another, the value carries that stage's key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -121,7 +119,7 @@ class RoundKey(StageKey):
     """One round of pruning and fine-tuning.
 
     Args:
-        before: key of the round before, or of the models that the first round starts from.
+        before: key of the round before, or of the models at the start.
         sparsity: of this round.
         rules: every field of the pruning but its schedule.
         defense: changes the fine-tuning.
@@ -193,9 +191,8 @@ class SignalsKey(StageKey):
         required_signals: sorted names of the extra signals.
         seed: of the queries.
         device: kind of the device.
-        defense: the one that alters the answers; None if nothing does.
-        turn: number of the models among those that are queried with one seed, where answers are
-            altered.
+        defense: the one that alters answers, or None.
+        turn: number of the models queried with one seed, where answers are altered.
     """
 
     stage = "signals"
@@ -224,12 +221,12 @@ class SharedSignalsKey(StageKey):
 
     Args:
         parts: keys of the queries, one per stage.
-        splits: fingerprints of the victim's roles and of the reference models'.
+        splits: fingerprints of the roles of the victim and the reference models.
     """
 
     stage = "shared_signals"
     parts: tuple[Key, ...]
-    splits: tuple[str, str]
+    splits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -254,8 +251,15 @@ class LeaveOneOutKey(StageKey):
 
 
 @dataclass(frozen=True)
+class CanaryKey(LeaveOneOutKey):
+    """One attack on the canaries of every model; their records are those of the signals."""
+
+    stage = "canaries"
+
+
+@dataclass(frozen=True)
 class FunctionKey(StageKey):
-    """Outputs of a shadow or reference model that a user's own function trains.
+    """Outputs of a model that a user's own function trains.
 
     Args:
         function: ``module:function``.
@@ -353,7 +357,7 @@ class ExposedRoundKey(StageKey):
     """One round of an arm of a diagnosis, on records of its own.
 
     Args:
-        before: key of the round before, or of the dense models.
+        before: key of the round before or the dense models.
         index: number of the round.
         sparsity: of this round.
         rules: every field of the pruning but its schedule.

@@ -9,6 +9,7 @@ from typing import Any
 
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.attacks.channels import attacks_on_altered_answers, weights_held
+from wemem.auditing.canaries import attack_canaries, canary_rates
 from wemem.auditing.leave_one_out import leave_one_out, reference_accuracy
 from wemem.auditing.report import AttackResult, AuditReport, attack_result
 from wemem.config.study import StudyConfig
@@ -18,9 +19,9 @@ from wemem.pipeline.artifacts import CollectedSignals, TrainedModels
 from wemem.pipeline.cache import Computed
 from wemem.pipeline.matching import unmatched_sizes
 from wemem.pipeline.parties import Parties
-from wemem.pipeline.query import disjoint_signals, shared_signals
+from wemem.pipeline.query import canary_signals, disjoint_signals, shared_signals
 from wemem.signals import SignalLayout, Signals
-from wemem.store.keys import AttackKey, LeaveOneOutKey
+from wemem.store.keys import AttackKey, CanaryKey, LeaveOneOutKey
 from wemem.study.outcome import Outcome
 
 
@@ -38,6 +39,8 @@ class AttackedModels:
         unaware: the victim and the shadows of an adversary who does not know the defense; None
             without such an adversary.
         is_file: True if the victim is a file, whose outputs an audit does not alter.
+        canary_references: reference models that were trained with canaries, where those of
+            ``references`` were not.
     """
 
     label: str
@@ -47,6 +50,7 @@ class AttackedModels:
     references: Sequence[TrainedModels]
     unaware: TrainedModels | None = None
     is_file: bool = False
+    canary_references: Sequence[TrainedModels] = ()
 
     @property
     def altered_answers(self) -> bool:
@@ -102,6 +106,12 @@ def attack_models(parties: Parties, models: AttackedModels) -> Outcome:
             for channel, signals in channels
             if every_target and "shared" in signals
             for name, summary in _attack_references(parties, models.label, channel, signals["shared"]).items()
+        },
+        canaries={
+            name: rates
+            for channel, _ in channels
+            if config.canaries
+            for name, rates in _attack_canaries(parties, models, channel).items()
         },
         altered_answers=models.altered_answers,
         reference_accuracy=_reference_accuracy(parties, outputs["shared"].signals) if every_target else None,
@@ -162,6 +172,32 @@ def _attack_references(
         meta = parties.pipeline.cache.remember(title, key, partial(attacked, attack)).meta
         results[name] = {metric: value for metric, value in meta.items() if metric != "seconds"}
     return results
+
+
+def _attack_canaries(parties: Parties, models: AttackedModels, channel: Channel) -> dict[str, dict[str, Any]]:
+    """Run each attack that uses reference signals on the canaries of every model that was trained
+    with some.
+    """
+    planted = parties.with_canaries
+    assert planted.planted is not None  # the study has canaries
+    victim = models.rounds[-1] if parties.planted is not None else None
+    references = models.canary_references or models.references
+    chosen = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
+    collected = canary_signals(planted, models.label, victim, references, chosen, channel.defense)
+    metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
+    kinds = planted.planted.canaries
+
+    def attacked(attack: Attack) -> Computed:
+        result = attack_canaries(collected.signals, attack, seed=parties.seed)
+        return {"score": result.scores}, canary_rates(collected.signals, result, kinds, metrics)
+
+    rates: dict[str, dict[str, Any]] = {}
+    for name, attack in chosen.items():
+        key = CanaryKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
+        title = parties.title(f"{name} on canaries of {models.label}")
+        meta = parties.pipeline.cache.remember(title, key, partial(attacked, attack)).meta
+        rates[name] = {kind: meta[kind] for kind in kinds}
+    return rates
 
 
 def _reference_accuracy(parties: Parties, signals: Signals) -> dict[str, Any]:

@@ -72,8 +72,11 @@ def require_auditable(parties: Parties) -> None:
     if config.uses("shared"):
         splits.append(parties.reference_split)
         fewest = min(config.references_of(label) for label in config.labels)
-        least = 3 if config.leave_one_out else 2
-        require_covered(parties.reference_split.select(range(fewest)), parties.split.audited(0), least)
+        least = 3 if config.leave_one_out or config.canaries else 2
+        if (planted := parties.with_canaries.planted if config.canaries else None) is not None:
+            halves = parties.with_canaries.reference_split.select(range(fewest))
+            require_covered(halves, planted.all_canaries, least)
+        require_covered(parties.reference_split.select(range(fewest)), parties.plain_split.audited(0), least)
     if config.needs_scores:
         if config.scores.drawn_from == "pool":
             parties.pool_subsets()

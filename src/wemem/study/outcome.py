@@ -38,6 +38,7 @@ class Outcome:
         non_adaptive: the results of the same attacks by an adversary whose shadows were pruned
             without the defense.
         leave_one_out: a summary of the leave-one-out audit of the reference ensemble, by attack.
+        canaries: the rates of the attacks on canaries, by attack and kind of canary.
         reference_accuracy: a summary of the accuracy of the reference models; None without a
             leave-one-out audit.
         tuned: the defense that a search chose within a budget, with a summary of the search; None
@@ -61,6 +62,7 @@ class Outcome:
     attack_seconds: float
     non_adaptive: AuditReport | None = None
     leave_one_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    canaries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reference_accuracy: Mapping[str, Any] | None = None
     tuned: TunedDefense | None = None
     is_control: bool = False

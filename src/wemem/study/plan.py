@@ -6,7 +6,7 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import Defense, Undefended
 from wemem.pipeline.cost import CostModel
-from wemem.pipeline.parties import study_split, training_records
+from wemem.pipeline.study_split import study_split, training_records
 from wemem.tuning.search import search_work
 
 

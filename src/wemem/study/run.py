@@ -21,6 +21,7 @@ from wemem.pipeline.victim import swap_shadows
 from wemem.pruning import Pruning
 from wemem.store.store import Store
 from wemem.study.attacking import AttackedModels, attack_models
+from wemem.study.canaries import dense_canaries, pruned_canaries
 from wemem.study.feasibility import require_feasible_study
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of, planned_work
@@ -59,7 +60,12 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
 def attack_dense(parties: Parties) -> Outcome:
     """Attack the unpruned models, with as many reference models as the arm that uses the most."""
     references = parties.train_references_of("dense") if parties.config.uses("shared") else []
-    return attack_models(parties, AttackedModels("dense", None, 0.0, [parties.train_dense()], references))
+    return attack_models(
+        parties,
+        AttackedModels(
+            "dense", None, 0.0, [parties.train_dense()], references, canary_references=dense_canaries(parties)
+        ),
+    )
 
 
 def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome:
@@ -85,4 +91,5 @@ def _prune(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> 
     if config.non_adaptive and defense != Undefended():
         plain = parties.prune_with_shadows(f"{title}: shadows without it", Undefended(), pruning)
         unaware = swap_shadows(rounds[-1], plain[-1])
-    return AttackedModels(label, defense, sparsity, rounds, references, unaware)
+    planted = pruned_canaries(parties, label, defense, pruning)
+    return AttackedModels(label, defense, sparsity, rounds, references, unaware, canary_references=planted)

@@ -26,6 +26,7 @@ from wemem.resolve import did_you_mean
 from wemem.signals import refuse_probabilities
 from wemem.store.store import Store
 from wemem.study.attacking import AttackedModels, attack_models
+from wemem.study.canaries import dense_canaries, pruned_canaries
 from wemem.study.feasibility import PROBED, require_auditable, require_feasible, require_known_start
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of
@@ -188,7 +189,11 @@ def audit_model(
     if label is None:
         references = parties.train_references_of("dense") if config.uses("shared") else []
         dense = [parties.train_dense()]
-        return attack_models(parties, AttackedModels("audited model", None, 0.0, dense, references, is_file=True))
+        planted = dense_canaries(parties)
+        return attack_models(
+            parties,
+            AttackedModels("audited model", None, 0.0, dense, references, is_file=True, canary_references=planted),
+        )
     for name, attack in config.attacks.items():
         if attack.required_signals & {"dense", "trajectory"}:
             raise InputError(
@@ -207,7 +212,14 @@ def audit_model(
     return attack_models(
         parties,
         AttackedModels(
-            "audited model", defense, pruning.schedule.sparsity, [victim], references, unaware, is_file=True
+            "audited model",
+            defense,
+            pruning.schedule.sparsity,
+            [victim],
+            references,
+            unaware,
+            is_file=True,
+            canary_references=pruned_canaries(parties, label, defense, pruning),
         ),
     )
 

@@ -130,6 +130,10 @@ def audit_by_functions(
         InputError: a function does not exist, fails or returns something else, or there are too few
             records.
     """
+    if config.canaries:
+        raise InputError(
+            "expected no canaries in an audit by functions, got some; they need models that this program trains"
+        )
     data, seed = load_data(config, progress), config.seeds[0]
     data.require_all_records("members")
     known = read_members(str(members), len(data))
