@@ -183,8 +183,9 @@ def halving(attempt: Callable[[int], T], most: int, least: str) -> tuple[T, int]
 
 
 def _ran_out(error: Exception) -> bool:
-    # PyTorch's allocator for the CPU has no exception of its own
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    # PyTorch's allocator for the CPU has no exception of its own, nor have the libraries for CUDA
+    messages = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in messages)
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]

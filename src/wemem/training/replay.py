@@ -11,6 +11,7 @@ then. A recording computes nothing by itself; the replay that follows does.
 
 from collections import Counter
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,6 +78,9 @@ def cuda_graph(compute: Callable[[], None]) -> Callable[[], None]:
     graph.capture_begin()
     try:
         compute()
-    finally:
-        graph.capture_end()
+    except BaseException:
+        with suppress(RuntimeError):  # the end of a recording that failed fails as well
+            graph.capture_end()
+        raise
+    graph.capture_end()
     return graph.replay

@@ -107,7 +107,6 @@ class Run:
         self.dropout_seeds = [derive_seed(seed, "dropout") for seed in cohort.seeds]
         self.steps_taken = [0] * len(cohort.ids)
         self.records_seen = [0] * len(cohort.ids)
-        self.keys = Keys(self._dropout_key, self._draw_views)
         self.dev = [tensor.to(self.device) for tensor in _padded(cohort.dev)]
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         # other losses may depend on the epoch, on the CPU, or on values
@@ -174,7 +173,8 @@ class Run:
 
     def place(self, steps: Sequence[Step], live: Sequence[int]) -> list[PlacedStep]:
         """Place the steps in which some of the live models have records."""
-        return place(steps, self.cohort.ids, live, self.steps_taken, self.keys, self.device)
+        keys = Keys(self._dropout_key, self._draw_views)
+        return place(steps, self.cohort.ids, live, self.steps_taken, keys, self.device)
 
     def step(self, step: PlacedStep, epoch: int) -> None:
         """Take one optimizer step of the models that have records in it."""

@@ -1,0 +1,123 @@
+"""Measure this library on a GPU, in order of worth, within a given time.
+
+    PYTHONPATH=src python -m benchmarks.gpu --minutes 8 --out results --study cifar10 studies/cifar10.toml
+
+It needs no network. WEMEM_DATA names the folder with the data of the studies. Every group of
+measurements runs in a process of its own, so that a failure of the driver ends only that group, and
+the files are written after every measurement: ``gpu.json`` with everything, ``gpu.md`` with tables.
+With ``--dry-run`` all of it runs on the CPU at tiny sizes, where the figures mean nothing.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+#: The groups and the share of the remaining time that each may take at most.
+GROUPS = {"correctness": 0.35, "speed": 0.6, "studies": 1.0}
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=8.0, help="the time for everything")
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="the folder for the results")
+    parser.add_argument("--study", type=Path, action="append", default=[], help="a study file; several are run in turn")
+    parser.add_argument("--set", action="append", default=[], help="key=value, for every study")
+    parser.add_argument("--groups", default=",".join(GROUPS), help="the groups to run")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--group", help=argparse.SUPPRESS)  # the process of one group
+    parser.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    given = parse()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.group:
+        run_group(given)
+    else:
+        run_groups(given)
+
+
+def run_groups(given: argparse.Namespace) -> None:
+    """Start the processes of all groups, which load their libraries at once, and let them measure in turn."""
+    end = time.time() + 60 * given.minutes
+    groups = given.groups.split(",")
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--groups")]
+    processes = {
+        group: subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.gpu", *arguments, "--group", group, "--deadline", "0"],
+            stdin=subprocess.PIPE, text=True,
+        )
+        for group in groups
+    }  # fmt: skip
+    for i, (group, process) in enumerate(processes.items()):
+        left = end - time.time()
+        deadline = time.time() + left * (1.0 if i == len(groups) - 1 else GROUPS[group])
+        try:
+            process.communicate(f"{deadline}\n", timeout=max(1.0, deadline + 20 - time.time()))
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            process.kill()
+            process.wait()
+        print(f"== {group}: exit {process.returncode}, {end - time.time():.0f} s left", flush=True)
+        join(given.out, groups)
+
+
+def join(out: Path, groups: list[str]) -> None:
+    """Write one JSON file and one Markdown page from the files of the groups."""
+    from benchmarks.gpu.record import markdown
+
+    rows = [
+        {"group": group, **row}
+        for group in groups if (file := out / f"{group}.json").exists() for row in json.loads(file.read_text())
+    ]  # fmt: skip
+    (out / "gpu.json").write_text(json.dumps(rows, indent=1))
+    (out / "gpu.md").write_text(markdown(rows))
+
+
+def run_group(given: argparse.Namespace) -> None:
+    """Load everything, wait for a line with the deadline, and measure."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    from benchmarks.gpu.correctness import measure_correctness
+    from benchmarks.gpu.record import Record
+    from benchmarks.gpu.speed import measure_speed
+    from wemem.training import choose_device
+
+    device = choose_device("cpu" if given.dry_run else given.device)
+    if device.type == "cuda":
+        torch.zeros(1, device=device)
+    record = Record(given.out / f"{given.group}.json", float(sys.stdin.readline()))
+    if given.group == "correctness":
+        measure_correctness(record, device)
+    elif given.group == "speed":
+        measure_speed(record, device, tiny=given.dry_run)
+    else:
+        measure_studies(record, device, given)
+
+
+def measure_studies(record, device, given: argparse.Namespace) -> None:  # type: ignore[no-untyped-def]
+    """Run every study by the fastest way that was measured, each for its share of the time."""
+    from benchmarks.gpu.studies import Task, best_method, run_study
+    from wemem.training.device import CudaSettings
+
+    for i, path in enumerate(given.study):
+        image = "cifar" in path.stem
+        method = best_method([given.out / "speed.json"], *(("resnet18", "bf16") if image else ("fc", "fp32")))
+        overrides, cuda = list(given.set), CudaSettings()
+        if method is not None and not given.dry_run:
+            cuda = CudaSettings(**method["cuda"])
+            overrides = [f'backend="{method["backend"]}"', *overrides]
+            if image:
+                overrides = ['training.precision="bf16"', 'finetune.precision="bf16"', *overrides]
+        task = Task(path, overrides, record.left / (len(given.study) - i), cuda)
+        record.measure("study", path.stem, lambda task=task: run_study(record, task, device, given.out))  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Speed of the ensemble backends, against a plain loop, a well-tuned loop and the peak of the device."""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from benchmarks.gpu.record import Record, Row
+from benchmarks.gpu.workloads import Case, Method, Timing, cases, plain_loop, time_loop, time_ours, timed, tuned_loop
+from wemem.training.device import CudaSettings, device_name
+
+REPLAY = CudaSettings(replay=True)
+#: Ways to train fully connected models.
+FC = [Method("vmapped"), Method("vmapped", REPLAY), Method("vmapped", REPLAY, "bf16")]
+#: Ways to train convolutional models; the first ones are measured first.
+CONVOLUTION = [
+    Method("sequential", REPLAY, "bf16"),
+    Method("sequential", CudaSettings(replay=True, together=4, streams=4), "bf16"),
+    Method("sequential", CudaSettings(replay=True, together=8, streams=8), "bf16"),
+    Method("sequential", REPLAY),
+    Method("sequential", CudaSettings(), "bf16"),
+    Method("sequential", CudaSettings(replay=True, channels_last=False), "bf16"),
+    Method("sequential", REPLAY, "bf16", "crop_flip"),
+]
+#: Ways that are measured with many models too.
+MANY = [CONVOLUTION[0], CONVOLUTION[2]]
+#: Grouped convolutions, which may be very slow, so they come last and in a short training.
+GROUPED = Method("vmapped", CudaSettings(), "bf16")
+
+
+def peaks(device: torch.device, *, tiny: bool) -> dict[str, float]:
+    """Measured rates of the device: FLOP/s of matrix products by precision, and bytes/s of a copy."""
+    size, repeats = (128, 2) if tiny else (8192, 10)
+    rates = {}
+    for name, dtype, tf32 in (
+        ("fp32", torch.float32, False), ("tf32", torch.float32, True), ("bf16", torch.bfloat16, False),
+    ):  # fmt: skip
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        rates[name] = 2 * size**3 * repeats / _seconds(lambda a=a, b=b: a @ b, repeats, device)  # type: ignore[misc]
+    torch.backends.cuda.matmul.allow_tf32 = False
+    x = torch.randn(size * size * 4, device=device)
+    y = torch.empty_like(x)
+    rates["copy"] = 2 * x.numel() * 4 * repeats / _seconds(lambda: y.copy_(x), repeats, device)
+    return rates
+
+
+def _seconds(call, repeats: int, device: torch.device) -> float:  # type: ignore[no-untyped-def]
+    call()
+    return timed(lambda: [call() for _ in range(repeats)], device)[0]
+
+
+class Table:
+    """Rows of one case, with the ratios to its loops."""
+
+    def __init__(self, case: Case, peaks: dict[str, float], device: torch.device) -> None:
+        self.case, self.peaks, self.device, self.flops = case, peaks, device, case.flops()
+        self.rates: dict[str, float] = {}
+
+    def row(self, method: str, precision: str, models: int, timing: Timing) -> Row:
+        rate = self.case.train / timing.epoch_of_a_model
+        # a GPU computes the convolutions of fp32 in TF32
+        exact = "tf32" if precision == "fp32" and self.case.name != "fc" else precision
+        ratios = {f"x {loop}": rate / self.rates[loop] for loop in ("plain", "tuned") if loop in self.rates}
+        return {
+            "case": self.case.name, "models": models, "method": method, "precision": precision,
+            "models x records/s": rate, **ratios, "TFLOP/s": rate * self.flops / 1e12,
+            "with start": models * self.case.train * self.case.epochs / timing.seconds,
+            "of peak": rate * self.flops / self.peaks.get(exact, float("nan")), "GiB": timing.peak_bytes / 2**30,
+            "seconds": timing.seconds,
+        }  # fmt: skip
+
+    def loop(self, name: str) -> list[Row]:
+        loop, precision = {"plain": (plain_loop, "fp32"), "tuned": (tuned_loop, "bf16")}[name]
+        timing = time_loop(self.case, loop, self.device)
+        self.rates[name] = self.case.train / timing.epoch_of_a_model
+        return [self.row(f"{name} loop", precision, 1, timing)]
+
+    def ours(self, method: Method, models: int) -> list[Row]:
+        timing = time_ours(self.case, models, method, self.device)
+        return [{**self.row(method.name, method.precision, models, timing), "settings": method.settings()}]
+
+
+def machine(device: torch.device, rates: dict[str, float]) -> list[Row]:
+    units = {"copy": "TB/s"}
+    return [
+        {"measure": "device", "value": device_name(device)}, {"measure": "PyTorch", "value": torch.__version__},
+        *({"measure": f"peak {n} ({units.get(n, 'TFLOP/s')})", "value": rate / 1e12} for n, rate in rates.items()),
+    ]  # fmt: skip
+
+
+def plan(*, tiny: bool) -> list[tuple[str, int, Method | str, float]]:
+    """Cases, numbers of models, methods (or the names of loops) and the seconds they need, in order of worth."""
+    few, many = (2, 3) if tiny else (6, 64)
+    steps: list[tuple[str, int, Method | str, float]] = [("fc", 1, "plain", 5), ("fc", 1, "tuned", 5)]
+    steps += [
+        ("fc", models, method, 5) for models in ((few, many) if tiny else (256, few, many, 1024)) for method in FC
+    ]
+    for case in ("resnet18", "resnet8"):
+        steps += [(case, 1, "plain", 5), (case, 1, "tuned", 5), *((case, few, method, 8) for method in CONVOLUTION)]
+    if not tiny:
+        steps += [(case, many, method, 20) for case in ("resnet18", "resnet8") for method in MANY]
+    return [*steps, ("resnet8", few, GROUPED, 20), ("resnet18", few, GROUPED, 20)]
+
+
+def measure_speed(record: Record, device: torch.device, *, tiny: bool) -> None:
+    """Measure everything, in order of worth."""
+    rates: dict[str, float] = {}
+    tables = {name: Table(case, rates, device) for name, case in cases(tiny=tiny).items()}
+
+    def machine_rows() -> list[Row]:
+        rates.update(peaks(device, tiny=tiny))
+        return machine(device, rates)
+
+    record.measure("machine", "peaks", machine_rows)
+    for name, models, method, needs in plan(tiny=tiny):
+        table = tables[name]
+        if isinstance(method, str):
+            record.measure("speed", f"{name}, {method} loop", partial(table.loop, method), needs)
+        else:
+            if method is GROUPED:
+                table.case = replace(table.case, train=table.case.train // 4, epochs=2)
+            words = f"{name}, {models} models, {method.name}, {method.precision}"
+            record.measure("speed", words, partial(table.ours, method, models), needs)

@@ -1,0 +1,27 @@
+"""The benchmark for a GPU runs to its end, at tiny sizes on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_the_dry_run_measures_everything_that_needs_no_gpu(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--minutes", "8", "--out", str(tmp_path)]
+    command += ["--study", "studies/smoke.toml"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=480)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row for row in rows if "error" in row] == []
+    assert {row["left out"] for row in rows if "left out" in row} == {"it needs a GPU"}
+    assert {row["group"] for row in rows} == {"correctness", "speed", "studies"}
+    assert all(row["passed"] for row in rows if "passed" in row)
+    assert [row["finished"] for row in rows if row["kind"] == "study"] == [True]
+    assert "models x records/s" in (tmp_path / "gpu.md").read_text()
