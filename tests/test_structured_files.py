@@ -58,6 +58,8 @@ def test_a_study_leaves_smaller_models_that_load_back_and_are_as_accurate(ran):
     assert module.get_parameter("hidden.weight").shape == (3, 18)
     assert pruned["footprint"]["parameters"] == sum(p.numel() for p in module.parameters())
     assert pruned["footprint"]["macs"] < dense["footprint"]["macs"] / 2
+    sizes = [run["footprint"]["parameters"] for run in (pruned, dense)]
+    assert (pruned["whole_model_sparsity"], dense["whole_model_sparsity"]) == (1 - sizes[0] / sizes[1], 0)
     assert pruned["footprint"]["dense_bytes"] == weights.stat().st_size
     assert pruned["certificate"]["adaptive"]
     assert pruned["sparsity"] == pytest.approx((3 * 4 + 3 + 5) / 31)

@@ -18,7 +18,7 @@ from wemem.pruning.l2_filter import L2Filter
 from wemem.pruning.lamp import Lamp
 from wemem.pruning.layers import LayerChoice, prunable_weights
 from wemem.pruning.magnitude import Magnitude
-from wemem.pruning.masks import masks_of_zeros, pruned_share
+from wemem.pruning.masks import masks_of_zeros, pruned_share, pruned_share_of_all
 from wemem.pruning.n_of_m import NOfM
 from wemem.pruning.schedule import Schedule
 from wemem.pruning.taylor import Taylor
@@ -53,6 +53,7 @@ __all__ = [
     "masks_of_zeros",
     "prunable_weights",
     "pruned_share",
+    "pruned_share_of_all",
 ]  # fmt: skip
 
 #: The criteria that a study can name as its method; a user's own is named as

@@ -122,3 +122,23 @@ def pruned_share(ensemble: Ensemble) -> float:
     """
     masks = [*ensemble.masks.values(), *ensemble.channels.values()]
     return sum(int((~mask).sum()) for mask in masks) / sum(mask.numel() for mask in masks) if masks else 0.0
+
+
+def pruned_share_of_all(ensemble: Ensemble, dense: int) -> float:
+    """Compute the share of all parameters of a model that pruning removed, over all models.
+
+    Biases, norms, the classifier and all other parameters that no mask covers count as kept.
+
+    Args:
+        ensemble: the pruned models.
+        dense: the number of parameters of one model before pruning.
+
+    >>> from torch import nn
+    >>> layer = Ensemble.from_modules([nn.Linear(3, 1)])
+    >>> pruned_share_of_all(with_masks(layer, {"weight": torch.tensor([[[True, False, True]]])}), dense=4)
+    0.25
+    """
+    named = dict(ensemble.template.named_parameters())
+    left = sum(parameter.numel() for parameter in named.values()) * len(ensemble)
+    zeros = sum(int((~mask).sum()) for name, mask in ensemble.masks.items() if name in named)
+    return 1 - (left - zeros) / (dense * len(ensemble))

@@ -132,37 +132,11 @@ def _notes(rows: Sequence[Arm]) -> list[str]:
         f"Values are per cent with 95 % intervals: {_over(rows)}.",
         f"Test accuracy is that on {records} records a run. Seconds are those of fine-tuning a run; below them, how "
         f"many more (+) or fewer (-) than without a defense{_on_teachers(rows)}.",
-        *_on_sparsity(rows),
     ]
     audits = audits_of(rows)
     if not audits:
         return [*notes, "No attack was run, so leakage was not measured."]
     return [*notes, _on_choice(rows), _on_support(audits), _on_adversary(rows, audits)]
-
-
-#: A gap between the sparsity of the prunable weights and that of all parameters from which on a
-#: warning stands.
-WIDE_GAP = 0.1
-
-
-def _on_sparsity(rows: Sequence[Arm]) -> list[str]:
-    """The share of all parameters that pruning took, beside that of the prunable weights."""
-    shares: dict[float, list[float]] = {}
-    dense = {run["seed"]: run for arm in rows if arm.defense == "dense" for run in arm.runs if "footprint" in run}
-    for arm in rows:
-        for run in arm.runs:
-            if arm.sparsity and "footprint" in run:
-                before = dense.get(run["seed"], run)["footprint"]["parameters"]
-                shares.setdefault(arm.sparsity, []).append(1 - run["footprint"]["nonzero"] / before)
-    if not shares:
-        return []
-    gone = {sparsity: sum(values) / len(values) for sparsity, values in shares.items()}
-    listed = ", ".join(f"{per_cent(share)} at {per_cent(sparsity)} sparsity" for sparsity, share in gone.items())
-    wide = any(abs(share - sparsity) > WIDE_GAP for sparsity, share in gone.items())
-    warning = " The two differ much: large parts of the model were not pruned." if wide else ""
-    return [
-        f"Sparsity counts prunable weights, or filters. Of all parameters of the model, {listed} are gone.{warning}"
-    ]
 
 
 def _on_teachers(rows: Sequence[Arm]) -> str:

@@ -40,7 +40,8 @@ def headline(rows: Sequence[Arm]) -> list[Value]:
         strongest = {metric.name: _strongest(arm, metric.name) for metric in metrics} if audits else {}
         counts = {name: min(audit[name] for audit in audits) for name in ("members", "nonmembers")} if audits else {}
         tested = min(run["accuracy"]["test_records"] for run in arm.runs)
-        row = {**named(arm), "accuracy": asdict(arm.accuracy()), "test_records": tested, **strongest, **counts}
+        whole = {} if arm.whole_model_sparsity is None else {"whole_model_sparsity": arm.whole_model_sparsity}
+        row = {**named(arm), **whole, "accuracy": asdict(arm.accuracy()), "test_records": tested, **strongest, **counts}
         found.append({**row, "leave_one_out": over} if (over := _leave_one_out(arm)) else row)
     return found
 

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from wemem.results.arms import arms
 from wemem.results.wording import per_cent
 
+#: A gap between the sparsity of the prunable weights and that of all parameters from which on a
+#: warning stands.
+WIDE_GAP = 0.1
 #: Phrases for the codes in ``privacy`` of a run; early files hold the phrases themselves.
 PRIVACY = {
     "victim_fine_tuning": "fine-tuning of the victim only",
@@ -22,7 +26,23 @@ def notes(results: Mapping[str, Any]) -> list[str]:
         results: the content of ``results.json``; early files hold the sentences on privacy
             themselves.
     """
-    return list(dict.fromkeys([*results["notes"], *_on_privacy(results)]))
+    return list(dict.fromkeys([*results["notes"], *_on_whole_model(results), *_on_privacy(results)]))
+
+
+def _on_whole_model(results: Mapping[str, Any]) -> list[str]:
+    """The sparsity of the whole model beside that of the prunable weights, with a warning where
+    they differ much.
+    """
+    shares = {arm.sparsity: arm.whole_model_sparsity for arm in arms(results) if arm.sparsity}
+    known = {sparsity: share for sparsity, share in shares.items() if share is not None}
+    if not known:
+        return []
+    listed = ", ".join(f"{per_cent(share)} at {per_cent(sparsity)} sparsity" for sparsity, share in known.items())
+    wide = any(abs(share - sparsity) > WIDE_GAP for sparsity, share in known.items())
+    warning = " The two differ much: large parts of the model were not pruned." if wide else ""
+    return [
+        f"Sparsity counts prunable weights, or filters. Of all parameters of the model, {listed} are gone.{warning}"
+    ]
 
 
 def _on_privacy(results: Mapping[str, Any]) -> list[str]:

@@ -145,6 +145,7 @@ def _headline_columns() -> tuple[Column, ...]:
     metrics = metrics_for("table")
     return (
         *ARM,
+        Column("whole_model_sparsity", "Of all parameters (%)", "share"),
         Column("accuracy", "Test accuracy (%)", "share"),
         *(
             column

@@ -49,6 +49,14 @@ class Arm:
         """Labels of the attacks, in the order of the study."""
         return tuple(dict.fromkeys(name for run in self.runs for name in run["attacks"]))
 
+    @property
+    def whole_model_sparsity(self) -> float | None:
+        """The share of all parameters that pruning removed, over the seeds; None in results that do
+        not state it.
+        """
+        shares = [run["whole_model_sparsity"] for run in self.runs if "whole_model_sparsity" in run]
+        return float(np.mean(shares)) if shares else None
+
     def accuracy(self) -> Estimate:
         """Test accuracy over the seeds."""
         return over_seeds([_estimate(run["accuracy"]["test"], run["accuracy"]["test_ci"]) for run in self.runs])

@@ -23,6 +23,7 @@ from wemem.exporting.footprint import footprint
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.metrics.registry import tpr_metric
+from wemem.pruning import pruned_share_of_all
 from wemem.results.privacy import account
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.outcome import Outcome
@@ -200,11 +201,19 @@ def _model_facts(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[s
     stage = outcome.victim
     if stage.shipped is not None:
         return {"audited_file": {"name": stage.shipped.name, "sha256": stage.shipped.sha256}}
-    costs = {"footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape))}
+    whole = {"whole_model_sparsity": pruned_share_of_all(stage.ensemble.select([0]), _dense_parameters(config, data))}
+    costs = {"footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape)), **whole}
     if config.victim is None or outcome.rounds[-1].meta.get("rounds"):
         return costs
     weights = Path(config.victim.weights)
     return {**costs, "audited_file": {"name": weights.name, "sha256": file_sha256(weights)}}
+
+
+def _dense_parameters(config: StudyConfig, data: Dataset) -> int:
+    """The number of parameters of the architecture before any pruning."""
+    with torch.random.fork_rng(devices=[]):
+        module = config.model.build(data.input_shape, data.classes)
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def certificate(all_signals: Sequence[Signals]) -> dict[str, Any]:
