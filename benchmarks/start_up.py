@@ -34,10 +34,12 @@ def processor_seconds() -> float:
 
 
 def large_folder(folder: Path) -> Path:
-    """Results as large as a comparison gives them: five arms, three seeds, 28 attacks, altered answers."""
+    """Results as large as a comparison gives them: five arms, three seeds, 28 attacks, 17 targets, altered answers."""
     attacks = tuple(f"attack_{i}" for i in range(28))
     arms = {"dense": 0.5, "undefended": 1.0, "rsw": 0.0, "swmr": 0.0, "hamp": 0.5}
-    return bound_folder(folder, arms, seeds=(0, 1, 2), members=751, nonmembers=1504, attacks=attacks, altered=True)
+    return bound_folder(
+        folder, arms, seeds=(0, 1, 2), members=751, nonmembers=1504, attacks=attacks, altered=True, targets=17
+    )  # fmt: skip
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from results_example import make_results
-from wemem.auditing.leave_one_out import leave_one_out, reference_accuracy
+from wemem.auditing.leave_one_out import TargetRecords, leave_one_out
 from wemem.auditing.report import as_json, run_attacks
 from wemem.config.attack_entries import make_attacks
 from wemem.errors import InputError
+from wemem.metrics.over_targets import reference_accuracy
 from wemem.metrics.rates import true_positive_rate
 from wemem.metrics.registry import METRICS, ScoredRecords, metrics_for, tpr_metric
 from wemem.reporting.console import results_table
@@ -137,7 +138,8 @@ def test_targets_leave_what_arms_are_compared_by():
     mean = targets.measure(METRICS["tpr_at_0.01"])
     stored = mean.as_comparable_json()
     assert np.mean(np.array(stored["pseudo_values"])) == pytest.approx(mean.value, abs=1e-5)
-    accuracy = reference_accuracy(signals, seed=0)
+    records = TargetRecords.of(signals, {})
+    accuracy = reference_accuracy(records.correct, records.membership, seed=0)
     rows = signals.audited(0)
     right = signals.logits[:, rows].argmax(axis=-1) == signals.labels[rows]
     each = [right[k][~signals.is_member(k)].mean() for k in range(signals.num_models)]

@@ -43,15 +43,17 @@ from wemem.pipeline.progress import Progress, Silent
 from wemem.resolve import Given
 from wemem.results.black_box import black_box_results
 from wemem.results.build import environment, study_results
-from wemem.results.folder import remove_old_results, write_results
+from wemem.results.folder import TARGETS, remove_old_results, write_results
 from wemem.results.gate import FolderGate, Limits, check_folder
 from wemem.results.model_files import pruning_summary, write_model, write_pruned
 from wemem.results.sample_table import per_sample_table
+from wemem.results.target_table import write_target_table
 from wemem.results.verify import Verified
 from wemem.results.verify import verify as verify_folder
 from wemem.store.store import Store
 from wemem.study.black_box import audit_signals
 from wemem.study.grid_search import select_settings
+from wemem.study.outcome import Outcome
 from wemem.study.run import run_study
 from wemem.study.single_model import audit_model, prune_model
 from wemem.study.user_functions import audit_by_functions
@@ -232,7 +234,9 @@ def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progr
     files = [write_model(out / "models", outcome) for outcome in outcomes]
     for run, (weights, *_) in zip(results["runs"], files, strict=True):
         run["model_file"] = weights.relative_to(out).as_posix()
-    return write_results(out, results, samples, [path for paths in files for path in paths])
+    return write_results(
+        out, results, samples, [*(path for paths in files for path in paths), *_targets(out, outcomes)]
+    )
 
 
 def prune(
@@ -323,7 +327,7 @@ def audit(
         kept = Store(_store_folder(store, folder), progress.warn)
         outcome = audit_model(config, label, kept, progress, data)
         results, samples = study_results(config, data, [outcome]), per_sample_table(config, [outcome], data)
-        return _leave(folder, results, samples)
+        return _leave(folder, results, samples, [outcome])
 
 
 def audit_outputs(
@@ -348,6 +352,17 @@ def audit_functions(
         return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0]))
 
 
-def _leave(folder: Path, results: Mapping[str, Any], samples: pa.Table) -> tuple[dict[str, Any], pa.Table]:
+def _leave(
+    folder: Path, results: Mapping[str, Any], samples: pa.Table, outcomes: Sequence[Outcome] = ()
+) -> tuple[dict[str, Any], pa.Table]:
     remove_old_results(folder)
-    return write_results(folder, results, samples), samples
+    return write_results(folder, results, samples, _targets(folder, outcomes)), samples
+
+
+def _targets(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
+    """Write the records of leave-one-out audits; the path of the file, or none without such audits."""
+    audits = [(o.label, o.seed, o.sparsity, o.targets) for o in outcomes if o.targets is not None]
+    if not audits:
+        return []
+    write_atomically(out / TARGETS, lambda part: write_target_table(part, audits))
+    return [out / TARGETS]

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from wemem.attacks.base import Attack
-from wemem.auditing.leave_one_out import TargetsResult, leave_one_out
+from wemem.auditing.leave_one_out import leave_one_out
+from wemem.metrics.over_targets import TargetsResult
 from wemem.metrics.pooled import pooled_estimate
 from wemem.metrics.registry import Metric
 from wemem.randomness import generator

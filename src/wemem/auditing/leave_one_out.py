@@ -6,89 +6,41 @@ run too, not only other records.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Int64
 
 from wemem.attacks.base import Attack
 from wemem.errors import InputError
-from wemem.metrics.crossed import crossed_interval, pseudo_values, record_groups
-from wemem.metrics.intervals import Estimate
-from wemem.metrics.registry import Metric, ScoredRecords
-from wemem.randomness import generator
+from wemem.metrics.over_targets import TargetsResult
 from wemem.signals import Signals
 
 
 @dataclass(frozen=True, eq=False)
-class Crossed:
-    """A mean over targets with its pseudo-values.
+class TargetRecords:
+    """Records of all ``T`` targets of a leave-one-out audit, the victim first.
 
     Args:
-        value: the mean.
-        table: pseudo-values, shape ``(T, G)``; see :mod:`wemem.metrics.crossed`.
-        targets: T.
-    """
-
-    value: float
-    table: Float[np.ndarray, "T G"]
-    targets: int
-
-    @property
-    def estimate(self) -> Estimate:
-        """The value with its interval, which covers other targets and other records."""
-        return crossed_interval(self.value, self.table)
-
-    def as_json(self) -> dict[str, object]:
-        """Its form in ``results.json``, without pseudo-values."""
-        estimate = self.estimate
-        return {"value": estimate.value, "ci": [estimate.low, estimate.high]}
-
-    def as_comparable_json(self) -> dict[str, object]:
-        """Its form in ``results.json`` with pseudo-values, by which arms are compared, to six
-        digits.
-        """
-        table = [[float(f"{value:.6g}") for value in row] for row in self.table.tolist()]
-        return {**self.as_json(), "pseudo_values": table}
-
-
-@dataclass(frozen=True, eq=False)
-class TargetsResult:
-    """One attack on ``T`` targets with the same ``N`` audited records.
-
-    Args:
-        name: the name of the attack.
-        scores: float64, shape ``(T, N)``.
+        records: int64, shape ``(N,)``: the indices of the audited records in the data set.
         membership: bool, shape ``(T, N)``.
-        seed: of the study, for the groups of records.
+        correct: bool, shape ``(T, N)``: true where the target predicts the class of the record.
+        scores: by attack, the stored arrays of which ``score`` has shape ``(T, N)``. They are read
+            on access, since those of all attacks may not fit into memory at once.
     """
 
-    name: str
-    scores: Float[np.ndarray, "T N"]
+    records: Int64[np.ndarray, " N"]
     membership: Bool[np.ndarray, "T N"]
-    seed: int
+    correct: Bool[np.ndarray, "T N"]
+    scores: Mapping[str, Mapping[str, np.ndarray]]
 
-    def measure(self, metric: Metric) -> Crossed:
-        """Mean over targets of a metric that needs no threshold, each target by its own scores."""
-        groups = record_groups(self.scores.shape[1], generator(self.seed, "record groups"))
-        return Crossed(*pseudo_values(metric.value, self.scores, self.membership, groups), len(self.scores))
-
-
-def reference_accuracy(signals: Signals, *, seed: int) -> Crossed:
-    """Mean accuracy of all models on the records that they were not trained on.
-
-    Args:
-        signals: of layout ``shared``.
-        seed: of the study, for the groups of records.
-    """
-    rows = signals.audited(0)
-    right = (signals.logits[:, rows].argmax(axis=-1) == signals.labels[rows]).astype(np.float64)
-    membership = np.stack([signals.is_member(k) for k in range(signals.num_models)])
-    groups = record_groups(len(rows), generator(seed, "record groups"))
-    return Crossed(*pseudo_values(_accuracy, right, membership, groups), len(right))
-
-
-def _accuracy(records: ScoredRecords) -> float:
-    return float(records.nonmembers.mean())
+    @classmethod
+    def of(cls, signals: Signals, scores: Mapping[str, Mapping[str, np.ndarray]]) -> Self:
+        """The records of shared signals, beside the scores of attacks on them."""
+        rows = signals.audited(0)
+        right = signals.logits[:, rows].argmax(axis=-1) == signals.labels[rows]
+        membership = np.stack([signals.is_member(k) for k in range(signals.num_models)])
+        return cls(signals.records[rows], membership, right, scores)
 
 
 def leave_one_out(signals: Signals, attacks: Mapping[str, Attack], *, seed: int) -> dict[str, TargetsResult]:

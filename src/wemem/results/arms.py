@@ -143,15 +143,16 @@ class Arm:
         """The strongest attack over all leave-one-out targets, its estimate, and the number of
         targets.
         """
-        by_attack = {}
-        for name in self.leave_one_out_attacks(metric):
-            runs = [run["leave_one_out"][name] for run in self.runs]
-            estimate = over_seeds([_estimate(run[metric]["value"], run[metric]["ci"]) for run in runs])
-            by_attack[name] = estimate, sum(run["targets"] for run in runs)
-        if not by_attack:
+        measured = {name: self.over_targets(name, metric) for name in self.leave_one_out_attacks(metric)}
+        if not measured:
             return None
-        name = max(by_attack, key=lambda attack: by_attack[attack][0].value)
-        return name, *by_attack[name]
+        name = max(measured, key=lambda attack: measured[attack].value)
+        return name, measured[name], sum(run["leave_one_out"][name]["targets"] for run in self.runs)
+
+    def over_targets(self, attack: str, metric: str) -> Estimate:
+        """A metric of one attack over all leave-one-out targets."""
+        audits = [run["leave_one_out"][attack][metric] for run in self.runs]
+        return over_seeds([_estimate(audit["value"], audit["ci"]) for audit in audits])
 
     @property
     def answers_only(self) -> bool:

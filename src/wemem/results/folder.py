@@ -14,7 +14,7 @@ from wemem.files.atomic import write_atomically
 from wemem.files.documents import read_json
 from wemem.files.hashing import file_sha256
 
-RESULTS, SAMPLES, GATE = "results.json", "per_sample.parquet", "gate.json"
+RESULTS, SAMPLES, TARGETS, GATE = "results.json", "per_sample.parquet", "leave_one_out.parquet", "gate.json"
 
 
 def remove_old_results(out: Path) -> None:
@@ -30,7 +30,7 @@ def remove_old_results(out: Path) -> None:
     listed: dict[str, Any] = {}
     with suppress(InputError, AttributeError, TypeError):  # unreadable results list no files
         listed = dict(read_json(out / RESULTS, "results").get("files", {}))
-    for name in (RESULTS, GATE, SAMPLES, *listed):
+    for name in (RESULTS, GATE, SAMPLES, TARGETS, *listed):
         path = out / name
         if is_inside(name):
             try:
@@ -50,7 +50,7 @@ def is_inside(name: str) -> bool:
 
 
 def write_results(
-    out: Path, results: Mapping[str, Any], samples: pa.Table, models: Iterable[Path] = ()
+    out: Path, results: Mapping[str, Any], samples: pa.Table, others: Iterable[Path] = ()
 ) -> dict[str, Any]:  # fmt: skip
     """Write ``per_sample.parquet`` and then ``results.json``, so that its presence marks a complete
     folder.
@@ -59,13 +59,14 @@ def write_results(
         out: the output folder.
         results: the content of ``results.json``; ``files`` is filled in.
         samples: the table of all runs and audited records.
-        models: the paths of the model files that were already written into the folder.
+        others: the paths of the other files of the results that were already written into the
+            folder: models, and the records of leave-one-out audits.
 
     Returns:
         The content of ``results.json``.
     """
     write_atomically(out / SAMPLES, lambda part: pyarrow.parquet.write_table(samples, part))
-    files = {path.relative_to(out).as_posix(): file_sha256(path) for path in (out / SAMPLES, *models)}
+    files = {path.relative_to(out).as_posix(): file_sha256(path) for path in (out / SAMPLES, *others)}
     bound = {**results, "files": files}
     text = json.dumps(bound, indent=1, allow_nan=False) + "\n"
     write_atomically(out / RESULTS, lambda part: part.write_text(text, encoding="utf-8"))

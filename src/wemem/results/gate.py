@@ -20,6 +20,9 @@ from wemem.results.reservations import Reservation, require_known, reservations
 from wemem.results.verify import verify
 from wemem.results.wording import interval, per_cent, printable
 
+#: Restriction on an interval that no correction widened.
+HIGHEST_END = "the upper end is the highest of all attacks, not widened for the selection"
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -146,7 +149,7 @@ def check_folder(
             all errors of :func:`check`.
     """
     require_known(waivers)
-    verified = verify(folder)
+    verified = verify(folder, [name for name, _, _ in limits.of_leaks() if not METRICS[name].needs_threshold])
     if verified.forged:
         raise InputError(
             f"expected results in {folder} that follow from their records, got: {verified.forged[0].text}; "
@@ -192,10 +195,11 @@ def _is_control(arm: Arm) -> bool:
 
 def _checks(arm: Arm, limits: Limits) -> Iterator[Check]:
     for metric, words, limit in limits.of_leaks():
-        attack, estimate, caveats = _strongest(arm, metric)
-        yield Check(
-            arm.label, arm.sparsity, len(arm.runs), words, estimate, limit, estimate.high <= limit, attack, caveats
-        )
+        for attack, estimate, phrase, caveats in (_strongest(arm, metric), *_over_targets(arm, metric)):
+            yield Check(
+                arm.label, arm.sparsity, len(arm.runs), f"{words}{phrase}", estimate, limit, estimate.high <= limit,
+                attack, caveats,
+            )  # fmt: skip
     if limits.max_canary_tpr is not None:
         yield _canary_check(arm, limits.at_fpr, limits.max_canary_tpr)
     if limits.min_accuracy is not None:
@@ -219,8 +223,12 @@ def _canary_check(arm: Arm, fpr: float, limit: float) -> Check:
     )  # fmt: skip
 
 
-def _strongest(arm: Arm, metric: str) -> tuple[str, Estimate, tuple[str, ...]]:
-    """The strongest attack, its estimate and caveats.
+#: An attack, its estimate, a phrase on the targets, and caveats.
+Measured = tuple[str, Estimate, str, tuple[str, ...]]
+
+
+def _strongest(arm: Arm, metric: str) -> Measured:
+    """The strongest attack on the audited models.
 
     The interval is widened for the selection of the attack. A run without a stored widened interval
     gets the highest upper end of all attacks in its place, with a caveat.
@@ -234,5 +242,18 @@ def _strongest(arm: Arm, metric: str) -> tuple[str, Estimate, tuple[str, ...]]:
         highest = max(one.high for one in measured.values())
         estimate = Estimate(measured[attack].value, measured[attack].low, highest)
         if len(measured) > 1:
-            caveats += ("the upper end is the highest of all attacks, not widened for the selection",)
-    return attack, estimate, caveats
+            caveats += (HIGHEST_END,)
+    return attack, estimate, "", caveats
+
+
+def _over_targets(arm: Arm, metric: str) -> Iterator[Measured]:
+    """The strongest attack over leave-one-out targets, if there are any; its upper end is the
+    highest of all attacks.
+    """
+    strongest = arm.leave_one_out(metric)
+    if strongest is not None:
+        name, estimate, targets = strongest
+        attacks = arm.leave_one_out_attacks(metric)
+        high = max(arm.over_targets(attack, metric).high for attack in attacks)
+        phrase, caveats = f" over {targets} leave-one-out targets", (HIGHEST_END,) if len(attacks) > 1 else ()
+        yield name, Estimate(estimate.value, estimate.low, high), phrase, caveats

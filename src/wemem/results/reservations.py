@@ -12,7 +12,7 @@ from wemem.errors import InputError
 from wemem.files.hashing import file_sha256
 from wemem.resolve import did_you_mean
 from wemem.results.arms import Arm
-from wemem.results.folder import SAMPLES
+from wemem.results.folder import SAMPLES, TARGETS
 from wemem.results.verify import Verified
 from wemem.results.wording import per_cent, printable
 from wemem.signals import WEIGHTS_HELD
@@ -89,7 +89,7 @@ def reservations(
     for one in verified.findings:
         if one.subject == "runs" and one.passed is False:
             yield Reservation("partial", one.text)
-        elif one.file not in (None, SAMPLES) and not one.passed:
+        elif one.file not in (None, SAMPLES, TARGETS) and not one.passed:
             yield Reservation("other-file", one.text)
     if (unverified := _unverified(verified)) is not None:
         yield Reservation("unverified", unverified)
@@ -105,8 +105,9 @@ def reservations(
 def _unverified(verified: Verified) -> str | None:
     """A phrase on rates that cannot be recomputed, or on records that no hash binds to the results."""
     rates = [one for one in verified.findings if one.subject == "rates"]
-    bound = [one for one in verified.findings if one.subject == "files" and one.file in (None, SAMPLES)]
-    text = next((one.text for one in [*rates, *bound] if not one.passed), None)
+    bound = [one for one in verified.findings if one.subject == "files" and one.file in (None, SAMPLES, TARGETS)]
+    targets = [one for one in verified.findings if one.subject == "targets"]
+    text = next((one.text for one in [*rates, *targets, *bound] if not one.passed), None)
     return text if rates else "no rates to verify"
 
 

@@ -5,24 +5,27 @@ wrote it, since anyone who can change the folder can change the hashes too. That
 over ``results.json`` that is kept outside of the folder.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from wemem.errors import InputError
 from wemem.files.hashing import file_sha256, sha256_of
+from wemem.files.input_files import exists
 from wemem.metrics.intervals import Estimate, proportion
 from wemem.metrics.registry import METRICS, ScoredRecords
 from wemem.metrics.strongest import strongest
-from wemem.results.folder import RESULTS, SAMPLES, is_inside
+from wemem.results.folder import RESULTS, SAMPLES, TARGETS, is_inside
 from wemem.results.per_record import RunScores, read_scores, recorded_audits
 from wemem.results.read import read_results
+from wemem.results.target_records import read_targets
+from wemem.results.verify_targets import EVERY_FIGURE, target_differences
 
 #: Largest difference between a stored and a recomputed number that is attributed to rounding.
 ROUNDING = 1e-9
 
-Subject = Literal["study", "files", "runs", "rates"]
+Subject = Literal["study", "files", "runs", "rates", "targets"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Finding:
     Args:
         subject: the statement that is verified. ``study``: the settings have the stored hash.
             ``files``: a file exists and has the stored hash. ``runs``: all planned runs and attacks
-            exist. ``rates``: the stored rates follow from the records.
+            exist. ``rates``: the stored rates follow from the records. ``targets``: so do the
+            figures of leave-one-out audits.
         passed: whether the statement holds; None if it cannot be verified.
         text: the outcome as a phrase.
         file: the path of the file in the folder, for the subject ``files``.
@@ -71,7 +75,7 @@ class Verified:
         the records.
         """
         wrong = [one for one in self.findings if one.passed is False]
-        return [one for one in wrong if one.subject in ("study", "rates") or one.file == SAMPLES]
+        return [one for one in wrong if one.subject in ("study", "rates", "targets") or one.file in (SAMPLES, TARGETS)]
 
     @property
     def recomputed(self) -> bool:
@@ -80,15 +84,23 @@ class Verified:
         return bool(rates) and all(rates)
 
 
-def verify(folder: Path) -> Verified:
+def verify(folder: Path, over_targets: Collection[str] = EVERY_FIGURE) -> Verified:
     """Read a folder of results and compare them with its files and records.
+
+    Args:
+        folder: the output directory of a study or an audit.
+        over_targets: the names of the leave-one-out figures to recompute, of
+            :data:`~wemem.results.verify_targets.EVERY_FIGURE`.
 
     Raises:
         InputError: the results cannot be read or have contradictions, or the table has other
             records.
     """
     results = read_results(folder)
-    findings = [*_study(results), *_files(folder, results), *_runs(folder, results), *_rates(folder, results)]
+    findings = [
+        *_study(results), *_files(folder, results), *_runs(folder, results), *_rates(folder, results),
+        *_targets(folder, results, over_targets),
+    ]  # fmt: skip
     return Verified(folder, results, file_sha256(folder / RESULTS), tuple(findings))
 
 
@@ -104,8 +116,8 @@ def _files(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
     files = results.get("files", {})
     if "files" not in results:
         yield Finding("files", None, "results of version 1 have no SHA-256 of files; run the study again")
-    elif SAMPLES not in files:
-        yield Finding("files", None, f"no SHA-256 binds {SAMPLES} to the results; run the study again", SAMPLES)
+    for name in _unbound(folder, results) if "files" in results else ():
+        yield Finding("files", None, f"no SHA-256 binds {name} to the results; run the study again", name)
     for name, digest in files.items():
         path = folder / name
         if not is_inside(name):
@@ -118,6 +130,14 @@ def _files(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
             continue
         text = f"{name} is unchanged" if same else f"{name} is not the file that was audited"
         yield Finding("files", same, text, name)
+
+
+def _unbound(folder: Path, results: Mapping[str, Any]) -> Iterator[str]:
+    """Files of records that no hash binds to the results."""
+    if SAMPLES not in results["files"]:
+        yield SAMPLES
+    if TARGETS not in results["files"] and exists(folder / TARGETS, "the records of leave-one-out audits"):
+        yield TARGETS
 
 
 def _runs(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
@@ -151,9 +171,9 @@ def _unlisted(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[Findi
 
 def _rates(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
     for run, scores in zip(results["runs"], read_scores(folder, results["runs"]), strict=True):
-        name = f"{run['label']!r}, {100 * run['sparsity']:.3g} % sparsity, seed {run['seed']}"
         if not run["attacks"]:
             continue
+        name = _name(run)
         if scores is None:
             yield Finding("rates", None, f"{name}: no per_sample.parquet to recompute the rates from")
             continue
@@ -164,6 +184,26 @@ def _rates(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("rates", None, f"{name}: the records lack {', '.join(missing)}")
         if not wrong and not missing:
             yield Finding("rates", True, f"{name}: every rate follows from {len(scores.member):,} records")
+
+
+def _targets(folder: Path, results: Mapping[str, Any], figures: Collection[str]) -> Iterator[Finding]:
+    runs = results["runs"]
+    audited = {i for i, run in enumerate(runs) if run.get("leave_one_out")}
+    if not figures or not (audited or exists(folder / TARGETS, "the records of leave-one-out audits")):
+        return
+    for i, targets in read_targets(folder, runs):
+        audited.discard(i)
+        name, wrong = _name(runs[i]), list(target_differences(runs[i], targets, figures))
+        yield from (Finding("targets", False, f"{name}: {one}") for one in wrong)
+        if not wrong:
+            text = f"{name}: every leave-one-out figure follows from {len(targets.member)} targets"
+            yield Finding("targets", True, text)
+    for i in sorted(audited):
+        yield Finding("targets", None, f"{_name(runs[i])}: no {TARGETS} to recompute the leave-one-out figures from")
+
+
+def _name(run: Mapping[str, Any]) -> str:
+    return f"{run['label']!r}, {100 * run['sparsity']:.3g} % sparsity, seed {run['seed']}"
 
 
 def unrecorded(run: Mapping[str, Any], scores: RunScores) -> list[str]:

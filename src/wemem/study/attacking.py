@@ -10,17 +10,18 @@ from typing import Any
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.attacks.channels import attacks_on_altered_answers, weights_held
 from wemem.auditing.canaries import attack_canaries, canary_rates
-from wemem.auditing.leave_one_out import leave_one_out, reference_accuracy
+from wemem.auditing.leave_one_out import TargetRecords, leave_one_out
 from wemem.auditing.report import AttackResult, AuditReport, attack_result
 from wemem.config.study import StudyConfig
 from wemem.defenses import Defense, OutputPostprocessing
-from wemem.metrics.registry import METRICS
+from wemem.metrics.over_targets import metrics_over_targets, reference_accuracy
 from wemem.pipeline.artifacts import CollectedSignals, TrainedModels
 from wemem.pipeline.cache import Computed
 from wemem.pipeline.matching import unmatched_sizes
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.query import canary_signals, disjoint_signals, shared_signals
-from wemem.signals import SignalLayout, Signals
+from wemem.signals import SignalLayout
+from wemem.store.entry import Entry
 from wemem.store.keys import AttackKey, CanaryKey, LeaveOneOutKey
 from wemem.study.outcome import Outcome
 
@@ -92,7 +93,9 @@ def attack_models(parties: Parties, models: AttackedModels) -> Outcome:
         for name, attack in channel.attacks.items()
     ]
     _, outputs = channels[0]
-    every_target = config.leave_one_out and "shared" in outputs
+    over_targets = (
+        _over_targets(parties, models.label, channels) if config.leave_one_out and "shared" in outputs else {}
+    )
     return Outcome(
         models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split, models.rounds,
         {layout: collected.signals for layout, collected in outputs.items()},
@@ -101,12 +104,6 @@ def attack_models(parties: Parties, models: AttackedModels) -> Outcome:
         sum(collected.seconds for _, signals in channels for collected in signals.values())
         + sum(seconds for _, seconds in results),
         non_adaptive=None if models.unaware is None else _attack_unaware(parties, models, models.unaware),
-        leave_one_out={
-            name: summary
-            for channel, signals in channels
-            if every_target and "shared" in signals
-            for name, summary in _attack_references(parties, models.label, channel, signals["shared"]).items()
-        },
         canaries={
             name: rates
             for channel, _ in channels
@@ -114,9 +111,32 @@ def attack_models(parties: Parties, models: AttackedModels) -> Outcome:
             for name, rates in _attack_canaries(parties, models, channel).items()
         },
         altered_answers=models.altered_answers,
-        reference_accuracy=_reference_accuracy(parties, outputs["shared"].signals) if every_target else None,
         is_control=models.label in config.controls, unmatched=dict(unmatched_sizes(parties)),
+        **over_targets,
     )  # fmt: skip
+
+
+def _over_targets(
+    parties: Parties, label: str, channels: Sequence[tuple[Channel, Mapping[SignalLayout, CollectedSignals]]]
+) -> dict[str, Any]:
+    """The fields of an outcome that a leave-one-out audit of the reference models fills."""
+    entries = {
+        name: entry
+        for channel, signals in channels
+        if "shared" in signals
+        for name, entry in _attack_references(parties, label, channel, signals["shared"]).items()
+    }
+    _, outputs = channels[0]
+    targets = TargetRecords.of(outputs["shared"].signals, {name: entry.arrays for name, entry in entries.items()})
+    accuracy = reference_accuracy(targets.correct, targets.membership, seed=parties.seed)
+    return {
+        "leave_one_out": {
+            name: {metric: value for metric, value in entry.meta.items() if metric != "seconds"}
+            for name, entry in entries.items()
+        },
+        "reference_accuracy": {"targets": accuracy.targets, **accuracy.as_comparable_json()},
+        "targets": targets,
+    }
 
 
 def _query(parties: Parties, models: AttackedModels, channel: Channel) -> dict[SignalLayout, CollectedSignals]:
@@ -144,33 +164,25 @@ def _attack_unaware(parties: Parties, models: AttackedModels, unaware: TrainedMo
     return AuditReport(tuple(_predict(parties, name, attack, collected, title)[0] for name, attack in chosen.items()))
 
 
-def _attack_references(
-    parties: Parties, label: str, channel: Channel, collected: CollectedSignals
-) -> dict[str, dict[str, Any]]:
+def _attack_references(parties: Parties, label: str, channel: Channel, collected: CollectedSignals) -> dict[str, Entry]:
     """Run each attack that uses reference signals on every model of the reference ensemble
     (leave-one-out).
+
+    Returns:
+        The entry of each attack in the store: the scores, and the summary of the metrics.
     """
-    metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
+    metrics = metrics_over_targets()
 
     def attacked(attack: Attack) -> Computed:
         targets = leave_one_out(collected.signals, {attack.name: attack}, seed=parties.seed)[attack.name]
-        measured = {metric: targets.measure(metric) for metric in metrics}
-        # arms are compared by the headline metrics; tables of the other metrics would only enlarge
-        # the file
-        summary = {
-            metric.name: mean.as_comparable_json() if metric.place == "headline" else mean.as_json()
-            for metric, mean in measured.items()
-        }
-        counts = {"targets": len(targets.scores), "records": targets.scores.shape[1]}
-        return {"score": targets.scores}, {**counts, **summary}
+        return {"score": targets.scores}, targets.summary(metrics)
 
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, Entry] = {}
     shared = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
     for name, attack in shared.items():
         key = LeaveOneOutKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
         title = parties.title(f"{name} on {label}, leave-one-out")
-        meta = parties.pipeline.cache.remember(title, key, partial(attacked, attack)).meta
-        results[name] = {metric: value for metric, value in meta.items() if metric != "seconds"}
+        results[name] = parties.pipeline.cache.remember(title, key, partial(attacked, attack))
     return results
 
 
@@ -184,7 +196,7 @@ def _attack_canaries(parties: Parties, models: AttackedModels, channel: Channel)
     references = models.canary_references or models.references
     chosen = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
     collected = canary_signals(planted, models.label, victim, references, chosen, channel.defense)
-    metrics = [metric for metric in METRICS.values() if not metric.needs_threshold]
+    metrics = metrics_over_targets()
     kinds = planted.planted.canaries
 
     def attacked(attack: Attack) -> Computed:
@@ -198,12 +210,6 @@ def _attack_canaries(parties: Parties, models: AttackedModels, channel: Channel)
         meta = parties.pipeline.cache.remember(title, key, partial(attacked, attack)).meta
         rates[name] = {kind: meta[kind] for kind in kinds}
     return rates
-
-
-def _reference_accuracy(parties: Parties, signals: Signals) -> dict[str, Any]:
-    """The accuracy of the models that the leave-one-out audit attacks."""
-    accuracy = reference_accuracy(signals, seed=parties.seed)
-    return {"targets": accuracy.targets, **accuracy.as_comparable_json()}
 
 
 def _predict(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from wemem.auditing.leave_one_out import TargetRecords
 from wemem.auditing.report import AuditReport
 from wemem.data.split import Split
 from wemem.defenses import Defense
@@ -41,6 +42,7 @@ class Outcome:
         canaries: the rates of the attacks on canaries, by attack and kind of canary.
         reference_accuracy: a summary of the accuracy of the reference models; None without a
             leave-one-out audit.
+        targets: the records of the leave-one-out audit; None without one.
         tuned: the defense that a search chose within a budget, with a summary of the search; None
             if the study names the defense.
         is_control: True for an arm of :mod:`wemem.config.controls`.
@@ -64,6 +66,7 @@ class Outcome:
     leave_one_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     canaries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reference_accuracy: Mapping[str, Any] | None = None
+    targets: TargetRecords | None = None
     tuned: TunedDefense | None = None
     is_control: bool = False
     altered_answers: bool = False
