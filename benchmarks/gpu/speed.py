@@ -6,7 +6,18 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.record import Record, Row
-from benchmarks.gpu.workloads import Case, Method, Timing, cases, plain_loop, time_loop, time_ours, timed, tuned_loop
+from benchmarks.gpu.workloads import (
+    Case,
+    Method,
+    Timing,
+    cases,
+    compiled_loop,
+    plain_loop,
+    time_loop,
+    time_ours,
+    timed,
+    tuned_loop,
+)
 from wemem.training.device import CudaSettings, device_name
 
 REPLAY = CudaSettings(replay=True)
@@ -24,6 +35,8 @@ CONVOLUTION = [
 ]
 #: Ways that are measured with many models too.
 MANY = [CONVOLUTION[0], CONVOLUTION[2]]
+#: Loops to compare with, and their precision.
+LOOPS = {"plain": (plain_loop, "fp32"), "tuned": (tuned_loop, "bf16"), "compiled": (compiled_loop, "bf16")}
 #: Grouped convolutions, which may be very slow, so they come last and in a short training.
 GROUPED = Method("vmapped", CudaSettings(), "bf16")
 
@@ -71,7 +84,7 @@ class Table:
         }  # fmt: skip
 
     def loop(self, name: str) -> list[Row]:
-        loop, precision = {"plain": (plain_loop, "fp32"), "tuned": (tuned_loop, "bf16")}[name]
+        loop, precision = LOOPS[name]
         timing = time_loop(self.case, loop, self.device)
         self.rates[name] = self.case.train / timing.epoch_of_a_model
         return [self.row(f"{name} loop", precision, 1, timing)]
@@ -100,6 +113,7 @@ def plan(*, tiny: bool) -> list[tuple[str, int, Method | str, float]]:
         steps += [(case, 1, "plain", 5), (case, 1, "tuned", 5), *((case, few, method, 8) for method in CONVOLUTION)]
     if not tiny:
         steps += [(case, many, method, 20) for case in ("resnet18", "resnet8") for method in MANY]
+        steps.append(("resnet18", 1, "compiled", 60))
     return [*steps, ("resnet8", few, GROUPED, 20), ("resnet18", few, GROUPED, 20)]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wemem.errors import InputError
 from wemem.models import Model
-from wemem.training.device import choose_device
+from wemem.training.device import choose_device, cuda_settings
 from wemem.training.dropout import SeededDropout, replace_dropout
 from wemem.training.memory import halving
 from wemem.training.resize import resized
@@ -162,17 +162,22 @@ class Ensemble:
         where = choose_device(device)
 
         def query(size: int) -> Float32[np.ndarray, "K N C"]:
-            return np.stack([self._logits_of(k, features, size, where) for k in range(len(self))])
+            x = torch.from_numpy(features).to(where)
+            return np.stack([self._logits_of(k, x, size) for k in range(len(self))])
 
         return halving(query, batch_size, "the answer to one record")[0]
 
-    def _logits_of(
-        self, model: int, features: Real[np.ndarray, "N ..."], size: int, device: torch.device
-    ) -> Float32[np.ndarray, "N C"]:
-        module, starts = self.module(model).to(device), range(0, len(features), size)
+    def _logits_of(self, model: int, x: Real[Tensor, "N ..."], size: int) -> Float32[np.ndarray, "N C"]:
+        """Compute the logits of one model on the device of the records, from which they are copied once."""
+        module = self.module(model).to(x.device)
+        if x.device.type == "cuda" and cuda_settings().channels_last:
+            for parameter in module.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            parts = [module(torch.from_numpy(features[s : s + size]).to(device)) for s in starts]
-            logits: Float32[np.ndarray, "N C"] = torch.cat(parts).cpu().numpy()
+            logits: Float32[np.ndarray, "N C"] = (
+                torch.cat([module(part) for part in torch.split(x, size)]).cpu().numpy()
+            )
         return logits
 
     def module(self, model: int) -> nn.Module:

@@ -92,7 +92,7 @@ def place(
         placed.append(
             PlacedStep(
                 step.key, step.weight_decay, taking, before, [seen[k] for k in taking], chosen,
-                torch.tensor(taking), torch.from_numpy(step.records[ids][taking]), chosen,
+                torch.tensor(taking), torch.from_numpy(step.records[[ids[k] for k in taking]]), chosen,
                 torch.tensor(dropout, dtype=torch.int32), torch.from_numpy(np.concatenate(drawn)),
             )
         )  # fmt: skip

@@ -37,7 +37,7 @@ class Replay:
     """The recorded steps of some models that train together.
 
     Args:
-        record: the function that records a computation, :func:`cuda_graph` on a GPU.
+        record: the function that records a computation, :func:`cuda_graphs` on a GPU.
     """
 
     def __init__(self, record: Record) -> None:
@@ -71,16 +71,25 @@ class Replay:
         self._seen.clear()
 
 
-def cuda_graph(compute: Callable[[], None]) -> Callable[[], None]:
-    """Record a computation as a CUDA graph on the current stream, which must not be the default one."""
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    graph.capture_begin()
-    try:
-        compute()
-    except BaseException:
-        with suppress(RuntimeError):  # the end of a recording that failed fails as well
-            graph.capture_end()
-        raise
-    graph.capture_end()
-    return graph.replay
+def cuda_graphs() -> Record:
+    """A function that records computations as CUDA graphs on the current stream, which must not be the default one.
+
+    The graphs share the memory of their intermediate results, so they are never replayed at the
+    same time.
+    """
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(compute: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        graph.capture_begin(pool=pool)
+        try:
+            compute()
+        except BaseException:
+            with suppress(RuntimeError):  # the end of a recording that failed fails as well
+                graph.capture_end()
+            raise
+        graph.capture_end()
+        return graph.replay
+
+    return record

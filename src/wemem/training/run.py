@@ -36,7 +36,7 @@ from wemem.training.optimizer import StackedOptimizer
 from wemem.training.per_sample import PerSample
 from wemem.training.placement import Keys, PlacedStep, place
 from wemem.training.recipe import Recipe
-from wemem.training.replay import Replay, cuda_graph
+from wemem.training.replay import Replay, cuda_graphs
 from wemem.training.side_by_side import OnEpoch
 from wemem.training.views import rows_of
 
@@ -111,7 +111,7 @@ class Run:
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         # other losses may depend on the epoch, on the CPU, or on values
         recorded = self.device.type == "cuda" and cuda_settings().replay and not defense.replaces_loss
-        self.replay = Replay(cuda_graph) if recorded else None
+        self.replay = Replay(cuda_graphs()) if recorded else None
 
     def trial(self, step: Step) -> None:
         """Run a step of all models and an evaluation on their dev records, which takes the peak memory of training."""
@@ -137,9 +137,12 @@ class Run:
         best, best_buffers = _copies(self.parameters), _copies(self.buffers)
         curves: list[list[float]] = [[] for _ in range(count)]
         live = list(range(count))
-        for epoch in range(self.defense.epochs(self.recipe.epochs)):
+        epochs = self.defense.epochs(self.recipe.epochs)
+        for epoch in range(epochs):
             for step in self.place(self.plan(epoch), live):
                 self.step(step, epoch)
+            if self.device.type == "cuda" and epoch + 1 < epochs:
+                self.plan(epoch + 1)  # while the GPU computes; the plan is kept
             accuracy, better = self._dev_accuracy(live, epoch), []
             for k, value in zip(live, accuracy, strict=True):
                 if self.recipe.keep == "last" or value > max(curves[k], default=-1.0):
