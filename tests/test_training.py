@@ -642,7 +642,7 @@ def test_models_of_different_architecture_are_refused():
     (lambda: Recipe(optimizer=UNKNOWN), "optimizer must be adam or sgd, got 'rmsprop'"),
     (lambda: FullyConnected(hidden=()), "hidden must be one or more positive widths"),
     (lambda: FullyConnected(dropout=1.0), r"dropout must be in \[0, 1\), got 1.0"),
-    (lambda: make_model("cnn", {}), "expected model kind fc, resnet8, .* or package.module:factory, got 'cnn'"),
+    (lambda: make_model("cnn", {}), "expected model kind fc, .* or package.module:factory, got 'cnn'"),
     (lambda: make_model("fc", {"hiden": [8]}), "got 'hiden'; did you mean 'hidden'"),
     (lambda: CustomModel("math:pi").build((2,), 2), "expected 'math:pi' to be a function, got 3.14"),
     (lambda: CustomModel("math:floor").build((2,), 2), r"math:floor\(input_shape, classes, \*\*arguments\) to"),
