@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from wemem.errors import InputError
+from wemem.files.documents import JSON_LIMIT
 from wemem.files.hashing import sha256_of
-from wemem.store.entry import META_LIMIT, DamagedError, read_entry
+from wemem.store.entry import DamagedError, read_entry
 from wemem.store.fingerprint import COMPUTING, PACKAGE, code_fingerprint
 from wemem.store.key import Key
 from wemem.store.sources import source_fingerprint
@@ -69,13 +70,17 @@ def same(entry, arrays=ARRAYS, meta=META):
     )
 
 
+def root_of(store):
+    return Path(store.backend.place)
+
+
 def folder_of(store, own):
-    (folder,) = store.root.glob(f"*/*/{own}")
+    (folder,) = root_of(store).glob(f"*/*/{own}")
     return folder
 
 
 def leftovers(store):
-    return list(store.root.glob("tmp/*"))
+    return list(root_of(store).glob("tmp/*"))
 
 
 @pytest.fixture
@@ -236,7 +241,7 @@ def test_what_was_put_comes_back_to_the_bit(store):
     found = store.get(own)
     assert found is not None
     assert same(found)
-    assert same(Store(store.root).get(own))
+    assert same(Store(root_of(store)).get(own))
     assert leftovers(store) == []
 
 
@@ -417,7 +422,7 @@ DAMAGES = {
     "meta is empty": lambda f: (f / "meta.json").write_text("{}"),
     "meta is no text": lambda f: (f / "meta.json").write_bytes(b"\xff\xfe\xff"),
     "meta is deep": lambda f: (f / "meta.json").write_text("[" * 100_000),
-    "meta is huge": lambda f: os.truncate(f / "meta.json", META_LIMIT + 1),
+    "meta is huge": lambda f: os.truncate(f / "meta.json", JSON_LIMIT + 1),
     "meta is a pipe": with_a_pipe,
     "sealed nonsense": lambda f: sealed(f, b"nonsense"),
     "sealed huge header": lambda f: sealed(f, struct.pack("<Q", 2**60) + b"{}"),
@@ -462,7 +467,7 @@ def test_put_replaces_a_damaged_entry(store, warnings, damage):
 def test_entry_of_another_key_is_not_taken_for_this_one(store, warnings):
     mine, other = key("dense", seed=0), key("dense", seed=1)
     store.put(other, ARRAYS, META)
-    there = store.root / "dense" / mine[:2] / mine
+    there = root_of(store) / "dense" / mine[:2] / mine
     shutil.copytree(folder_of(store, other), there)
     assert store.get(mine) is None
     assert "another key" in warnings[0]
@@ -481,7 +486,7 @@ def test_damage_is_told_as_a_python_warning_where_nobody_listens(tmp_path):
 
 
 def nothing_new(store, own):
-    return store.get(own) is None and leftovers(store) == [] and not list(store.root.glob(f"*/*/{own}"))
+    return store.get(own) is None and leftovers(store) == [] and not list(root_of(store).glob(f"*/*/{own}"))
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(store, monkeypatch):
@@ -518,23 +523,23 @@ def test_file_in_place_of_the_folder_is_refused_at_once(tmp_path):
 
 
 def test_file_in_place_of_a_stage_is_refused_and_kept(store):
-    (store.root / "dense").write_text("mine")
+    (root_of(store) / "dense").write_text("mine")
     own = key("dense")
     assert store.get(own) is None
     with pytest.raises(InputError, match="expected a store at"):
         store.put(own, ARRAYS, META)
-    assert (store.root / "dense").read_text() == "mine"
+    assert (root_of(store) / "dense").read_text() == "mine"
     assert leftovers(store) == []
 
 
 def test_read_that_the_disk_refuses_is_no_damage(store, warnings, monkeypatch):
-    def broken(path):
+    def broken(path, flags):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     own = key("dense")
     store.put(own, ARRAYS, META)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", broken)
+        patch.setattr(os, "open", broken)
         with pytest.raises(InputError, match="Input/output error"):
             store.get(own)
     assert warnings == []
@@ -554,9 +559,9 @@ def test_arrays_of_other_things_than_numbers_are_refused(store, array):
 def test_leftovers_of_the_dead_are_swept_and_entries_are_not(store):
     own = key("dense")
     store.put(own, ARRAYS, META)
-    shutil.copytree(folder_of(store, own), store.root / "tmp" / "killed" / own)
-    (store.root / "tmp" / "file").write_text("half")
-    again = Store(store.root)
+    shutil.copytree(folder_of(store, own), root_of(store) / "tmp" / "killed" / own)
+    (root_of(store) / "tmp" / "file").write_text("half")
+    again = Store(root_of(store))
     assert leftovers(again) == []
     assert same(again.get(own))
 
@@ -565,13 +570,13 @@ def test_sweep_leaves_a_living_writer_alone(store, monkeypatch):
     seen = []
 
     def while_it_writes(folder, origin):
-        Store(store.root)
+        Store(root_of(store))
         seen.append(sorted(path.name for path in folder.iterdir()))
         return read_entry(folder, origin)
 
     own = key("dense")
     with monkeypatch.context() as patch:
-        patch.setattr("wemem.store.store.read_entry", while_it_writes)
+        patch.setattr("wemem.store.folder.read_entry", while_it_writes)
         assert same(store.put(own, ARRAYS, META))
     assert seen == [["data.safetensors", "meta.json"]]
     assert same(store.get(own))

@@ -50,6 +50,7 @@ from wemem.results.sample_table import per_sample_table
 from wemem.results.target_table import write_target_table
 from wemem.results.verify import Verified
 from wemem.results.verify import verify as verify_folder
+from wemem.store.location import location_beside
 from wemem.store.store import Store
 from wemem.study.black_box import audit_signals
 from wemem.study.grid_search import select_settings
@@ -136,8 +137,9 @@ def run(
     Args:
         study: the study.
         out: the output directory, created if missing.
-        store: the folder of stored stages; ``.store`` beside ``out`` if None, so that neighbours
-            share.
+        store: the store of finished stages, a folder or a URL (:class:`~wemem.store.store.Store`).
+            If None, the environment variable ``WEMEM_STORE``; if that is not set, ``.store`` beside
+            ``out``, so that neighbours share.
         progress: receives every stage.
         jobs: number of processes, which share the cores; with several, the study must come from a
             table.
@@ -153,7 +155,7 @@ def run(
         raise InputError(f"jobs must be at least 1, got {jobs}")
     config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
-        data, root = load_data(config, progress), _store_folder(store, folder)
+        data, root = load_data(config, progress), location_beside(store, folder)
         if jobs == 1:
             return _run_alone(config, data, folder, Store(root, progress.warn), progress)
         with threads_of(jobs):
@@ -213,15 +215,11 @@ def diagnose(
     """
     settings = settings or DiagnosisSettings()
     with output_folder(out) as folder:
-        return diagnose_into(_config(study), settings, folder, _store_folder(store, folder), progress)
+        return diagnose_into(_config(study), settings, folder, location_beside(store, folder), progress)
 
 
 def _config(study: Study) -> StudyConfig:
     return study if isinstance(study, StudyConfig) else read_study(Path(study))
-
-
-def _store_folder(store: Place | None, out: Path) -> Path:
-    return out.parent / ".store" if store is None else Path(store)
 
 
 def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progress: Progress) -> dict[str, Any]:
@@ -253,7 +251,7 @@ def prune(
         study: the study, with ``[victim]``.
         label: the defense of the study to prune under.
         out: the output directory, created if missing.
-        store: the folder of stored stages, as in :func:`run`.
+        store: the store of finished stages, as in :func:`run`.
         progress: receives every stage.
 
     Returns:
@@ -261,7 +259,7 @@ def prune(
     """
     config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
-        pruned = prune_model(config, label, Store(_store_folder(store, folder), progress.warn), progress)
+        pruned = prune_model(config, label, Store(location_beside(store, folder), progress.warn), progress)
         costs = side_by_side(pruned.dense.ensemble.module(0), pruned.stage.ensemble.module(0), pruned.input_shape)
         write_pruned(folder, config, pruned, costs)
     return pruning_summary(folder / "weights.safetensors", config, label, pruned, costs)
@@ -315,7 +313,7 @@ def audit(
         study: the study, with ``[victim]``.
         label: the defense of the study under which the model was pruned; None if it was not.
         out: the output directory, created if missing.
-        store: the folder of stored stages, as in :func:`run`.
+        store: the store of finished stages, as in :func:`run`.
         progress: receives every stage.
 
     Returns:
@@ -324,7 +322,7 @@ def audit(
     config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
         data = load_data(config, progress)
-        kept = Store(_store_folder(store, folder), progress.warn)
+        kept = Store(location_beside(store, folder), progress.warn)
         outcome = audit_model(config, label, kept, progress, data)
         results, samples = study_results(config, data, [outcome]), per_sample_table(config, [outcome], data)
         return _leave(folder, results, samples, [outcome])
@@ -347,7 +345,7 @@ def audit_functions(
     """Audit a model by its predictions (:func:`~wemem.study.user_functions.audit_by_functions`)."""
     config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
-        kept = Store(_store_folder(store, folder), progress.warn)
+        kept = Store(location_beside(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
         return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0]))
 

@@ -25,7 +25,13 @@ NonAdaptive = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Device to compute on: auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[int, typer.Option(help="Number of processes, which share the cores.")]
-StoreFolder = Annotated[Path | None, typer.Option(help="Folder for stored stages [default: .store beside --out].")]
+StorePlace = Annotated[
+    str | None,
+    typer.Option(
+        help="Store of finished stages: a folder, or a URL of s3://, gs:// or az:// [default: WEMEM_STORE, or .store "
+        "beside --out]."
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -61,7 +67,7 @@ def run(
     non_adaptive: NonAdaptive = False,
     jobs: Jobs = 1,
     device: Device = None,
-    store: StoreFolder = None,
+    store: StorePlace = None,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
     from wemem import api
@@ -84,7 +90,7 @@ def compare(
     non_adaptive: NonAdaptive = False,
     jobs: Jobs = 1,
     device: Device = None,
-    store: StoreFolder = None,
+    store: StorePlace = None,
 ) -> None:
     """Run every defense of a study and compare those that leak least with all others."""
     from wemem import api
@@ -131,7 +137,7 @@ def prune(
     study: StudyFile = None,
     set_: Overrides = None,
     device: Device = None,
-    store: StoreFolder = None,
+    store: StorePlace = None,
 ) -> None:
     """Prune one trained model under a defense: weights and masks out."""
     from wemem import api
@@ -192,7 +198,7 @@ def audit(
     study: StudyFile = None,
     set_: Overrides = None,
     device: Device = None,
-    store: StoreFolder = None,
+    store: StorePlace = None,
 ) -> None:
     """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print
     what it leaks.
@@ -245,7 +251,7 @@ def diagnose(
     set_: Overrides = None,
     data: Data = None,
     device: Device = None,
-    store: StoreFolder = None,
+    store: StorePlace = None,
 ) -> None:
     """Determine whether data reuse or inherent memorability drives leakage, and name the matching
     defense.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def run_and_print(
-    console: Console, config: "StudyConfig", out: Path, store: Path | None, jobs: int
+    console: Console, config: "StudyConfig", out: Path, store: str | None, jobs: int
 ) -> dict[str, Any]:  # fmt: skip
     """Run a study into a folder with a live display, and print its results."""
     from wemem import api

@@ -17,6 +17,7 @@ from wemem.metrics.intervals import Estimate
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress, Silent
 from wemem.results.build import environment
+from wemem.store.location import location_beside
 from wemem.store.store import Store
 from wemem.training import choose_device
 
@@ -25,7 +26,7 @@ def diagnose_into(
     config: StudyConfig,
     settings: DiagnosisSettings,
     out: Path,
-    store: Path | None = None,
+    store: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Diagnose a study and write ``diagnosis.json`` into a folder.
@@ -34,7 +35,7 @@ def diagnose_into(
         config: the study.
         settings: the settings of the diagnosis.
         out: the output directory; created if missing.
-        store: the folder of the store; ``.store`` beside ``out`` if None.
+        store: the store of finished stages, as in :func:`wemem.api.run`.
         progress: the receiver of progress reports; silent if None.
 
     Returns:
@@ -46,7 +47,7 @@ def diagnose_into(
     progress = progress or Silent()
     out = require_folder(out)
     data = load_data(config, progress)
-    diagnosis = diagnose(config, settings, Store(store or out.parent / ".store", progress.warn), progress, data)
+    diagnosis = diagnose(config, settings, Store(location_beside(store, out), progress.warn), progress, data)
     content = diagnosis_content(config, data, diagnosis)
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(out / "diagnosis.json", lambda part: part.write_text(text, encoding="utf-8"))

@@ -55,13 +55,13 @@ class WorkerError(RuntimeError):
         self.add_note(trace)
 
 
-def compute_side_by_side(config: StudyConfig, data: Dataset, root: Path, progress: Progress, jobs: int) -> None:
+def compute_side_by_side(config: StudyConfig, data: Dataset, root: str | Path, progress: Progress, jobs: int) -> None:
     """Compute everything that a study needs, in several processes, into a store.
 
     Args:
         config: the study; it must equal the one that is parsed from its table.
         data: the data of the study; each process loads them by itself.
-        root: the folder of the store.
+        root: the location of the store.
         progress: the receiver of progress reports of all processes.
         jobs: the number of processes; each uses as many threads as this one.
 
@@ -104,7 +104,7 @@ def cores() -> int:
 class Workers:
     """Context manager for worker processes, which start on demand and end on exit."""
 
-    def __init__(self, jobs: int, root: Path, progress: Progress) -> None:
+    def __init__(self, jobs: int, root: str | Path, progress: Progress) -> None:
         self._jobs, self._root, self._progress = jobs, root, progress
         self._workers: list[_Worker] = []
 
@@ -160,7 +160,7 @@ class Workers:
 class _Worker:
     """Connection of the parent to one worker process."""
 
-    def __init__(self, number: int, root: Path, progress: Progress) -> None:
+    def __init__(self, number: int, root: str | Path, progress: Progress) -> None:
         self.number, self.progress = number, progress
         self.task: Task | None = None
         self.stage = ""  # that it is in; empty if nothing is shown
@@ -254,14 +254,14 @@ def serve(connection: Connection, root: str, threads: int) -> None:
 
     Args:
         connection: the pipe to the process that started this one.
-        root: the folder of the store.
+        root: the location of the store.
         threads: the number of threads, on which rounding depends.
     """
     torch.set_num_threads(threads)
     reporting = _Reporting(connection)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            _do_tasks(connection, Path(root), reporting)
+            _do_tasks(connection, root, reporting)
         except InputError as error:
             reporting.report("refused", str(error))
         except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -270,7 +270,7 @@ def serve(connection: Connection, root: str, threads: int) -> None:
             reporting.report("broken", traceback.format_exc())
 
 
-def _do_tasks(connection: Connection, root: Path, reporting: _Reporting) -> None:
+def _do_tasks(connection: Connection, root: str, reporting: _Reporting) -> None:
     data: Dataset | None = None
     message = json.loads(connection.recv_bytes())
     while True:

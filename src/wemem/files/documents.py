@@ -4,6 +4,7 @@ import json
 import math
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,29 @@ def parse_json(text: str | bytes, what: str) -> Any:
     wemem.errors.InputError: expected JSON for an example, got a broken document (a number that is not finite: 1e400); \
 write it again
     """
+    return _parsed_json(text, what, _finite)
+
+
+def parse_stored_json(text: str | bytes, what: str) -> Any:
+    """The value of a JSON text that WeMem has written for itself; its numbers may be infinite or
+    not a number.
+
+    Args:
+        text: the document.
+        what: a phrase for what the text is, for the message.
+
+    Raises:
+        InputError: anything else that :func:`parse_json` refuses.
+
+    >>> parse_stored_json("[-Infinity]", "an example")
+    [-inf]
+    """
+    return _parsed_json(text, what, float)
+
+
+def _parsed_json(text: str | bytes, what: str, number: Callable[[str], float]) -> Any:
     try:
-        value = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+        value = json.loads(text, parse_constant=number, parse_float=number, parse_int=_whole)
     except RecursionError as error:
         raise _too_deep(what) from error
     except ValueError as error:

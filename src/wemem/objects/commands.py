@@ -90,7 +90,7 @@ def audit(
         study: the settings of training and pruning: a study, its table, or its file.
         settings: keys of the study set anew, such as ``{"split": {"shadows": 2}}``.
         out: the output directory; a temporary one that the result keeps if None.
-        store: the folder of stored stages, as in :func:`wemem.api.run`.
+        store: the store of finished stages, as in :func:`wemem.api.run`.
         progress: True for lines or a live display, False for none, or a receiver.
 
     Raises:
@@ -166,7 +166,7 @@ def prune(
         study: the settings of pruning: a study, its table, or its file.
         settings: keys of the study set anew, such as ``{"pruning": {"sparsity": 0.8}}``.
         out: the output directory; a temporary one that the result keeps if None.
-        store: the folder of stored stages, as in :func:`wemem.api.run`.
+        store: the store of finished stages, as in :func:`wemem.api.run`.
         progress: True for lines or a live display, False for none, or a receiver.
 
     Raises:
@@ -213,7 +213,7 @@ def run(
         attacks: a preset, or instances, kinds or tables, in place of the study's.
         settings: keys of the study set anew, such as ``{"seeds": [0, 1]}``.
         out: the output directory; a temporary one that the result keeps if None.
-        store: the folder of stored stages, as in :func:`wemem.api.run`.
+        store: the store of finished stages, as in :func:`wemem.api.run`.
         jobs: number of processes; one where data or model are in memory.
         progress: True for lines or a live display, False for none, or a receiver.
 
@@ -275,7 +275,7 @@ def diagnose(
         top: the share of the records that counts as memorable.
         settings: keys of the study set anew.
         out: the output directory; a temporary one that the result keeps if None.
-        store: the folder of stored stages, as in :func:`wemem.api.run`.
+        store: the store of finished stages, as in :func:`wemem.api.run`.
         progress: True for lines or a live display, False for none, or a receiver.
 
     Raises:

@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +21,12 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from wemem.errors import InputError
+from wemem.files.documents import JSON_LIMIT, parse_stored_json
 from wemem.files.hashing import file_sha256, sha256_of
+from wemem.files.input_files import read_bytes
 
-META_LIMIT = 2**25  # bytes; more than any stage has to tell
+#: The file of an entry that is written last and read first, and the file of its arrays.
+META, DATA = "meta.json", "data.safetensors"
 #: Errors from files that are not as they were written. Other errors are failures of the disk.
 DAMAGE = (
     FileNotFoundError, NotADirectoryError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
@@ -91,7 +95,7 @@ def write_entry(
     Raises:
         OSError, SafetensorError: the disk is full, or the folder cannot be written.
     """
-    data, text = folder / "data.safetensors", folder / "meta.json"
+    data, text = folder / DATA, folder / META
     folder.mkdir()
     save_file(dict(arrays), data)
     content = {
@@ -111,20 +115,58 @@ def read_entry(folder: Path, origin: Mapping[str, Any]) -> Entry:
 
     Raises:
         DamagedError: the folder holds anything else.
-        OSError: the disk cannot be read.
+        InputError, OSError: the disk cannot be read.
     """
-    data, text = folder / "data.safetensors", folder / "meta.json"
-    try:
-        if _plain_size(text) > META_LIMIT:
-            raise ValueError("meta.json is too large")
-        content = json.loads(text.read_bytes())
-        if content.pop("sha256") != sha256_of(content):
-            raise ValueError("meta.json was changed")
+    data = folder / DATA
+    with _damage():
+        if _plain_size(folder / META) > JSON_LIMIT:
+            raise ValueError(f"{META} is too large")
+        content = parse_meta(read_bytes(folder / META, "the description of an entry", limit=JSON_LIMIT))
         if sha256_of(content["origin"]) != sha256_of(origin):
             raise ValueError("it belongs to another key")
         if content["data"] != {"bytes": _plain_size(data), "sha256": file_sha256(data)}:
-            raise ValueError("data.safetensors was changed")
+            raise ValueError(f"{DATA} was changed")
         return Entry(StoredArrays(data), content["meta"])
+
+
+def parse_meta(text: bytes) -> Mapping[str, Any]:
+    """The content of ``meta.json``, without its own hash, which is verified.
+
+    Raises:
+        DamagedError: any other text.
+    """
+    with _damage():
+        content = parse_stored_json(text, META)
+        if content.pop("sha256") != sha256_of(content):
+            raise ValueError(f"{META} was changed")
+        return dict(content)
+
+
+def check_entry(folder: Path, key: str) -> None:
+    """Verify an entry of which the key is known and nothing else.
+
+    Raises:
+        DamagedError, InputError, OSError: as :func:`read_entry`.
+    """
+    with _damage():
+        if _plain_size(folder / META) > JSON_LIMIT:
+            raise ValueError(f"{META} is too large")
+        origin = parse_meta(read_bytes(folder / META, "the description of an entry", limit=JSON_LIMIT))["origin"]
+        if sha256_of(origin) != key:
+            raise ValueError("it belongs to another key")
+    read_entry(folder, origin)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn the errors of files that are not as they were written into :class:`DamagedError`."""
+    try:
+        yield
+    except InputError as error:  # a ValueError too
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError | NotADirectoryError):
+            raise  # the disk fails; the entry may be whole
+        raise DamagedError(" ".join(str(error).split())) from error
     except DAMAGE as error:
         raise DamagedError(" ".join(f"{type(error).__name__}: {error}".split())) from error
 

@@ -1,20 +1,15 @@
-"""A folder of results by key, which survives kills and serves many processes.
+"""The store of results by key, which survives kills and serves many processes.
 
 A killed run continues from its last stored stage, and studies share the stages that they have in
-common. An entry is the folder ``<root>/<stage>/<two digits>/<key>``. It is written in
-``<root>/tmp`` and renamed when it is complete, so that it exists in full or not at all. It is
-verified at every look-up; a damaged entry is removed and computed again, and never used.
+common. An entry is verified at every look-up; a damaged entry is removed and computed again, and
+never used.
 """
 
-import errno
-import os
-import shutil
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,41 +17,42 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wemem.errors import InputError
-from wemem.files.input_files import user_path
-from wemem.store.entry import DamagedError, Entry, read_entry, sync, writable, write_entry
-from wemem.store.key import TMP, Key
-
-if sys.platform != "win32":
-    import fcntl
+from wemem.store.backend import Address, Backend
+from wemem.store.entry import DamagedError, Entry, writable
+from wemem.store.folder import FolderBackend
+from wemem.store.key import Key
+from wemem.store.location import BucketUrl, store_location
 
 
 class Store:
-    """A folder of entries that any number of processes may use at once.
+    """Entries by key, in a folder or a bucket that any number of processes may use at once.
 
     Args:
-        root: the folder. It is created if missing; incomplete entries of killed processes are
+        location: a folder, or a URL that begins with ``s3://``, ``gs://``, ``az://`` or
+            ``file://``. A folder is created if missing; incomplete entries of killed processes are
             removed.
         warn: called with one line for every damaged entry.
 
     Raises:
-        InputError: the folder cannot be written. Every method may raise this.
+        InputError: the place cannot be written. Every method may raise this.
     """
 
-    def __init__(self, root: Path, warn: Callable[[str], object] = warnings.warn) -> None:
-        self.root, self._warn = user_path(root), warn
-        with self._failing_on_one_line():
-            self._sweep()
+    def __init__(self, location: str | Path, warn: Callable[[str], object] = warnings.warn) -> None:
+        place = store_location(location)
+        self._warn = warn
+        self.backend: Backend = _folder(place) if isinstance(place, Path) else _bucket(place)
 
     def get(self, key: Key) -> Entry | None:
         """The entry of a key; None if there is none, or if it is damaged and was removed."""
-        folder = self._folder(key)
-        with self._failing_on_one_line():
+        with _one_line(self.backend.place, self.backend.remedy):
             try:
-                return read_entry(folder, key.origin) if os.path.lexists(folder) else None
+                return self.backend.read(key)
             except DamagedError as error:
-                if os.path.lexists(folder):  # if not, another process has just deleted it
-                    self._warn(f"removed a damaged entry from the store, it is computed again: {folder} ({error})")
-                    self.delete(key)
+                address = Address.of(key)
+                if self.backend.exists(address):  # if not, another process has just deleted it
+                    where = f"{self.backend.place}/{address.path}"
+                    self._warn(f"removed a damaged entry from the store, it is computed again: {where} ({error})")
+                    self.backend.remove(address)
                 return None
 
     def put(self, key: Key, arrays: Mapping[str, np.ndarray | Tensor], meta: Mapping[str, Any]) -> Entry:
@@ -73,71 +69,65 @@ class Store:
             another process has stored the key meanwhile, it is the entry of that process.
         """
         native = {name: writable(name, array) for name, array in arrays.items()}
-        folder = self._folder(key)
-        with self._failing_on_one_line(), self._scratch() as scratch:
-            write_entry(scratch / key, key.origin, native, meta)
-            entry = read_entry(scratch / key, key.origin)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            while not _moved(scratch / key, folder):
+        with _one_line(self.backend.place, self.backend.remedy):
+            while (entry := self.backend.write(key, native, meta)) is None:
                 if (first := self.get(key)) is not None:
                     return first
-            sync(folder.parent)
             return entry
+
+    def present(self, keys: Collection[Key]) -> frozenset[Key]:
+        """The keys that have an entry, all looked up at once. Entries are not read, so one of them
+        may be damaged.
+        """
+        with _one_line(self.backend.place, self.backend.remedy):
+            return self.backend.present(keys)
+
+    def get_all(self, keys: Collection[Key]) -> dict[Key, Entry]:
+        """The entries of some keys, all read at once; keys without one are missing."""
+        stored = list(self.present(keys))
+        with ThreadPoolExecutor(self.backend.at_once) as threads:
+            entries = threads.map(self.get, stored)
+            return {key: entry for key, entry in zip(stored, entries, strict=True) if entry is not None}
+
+    @contextmanager
+    def claimed(self, job: Key, numbers: Sequence[int]) -> Iterator[int | None]:
+        """Hold one of some pieces of work that no other process holds; None if there is none."""
+        with ExitStack() as claim:
+            with _one_line(self.backend.place, self.backend.remedy):
+                number = claim.enter_context(self.backend.claimed(job, numbers))
+            yield number
 
     def delete(self, key: Key) -> None:
         """Remove the entry of a key, if there is one. A process that has read it keeps its arrays."""
-        with self._failing_on_one_line(), self._scratch() as scratch, suppress(FileNotFoundError, NotADirectoryError):
-            self._folder(key).rename(scratch / key)
+        with _one_line(self.backend.place, self.backend.remedy):
+            self.backend.remove(Address.of(key))
 
     def size(self) -> int:
-        """Bytes on disk."""
-        total = 0
-        for folder, _, files in os.walk(self.root):
-            for name in files:
-                with suppress(FileNotFoundError):  # another process is at work
-                    total += Path(folder, name).lstat().st_size
-        return total
-
-    def _folder(self, key: Key) -> Path:
-        return self.root.joinpath(key.origin["stage"], key[:2], key)
-
-    @contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        """An empty folder for one call, safe from sweeps and removed afterwards."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a") as lock:
-            if sys.platform != "win32":
-                with suppress(OSError):  # a file system without locks has no sweeps either
-                    fcntl.flock(lock, fcntl.LOCK_SH)
-            (self.root / TMP).mkdir(exist_ok=True)
-            with TemporaryDirectory(dir=self.root / TMP, ignore_cleanup_errors=True) as scratch:
-                yield Path(scratch)
-
-    def _sweep(self) -> None:
-        """Remove remnants of killed calls, unless a call holds the lock; killed ones do not."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a") as lock, suppress(OSError):
-            if sys.platform != "win32":
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(self.root / TMP, ignore_errors=True)
-
-    @contextmanager
-    def _failing_on_one_line(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, SafetensorError, DamagedError) as error:
-            raise InputError(
-                f"expected a store at {self.root} that can be read and written, got: {' '.join(str(error).split())}; "
-                "free space there, or keep the store elsewhere with --store"
-            ) from error
+        """Bytes that are stored."""
+        with _one_line(self.backend.place, self.backend.remedy):
+            return self.backend.size()
 
 
-def _moved(source: Path, target: Path) -> bool:
-    """Rename a folder; False if the target exists."""
+def _folder(root: Path) -> Backend:
+    with _one_line(str(root), FolderBackend.remedy):
+        return FolderBackend(root)
+
+
+def _bucket(url: BucketUrl) -> Backend:
     try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            raise
-        return False
-    return True
+        from wemem.store.bucket_backend import BucketBackend
+    except ImportError:
+        raise InputError(f"a store at {url} needs obstore, got no such library; pip install 'wemem[cloud]'") from None
+    with _one_line(str(url), BucketBackend.remedy):
+        return BucketBackend.open(url)
+
+
+@contextmanager
+def _one_line(place: str, remedy: str) -> Iterator[None]:
+    """Turn errors of a disk into an :class:`InputError` of one line."""
+    try:
+        yield
+    except (OSError, SafetensorError, DamagedError) as error:
+        raise InputError(
+            f"expected a store at {place} that can be read and written, got: {' '.join(str(error).split())}; {remedy}"
+        ) from error
