@@ -38,6 +38,7 @@ from wemem.files.atomic import write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.files.input_files import is_folder, user_path
 from wemem.files.output_folder import output_folder
+from wemem.models.table import model_for
 from wemem.pipeline.loading import load_data, study_data
 from wemem.pipeline.progress import Progress, Silent
 from wemem.resolve import Given
@@ -289,7 +290,7 @@ def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     weights = weights / "weights.safetensors" if is_folder(weights, "weights") else user_path(weights)
     data = study_data(config)
     notes: list[str] = []
-    module = load_pruned(config.model.build(data.input_shape, data.classes), weights, notes.append)
+    module = load_pruned(model_for(config.model, data).build(data.input_shape, data.classes), weights, notes.append)
     content, parity = onnx_bytes(module, data.features[:BATCH])
     path = out / "model.onnx"
     write_atomically(path, lambda part: part.write_bytes(content))

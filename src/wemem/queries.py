@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Real
 from scipy.special import log_softmax, softmax
 
+from wemem.data.table_form import TableForm
 from wemem.defenses import Defense, OutputPostprocessing
 from wemem.randomness import generator
 from wemem.signals import ROBUSTNESS_COPIES
@@ -69,6 +70,7 @@ def query_models(
     required_signals: frozenset[str],
     *,
     seed: int,
+    table: TableForm | None = None,
 ) -> dict[str, np.ndarray]:
     """Query every model: ``logits``, and those of the required signals that queries can give.
 
@@ -80,15 +82,18 @@ def query_models(
             other models and are not collected here. ``queries`` are the record and its mirror
             image, and need images ``(N, C, H, W)``.
         seed: for the random queries.
+        table: the columns of a table; None for other records.
     """
     answers: dict[str, np.ndarray] = {"logits": ensemble.logits(features)}
     if "sensitivity" in required_signals:
-        answers["sensitivity"] = sensitivity(ensemble, features, softmax(answers["logits"], axis=-1), seed=seed)
+        answers["sensitivity"] = sensitivity(
+            ensemble, features, softmax(answers["logits"], axis=-1), seed=seed, table=table
+        )
     if "queries" in required_signals:
         mirrored = ensemble.logits(np.ascontiguousarray(features[..., ::-1]))
         answers["queries"] = np.stack([answers["logits"], mirrored], axis=2)
     if "robustness" in required_signals:
-        answers["robustness"] = robustness(ensemble, features, labels, seed=seed)
+        answers["robustness"] = robustness(ensemble, features, labels, seed=seed, table=table)
     if "repeated" in required_signals:
         answers["repeated"] = mean_answer(ensemble, features, answers["logits"])
     return answers
@@ -127,22 +132,25 @@ def sensitivity(
     seed: int,
     directions: int = 10,
     step: float = 1e-3,
+    table: TableForm | None = None,
 ) -> Float32[np.ndarray, "K N C"]:
     """Mean ``|p(x + eps u) - p(x)| / eps`` over Gaussian directions ``u`` (Yuan & Zhang, USENIX
     Security 2022).
 
     Features that are :func:`whole_numbers`, such as tokens, cannot move by a small step: ``x + eps
     u`` is then the record with each feature replaced, with a probability of :data:`REPLACED`, by
-    that of another record, and ``eps`` that probability.
+    that of another record, and ``eps`` that probability. So is a table with categories. In a table
+    of numbers alone, ``u`` is in units of each column's standard deviation.
     """
-    whole = whole_numbers(features)
+    whole = whole_numbers(features) if table is None else bool(table.cardinalities)
+    units = np.float32(1) if table is None else np.nanstd(features, axis=0)
     total = np.zeros_like(probabilities)
     for d in range(directions):
         rng = generator(seed, "sensitivity", d)
         if whole:
             moved = replace_features(features, REPLACED, rng)
         else:
-            moved = features + step * rng.standard_normal(features.shape, np.float32)
+            moved = features + step * units * rng.standard_normal(features.shape, np.float32)
         total += np.abs(softmax(ensemble.logits(moved), axis=-1) - probabilities)
     return total / np.float32(directions * (REPLACED if whole else step))
 
@@ -154,15 +162,20 @@ def robustness(
     *,
     seed: int,
     copies: int = ROBUSTNESS_COPIES,
+    table: TableForm | None = None,
 ) -> Float32[np.ndarray, "K N"]:
     """Share of perturbed copies that get the record's label (Choquette-Choo et al., ICML 2021).
 
     Features that are all 0 or 1 are flipped at rates from 1 % to 20 %, other :func:`whole_numbers`
-    are replaced by those of other records at the same rates, and the rest get Gaussian noise of
-    0.05 to 1 standard deviations. Weak and strong perturbations tell apart records near the
+    and those of a table with categories are replaced by those of other records at the same rates.
+    The rest get Gaussian noise of 0.05 to 1 standard deviations, in a table those of each column.
+    Weak and strong perturbations tell apart records near the
     decision boundary and records far from it.
     """
     binary, whole = bool(np.isin(features, (0, 1)).all()), whole_numbers(features)
+    if table is not None:
+        binary, whole = binary and not table.cardinalities, whole or bool(table.cardinalities)
+    deviation = features.std() if table is None else np.nanstd(features, axis=0)
     right = np.zeros((len(ensemble), len(features)), np.float32)
     for i in range(copies):
         rng = generator(seed, "robustness", i)
@@ -173,7 +186,7 @@ def robustness(
         elif whole:
             noisy = replace_features(features, rate, rng)
         else:
-            scale = np.float32((0.05 + 0.95 * share) * features.std())
+            scale = np.asarray((0.05 + 0.95 * share) * deviation, np.float32)
             noisy = features + scale * rng.standard_normal(features.shape, np.float32)
         right += ensemble.logits(noisy.astype(features.dtype)).argmax(-1) == labels
     return right / np.float32(copies)

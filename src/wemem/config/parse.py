@@ -148,7 +148,7 @@ def _as_table(
         "controls": list(study.controls),
         "adversary": study.adversary,
         "attacks": preset if isinstance(preset := given.get("attacks", "ten"), str) else [a.table for a in attacks],
-        "data": asdict(study.data),
+        "data": study.data.table(),
         "model": {"kind": given.get("model", {}).get("kind", "fc"), **own},
         "defenses": [dict(entry.table) for entry in entries],
         **{key: asdict(getattr(study, key)) for key in (*TABLES, "finetune")},

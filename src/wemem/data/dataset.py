@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Real
 
+from wemem.data.table_form import TableForm
 from wemem.errors import InputError
 
 #: Classes that a note names one by one.
@@ -28,9 +29,13 @@ class Dataset:
             classes-1`` too.
         notes: sentences on what was changed while the data were read.
         drawn_from: the number of records that these were drawn from; None if all were taken.
+        table: the columns of a table, of which ``features`` holds one number each; None for
+            features that a model takes as they are. Only a table may have missing values, as NaN.
+        ids: the name of each record, for files that list records by name; empty if they have none.
 
     Raises:
-        InputError: wrong shapes or types, NaN or infinite features, labels out of range.
+        InputError: wrong shapes or types, NaN or infinite features, labels out of range, or ids
+            that do not distinguish the records.
 
     >>> import numpy as np
     >>> toy = Dataset("toy", np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1]), classes=2)
@@ -45,6 +50,8 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     drawn_from: int | None = None
+    table: TableForm | None = None
+    ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         x, y = self.features, self.labels
@@ -69,17 +76,28 @@ class Dataset:
                 f"data set {self.name!r}: expected a name for each of {self.classes} classes or none at all, got "
                 f"{len(self.class_names)}; name them all"
             )
-        bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
-        if bad.any():
+        if len(self.ids) not in (0, len(x)) or len(set(self.ids)) < len(self.ids):
             raise InputError(
-                f"data set {self.name!r}: expected finite features, got NaN or infinity in {int(bad.sum())} "
-                f"record(s), first at index {int(bad.argmax())}; clean or impute them"
+                f"data set {self.name!r}: expected an id of its own for each of {len(x)} records, got "
+                f"{len(set(self.ids))} different ones among {len(self.ids)}; correct the ids, or drop them"
             )
+        if self.table is None:
+            self._require_finite()
+        else:
+            self.table.require_records(x, self.name)
         out = (y < 0) | (y >= self.classes)
         if out.any():
             raise InputError(
                 f"data set {self.name!r}: expected labels 0..{self.classes - 1}, "
                 f"got {int(y[out][0])} at index {int(out.argmax())}; number the classes from 0"
+            )
+
+    def _require_finite(self) -> None:
+        bad = ~np.isfinite(self.features).reshape(len(self), -1).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"data set {self.name!r}: expected finite features, got NaN or infinity in {int(bad.sum())} "
+                f"record(s), first at index {int(bad.argmax())}; clean or impute them"
             )
 
     @classmethod
@@ -136,7 +154,8 @@ class Dataset:
 
     def select(self, records: Int64[np.ndarray, " n"]) -> "Dataset":
         """Some of the records, in the given order."""
-        return replace(self, features=self.features[records], labels=self.labels[records])
+        ids = tuple(self.ids[i] for i in records) if self.ids else ()
+        return replace(self, features=self.features[records], labels=self.labels[records], ids=ids)
 
     def as_floats(self) -> "Dataset":
         """The same records with float32 features."""
@@ -161,7 +180,8 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shapes and bytes; names and notes do not count."""
-        kind = () if self.features.dtype == np.float32 else (str(self.features.dtype),)
+        kind: tuple[object, ...] = () if self.features.dtype == np.float32 else (str(self.features.dtype),)
+        kind = kind if self.table is None else self.table.kind
         digest = hashlib.sha256(repr((self.features.shape, self.classes, *kind)).encode())
         digest.update(np.ascontiguousarray(self.features).data)
         digest.update(np.ascontiguousarray(self.labels).data)

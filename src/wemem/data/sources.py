@@ -1,23 +1,30 @@
 """The source of a data set as a value: the ``[data]`` table of a study file.
 
-| ``source`` | content | other keys | |---|---|---| | ``digits`` | 1797 handwritten digits of 8 x 8,
-within scikit-learn (Alpaydin and Kaynak 1998) | | | ``location`` | Location-30 (Shokri et al. 2017)
-| ``path`` | | ``purchase100``, ``texas100`` | the larger tables of the same collection | ``path``,
-``memory_gib`` | | ``cifar10``, ``cifar100``, ``svhn``, ``cinic10`` | colour images of 32 x 32 |
-``path``, ``memory_gib`` | | ``folder`` | images in one folder per class | ``path``, ``memory_gib``
-| | ``PATH.npz`` | arrays ``x`` and ``y`` | ``features``, ``label``, ``memory_gib`` | |
-``PATH.csv``, ``PATH.parquet`` | columns of numbers and a label column | ``label``, ``memory_gib`` |
-| ``package.module:factory`` | the result of your function | |
+=============================  ==========================================================
+``source``                     content
+=============================  ==========================================================
+``digits``                     1797 handwritten digits of 8 x 8, within scikit-learn
+                               (Alpaydin and Kaynak 1998)
+``location``                   Location-30 (Shokri et al. 2017)
+``purchase100``, ``texas100``  the larger tables of the same collection
+``cifar10``, ``cifar100``,     colour images of 32 x 32
+``svhn``, ``cinic10``
+``folder``                     images in one folder per class
+``PATH.npz``                   arrays ``x`` and ``y``
+``PATH.csv``, ``PATH.tsv``,    columns of numbers and categories, or a text, and a label
+``PATH.parquet``               column
+``package.module:factory``     the result of your function
+=============================  ==========================================================
 
-Every source has the key ``records`` too: the number of records to draw, in the classes'
-proportions.
+:data:`OPTIONS` lists the keys beside each source. Every source has the key ``records`` too: the
+number of records to draw, in the classes' proportions.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -29,13 +36,24 @@ from wemem.errors import InputError
 from wemem.files.input_files import user_path
 from wemem.files.memory_limit import memory_limit
 from wemem.resolve import did_you_mean
+from wemem.settings import from_table
 
 Named = Literal[
     "digits", "location", "purchase100", "texas100", "cifar10", "cifar100", "svhn", "cinic10", "folder"
 ]  # fmt: skip
-Kind = Named | Literal[".npz", ".csv", ".parquet", "factory"]
+Kind = Named | Literal[".npz", ".csv", ".tsv", ".parquet", "factory"]
 
 NAMED: tuple[Named, ...] = get_args(Named)
+
+#: Keys of a table: those of :class:`~wemem.data.loaders.table.TableOptions`.
+COLUMNS = (
+    "label", "keep", "drop", "id", "categorical", "categories", "standardize", "text", "tokens", "vocabulary",
+    "memory_gib",
+)  # fmt: skip
+CHARACTERS = ("missing", "encoding", "delimiter")
+
+#: Keys that the table of a source has even if they were not given.
+ALWAYS = ("source", "path", "label", "features", "memory_gib", "records")
 
 OPTIONS: dict[Kind, tuple[str, ...]] = {
     "digits": (),
@@ -48,8 +66,9 @@ OPTIONS: dict[Kind, tuple[str, ...]] = {
     "cinic10": ("path", "memory_gib"),
     "folder": ("path", "memory_gib"),
     ".npz": ("features", "label", "memory_gib"),
-    ".csv": ("label", "memory_gib"),
-    ".parquet": ("label", "memory_gib"),
+    ".csv": (*COLUMNS, *CHARACTERS),
+    ".tsv": (*COLUMNS, *CHARACTERS),
+    ".parquet": COLUMNS,
     "factory": (),
 }
 
@@ -59,8 +78,8 @@ class DataSource:
     """The source of a data set; the fields are the keys of ``[data]``.
 
     Args:
-        source: one of :data:`NAMED`, a path that ends in ``.npz``, ``.csv`` or ``.parquet``, or
-            ``"package.module:factory"``.
+        source: one of :data:`NAMED`, a path that ends in ``.npz``, ``.csv``, ``.tsv`` or
+            ``.parquet``, or ``"package.module:factory"``.
         path: the file or folder of a named source; see its loader.
         label: the name or position of the label column, or the name of the labels array (``"y"``).
         features: the name of the features array (``"x"``), for ``.npz`` files.
@@ -68,6 +87,19 @@ class DataSource:
             memory.
         records: the number of records to draw in the classes' proportions, always the same ones;
             all if None.
+        keep: the names of the columns of features; all that are not dropped if empty.
+        drop: the names of columns that are not read.
+        id: the name of a column that names the records, which is no feature.
+        categorical: the names of columns of numbers that stand for categories.
+        categories: the form in which a model takes categories, ``one-hot`` or ``codes``; None means
+            ``one-hot``.
+        standardize: False to leave numbers as they are; None means True.
+        text: the name of a column of text, which is then the only feature.
+        tokens: the number of token ids of a text; None means 64.
+        vocabulary: the number of different token ids; None means 8192.
+        missing: values of a CSV file that mark a missing value, besides the empty one, NA and NaN.
+        encoding: the encoding of a CSV file; None means UTF-8.
+        delimiter: the delimiter of a CSV file; None finds it in the line of column names.
 
     Raises:
         InputError: an unknown source, or a key that the source does not have.
@@ -78,7 +110,7 @@ class DataSource:
     Traceback (most recent call last):
         ...
     wemem.errors.InputError: expected data digits, location, purchase100, texas100, cifar10, cifar100, svhn, cinic10, \
-folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 'digit'; did you mean 'digits'?
+folder, a path ending in .npz, .csv, .tsv or .parquet, or package.module:factory, got 'digit'; did you mean 'digits'?
     """
 
     source: str
@@ -87,19 +119,38 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
     features: str | None = None
     memory_gib: float | None = None
     records: int | None = None
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    id: str | None = None
+    categorical: tuple[str, ...] = ()
+    categories: Literal["one-hot", "codes"] | None = None
+    standardize: bool | None = None
+    text: str | None = None
+    tokens: int | None = None
+    vocabulary: int | None = None
+    missing: tuple[str, ...] = ()
+    encoding: str | None = None
+    delimiter: str | None = None
 
     def __post_init__(self) -> None:
-        for key in ("path", "label", "features", "memory_gib"):
-            if getattr(self, key) is not None and key not in OPTIONS[self.kind]:
+        for key in dict.fromkeys(("path", "features", *COLUMNS, *CHARACTERS)):
+            if getattr(self, key) not in (None, ()) and key not in OPTIONS[self.kind]:
                 allowed = ", ".join(OPTIONS[self.kind]) or "nothing"
                 raise InputError(f"data {self.source!r}: expected {allowed} beside the source, got {key}; leave it out")
         if self.kind == ".npz" and isinstance(self.label, int):
             raise InputError(f"data {self.source!r}: expected the name of the label array, got {self.label}; name it")
         if self.kind == "folder" and self.path is None:
             raise InputError("data 'folder': expected the path of a folder of class folders, got none; add path")
+        if self.text is None and (self.tokens is not None or self.vocabulary is not None):
+            raise InputError(f"data {self.source!r}: expected tokens and vocabulary beside text, got no text; name it")
         if self.records is not None and self.records < 2:
             raise InputError(f"records must be at least 2, got {self.records}; leave it out for all of them")
         memory_limit(self.memory_gib)
+
+    def table(self) -> dict[str, Any]:
+        """The ``[data]`` table of the source; keys of columns only where they were given."""
+        own = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {key: value for key, value in own.items() if key in ALWAYS or value not in (None, [])}
 
     @property
     def kind(self) -> Kind:
@@ -107,15 +158,15 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
         for name in NAMED:
             if self.source == name:
                 return name
-        files: tuple[Kind, ...] = (".npz", ".csv", ".parquet")
+        files: tuple[Kind, ...] = (".npz", ".csv", ".tsv", ".parquet")
         for suffix in files:
             if self.source.lower().endswith(suffix):
                 return suffix
         if ":" in self.source:
             return "factory"
         raise InputError(
-            f"expected data {', '.join(NAMED)}, a path ending in .npz, .csv or .parquet, or package.module:factory, "
-            f"got {self.source!r}{did_you_mean(self.source, NAMED)}"
+            f"expected data {', '.join(NAMED)}, a path ending in .npz, .csv, .tsv or .parquet, or "
+            f"package.module:factory, got {self.source!r}{did_you_mean(self.source, NAMED)}"
         )
 
     def load(self) -> Dataset:
@@ -151,13 +202,20 @@ folder, a path ending in .npz, .csv or .parquet, or package.module:factory, got 
                 return published_loader(self.kind)(path, records=self.records, limit=limit)
             case ".npz":
                 return load_npz(file, features=self.features or "x", label=str(self.label or "y"), limit=limit)
-            case ".csv" | ".parquet":
-                from wemem.data.loaders.table import read_csv, read_parquet  # pyarrow takes long to import
-
-                read = read_csv if self.kind == ".csv" else read_parquet
-                return read(file, label=self.label, limit=limit)
+            case ".csv" | ".tsv" | ".parquet":
+                return self._read_table(file, limit)
             case "factory":
                 return load_factory(self.source)
+
+    def _read_table(self, file: Path, limit: int) -> Dataset:
+        from wemem.data.loaders.table import TableOptions, read_csv, read_parquet  # pyarrow takes long to import
+        from wemem.data.loaders.text import Hashing
+
+        given = {key: getattr(self, key) for key in (*COLUMNS, *CHARACTERS) if getattr(self, key) is not None}
+        hashing = Hashing(**{key: given.pop(key) for key in ("tokens", "vocabulary") if key in given})
+        given.pop("memory_gib", None)
+        read = read_parquet if self.kind == ".parquet" else read_csv
+        return read(file, TableOptions(hashing=hashing, **given), limit=limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,16 +254,13 @@ def published_loader(kind: Named) -> Callable[..., Dataset]:
     return load_cinic10
 
 
-def load_dataset(
-    source: str,
-    *,
-    path: str | Path | None = None,
-    label: str | int | None = None,
-    features: str | None = None,
-    memory_gib: float | None = None,
-    records: int | None = None,
-) -> Dataset:
-    """Read a data set; the arguments are those of :class:`DataSource`.
+def load_dataset(source: str, *, path: str | Path | None = None, **options: Any) -> Dataset:
+    """Read a data set.
+
+    Args:
+        source: the source, as for :class:`DataSource`.
+        path: the file or folder of a named source.
+        options: further fields of :class:`DataSource`.
 
     Raises:
         InputError: a source that :class:`DataSource` or its ``load`` refuses.
@@ -213,7 +268,8 @@ def load_dataset(
     >>> load_dataset("digits").classes
     10
     """
-    return DataSource(source, None if path is None else str(path), label, features, memory_gib, records).load()
+    table = {"source": source, "path": None if path is None else str(path), **options}
+    return from_table(DataSource, table, "load_dataset").load()
 
 
 def load_digits() -> Dataset:

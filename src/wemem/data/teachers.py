@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Real
 
 from wemem.data.neighbours import clusters, copies, keep_copies_together
+from wemem.data.preprocessing import Preprocessing
 from wemem.data.split import Indices, Role, Split
+from wemem.data.table_form import TableForm
 from wemem.data.views import Views
 from wemem.errors import InputError
 from wemem.randomness import generator
@@ -57,7 +59,8 @@ class Teachers:
 
 
 def held_out(
-    split: Split, teachers: Teachers, seeds: Sequence[int], features: Real[np.ndarray, "N ..."]
+    split: Split, teachers: Teachers, seeds: Sequence[int], features: Real[np.ndarray, "N ..."],
+    table: TableForm | None = None,
 ) -> Split:  # fmt: skip
     """Divide every model's training records among its teachers.
 
@@ -70,6 +73,8 @@ def held_out(
         teachers: number of teachers of a model, and how many of them a record is held out from.
         seeds: one per model.
         features: features of the N records, for their clusters and copies.
+        table: the columns of a table, whose records are compared as a model trained on those of one
+            model would take them.
 
     Returns:
         Roles (K * teachers.count, N), model by model.
@@ -83,7 +88,8 @@ def held_out(
         rng = generator(seed, "split/held out", count, times)
         roles[k][:, split.records(k, Role.DEV)] = Role.DEV
         train = rng.permutation(split.records(k, Role.TRAIN))
-        for parts in _held_together(features, train, split.labels, teachers.clusters):
+        x = features if table is None else Preprocessing.fit(table, features[train]).apply(features)
+        for parts in _held_together(x, train, split.labels, teachers.clusters):
             turns = np.zeros(count, np.int64)
             for together in parts:
                 # the teachers with the fewest records held out so far, ties at random

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,29 +21,81 @@ COLUMN_LIMIT = 2**16
 HEADER_LIMIT, FOOTER_LIMIT = 2**22, 2**25
 #: Bytes of a CSV file that are read at a time; a line must fit into it.
 BLOCK_BYTES = 2**24
+#: Characters that may stand between two values where none is given; the first wins a tie.
+DELIMITERS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """The characters of a CSV file.
+
+    Args:
+        delimiter: the character between two values.
+        encoding: the name of the encoding of the text, as Python knows it.
+        missing: further values, besides the empty one, NA and NaN, that state that a value is
+            missing.
+
+    Raises:
+        InputError: a delimiter of several characters, or an unknown encoding.
+    """
+
+    delimiter: str = ","
+    encoding: str = "utf8"
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in '"\r\n':
+            raise InputError(f"expected a delimiter of one character, got {self.delimiter!r}; use ',' or ';' or '\\t'")
+        try:
+            wide = len("a".encode(self.encoding)) > 1
+        except LookupError as error:
+            raise InputError(f"expected the name of an encoding, got {self.encoding!r}; try latin-1") from error
+        if wide:
+            raise InputError(
+                f"expected an encoding of one byte for ASCII, got {self.encoding!r}; save the file as UTF-8"
+            )
+
+
+COMMAS = CsvFormat()
 
 
 @contextmanager
 def open_csv(
-    path: Path, kind: str, *, types: Mapping[str, pa.DataType] | None = None, only: Sequence[str] = ()
-) -> Iterator[Any]:
-    """Open a CSV file in UTF-8 with commas and a header line, as a reader of record batches.
+    path: Path, kind: str, *, types: Mapping[str, pa.DataType] | None = None, only: Sequence[str] = (),
+    form: CsvFormat = COMMAS,
+) -> Iterator[Any]:  # fmt: skip
+    """Open a CSV file with a header line, as a reader of record batches.
 
     Args:
         path: the path of the file.
         kind: a phrase for the file that is expected, such as ``"a table"``.
         types: the types of some columns; those of the others are inferred from the first block.
         only: the names of the columns to read; all if empty.
+        form: the delimiter and the encoding.
 
     Raises:
         InputError: a file that cannot be read, too many columns, or content that is no such table.
     """
-    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
-    convert = pa.csv.ConvertOptions(column_types=dict(types or {}), include_columns=list(only))
+    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False, encoding=form.encoding)
+    parse = pa.csv.ParseOptions(delimiter=form.delimiter)
+    convert = pa.csv.ConvertOptions(
+        column_types=dict(types or {}), include_columns=list(only), strings_can_be_null=True,
+        null_values=[*pa.csv.ConvertOptions().null_values, *form.missing],
+    )  # fmt: skip
     with readable(path, kind), open_file(path, kind) as file:
-        _require_short_header(path, kind, file)
-        with pa.csv.open_csv(file, read_options=read, convert_options=convert) as table:
+        _require_short_header(path, kind, file, form.delimiter)
+        with pa.csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as table:
             yield table
+
+
+def likely_delimiter(path: Path, kind: str) -> str:
+    """The character of :data:`DELIMITERS` that most often stands in the line of column names,
+    outside of quotes; a comma if none does.
+    """
+    with readable(path, kind), open_file(path, kind) as file:
+        line = file.read(HEADER_LIMIT).lstrip(b"\xef\xbb\xbf\r\n").partition(b"\n")[0]
+    unquoted = b"".join(line.split(b'"')[::2])
+    return max(DELIMITERS, key=lambda character: unquoted.count(character.encode()))
 
 
 @contextmanager
@@ -124,7 +177,7 @@ def texts_of(column: Any) -> tuple[Int64[np.ndarray, " n"], list[str]]:
     return numbers_of(indices).astype(np.int64), chunks[0].dictionary.to_pylist()
 
 
-def _require_short_header(path: Path, kind: str, file: BinaryIO) -> None:
+def _require_short_header(path: Path, kind: str, file: BinaryIO, delimiter: str) -> None:
     """Count the columns before pyarrow allocates memory for each of them."""
     head = file.read(HEADER_LIMIT + 1).removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
     file.seek(0)
@@ -139,7 +192,7 @@ def _require_short_header(path: Path, kind: str, file: BinaryIO) -> None:
             f"{shown(path)}: expected {kind} with all column names in the first line, got a name over several lines; "
             "rename that column"
         )
-    if line.count(b",") >= COLUMN_LIMIT:
+    if line.count(delimiter.encode()) >= COLUMN_LIMIT:
         raise _too_many_columns(path, kind)
 
 

@@ -52,7 +52,7 @@ class EntityEmbedding:
 
     Args:
         categories: the number of categories of each column, whose codes are ``0 .. n - 1``; 0 for a
-            column of numbers.
+            column of numbers. A table sets it (``data.categories = "codes"``).
         hidden: the widths of the hidden layers.
         dropout: the probability that a hidden unit is dropped.
 
@@ -61,13 +61,13 @@ class EntityEmbedding:
     torch.Size([1, 3])
     """
 
-    categories: tuple[int, ...]
+    categories: tuple[int, ...] = ()
     hidden: tuple[int, ...] = (128, 64)
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         FullyConnected(self.hidden, self.dropout)
-        if not self.categories or min(self.categories) < 0 or 1 in self.categories or not any(self.categories):
+        if self.categories and (min(self.categories) < 0 or 1 in self.categories or not any(self.categories)):
             raise InputError(
                 f"categories must be 0 for each column of numbers and at least 2 for each of categories, got "
                 f"{self.categories}; for numbers alone use the model fc"

@@ -16,6 +16,7 @@ from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import CERTIFICATE, EXPORTED
 from wemem.files.documents import read_json
+from wemem.models.table import model_for
 from wemem.objects.code import ArchitectureLike, anonymous, given_function
 from wemem.objects.inputs import (
     AttackLike,
@@ -184,7 +185,7 @@ def prune(
 
     def build() -> nn.Module:
         records = study_data(config)
-        return config.model.build(records.input_shape, records.classes)
+        return model_for(config.model, records).build(records.input_shape, records.classes)
 
     certificate = read_json(place.folder / CERTIFICATE, "a certificate")
     return PruneResult(place.folder, certificate, place.keeper, tuple(lines), build)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def study_of(
     loaded, model = None, None
     if data is not None:
         loaded = loaded_data(data)
-        table["data"] = asdict(loaded) if isinstance(loaded, DataSource) else {"source": "digits"}
+        table["data"] = loaded.table() if isinstance(loaded, DataSource) else {"source": "digits"}
     if architecture is not None:
         table["model"], model = architecture_of(architecture)
     if defenses is not None:

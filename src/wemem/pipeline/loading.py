@@ -42,11 +42,13 @@ def suited_to(model: Model, data: Dataset) -> Dataset:
     A model of tokens takes whole numbers alone, and one with embeddings of categories takes any
     numbers. All other models of this package compute with floating-point numbers. A user's own is
     tried on two records, so that one with an embedding gets token ids and one with a linear layer
-    gets numbers.
+    gets numbers. A table stays as it is, for its preprocessing is a part of the model.
 
     Raises:
         InputError: features that a model of tokens or of categories cannot look up.
     """
+    if data.table is not None:
+        return data
     if isinstance(model, TokenModel | EntityEmbedding):
         model.require_features(data.features)
         whole = isinstance(model, TokenModel)

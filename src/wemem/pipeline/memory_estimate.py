@@ -9,6 +9,7 @@ from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.files.memory_limit import machine_memory
 from wemem.models import CustomModel, Model
+from wemem.models.table import model_for
 from wemem.pipeline.cost import CHUNK
 
 #: Copies of one model's weights while it is trained: itself, its gradient and two optimizer states.
@@ -25,7 +26,7 @@ def count_weights(model: Model, data: Dataset) -> int:
     """
     try:
         with torch.device("meta"):
-            module = model.build(data.input_shape, data.classes)
+            module = model_for(model, data).build(data.input_shape, data.classes)
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise

@@ -48,7 +48,7 @@ class Querier:
             if altered is not None:
                 answering = postprocessed(answering, altered, seed=derive_seed(seed, "answers", turn))
             features, labels = space.data.features[records], space.data.labels[records]
-            return query_models(answering, features, labels, required_signals, seed=seed), {}
+            return query_models(answering, features, labels, required_signals, seed=seed, table=space.data.table), {}
 
         entry = space.cache.remember(title, key, compute)
         return Answers(key, entry.arrays, float(entry.meta["seconds"]))

@@ -71,7 +71,10 @@ class Teacher:
 
         They are trained on parts of each model's own train records.
         """
-        space, parts = self.workspace, held_out(split, source, seeds, self.workspace.data.features)
+        space, parts = (
+            self.workspace,
+            held_out(split, source, seeds, self.workspace.data.features, self.workspace.data.table),
+        )
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(source.count)]
         teachers = self.trainer.train_in_chunks(f"{title}: teachers", parts, own_seeds)
         models = tuple(chunk.key for chunk in teachers)

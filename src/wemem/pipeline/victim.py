@@ -14,6 +14,7 @@ from wemem.errors import InputError
 from wemem.exporting.checkpoint import load_pruned
 from wemem.exporting.onnx import OnnxModel, read_onnx
 from wemem.files.hashing import file_sha256
+from wemem.models.table import model_for
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.workspace import Workspace
 from wemem.pruning import masks_of_zeros
@@ -48,7 +49,7 @@ def read_victim(config: StudyConfig, data: Dataset, note: Callable[[str], object
     if config.victim is None:
         raise InputError("expected a [victim] with weights, got none; add one")
     path = Path(config.victim.weights)
-    module = load_pruned(config.model.build(data.input_shape, data.classes), path, note)
+    module = load_pruned(model_for(config.model, data).build(data.input_shape, data.classes), path, note)
     ensemble = Ensemble.from_modules([module.train()])
     return masks_of_zeros(ensemble, torch.from_numpy(data.features[:2]), config.prunings[0].layers), file_sha256(path)
 

@@ -11,6 +11,7 @@ from wemem.data.split import Split
 from wemem.data.teachers import Teachers
 from wemem.defenses import Defense, Distillation
 from wemem.files.hashing import sha256_of
+from wemem.models.table import model_for
 from wemem.pipeline.cache import Cache
 from wemem.pipeline.memory_estimate import require_memory
 from wemem.pipeline.progress import Progress
@@ -56,7 +57,8 @@ class Workspace:
     def untrained(self, seeds: Sequence[int]) -> Ensemble:
         """Untrained models, each initialized from its seed."""
         init = [derive_seed(seed, "init") for seed in seeds]
-        return Ensemble.initialize(self.config.model, self.data.input_shape, self.data.classes, init)
+        model = model_for(self.config.model, self.data)
+        return Ensemble.initialize(model, self.data.input_shape, self.data.classes, init)
 
     def ensemble_inputs(self, split: Split, seeds: Sequence[int]) -> EnsembleInputs:
         """Everything that training an ensemble reads, for keys."""
@@ -88,4 +90,6 @@ class Workspace:
             "teachers": self.config.training if distillation and isinstance(distillation.source, Teachers) else None,
             "last_round": last_round,
         }
+        if self.data.table is not None:
+            recipe["table"] = self.data.table
         return sha256_of(spelled(recipe, "recipe"))

@@ -8,6 +8,7 @@ import torch
 from wemem.data.dataset import Dataset
 from wemem.models import CustomModel, Model
 from wemem.models.outputs import require_logits
+from wemem.models.table import model_for
 from wemem.training import Ensemble
 
 #: Number of records that the model is applied to; BatchNorm needs two.
@@ -30,7 +31,7 @@ def behavior_fingerprint(model: Model, data: Dataset) -> str | None:
     """
     if not isinstance(model, CustomModel):
         return None
-    module = Ensemble.initialize(model, data.input_shape, data.classes, [0]).module(0)
+    module = Ensemble.initialize(model_for(model, data), data.input_shape, data.classes, [0]).module(0)
     records = torch.from_numpy(data.features[:PROBE])
     require_logits(module, records, data.classes)
     digest = hashlib.sha256()

@@ -111,7 +111,7 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
     distillations = dict.fromkeys(defense.capability(Distillation) for defense in parties.config.every_defense)
     for distillation, split in product(distillations, splits):
         if distillation is not None and isinstance(distillation.source, Teachers):
-            held_out(split, distillation.source, range(split.num_models), parties.data.features)
+            held_out(split, distillation.source, range(split.num_models), parties.data.features, parties.data.table)
 
 
 def _require_prunable(parties: Parties) -> None:

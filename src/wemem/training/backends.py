@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 
 from wemem.errors import InputError
 from wemem.models.outputs import require_logits
+from wemem.models.table import FITTED, TableInput
 from wemem.training.device import CPU, Streams, cuda_settings
 from wemem.training.dropout import SeededDropout, count_calls_anew
 from wemem.training.ensemble import Ensemble
@@ -100,12 +101,22 @@ def forward_of(backend: Backend, template: nn.Module) -> Forward:
 
 
 #: Layers whose stacked form is written out in :func:`_stack_of`.
-STACKED = (nn.Flatten, nn.Linear, nn.ReLU, SeededDropout)
+STACKED = (nn.Flatten, nn.Linear, nn.ReLU, SeededDropout, TableInput)
 
 
 def _layers(template: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The names and modules of a sequence's layers; a module that occurs twice is listed twice."""
-    return [(name, layer) for name, layer in template.named_modules(remove_duplicate=False) if layer is not template]
+    """The names and modules of a sequence's layers, and of plain sequences within it; a module that
+    occurs twice is listed twice.
+    """
+    return [
+        (name, layer)
+        for name, layer in template.named_modules(remove_duplicate=False)
+        if layer is not template and not (type(layer) is nn.Sequential and not _hooked(layer))
+    ]
+
+
+def _hooked(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _is_plain_stack(template: nn.Module) -> bool:
@@ -115,7 +126,7 @@ def _is_plain_stack(template: nn.Module) -> bool:
     return (
         type(template) is nn.Sequential
         and all(type(layer) in STACKED for layer in layers)
-        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+        and not any(map(_hooked, layers))
         and all((layer.start_dim, layer.end_dim) == (1, -1) for layer in layers if isinstance(layer, nn.Flatten))
         and all(layer.bias is not None for layer in layers if isinstance(layer, nn.Linear))
         and len(set(map(id, parameters))) == len(parameters)
@@ -137,6 +148,8 @@ def _stack_of(template: nn.Module) -> Forward:
                 # all dimensions between that of the models and the last one become rows
                 rows = torch.baddbmm(state[f"{name}.bias"][:, None], x.flatten(1, -2), state[f"{name}.weight"].mT)
                 x = rows.reshape(*x.shape[:-1], rows.shape[-1])
+            elif isinstance(layer, TableInput):
+                x = layer.encode(x, *(state[f"{name}.{number}"][:, None] for number in FITTED))
             elif isinstance(layer, SeededDropout):
                 x = layer.drop(x, state[f"{name}.key"])
             else:

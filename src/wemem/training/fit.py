@@ -44,6 +44,7 @@ from wemem.training.memory import (
     share,
     size_of,
 )
+from wemem.training.preprocessing import with_preprocessing
 from wemem.training.recipe import Recipe
 from wemem.training.run import ASKED, History, Plan, Run, Trained
 from wemem.training.side_by_side import OnEpoch, draws_globally, side_by_side
@@ -82,6 +83,7 @@ def fit(
     """Train every model on its train records, with early stopping on its dev records.
 
     Models that do not fit into memory together are trained in parts (:mod:`wemem.training.memory`).
+    Models of a table that have no preprocessing yet get it first, each from its train records.
 
     Args:
         ensemble: the K models, which are not changed.
@@ -110,6 +112,7 @@ def fit(
             diverged.
     """
     where, defense = choose_device(device), defense or Undefended()
+    ensemble = with_preprocessing(ensemble, data, split)
     _require_fitting(ensemble, data, split, recipe, len(seeds), defense, teacher_log_probs)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         choice = choose_backend(ensemble, torch.from_numpy(data.features[:2]), data.classes, backend, where)

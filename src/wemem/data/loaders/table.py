@@ -1,102 +1,222 @@
-"""A table of numbers with one label column, from CSV or Parquet."""
+"""A table of numbers and categories, or of text, with one label column, from CSV or Parquet."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int64
 
 from wemem.data.dataset import Dataset, class_note
+from wemem.data.loaders.columns import Categories, Labels, Numbers, is_number
+from wemem.data.loaders.text import Hashing, Texts
+from wemem.data.table_form import Categories as CategoryForm
+from wemem.data.table_form import TableForm
 from wemem.errors import InputError
 from wemem.files.memory_limit import require_memory
-from wemem.files.tables import BLOCK_BYTES, open_csv, open_parquet, unfolded_bytes
+from wemem.files.tables import BLOCK_BYTES, CsvFormat, likely_delimiter, open_csv, open_parquet, unfolded_bytes
 from wemem.resolve import did_you_mean
 
 LABEL_NAMES = ("label", "y", "target")
 PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 #: The message of pyarrow about a field that is not a number, with its column counted from 0.
 NO_NUMBER = re.compile(r"CSV column #(\d+):.* conversion error to float: invalid value '(.*)'")
-AS_NUMBERS = "give a category a column of 0 and 1 for each of its values, or drop the column"
+NOT_UTF8 = re.compile(r"invalid UTF8|codec can't decode", re.IGNORECASE)
 
 
-def read_csv(path: Path, *, label: str | int | None, limit: int) -> Dataset:
-    """Read a CSV file: UTF-8, commas, a header line, numbers everywhere but in the label column.
+@dataclass(frozen=True)
+class TableOptions:
+    """The columns of a table that are used, and their meaning.
+
+    Args:
+        label: the name or position of the label column (0 is the first, -1 the last); None means
+            the one column that is called ``label``, ``y`` or ``target``.
+        keep: the names of the columns of features; all that are not dropped if empty.
+        drop: the names of columns that are not read.
+        id: the name of a column that names the records, which is no feature.
+        categorical: the names of columns of numbers that stand for categories.
+        categories: ``one-hot`` or ``codes``, the form in which a model takes categories.
+        standardize: True to bring every number to mean 0 and standard deviation 1 for each model.
+        text: the name of a column of text, which is then the only feature; None without.
+        hashing: the rule by which text becomes token ids.
+        missing: further values that mark a missing value.
+        encoding: the encoding of a CSV file.
+        delimiter: the delimiter of a CSV file; None finds it in the line of column names.
+    """
+
+    label: str | int | None = None
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    id: str | None = None
+    categorical: tuple[str, ...] = ()
+    categories: CategoryForm = "one-hot"
+    standardize: bool = True
+    text: str | None = None
+    hashing: Hashing = field(default_factory=Hashing)
+    missing: tuple[str, ...] = ()
+    encoding: str = "utf8"
+    delimiter: str | None = None
+
+
+@dataclass(frozen=True)
+class ChosenColumns:
+    """The columns of a table that are read.
+
+    Args:
+        label: the name of the label column.
+        features: the names of the columns of features, in the order of the table.
+        texts: the features that are read as text: categories and text.
+    """
+
+    label: str
+    features: tuple[str, ...]
+    texts: frozenset[str] = frozenset()
+
+
+def read_csv(path: Path, options: TableOptions, *, limit: int) -> Dataset:
+    """Read a CSV file with a header line.
+
+    A column with a value that is no number is one of categories. An empty value is missing.
 
     Args:
         path: the path of the file.
-        label: the name or position of the label column (0 is the first, -1 the last); None means
-            the one column that is called ``label``, ``y`` or ``target``.
+        options: the columns that are used.
         limit: the largest number of bytes that the table may take.
 
     Raises:
-        InputError: a file that cannot be read, no header, no label column, a feature that is not a
-            number, or values that :class:`Dataset` refuses (an empty field is NaN).
+        InputError: a file that cannot be read, no header, no label column, or columns that
+            :mod:`wemem.data.loaders.columns` refuses.
     """
-    with open_csv(path, "a table") as table:
-        names = table.schema.names
-    if all(is_number(name) for name in names):
+    form = csv_format(path, options)
+    with _decoded(path, options.encoding), open_csv(path, "a table", form=form) as table:
+        schema = table.schema
+    if all(is_number(name) for name in schema.names):
         raise InputError(f"{path}: expected a header line, got numbers; write the column names above them")
-    target = label_column(path, names, label)
-    types = {name: pa.string() if name == target else pa.float32() for name in names}
+    chosen = choose_columns(path, schema, options)
+    while True:
+        types = {name: pa.string() if name in chosen.texts else pa.float32() for name in chosen.features}
+        types |= dict.fromkeys([chosen.label, *([options.id] if options.id else [])], pa.string())
+        try:
+            with (
+                _decoded(path, options.encoding),
+                open_csv(path, "a table", types=types, only=list(types), form=form) as table,
+            ):
+                return gather(path, table, chosen, options, limit)
+        except InputError as error:
+            if (problem := NO_NUMBER.search(str(error))) is None:
+                raise
+        # a value that is no number further down than the first block, by which types are inferred
+        chosen = replace(chosen, texts=chosen.texts | {schema.names[int(problem[1])]})
+
+
+def csv_format(path: Path, options: TableOptions) -> CsvFormat:
+    """The characters of a CSV file, by the options or by its name and line of column names."""
+    delimiter = options.delimiter
+    if delimiter is None:
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else likely_delimiter(path, "a table")
+    return CsvFormat(delimiter, options.encoding, options.missing)
+
+
+@contextmanager
+def _decoded(path: Path, encoding: str) -> Iterator[None]:
     try:
-        with open_csv(path, "a table", types=types) as table:
-            return gather(path, table, names, target, limit)
+        yield
     except InputError as error:
-        if (found := NO_NUMBER.search(str(error))) is None:
+        if not NOT_UTF8.search(str(error)):
             raise
         raise InputError(
-            f"{path}: expected numbers in column {names[int(found[1])]!r}, got {found[2]!r}; {AS_NUMBERS}"
+            f"{path}: expected text in {encoding}, got other bytes (invalid UTF8); set data.encoding, for example to "
+            "'latin-1'"
         ) from error
 
 
-def read_parquet(path: Path, *, label: str | int | None, limit: int) -> Dataset:
-    """Read a Parquet file: numbers or booleans everywhere but in the label column.
+def read_parquet(path: Path, options: TableOptions, *, limit: int) -> Dataset:
+    """Read a Parquet file; text and dictionaries are categories, nulls are missing values.
 
     Args:
         path: the path of the file.
-        label: the label column, as in :func:`read_csv`.
+        options: the columns that are used.
         limit: the largest number of bytes that the table may take.
 
     Raises:
-        InputError: a file that cannot be read, no label column, a feature that is not a number, or
-            values that :class:`Dataset` refuses (a null is NaN).
+        InputError: a file that cannot be read, no label column, or columns that
+            :mod:`wemem.data.loaders.columns` refuses.
     """
+    if (options.delimiter, options.encoding, options.missing) != (None, "utf8", ()):
+        raise InputError(f"{path}: expected delimiter, encoding and missing for CSV, got one for Parquet; leave it out")
     with open_parquet(path, "a table") as table:
         schema, rows = table.schema_arrow, table.metadata.num_rows
-    target = label_column(path, schema.names, label)
-    for field in schema:
-        if field.name != target and not is_numeric(field.type):
-            raise InputError(f"{path}: expected numbers in column {field.name!r}, got {field.type}; {AS_NUMBERS}")
-        if field.name == target and not can_label(field.type):
-            raise InputError(f"{path}: expected numbers or text as labels, got {field.type}; choose another column")
-    require_memory(8 * rows * (len(schema) - 1), limit, str(path))
-    # Labels stay dictionary-encoded, so that a long text that repeats in every record is in memory
-    # once.
-    with open_parquet(path, "a table", read_dictionary=[target]) as table:
-        require_memory(unfolded_bytes(table, schema.names), limit, str(path))
-        batch = max(1, BLOCK_BYTES // (8 * len(schema)))
-        return gather(path, table.iter_batches(batch_size=batch), schema.names, target, limit)
+    chosen = choose_columns(path, schema, options)
+    if not can_label(schema.field(chosen.label).type):
+        raise InputError(
+            f"{path}: expected numbers or text as labels, got {schema.field(chosen.label).type}; choose another column"
+        )
+    read = [chosen.label, *chosen.features, *([options.id] if options.id else [])]
+    require_memory(8 * rows * max(1, len(chosen.features)), limit, str(path))
+    # Labels and categories stay dictionary-encoded, so that a long text that repeats in every record
+    # is in memory once.
+    folded = [name for name in (chosen.label, *chosen.texts) if name != options.text]
+    with open_parquet(path, "a table", read_dictionary=folded) as table:
+        require_memory(unfolded_bytes(table, read), limit, str(path))
+        batch = max(1, BLOCK_BYTES // (8 * len(read)))
+        return gather(path, table.iter_batches(batch_size=batch, columns=read), chosen, options, limit)
 
 
-def label_column(path: Path, names: Sequence[str], label: str | int | None) -> str:
-    """The name of the label column, once the names distinguish the columns.
+def choose_columns(path: Path, schema: pa.Schema, options: TableOptions) -> ChosenColumns:
+    """The columns of a table that are read, by their names and types.
 
     Raises:
-        InputError: no such column, no feature beside it, or a column that numbers the records,
-            which as a feature would identify each record to a model.
+        InputError: a named column that the table does not have, no feature, a column that numbers
+            the records, or one of a type that is neither number nor text.
     """
-    shown = [name[:40] for name in names[:21]]
-    columns = f"the columns {', '.join(shown)}" if len(names) <= 20 else f"{len(names)} columns from {shown[0]!r} on"
-    for name in names:
-        if name == "" or PANDAS_INDEX.fullmatch(name):
-            raise InputError(f"{path}: expected no record numbers as a feature, got column {name!r}; drop the index")
+    names = list(schema.names)
+    columns = listed(names)
     if len(set(names)) < len(names):
         raise InputError(f"{path}: expected column names that differ, got {columns}; rename the double one")
     if len(names) < 2:
-        raise InputError(f"{path}: expected features and a label, separated by commas, got {columns}")
+        raise InputError(f"{path}: expected features and a label, got {columns}; check the delimiter")
+    mentioned = {"keep": options.keep, "drop": options.drop, "categorical": options.categorical}
+    mentioned |= {key: (name,) for key, name in (("id", options.id), ("text", options.text)) if name is not None}
+    for key, wanted in mentioned.items():
+        for name in wanted:
+            if name not in names:
+                raise InputError(
+                    f"{path}: expected a column {name!r} (data.{key}), got {columns}{did_you_mean(name, names)}"
+                )
+    target = label_column(path, names, options.label)
+    features = [name for name in options.keep or names if name not in (target, options.id, *options.drop)]
+    features.sort(key=names.index)
+    for name in features:
+        if name == "" or PANDAS_INDEX.fullmatch(name):
+            raise InputError(f"{path}: expected no record numbers as a feature, got column {name!r}; drop the index")
+    if options.text is not None and features != [options.text]:
+        others = listed([name for name in features if name != options.text])
+        raise InputError(f"{path}: expected the text {options.text!r} as the only feature, got {others} too; drop them")
+    if not features:
+        raise InputError(f"{path}: expected features beside the label, got {columns}; keep some")
+    texts = {name for name in features if not is_number_type(schema.field(name).type)} | set(options.categorical)
+    for name in features:
+        kind = schema.field(name).type
+        if path.suffix.lower() == ".parquet" and not can_label(kind) and not is_number_type(kind):
+            raise InputError(f"{path}: expected numbers or text in column {name!r}, got {kind}; convert it, or drop it")
+    return ChosenColumns(target, tuple(features), frozenset(texts & set(features)))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names of columns in a message, or their number if they are many."""
+    shown = [name[:40] for name in names[:21]]
+    return f"the columns {', '.join(shown)}" if len(names) <= 20 else f"{len(names)} columns from {shown[0]!r} on"
+
+
+def label_column(path: Path, names: Sequence[str], label: str | int | None) -> str:
+    """The name of the label column.
+
+    Raises:
+        InputError: no such column.
+    """
+    columns = listed(names)
     if isinstance(label, int):
         if not -len(names) <= label < len(names):
             raise InputError(f"{path}: expected a label position below {len(names)}, got {label}; or give its name")
@@ -114,93 +234,59 @@ def label_column(path: Path, names: Sequence[str], label: str | int | None) -> s
     return usual[0]
 
 
-def gather(path: Path, batches: Iterable[pa.RecordBatch], names: Sequence[str], target: str, limit: int) -> Dataset:
+def gather(
+    path: Path, batches: Iterable[pa.RecordBatch], chosen: ChosenColumns, options: TableOptions, limit: int
+) -> Dataset:
     """Join batches of columns to one data set, as long as they fit into ``limit`` bytes."""
-    features: list[Float32[np.ndarray, "n F"]] = [np.empty((0, len(names) - 1), np.float32)]
-    codes: list[Int64[np.ndarray, " n"]] = [np.empty(0, np.int64)]
-    classes: dict[object, int] = {}
-    need = 0
+    labels, ids, need = Labels(path), list[str](), 0
+    features: dict[str, Numbers | Categories | Texts] = {}
+    for name in chosen.features:
+        if name == options.text:
+            features[name] = Texts(path, name, options.hashing)
+        elif name in chosen.texts:
+            features[name] = Categories(path, name, name in options.categorical)
+        else:
+            features[name] = Numbers(path, name)
     for batch in batches:
-        features.append(
-            np.column_stack(
-                [
-                    column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-                    for name, column in zip(names, batch.columns, strict=True)
-                    if name != target
-                ]
-            )
-        )
-        codes.append(label_codes(batch.column(names.index(target)), classes))
-        need += 2 * (features[-1].nbytes + codes[-1].nbytes)  # these, and the whole they are joined to
+        need += 2 * labels.add(batch.column(chosen.label))  # these, and the whole they are joined to
+        need += sum(2 * column.add(batch.column(name)) for name, column in features.items())
+        if options.id is not None:
+            more = ["" if value is None else str(value) for value in batch.column(options.id).to_pylist()]
+            ids += more
+            need += sum(64 + len(one) for one in more)
         require_memory(need, limit, str(path))
-    numbers, names = number_classes(path, list(classes))
+    if "" in ids:
+        raise InputError(
+            f"{path}: expected an id in column {options.id!r} of every record, got none in some; fill it in"
+        )
+    names, y = labels.finish()
     notes = () if names == tuple(map(str, range(len(names)))) else (class_note(names),)
-    labels = numbers[np.concatenate(codes)]
-    return Dataset(path.stem, np.concatenate(features), labels, len(names), names if notes else (), notes)
+    if not len(y):
+        raise InputError(f"{path}: expected at least one record, got none; bring some")
+    rest = {"class_names": names if notes else (), "ids": tuple(ids)}
+    if options.text is not None:
+        (texts,) = features.values()
+        assert isinstance(texts, Texts)
+        tokens, cut = texts.finish()
+        return Dataset(path.stem, tokens, y, len(names), notes=(*notes, *cut), **rest)
+    finished = [column.finish() for column in features.values() if not isinstance(column, Texts)]
+    x = np.empty((len(y), len(finished)), np.float32)
+    for i, (_, values) in enumerate(finished):
+        x[:, i] = values
+    form = TableForm(tuple(column for column, _ in finished), options.categories, options.standardize)
+    raw = not options.standardize and not form.switches
+    return Dataset(path.stem, x, y, len(names), notes=notes, table=None if raw else form, **rest)
 
 
-def label_codes(column: pa.Array, classes: dict[object, int]) -> Int64[np.ndarray, " n"]:
-    """Each record's position in ``classes``, to which labels that are new to it are added."""
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    used, inverse = np.unique(encoded.indices.fill_null(-1).to_numpy(), return_inverse=True)
-    values = [encoded.dictionary[int(i)].as_py() if i >= 0 else None for i in used]
-    return np.array([classes.setdefault(value, len(classes)) for value in values], np.int64)[inverse]
-
-
-def number_classes(path: Path, labels: Sequence[object]) -> tuple[Int64[np.ndarray, " C"], tuple[str, ...]]:
-    """Number the distinct labels of a table: whole numbers in ascending order, names in
-    alphabetical order.
-
-    Args:
-        path: the path of the table, for the message.
-        labels: the distinct labels, as numbers or text.
-
-    Returns:
-        The class of each label, and the name of each class.
-
-    Raises:
-        InputError: a missing label, a number that is not whole, or numbers among names.
-
-    >>> codes, names = number_classes(Path("toy.csv"), ["pear", "apple", "quince"])
-    >>> codes.tolist(), names
-    ([1, 0, 2], ('apple', 'pear', 'quince'))
-    >>> codes, names = number_classes(Path("toy.csv"), ["10", "9"])
-    >>> codes.tolist(), names
-    ([1, 0], ('9', '10'))
-    """
-    texts = ["" if label is None else str(int(label) if isinstance(label, bool) else label) for label in labels]
-    if "" in texts:
-        raise InputError(f"{path}: expected a label in every record, got none in some; fill it in or drop the record")
-    if any(map(is_number, texts)) or any(isinstance(label, float) for label in labels):
-        for text in texts:
-            if not is_number(text) or not float(text).is_integer() or abs(float(text)) > 2**53:
-                raise InputError(
-                    f"{path}: expected whole numbers or else names as labels, got {text[:50]!r}; choose another label "
-                    "column, or number the classes"
-                )
-        texts = [str(int(float(text))) for text in texts]
-        ordered = sorted(set(texts), key=int)
-    else:
-        ordered = sorted(set(texts))
-    rank = {text: i for i, text in enumerate(ordered)}
-    return np.array([rank[text] for text in texts], np.int64), tuple(ordered)
-
-
-def is_number(text: str) -> bool:
-    """True if ``text`` is a finite decimal number.
-
-    >>> is_number("-1.5e3"), is_number("x1"), is_number("nan")
-    (True, False, False)
-    """
-    return NUMBER.fullmatch(text.strip()) is not None
-
-
-def is_numeric(kind: pa.DataType) -> bool:
-    """True if a column of this type can be a feature."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+def is_number_type(kind: pa.DataType) -> bool:
+    """True if a column of this type has numbers."""
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+    )  # fmt: skip
 
 
 def can_label(kind: pa.DataType) -> bool:
     """True if a column of this type can be the label."""
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return is_numeric(value) or bool(pa.types.is_string(value) or pa.types.is_large_string(value))
+    return is_number_type(value) or bool(pa.types.is_string(value) or pa.types.is_large_string(value))

@@ -1,0 +1,137 @@
+"""The columns of a table, and the form in which a model takes them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+
+from wemem.errors import InputError
+
+Categories = Literal["one-hot", "codes"]
+
+#: Numbers that a model may receive for one record of a table.
+WIDTH_LIMIT = 2**16
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Args:
+        name: the name of the column.
+        categories: the distinct values of a column of categories, in order; empty for numbers.
+        missing: True if some record of the table has no value in the column.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """The columns of a table in order, and the form in which a model takes them.
+
+    A record holds one float32 for each column: the number, or the index of its category; NaN if the
+    value is missing. A *switch* is 1 where a column has one certain category, or where its value is
+    missing, and 0 elsewhere. A model takes the numbers, then the switches. With ``codes`` it takes
+    the numbers, the switches of missing numbers, and then for each column of categories one code:
+    0 for a missing category, else 1 + its index.
+
+    Args:
+        columns: the columns.
+        categories: ``"one-hot"``, or ``"codes"`` for a model with embeddings.
+        standardize: True to bring every number to mean 0 and standard deviation 1.
+
+    Raises:
+        InputError: no column, or more numbers for one record than :data:`WIDTH_LIMIT`.
+
+    >>> form = TableForm((Column("age", missing=True), Column("job", ("cook", "nurse"))))
+    >>> form.numbers, form.switches, form.width
+    ((0,), ((0, None), (1, 0), (1, 1)), 4)
+    """
+
+    columns: tuple[Column, ...]
+    categories: Categories = "one-hot"
+    standardize: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise InputError("expected at least one column beside the label, got none; keep some columns")
+        if self.width > WIDTH_LIMIT or len(self.switches) > WIDTH_LIMIT:
+            largest = max(self.columns, key=lambda column: len(column.categories))
+            raise InputError(
+                f"expected at most {WIDTH_LIMIT:,} numbers for each record, got "
+                f"{max(self.width, len(self.switches)):,}; "
+                f"drop columns, such as {largest.name!r} with {len(largest.categories):,} categories"
+            )
+
+    @cached_property
+    def numbers(self) -> tuple[int, ...]:
+        """The positions of the columns of numbers."""
+        return tuple(i for i, column in enumerate(self.columns) if not column.categories)
+
+    @cached_property
+    def switches(self) -> tuple[tuple[int, int | None], ...]:
+        """The position of the column and the index of the category of every switch; None for a
+        missing value.
+        """
+        listed: list[tuple[int, int | None]] = []
+        for i, column in enumerate(self.columns):
+            listed += [(i, None)] if column.missing else []
+            listed += [(i, code) for code in range(len(column.categories))]
+        return tuple(listed)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """The number of codes of each column of categories, 0 included."""
+        return tuple(1 + len(column.categories) for column in self.columns if column.categories)
+
+    @property
+    def code_counts(self) -> tuple[int, ...]:
+        """The number of codes of each number that a model takes with ``codes``; 0 for no code."""
+        return (*(0,) * (self.width - len(self.cardinalities)), *self.cardinalities)
+
+    @property
+    def width(self) -> int:
+        """The number of numbers that a model takes for each record."""
+        if self.categories == "one-hot":
+            return len(self.numbers) + len(self.switches)
+        missing = sum(self.columns[i].missing for i in self.numbers)
+        return len(self.numbers) + missing + len(self.cardinalities)
+
+    def require_records(self, features: Float32[np.ndarray, "N F"], name: str) -> None:
+        """Refuse records that do not have this form.
+
+        Raises:
+            InputError: another number of columns, infinity, a category that does not exist, or a
+                missing value in a column without missing ones.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.columns) or features.dtype != np.float32:
+            raise InputError(
+                f"data set {name!r}: expected float32 features (N, {len(self.columns)}), one for each column, got "
+                f"{features.dtype} {features.shape}; give the columns of the table"
+            )
+        for i, column in enumerate(self.columns):
+            x = features[:, i]
+            bad = np.isinf(x) | (np.isnan(x) & (not column.missing))
+            if column.categories:
+                codes = np.nan_to_num(x)
+                bad |= (codes < 0) | (codes >= len(column.categories)) | (codes != np.floor(codes))
+            if bad.any():
+                wanted = f"a category 0..{len(column.categories) - 1}" if column.categories else "a finite number"
+                raise InputError(
+                    f"data set {name!r}: expected {wanted} in column {column.name!r}, got {x[bad][0]} in record "
+                    f"{int(bad.argmax())}; correct the record or drop it"
+                )
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """All that a model depends on: everything but names."""
+        return (
+            *((len(column.categories), column.missing) for column in self.columns),
+            self.categories,
+            self.standardize,
+        )
