@@ -23,7 +23,7 @@ import torch
 from wemem.config.attack_entries import make_attacks
 from wemem.data.loaders.cifar import CIFAR10, load_cifar
 from wemem.data.loaders.folder import decode
-from wemem.data.loaders.table import read_csv, read_parquet
+from wemem.data.loaders.table import TableOptions, read_csv, read_parquet
 from wemem.exporting.checkpoint import read_weights
 from wemem.exporting.sparse import read_sparse, sparse_bytes
 from wemem.files.archive import walk_tgz
@@ -116,9 +116,9 @@ READERS: dict[str, Reader] = {
         ".tar.gz", lambda p: load_cifar(CIFAR10, p, records=None, limit=2**30),
         lambda: tgz(("c/test_batch.bin", bytes([1]) + bytes(3072) + bytes([0]) + bytes(3072))),
     ),
-    "csv": Reader(".csv", lambda p: read_csv(p, label=None, limit=LIMIT), ROWS.encode),
+    "csv": Reader(".csv", lambda p: read_csv(p, TableOptions(), limit=LIMIT), ROWS.encode),
     "parquet": Reader(
-        ".parquet", lambda p: read_parquet(p, label=None, limit=LIMIT),
+        ".parquet", lambda p: read_parquet(p, TableOptions(), limit=LIMIT),
         lambda: parquet(a=np.arange(9) / 7, b=np.arange(9), y=["no", "yes", "no"] * 3),
     ),
     "json": Reader(".json", lambda p: read_json(p, "an example"),

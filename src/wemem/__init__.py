@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from wemem.config.study import StudyConfig
     from wemem.data.dataset import Dataset
     from wemem.data.given_victim import given_victim
+    from wemem.data.preprocessing import Preprocessing
+    from wemem.data.preprocessing_file import read_preprocessing
     from wemem.data.sources import DataSource, load_dataset
     from wemem.data.split import Role, Split, random_halves, subsets, victim_and_shadows
+    from wemem.data.table_form import Column, TableForm
     from wemem.defenses import Defense, MemoryRegularizer, SlidingWindow, Undefended, chain, make_defense
     from wemem.errors import InputError
     from wemem.exporting.checkpoint import load_pruned
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from wemem.exporting.sparse import read_sparse
     from wemem.memorization import Memorization, estimate_memorization, read_scores
     from wemem.models import CustomModel, FullyConnected
+    from wemem.models.table import model_for, with_preprocessing
     from wemem.objects.commands import audit, compare, diagnose, export, gate, prune, report, run
     from wemem.objects.outcome import (
         AuditResult,
@@ -48,15 +52,15 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "ATTACKS", "Attack", "AuditReport", "AuditResult", "CustomModel", "DataSource", "Dataset", "Defense",
+    "ATTACKS", "Attack", "AuditReport", "AuditResult", "Column", "CustomModel", "DataSource", "Dataset", "Defense",
     "DefenseBatchSampler", "DefenseLoss", "DiagnosisResult", "Ensemble", "ExportResult", "Footprint",
     "FullyConnected", "GateResult", "InputError", "IterativePruner", "Memorization", "MemoryRegularizer",
-    "PruneResult", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals", "SlidingWindow", "Split",
-    "StudyConfig", "StudyResult", "Undefended", "api", "audit", "chain", "compare", "diagnose",
+    "Preprocessing", "PruneResult", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals", "SlidingWindow", "Split",
+    "StudyConfig", "StudyResult", "TableForm", "Undefended", "api", "audit", "chain", "compare", "diagnose",
     "estimate_memorization", "export", "fit", "footprint", "gate", "given_victim", "iterate", "load_dataset",
-    "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense", "memorization_scores",
-    "out_of_sample_targets", "parse_study", "prune", "random_halves", "read_scores", "read_sparse", "report", "run",
-    "run_attacks", "run_study", "subsets", "victim_and_shadows",
+    "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense", "memorization_scores", "model_for",
+    "out_of_sample_targets", "parse_study", "prune", "random_halves", "read_preprocessing", "read_scores", "read_sparse", "report", "run",
+    "run_attacks", "run_study", "subsets", "victim_and_shadows", "with_preprocessing",
 ]  # fmt: skip
 
 #: The module that defines each public name.
@@ -71,7 +75,10 @@ _HOMES = {
     "wemem.data.dataset": "Dataset",
     "wemem.data.sources": "DataSource load_dataset",
     "wemem.data.given_victim": "given_victim",
+    "wemem.data.preprocessing": "Preprocessing",
+    "wemem.data.preprocessing_file": "read_preprocessing",
     "wemem.data.split": "Role Split random_halves subsets victim_and_shadows",
+    "wemem.data.table_form": "Column TableForm",
     "wemem.defenses": "Defense MemoryRegularizer SlidingWindow Undefended chain make_defense",
     "wemem.errors": "InputError",
     "wemem.exporting.checkpoint": "load_pruned",
@@ -79,6 +86,7 @@ _HOMES = {
     "wemem.exporting.sparse": "read_sparse",
     "wemem.memorization": "Memorization estimate_memorization read_scores",
     "wemem.models": "CustomModel FullyConnected",
+    "wemem.models.table": "model_for with_preprocessing",
     "wemem.objects.commands": "audit compare diagnose export gate prune report run",
     "wemem.objects.outcome": "AuditResult DiagnosisResult ExportResult GateResult PruneResult StudyResult",
     "wemem.pruning": "Pruning Schedule iterate",

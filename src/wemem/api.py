@@ -33,7 +33,7 @@ from wemem.exporting.checkpoint import (
     read_certificate,
 )
 from wemem.exporting.footprint import side_by_side
-from wemem.exporting.onnx import BATCH, onnx_bytes
+from wemem.exporting.onnx import BATCH, metadata_of, onnx_bytes
 from wemem.files.atomic import write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.files.input_files import is_folder, user_path
@@ -72,6 +72,7 @@ def read_study(
     overrides: Sequence[str] = (),
     *,
     data: str | None = None,
+    label: str | None = None,
     model: str | None = None,
     weights: Place | None = None,
     members: Place | None = None,
@@ -85,6 +86,7 @@ def read_study(
         overrides: ``key=value``, as in :func:`~wemem.config.override.override_key`; they win over
             the options.
         data: a data source in place of the study's.
+        label: the label column of the data, in place of the study's.
         model: a model kind in place of the study's.
         weights: a trained model in place of one that the study trains.
         members: the records that the trained model was trained on.
@@ -99,6 +101,8 @@ def read_study(
     table = {} if path is None else read_table(Path(path))
     if data is not None:
         table["data"] = {"source": data}
+    if label is not None:
+        table["data"] = {**_part(table, "data", {}), "label": label}
     if model is not None:
         table["model"] = {"kind": model}
     if device is not None:
@@ -230,7 +234,7 @@ def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progr
     if selection is not None:
         results["selection"] = selection.as_json()
     remove_old_results(out)
-    files = [write_model(out / "models", outcome) for outcome in outcomes]
+    files = [write_model(out / "models", outcome, data.class_names) for outcome in outcomes]
     for run, (weights, *_) in zip(results["runs"], files, strict=True):
         run["model_file"] = weights.relative_to(out).as_posix()
     return write_results(
@@ -245,8 +249,8 @@ def prune(
 
     The folder gets ``weights.safetensors``, the same without zeros in
     ``weights.sparse.safetensors``, ``masks.safetensors`` or, where channels were removed,
-    ``weights.channels.json``, and ``pruning.json``, which certifies the recipe and holds the
-    model's costs before and after.
+    ``weights.channels.json``, for a table ``preprocess.json``, and ``pruning.json``, which certifies
+    the recipe and holds the model's costs before and after.
 
     Args:
         study: the study, with ``[victim]``.
@@ -291,7 +295,7 @@ def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     data = study_data(config)
     notes: list[str] = []
     module = load_pruned(model_for(config.model, data).build(data.input_shape, data.classes), weights, notes.append)
-    content, parity = onnx_bytes(module, data.features[:BATCH])
+    content, parity = onnx_bytes(module, data.features[:BATCH], metadata_of(data))
     path = out / "model.onnx"
     write_atomically(path, lambda part: part.write_bytes(content))
     payload = {"source_sha256": file_sha256(weights), "parity": asdict(parity), "environment": environment()}

@@ -15,7 +15,10 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option(help="Output directory, created if missing.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the study.")]
-Data = Annotated[str | None, typer.Option(help="Data source: a name, a .npz, .csv or .parquet file, module:factory.")]
+Data = Annotated[
+    str | None, typer.Option(help="Data source: a name, a .npz, .csv, .tsv or .parquet file, module:factory.")
+]
+Label = Annotated[str | None, typer.Option(help="Name of the label column of a table.")]
 ModelKind = Annotated[str | None, typer.Option(help="Model: fc, or module:factory.")]
 Weights = Annotated[Path | None, typer.Option(help="A trained model's weights (.safetensors).")]
 Members = Annotated[Path | None, typer.Option(help="Records that model was trained on (.csv, .parquet or .npz).")]
@@ -62,6 +65,7 @@ def run(
     out: Out,
     set_: Overrides = None,
     data: Data = None,
+    label: Label = None,
     weights: Weights = None,
     members: Members = None,
     non_adaptive: NonAdaptive = False,
@@ -73,7 +77,7 @@ def run(
     from wemem import api
 
     settings = _settings(set_, non_adaptive)
-    config = api.read_study(study, settings, data=data, weights=weights, members=members, device=device)
+    config = api.read_study(study, settings, data=data, label=label, weights=weights, members=members, device=device)
     console = Console()
     run_and_print(console, config, out, store, jobs)
     print_plainly(
@@ -87,6 +91,7 @@ def compare(
     out: Out,
     set_: Overrides = None,
     data: Data = None,
+    label: Label = None,
     non_adaptive: NonAdaptive = False,
     jobs: Jobs = 1,
     device: Device = None,
@@ -98,7 +103,7 @@ def compare(
     from wemem.reporting.report import write_report
     from wemem.results.comparison import leaders
 
-    config = api.read_study(study, _settings(set_, non_adaptive), data=data, device=device)
+    config = api.read_study(study, _settings(set_, non_adaptive), data=data, label=label, device=device)
     console = Console()
     results = run_and_print(console, config, out, store, jobs)
     write_report([out], out)
@@ -132,6 +137,7 @@ def prune(
     weights: Weights = None,
     members: Members = None,
     data: Data = None,
+    label: Label = None,
     model: ModelKind = None,
     defense: Annotated[str, typer.Option(help="swmr, oosd or any other, a chain a+b, or module:Class.")] = "swmr",
     study: StudyFile = None,
@@ -144,7 +150,8 @@ def prune(
     from wemem.reporting.progress import LiveProgress
 
     config = api.read_study(
-        study, set_ or [], data=data, model=model, weights=weights, members=members, defense=defense, device=device
+        study, set_ or [], data=data, label=label, model=model, weights=weights, members=members, defense=defense,
+        device=device,
     )  # fmt: skip
     console = Console()
     with LiveProgress(console) as progress:
@@ -158,6 +165,7 @@ def export(
     out: Out,
     weights: Annotated[Path, typer.Option(help="A model's weights (.safetensors), or a folder of wemem prune.")],
     data: Data = None,
+    label: Label = None,
     model: ModelKind = None,
     study: StudyFile = None,
     set_: Overrides = None,
@@ -165,7 +173,7 @@ def export(
     """Write a model as ONNX and check it against PyTorch."""
     from wemem import api
 
-    for line in api.export(api.read_study(study, set_ or [], data=data, model=model), weights, out):
+    for line in api.export(api.read_study(study, set_ or [], data=data, label=label, model=model), weights, out):
         print_plainly(Console(), line)
 
 
@@ -175,6 +183,7 @@ def audit(
     weights: Weights = None,
     members: Members = None,
     data: Data = None,
+    label: Label = None,
     model: ModelKind = None,
     defense: Annotated[
         str | None, typer.Option(help="The defense under which it was pruned; none if unpruned.")
@@ -221,14 +230,14 @@ def audit(
         match (_one_file(weights, onnx), signals, predict, train, members):
             case (Path() as victim, None, None, None, Path()):
                 config = api.read_study(
-                    study, settings, data=data, model=model, weights=victim, members=members,
+                    study, settings, data=data, label=label, model=model, weights=victim, members=members,
                     defense=defense, device=device,
                 )  # fmt: skip
                 results, samples = api.audit(config, defense, out, store, progress)
             case (None, Path(), None, None, None):
                 results, samples = api.audit_outputs(signals, named or "ten", out)
             case (None, None, str(), str(), Path()):
-                config = api.read_study(study, settings, data=data)
+                config = api.read_study(study, settings, data=data, label=label)
                 results, samples = api.audit_functions(config, predict, train, members, out, store, progress)
             case _:
                 raise InputError(
@@ -250,6 +259,7 @@ def diagnose(
     top: Annotated[float, typer.Option(help="Share of the records that counts as memorable.")] = 0.2,
     set_: Overrides = None,
     data: Data = None,
+    label: Label = None,
     device: Device = None,
     store: StorePlace = None,
 ) -> None:
@@ -265,7 +275,7 @@ def diagnose(
     from wemem.reporting.progress import LiveProgress
 
     settings = DiagnosisSettings(models, relevant, top)
-    config = api.read_study(study, set_ or [], data=data, device=device)
+    config = api.read_study(study, set_ or [], data=data, label=label, device=device)
     console = Console()
     with LiveProgress(console) as progress:
         diagnosis = api.diagnose(config, out, settings, store, progress)

@@ -134,6 +134,7 @@ def _as_table(
     study: StudyConfig, given: Mapping[str, Any], attacks: Sequence[AttackEntry], entries: Sequence[DefenseEntry]
 ) -> dict[str, Any]:  # fmt: skip
     """Every setting of a study, defaults included, as JSON-able values that give the same study."""
+    assert isinstance(study.data, DataSource)
     own: Mapping[str, Any] = vars(study.model)
     if isinstance(study.model, CustomModel):
         output = study.model.output

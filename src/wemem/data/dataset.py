@@ -11,6 +11,7 @@ from jaxtyping import Int64, Real
 
 from wemem.data.table_form import TableForm
 from wemem.errors import InputError
+from wemem.files.record_tables import RecordIds
 
 #: Classes that a note names one by one.
 SHOWN_CLASSES = 20
@@ -31,7 +32,7 @@ class Dataset:
         drawn_from: the number of records that these were drawn from; None if all were taken.
         table: the columns of a table, of which ``features`` holds one number each; None for
             features that a model takes as they are. Only a table may have missing values, as NaN.
-        ids: the name of each record, for files that list records by name; empty if they have none.
+        ids: the names of the records, for files that list members by name; None without.
 
     Raises:
         InputError: wrong shapes or types, NaN or infinite features, labels out of range, or ids
@@ -51,7 +52,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     drawn_from: int | None = None
     table: TableForm | None = None
-    ids: tuple[str, ...] = ()
+    ids: RecordIds | None = None
 
     def __post_init__(self) -> None:
         x, y = self.features, self.labels
@@ -76,10 +77,10 @@ class Dataset:
                 f"data set {self.name!r}: expected a name for each of {self.classes} classes or none at all, got "
                 f"{len(self.class_names)}; name them all"
             )
-        if len(self.ids) not in (0, len(x)) or len(set(self.ids)) < len(self.ids):
+        if self.ids is not None and not len(set(self.ids.values)) == len(self.ids.values) == len(x):
             raise InputError(
-                f"data set {self.name!r}: expected an id of its own for each of {len(x)} records, got "
-                f"{len(set(self.ids))} different ones among {len(self.ids)}; correct the ids, or drop them"
+                f"data set {self.name!r}: expected another {self.ids.column!r} for each of {len(x)} records, got "
+                f"{len(set(self.ids.values))} different ones; correct them, or take another column as data.id"
             )
         if self.table is None:
             self._require_finite()
@@ -154,7 +155,7 @@ class Dataset:
 
     def select(self, records: Int64[np.ndarray, " n"]) -> "Dataset":
         """Some of the records, in the given order."""
-        ids = tuple(self.ids[i] for i in records) if self.ids else ()
+        ids = self.ids and RecordIds(self.ids.column, tuple(self.ids.values[i] for i in records))
         return replace(self, features=self.features[records], labels=self.labels[records], ids=ids)
 
     def as_floats(self) -> "Dataset":

@@ -81,7 +81,7 @@ class Preprocessing:
         scale = np.where(count == 0, np.finfo(np.float32).max, np.where(varies, deviation, 1.0))
         shift = mean if form.standardize else np.zeros_like(mean)
         filling, shift, scale = (part.astype(np.float32) for part in (mean, shift, scale))
-        return cls(form, filling, shift, scale, _switched(form, features).any(axis=0), len(features))
+        return cls(form, filling, shift, scale, np.asarray(_switched(form, features).any(axis=0)), len(features))
 
     def apply(self, features: Float32[np.ndarray, "N F"]) -> Float32[np.ndarray, "N W"]:
         """The inputs of the model for records of the table."""

@@ -1,5 +1,6 @@
 """The columns of a table, and the form in which a model takes them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -101,6 +102,40 @@ class TableForm:
             return len(self.numbers) + len(self.switches)
         missing = sum(self.columns[i].missing for i in self.numbers)
         return len(self.numbers) + missing + len(self.cardinalities)
+
+    def encode(self, columns: Mapping[str, Sequence[object]]) -> Float32[np.ndarray, "N F"]:
+        """Records of this form from the values of every column by name.
+
+        Args:
+            columns: numbers, or the names of categories; None for a missing value. A category that
+                the form does not have is none of its categories, and not missing.
+
+        Raises:
+            InputError: a column is not there, or a value is no number.
+
+        >>> form = TableForm((Column("age", missing=True), Column("job", ("cook", "nurse"))))
+        >>> form.encode({"job": ["nurse", "smith"], "age": [None, 30]}).tolist()
+        [[nan, 1.0], [30.0, 2.0]]
+        """
+        encoded = []
+        for column in self.columns:
+            if column.name not in columns:
+                given = ", ".join(columns) or "none"
+                raise InputError(f"expected a column {column.name!r}, got {given}; give every column of the table")
+            codes = {name: float(code) for code, name in enumerate(column.categories)}
+            unknown = float(len(codes))
+            try:
+                encoded.append(
+                    [
+                        np.nan if value is None else codes.get(str(value), unknown) if codes else float(str(value))
+                        for value in columns[column.name]
+                    ]
+                )
+            except ValueError as error:
+                raise InputError(f"expected numbers in column {column.name!r}, got {error}; correct them") from error
+        if len({len(values) for values in encoded}) > 1:
+            raise InputError("expected as many values in every column, got different numbers; give one for each record")
+        return np.array(encoded, np.float32).T.copy()
 
     def require_records(self, features: Float32[np.ndarray, "N F"], name: str) -> None:
         """Refuse records that do not have this form.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wemem.errors import InputError
+from wemem.exporting.preprocess import state_with_preprocess
 from wemem.files.documents import read_json
 from wemem.files.hashing import file_sha256
 from wemem.files.input_files import exists, is_folder, user_path
@@ -68,7 +69,8 @@ def load_pruned(
     Args:
         module: the architecture before pruning, with any weights; it is not changed.
         path: a ``.safetensors`` file of weights, or a folder with ``weights.safetensors``. Where
-            channels were removed, the file of :func:`channels_path` must lie beside it.
+            channels were removed, the file of :func:`channels_path` must lie beside it. So must the
+            preprocessing of a table that is not in the weights.
         note: receives one line where the file's numbers are of another precision, or its names have
             a prefix.
 
@@ -81,7 +83,8 @@ def load_pruned(
     path = user_path(path)
     path = path / "weights.safetensors" if is_folder(path, "weights") else path
     expected = module.state_dict()
-    state = _with_tied(module, _without_prefix(read_weights(path), expected, path, note))
+    state = _without_prefix(read_weights(path), expected, path, note)
+    state = _with_tied(module, state_with_preprocess(module, state, path, note))
     smaller = read_channels(path)
     _require_fitting(expected, state, smaller, path)
     for layer, (dense, remaining) in smaller.items():

@@ -5,9 +5,10 @@ onnxruntime on the CPU, on as many threads as PyTorch uses, within the memory li
 """
 
 import hashlib
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ import torch
 from jaxtyping import Float32, Real
 from torch import nn
 
+from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.files.input_files import read_bytes, require_file
 from wemem.files.memory_limit import memory_limit, require_memory
@@ -105,7 +107,22 @@ class OnnxModel:
         return result
 
 
-def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[bytes, Parity]:
+def metadata_of(data: Dataset) -> dict[str, str]:
+    """The metadata of an ONNX file: the names of the classes, and the columns of a table with their
+    categories, as JSON; only what the data have.
+    """
+    content: dict[str, object] = {"class_names": list(data.class_names)} if data.class_names else {}
+    if data.table is not None:
+        content["columns"] = [
+            {"name": column.name, **({"categories": column.categories} if column.categories else {})}
+            for column in data.table.columns
+        ]
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in content.items()}
+
+
+def onnx_bytes(
+    module: nn.Module, features: Real[np.ndarray, "N ..."], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, Parity]:  # fmt: skip
     """Export a module as the content of an ONNX file for batches of any size, and check its logits
     in onnxruntime.
 
@@ -114,6 +131,7 @@ def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[
     Args:
         module: the module to export; it is set to evaluation mode.
         features: the records on which the logits are compared, at least 2.
+        metadata: entries by name that the file carries.
 
     Raises:
         InputError: onnx, onnxscript or onnxruntime is not installed, the exporter cannot express
@@ -137,6 +155,9 @@ def onnx_bytes(module: nn.Module, features: Real[np.ndarray, "N ..."]) -> tuple[
     for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.initializer,
                  *proto.graph.input, *proto.graph.output):  # fmt: skip
         part.ClearField("metadata_props")
+    for key, value in (metadata or {}).items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
     content = bytes(proto.SerializeToString(deterministic=True))
     with torch.inference_mode():
         expected = module(torch.from_numpy(features)).numpy()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,35 @@ from wemem.files.tables import open_csv, open_parquet
 RECORD = "record"
 
 
-def read_members(file: str | Path, records: int) -> Int64[np.ndarray, " m"]:
+@dataclass(frozen=True)
+class RecordIds:
+    """Names of records, from a column of a table.
+
+    Args:
+        column: the name of the column.
+        values: the name of each record, each another.
+    """
+
+    column: str
+    values: tuple[str, ...]
+
+
+def read_members(file: str | Path, records: int, ids: RecordIds | None = None) -> Int64[np.ndarray, " m"]:
     """Read the indices of the records that a model was trained on, sorted and each once.
 
     Args:
         file: the path of a ``.csv`` or ``.parquet`` file with a column ``record``, or of an
             ``.npz`` file with an array ``members``.
         records: the number of records of the data set.
+        ids: the names of the records. A file that has their column, and no column ``record``, lists
+            members by name.
 
     Raises:
         InputError: a file that cannot be read, or a record that the data set does not have.
     """
     path = user_path(file)
+    if ids is not None and path.suffix != ".npz" and _lists_names(path, ids):
+        return _named_members(path, ids)
     if path.suffix == ".npz":
         members = read_npz(path, ["members"], limit=memory_limit(None))[0]
     else:
@@ -45,6 +63,38 @@ def read_members(file: str | Path, records: int) -> Int64[np.ndarray, " m"]:
             "records of the data set from 0"
         )
     return np.unique(members.astype(np.int64))
+
+
+def _lists_names(path: Path, ids: RecordIds) -> bool:
+    names = column_names(path, "a member list")
+    return ids.column in names and RECORD not in names
+
+
+def _named_members(path: Path, ids: RecordIds) -> Int64[np.ndarray, " m"]:
+    """The indices of the records that a file lists by name.
+
+    Raises:
+        InputError: no name, or one that no record has.
+    """
+    place = {name: i for i, name in enumerate(ids.values)}
+    members: list[int] = []
+    with _open_table(path, [ids.column], "a member list", {ids.column: pa.string()}) as batches:
+        for batch in batches:
+            names = ["" if value is None else str(value) for value in batch[ids.column].to_pylist()]
+            unknown = next((name for name in names if name not in place), None)
+            if unknown is not None:
+                raise InputError(
+                    f"expected members by their {ids.column!r} in {shown(path)}, got {unknown[:50]!r}, which no record "
+                    "of the data set has; take it out, or give the table that has the record"
+                )
+            members += [place[name] for name in names]
+            if len(members) > len(place):
+                raise InputError(
+                    f"expected at most {len(place)} rows in {shown(path)}, one a record, got more; drop some"
+                )
+    if not members:
+        raise InputError(f"expected a list of members in {shown(path)}, got none; write each training record")
+    return np.unique(np.array(members, np.int64))
 
 
 def read_record_table(
@@ -86,13 +136,30 @@ def read_record_table(
     return {name: np.concatenate([empty[name], *parts[name]]) for name in types}
 
 
+def column_names(path: Path, kind: str) -> list[str]:
+    """The names of the columns of a ``.csv`` or ``.parquet`` file; none for another kind of file.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    if path.suffix == ".csv":
+        with open_csv(path, kind) as table:
+            return list(table.schema.names)
+    if path.suffix == ".parquet":
+        with open_parquet(path, kind) as table:
+            return list(table.schema_arrow.names)
+    return []
+
+
 @contextmanager
-def _open_table(path: Path, columns: list[str], kind: str) -> Iterator[Iterable[pa.RecordBatch]]:
+def _open_table(
+    path: Path, columns: list[str], kind: str, types: Mapping[str, pa.DataType] | None = None
+) -> Iterator[Iterable[pa.RecordBatch]]:
     kind = f"{kind} with {'the columns' if len(columns) > 1 else 'a column'} {' and '.join(columns)}"
     if path.suffix == ".csv":
         with open_csv(path, kind) as table:
             _require_columns(path, kind, table.schema.names, columns)
-        with open_csv(path, kind, only=columns) as table:
+        with open_csv(path, kind, only=columns, types=types) as table:
             yield table
     elif path.suffix == ".parquet":
         with open_parquet(path, kind) as table:

@@ -66,7 +66,7 @@ class TableInput(nn.Module):
             self.codes = None if self.codes is None else self.codes.to(x.device)
         numbers, of_switch = x.index_select(-1, self.numbers), x.index_select(-1, self.source)
         numbers = (torch.where(numbers.isnan(), filling.expand_as(numbers), numbers) - shift) / scale
-        on = torch.where(self.value.isnan(), of_switch.isnan(), of_switch == self.value)
+        on = (of_switch == self.value) | (of_switch.isnan() & self.value.isnan())  # NaN equals nothing
         switches = on.to(x.dtype) * present
         return torch.cat([numbers, switches if self.codes is None else switches @ self.codes], dim=-1)
 
@@ -112,7 +112,7 @@ class TableModel:
         if input_shape != (len(self.form.columns),):
             raise InputError(f"expected records of {len(self.form.columns)} columns, got shape {input_shape}")
         network = self._suited().build((self.form.width,), classes)
-        return nn.Sequential(OrderedDict([(PREPROCESS, TableInput(self.form)), (NETWORK, network)]))
+        return _joined(TableInput(self.form), network)
 
     def _suited(self) -> Model:
         """The model, with the number of codes of each input if it takes codes."""
@@ -138,6 +138,30 @@ def model_for(model: Model, data: Dataset) -> Model:
     in front.
     """
     return model if data.table is None else TableModel(model, data.table)
+
+
+def _joined(layer: TableInput, network: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict([(PREPROCESS, layer), (NETWORK, network)]))
+
+
+def with_preprocessing(network: nn.Module, preprocessing: Preprocessing) -> nn.Sequential:
+    """A network behind the preprocessing of a table: records of the table in, logits out.
+
+    Its weights are those that ``wemem`` writes and reads for a table.
+
+    Args:
+        network: takes the numbers that the preprocessing gives.
+        preprocessing: the preprocessing, fitted or read by
+            :func:`~wemem.data.preprocessing_file.read_preprocessing`.
+
+    >>> from wemem.data.table_form import Column
+    >>> form = TableForm((Column("age"), Column("job", ("cook", "nurse"))))
+    >>> people = form.encode({"age": [20, 40], "job": ["nurse", "cook"]})
+    >>> model = with_preprocessing(nn.Identity(), Preprocessing.fit(form, people))
+    >>> model(torch.from_numpy(people)).tolist()
+    [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    """
+    return _joined(TableInput(preprocessing.form).load(preprocessing), network)
 
 
 def table_input(module: nn.Module) -> TableInput | None:

@@ -14,7 +14,11 @@ Records = Int64[np.ndarray, " _"]
 
 def training_records(config: StudyConfig, data: Dataset, split: Split) -> Records:
     """The records that the victim of a split was trained on, audited or not."""
-    return split.records(0, Role.TRAIN) if config.victim is None else read_members(config.victim.members, len(data))
+    return (
+        split.records(0, Role.TRAIN)
+        if config.victim is None
+        else read_members(config.victim.members, len(data), data.ids)
+    )
 
 
 def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:
@@ -26,6 +30,6 @@ def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:
         )  # fmt: skip
     data.require_all_records("members")
     return given_victim(
-        data.labels, read_members(config.victim.members, len(data)), settings.shadows, seed=seed,
+        data.labels, read_members(config.victim.members, len(data), data.ids), settings.shadows, seed=seed,
         train=settings.train, dev=settings.dev, adversary_share=config.victim.adversary_share,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Model files that a study or ``wemem prune`` writes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from wemem.config.study import StudyConfig
 from wemem.defenses import FreshStart
 from wemem.exporting.checkpoint import CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
 from wemem.exporting.footprint import footprint_lines
+from wemem.exporting.preprocess import preprocess_of, preprocess_path
 from wemem.exporting.sparse import sparse_bytes
 from wemem.files.atomic import write_atomically
+from wemem.models.table import table_input
 from wemem.results.build import environment
 from wemem.study.outcome import Outcome
 from wemem.study.single_model import PrunedModel
@@ -18,8 +20,9 @@ from wemem.training import Ensemble, choose_device
 from wemem.tuning.wording import tuning_in_words
 
 
-def write_model(folder: Path, outcome: Outcome) -> list[Path]:
-    """Write the victim's weights and, if it was pruned, its masks or channels.
+def write_model(folder: Path, outcome: Outcome, class_names: Sequence[str] = ()) -> list[Path]:
+    """Write the victim's weights, its masks or channels if it was pruned, and the preprocessing of
+    a table.
 
     Returns:
         The paths of the files, the weights first.
@@ -27,12 +30,18 @@ def write_model(folder: Path, outcome: Outcome) -> list[Path]:
     label = file_name(outcome.label)
     name = label if outcome.defense is None else f"{label}-sparsity{outcome.sparsity}"
     path = folder / f"{name}-seed{outcome.seed}.safetensors"
-    return write_weights_and_masks(path, outcome.victim.ensemble, path.with_suffix(".masks.safetensors"))
+    return write_weights_and_masks(
+        path, outcome.victim.ensemble, path.with_suffix(".masks.safetensors"), class_names
+    )  # fmt: skip
 
 
-def write_weights_and_masks(path: Path, ensemble: Ensemble, masks_path: Path) -> list[Path]:
-    """Write the weights of the first model and, if it was pruned, its masks or channels."""
-    for stale in (masks_path, channels_path(path)):
+def write_weights_and_masks(
+    path: Path, ensemble: Ensemble, masks_path: Path, class_names: Sequence[str] = ()
+) -> list[Path]:  # fmt: skip
+    """Write the weights of the first model, its masks or channels if it was pruned, and the
+    preprocessing of a table.
+    """
+    for stale in (masks_path, channels_path(path), preprocess_path(path)):
         stale.unlink(missing_ok=True)
     write_atomically(path, lambda part: write_weights(part, ensemble.state(0)))
     if ensemble.masks:
@@ -41,7 +50,9 @@ def write_weights_and_masks(path: Path, ensemble: Ensemble, masks_path: Path) ->
     if ensemble.channels:
         text = channels_of(path, ensemble)
         write_atomically(channels_path(path), lambda part: part.write_text(text, encoding="utf-8"))
-    return [path, *(file for file in (masks_path, channels_path(path)) if file.exists())]
+    if (document := preprocess_of(path, ensemble.module(0), class_names)) is not None:
+        write_atomically(preprocess_path(path), lambda part: part.write_text(document, encoding="utf-8"))
+    return [path, *(file for file in (masks_path, channels_path(path), preprocess_path(path)) if file.exists())]
 
 
 def write_pruned(out: Path, config: StudyConfig, pruned: PrunedModel, costs: Mapping[str, Any]) -> None:
@@ -58,7 +69,7 @@ def write_pruned(out: Path, config: StudyConfig, pruned: PrunedModel, costs: Map
     payload = {"study": config.table, "environment": versions, "rounds": rounds, "footprint": costs}
     if pruned.tuned is not None:
         payload["auto"] = pruned.tuned.summary
-    write_weights_and_masks(out / "weights.safetensors", ensemble, out / "masks.safetensors")
+    write_weights_and_masks(out / "weights.safetensors", ensemble, out / "masks.safetensors", pruned.class_names)
     compact = sparse_bytes(ensemble.state(0))
     write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
     certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], payload)
@@ -80,6 +91,9 @@ def pruning_summary(
         lines.append("The dev records were training records, so dev accuracy is too high; give records it did not see.")
     file = str(weights)
     load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
+    if table_input(pruned.stage.ensemble.template) is not None:
+        document = str(preprocess_path(weights))
+        load = f"wemem.with_preprocessing(network, wemem.read_preprocessing({document!r})[0]).load_state_dict(...)"
     if pruned.stage.ensemble.channels:
         load = f"wemem.load_pruned(model, {file!r})"
     tuning = tuning_in_words(pruned.tuned.summary) if pruned.tuned else []

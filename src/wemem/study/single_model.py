@@ -47,6 +47,7 @@ class PrunedModel:
             others.
         tuned: the defense that a search chose within a budget, with a summary of the search; None
             if the study names the defense.
+        class_names: the names of the classes, if the data name them.
     """
 
     dense: TrainedModels
@@ -56,6 +57,7 @@ class PrunedModel:
     input_shape: tuple[int, ...]
     dev_from_training: bool
     tuned: TunedDefense | None = None
+    class_names: tuple[str, ...] = ()
 
 
 def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> PrunedModel:
@@ -94,7 +96,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
         f"prune under {label}", dense, split, pruning, defense, seeds=parties.model_seeds, scores=scores
     )
     tuned = None if tuned is None else tuned.after(rounds[-1])
-    return PrunedModel(dense, rounds[-1], defense, split, data.input_shape, taken, tuned)
+    return PrunedModel(dense, rounds[-1], defense, split, data.input_shape, taken, tuned, data.class_names)
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
@@ -146,7 +148,7 @@ def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]
     """
     assert config.victim is not None
     data.require_all_records("members")
-    members = read_members(config.victim.members, len(data))
+    members = read_members(config.victim.members, len(data), data.ids)
     others = np.setdiff1d(np.arange(len(data)), members)
     wanted = round(config.split.dev / config.split.train * len(members))
     rng = generator(config.seeds[0], "split/pruning")

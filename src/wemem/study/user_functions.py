@@ -136,7 +136,7 @@ def audit_by_functions(
         )
     data, seed = load_data(config, progress), config.seeds[0]
     data.require_all_records("members")
-    known = read_members(str(members), len(data))
+    known = read_members(str(members), len(data), data.ids)
     split = given_victim(
         data.labels, known, config.split.shadows, seed=seed, train=config.split.train, dev=config.split.dev,
         adversary_share=config.victim.adversary_share if config.victim else 0.0,

@@ -35,7 +35,7 @@ class Numbers:
         """Append the values of a batch; the number of bytes that they take."""
         values = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         self.parts.append(np.asarray(values, np.float32))
-        return values.nbytes
+        return int(values.nbytes)
 
     def finish(self) -> tuple[Column, Float32[np.ndarray, " N"]]:
         """The column, and its value in every record.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Int64
 
 from wemem.data.dataset import Dataset, class_note
 from wemem.data.loaders.columns import Categories, Labels, Numbers, is_number
@@ -16,6 +17,7 @@ from wemem.data.table_form import Categories as CategoryForm
 from wemem.data.table_form import TableForm
 from wemem.errors import InputError
 from wemem.files.memory_limit import require_memory
+from wemem.files.record_tables import RecordIds
 from wemem.files.tables import BLOCK_BYTES, CsvFormat, likely_delimiter, open_csv, open_parquet, unfolded_bytes
 from wemem.resolve import did_you_mean
 
@@ -91,8 +93,8 @@ def read_csv(path: Path, options: TableOptions, *, limit: int) -> Dataset:
     """
     form = csv_format(path, options)
     with _decoded(path, options.encoding), open_csv(path, "a table", form=form) as table:
-        schema = table.schema
-    if all(is_number(name) for name in schema.names):
+        schema, names = table.schema, table.schema.names
+    if all(is_number(name) for name in names):
         raise InputError(f"{path}: expected a header line, got numbers; write the column names above them")
     chosen = choose_columns(path, schema, options)
     while True:
@@ -108,7 +110,7 @@ def read_csv(path: Path, options: TableOptions, *, limit: int) -> Dataset:
             if (problem := NO_NUMBER.search(str(error))) is None:
                 raise
         # a value that is no number further down than the first block, by which types are inferred
-        chosen = replace(chosen, texts=chosen.texts | {schema.names[int(problem[1])]})
+        chosen = replace(chosen, texts=chosen.texts | {names[int(problem[1])]})
 
 
 def csv_format(path: Path, options: TableOptions) -> CsvFormat:
@@ -263,19 +265,49 @@ def gather(
     notes = () if names == tuple(map(str, range(len(names)))) else (class_note(names),)
     if not len(y):
         raise InputError(f"{path}: expected at least one record, got none; bring some")
-    rest = {"class_names": names if notes else (), "ids": tuple(ids)}
-    if options.text is not None:
-        (texts,) = features.values()
-        assert isinstance(texts, Texts)
-        tokens, cut = texts.finish()
-        return Dataset(path.stem, tokens, y, len(names), notes=(*notes, *cut), **rest)
-    finished = [column.finish() for column in features.values() if not isinstance(column, Texts)]
-    x = np.empty((len(y), len(finished)), np.float32)
-    for i, (_, values) in enumerate(finished):
-        x[:, i] = values
-    form = TableForm(tuple(column for column, _ in finished), options.categories, options.standardize)
-    raw = not options.standardize and not form.switches
-    return Dataset(path.stem, x, y, len(names), notes=notes, table=None if raw else form, **rest)
+    named = Records(path.stem, y, names, notes, None if options.id is None else RecordIds(options.id, tuple(ids)))
+    columns = list(features.values())
+    return named.of_text(columns[0]) if isinstance(columns[0], Texts) else named.of_table(columns, options)
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Everything about the records of a table but their features.
+
+    Args:
+        name: the name of the data set.
+        labels: the class of each record.
+        classes: the names of the classes.
+        notes: sentences on what was changed; empty if the labels are ``0 .. classes-1`` already.
+        ids: the names of the records; None without.
+    """
+
+    name: str
+    labels: Int64[np.ndarray, " N"]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    ids: RecordIds | None
+
+    def of_text(self, column: Texts) -> Dataset:
+        """The data set of these records with their token ids."""
+        tokens, cut = column.finish()
+        return self._dataset(tokens, (*self.notes, *cut), None)
+
+    def of_table(self, columns: Sequence[Numbers | Categories | Texts], options: TableOptions) -> Dataset:
+        """The data set of these records with their numbers and categories."""
+        finished = [column.finish() for column in columns if not isinstance(column, Texts)]
+        x = np.empty((len(self.labels), len(finished)), np.float32)
+        for i, (_, values) in enumerate(finished):
+            x[:, i] = values
+        form = TableForm(tuple(column for column, _ in finished), options.categories, options.standardize)
+        raw = not options.standardize and not form.switches
+        return self._dataset(x, self.notes, None if raw else form)
+
+    def _dataset(self, features: np.ndarray, notes: tuple[str, ...], table: TableForm | None) -> Dataset:
+        names = self.classes if self.notes else ()
+        return Dataset(
+            self.name, features, self.labels, len(self.classes), names, notes, table=table, ids=self.ids
+        )  # fmt: skip
 
 
 def is_number_type(kind: pa.DataType) -> bool:

@@ -32,7 +32,7 @@ class Hashing:
         vocabulary: the number of different ids, 0 included.
 
     >>> Hashing(tokens=5, vocabulary=100).ids("Good, good film")
-    [20, 4, 20, 94, 0]
+    [53, 45, 53, 64, 0]
     """
 
     tokens: int = 64
