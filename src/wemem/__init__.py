@@ -55,12 +55,13 @@ __all__ = [
     "ATTACKS", "Attack", "AuditReport", "AuditResult", "Column", "CustomModel", "DataSource", "Dataset", "Defense",
     "DefenseBatchSampler", "DefenseLoss", "DiagnosisResult", "Ensemble", "ExportResult", "Footprint",
     "FullyConnected", "GateResult", "InputError", "IterativePruner", "Memorization", "MemoryRegularizer",
-    "Preprocessing", "PruneResult", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals", "SlidingWindow", "Split",
-    "StudyConfig", "StudyResult", "TableForm", "Undefended", "api", "audit", "chain", "compare", "diagnose",
-    "estimate_memorization", "export", "fit", "footprint", "gate", "given_victim", "iterate", "load_dataset",
-    "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense", "memorization_scores", "model_for",
-    "out_of_sample_targets", "parse_study", "prune", "random_halves", "read_preprocessing", "read_scores", "read_sparse", "report", "run",
-    "run_attacks", "run_study", "subsets", "victim_and_shadows", "with_preprocessing",
+    "Preprocessing", "PruneResult", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals",
+    "SlidingWindow", "Split", "StudyConfig", "StudyResult", "TableForm", "Undefended", "api", "audit", "chain",
+    "compare", "diagnose", "estimate_memorization", "export", "fit", "footprint", "gate", "given_victim", "iterate",
+    "load_dataset", "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense",
+    "memorization_scores", "model_for", "out_of_sample_targets", "parse_study", "prune", "random_halves",
+    "read_preprocessing", "read_scores", "read_sparse", "report", "run", "run_attacks", "run_study", "subsets",
+    "victim_and_shadows", "with_preprocessing",
 ]  # fmt: skip
 
 #: The module that defines each public name.

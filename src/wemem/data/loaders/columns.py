@@ -83,7 +83,7 @@ class Categories:
         """
         self.parts.append(label_codes(column, self.places))
         if len(self.places) > CATEGORY_LIMIT:
-            raise self._too_many(f"more than {CATEGORY_LIMIT:,}")
+            raise self._too_many(f"more than {CATEGORY_LIMIT:,} different values")
         return self.parts[-1].nbytes
 
     def finish(self) -> tuple[Column, Float32[np.ndarray, " N"]]:
@@ -107,7 +107,7 @@ class Categories:
         if not values:
             raise InputError(f"{self.path}: expected values in column {self.name!r}, got none; drop it (data.drop)")
         if len(values) > max(IDENTIFYING, IDENTIFYING_SHARE * len(codes)):
-            raise self._too_many(f"{len(values):,} among {len(codes):,} records")
+            raise self._too_many(f"{len(values):,} different values among {len(codes):,} records")
         ordered = sorted(values, key=(lambda text: (float(text), text)) if numbers == len(values) else None)
         rank = np.full(len(self.places), np.nan, np.float32)
         for i, text in enumerate(ordered):
@@ -117,9 +117,9 @@ class Categories:
 
     def _too_many(self, count: str) -> InputError:
         return InputError(
-            f"{self.path}: expected a column of categories that records share, got {count} different values in "
-            f"{self.name!r}; set data.id = {self.name!r} if it names the records, data.text if it is a text, or drop "
-            "it (data.drop)"
+            f"{self.path}: expected a column of categories that records share, got {count} in "
+            f"column {self.name!r}; set data.id = {self.name!r} if it names the records, data.text if it is a text, "
+            "or drop it (data.drop)"
         )
 
 
