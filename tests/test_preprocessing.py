@@ -19,7 +19,7 @@ from wemem.data.table_form import Column, TableForm
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import load_pruned, write_weights
 from wemem.models import EntityEmbedding, FullyConnected, make_model
-from wemem.models.table import NETWORK, PREPROCESS, TableInput, model_for
+from wemem.models.table import NETWORK, PREPROCESS, TableInput, model_for, table_input
 from wemem.queries import robustness, sensitivity
 from wemem.training import Ensemble, Recipe, fit
 
@@ -51,9 +51,15 @@ def ensemble_of(data: Dataset, models: int = 2) -> Ensemble:
     return Ensemble.initialize(network, data.input_shape, data.classes, list(range(models)))
 
 
+def layer_of(module: torch.nn.Module) -> TableInput:
+    layer = table_input(module)
+    assert layer is not None
+    return layer
+
+
 def test_numbers_alone_are_standardized():
     form = TableForm((Column("a"), Column("b")))
-    x = records(50)[:, [2, 2]] * np.float32([1, 3])
+    x = records(50)[:, [2, 2]] * np.array([1, 3], np.float32)
     y = Preprocessing.fit(form, x).apply(x)
     np.testing.assert_allclose((y.mean(0), y.std(0)), ([0, 0], [1, 1]), atol=1e-4)
 
@@ -104,7 +110,7 @@ def test_each_model_is_fitted_on_its_own_training_records():
     fitted = fit(ensemble_of(data), data, split, Recipe(epochs=1), seeds=[0, 1]).ensemble
     for k in range(2):
         own = Preprocessing.fit(FORM, data.features[split.records(k, Role.TRAIN)])
-        layer = fitted.module(k).get_submodule(PREPROCESS)
+        layer = layer_of(fitted.module(k))
         for name in ("filling", "shift", "scale", "present"):
             np.testing.assert_array_equal(getattr(layer.preprocessing, name), getattr(own, name))
         assert layer.preprocessing.records == 30
@@ -121,11 +127,11 @@ def test_fine_tuning_keeps_the_preprocessing():
 
 def test_backends_agree_on_a_table():
     data, recipe = people(), Recipe(epochs=2, optimizer="sgd", batch_size=8)
-    both = [
+    one, other = (
         fit(ensemble_of(data), data, split_of(data), recipe, seeds=[0, 1], backend=backend).ensemble
         for backend in ("vmapped", "sequential")
-    ]
-    np.testing.assert_allclose(*(one.logits(data.features) for one in both), rtol=1e-4, atol=1e-5)
+    )
+    np.testing.assert_allclose(one.logits(data.features), other.logits(data.features), rtol=1e-4, atol=1e-5)
 
 
 def test_models_without_preprocessing_are_refused_for_a_table():
@@ -196,7 +202,7 @@ def test_weights_without_preprocessing_take_it_from_the_file_beside_them(tmp_pat
     blank = model_for(FullyConnected(hidden=(8,)), data).build(data.input_shape, 2)
     with pytest.raises(InputError, match=r"expected the preprocessing of a table .* data.standardize = false"):
         load_pruned(blank, tmp_path / "bare.safetensors")
-    layer = module.get_submodule(PREPROCESS)
+    layer = layer_of(module)
     (tmp_path / "preprocess.json").write_text(preprocessing_text(layer.preprocessing))
     notes: list[str] = []
     x = torch.from_numpy(data.features)
@@ -230,7 +236,7 @@ def test_perturbed_records_of_a_table_are_records_of_the_table():
             return 1
 
         def logits(self, features):
-            data.table.require_records(np.asarray(features, np.float32), "perturbed")
+            FORM.require_records(np.asarray(features, np.float32), "perturbed")
             self.seen.append(features)
             return np.zeros((1, len(features), 2), np.float32)
 

@@ -117,7 +117,7 @@ def plant(data: Dataset, split: Split, count: int, *, seed: int) -> Planted:
         features.append(made[0])
         labels.append(made[1])
         sources.append(made[2])
-    whole = replace(data, features=np.concatenate(features), labels=np.concatenate(labels))
+    whole = replace(data, features=np.concatenate(features), labels=np.concatenate(labels), ids=None)
     own = len(features[1])  # the canaries of a party with the originals of its twins
     roles = _appended(split.roles, len(whole))
     roles[:, np.concatenate(sources)] = Role.UNUSED

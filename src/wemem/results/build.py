@@ -23,6 +23,7 @@ from wemem.exporting.footprint import footprint
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.metrics.registry import tpr_metric
+from wemem.models.table import model_for
 from wemem.pruning import pruned_share_of_all
 from wemem.results.privacy import account
 from wemem.signals import UNKNOWN, Signals
@@ -212,7 +213,7 @@ def _model_facts(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[s
 def _dense_parameters(config: StudyConfig, data: Dataset) -> int:
     """The number of parameters of the architecture before any pruning."""
     with torch.random.fork_rng(devices=[]):
-        module = config.model.build(data.input_shape, data.classes)
+        module = model_for(config.model, data).build(data.input_shape, data.classes)
     return sum(parameter.numel() for parameter in module.parameters())
 
 
