@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
+#: Metadata of a field that a published settings class was given later. At its default it is no part
+#: of a fingerprint, so that certificates of before stay valid.
+ADDED: Mapping[str, bool] = {"added": True}
+
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """Create an instance of the dataclass ``cls`` whose fields are the table's keys.

@@ -26,7 +26,7 @@ from wemem.files.documents import read_toml
 from wemem.models import CustomModel, make_model
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
-from wemem.training import FINETUNE, Recipe
+from wemem.training import RECIPES, Recipe
 
 #: Tables of a study file that are plain settings.
 TABLES: Mapping[str, type] = {
@@ -87,6 +87,7 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
     for key, value in tables.items():
         if not isinstance(value, Mapping):
             raise InputError(f"expected [{key}] to be a table, got {value!r}")
+    tables.update({stage: _recipe_table(tables[stage], stage) for stage in ("training", "finetune")})
     for (name, key), new in RENAMED.items():
         if key in tables[name]:
             raise InputError(f"expected {new}, got {name}.{key}, its name in earlier versions; rename it")
@@ -109,12 +110,21 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
         grids={entry.label: entry.candidates for entry in entries if "grid" in entry.table},
         references={entry.label: entry.references for entry in entries if entry.references is not None},
         attacks={entry.label: entry.attack for entry in attacks},
-        finetune=from_table(Recipe, {"epochs": FINETUNE.epochs, **tables["finetune"]}, "[finetune]"),
+        finetune=from_table(Recipe, tables["finetune"], "[finetune]"),
         victim=victim,
         **asdict(scalars),
         **settings,
     )
     return replace(study, table=_as_table(study, table, attacks, entries))
+
+
+def _recipe_table(table: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The settings of the recipe that ``table`` names, and its own keys in place of them."""
+    own = dict(table)
+    name = own.pop("recipe", "paper")
+    if not (isinstance(name, str) and name in RECIPES):
+        raise InputError(f"expected recipe in [{stage}] to be {' or '.join(RECIPES)}, got {name!r}")
+    return {**asdict(RECIPES[name][stage]), **own}
 
 
 @dataclass(frozen=True)

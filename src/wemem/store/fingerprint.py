@@ -26,6 +26,7 @@ from wemem.errors import InputError
 from wemem.models import MODELS, CustomModel
 from wemem.pruning import CRITERIA
 from wemem.resolve import Given
+from wemem.settings import ADDED
 from wemem.store.sources import source_fingerprint, spec_fingerprint
 
 PACKAGE = Path(__file__).parents[1]
@@ -42,6 +43,8 @@ COMPUTING = (
 
 def spelled(value: object, where: str = "a setting") -> Any:
     """A value as JSON has it: tuples as lists, dataclasses as mappings that name their kind.
+
+    A field with the metadata :data:`~wemem.settings.ADDED` is left out at its default.
 
     Args:
         value: None, a boolean, a number, a string, or a sequence, mapping or dataclass of them.
@@ -63,7 +66,11 @@ def spelled(value: object, where: str = "a setting") -> Any:
     if isinstance(value, type):
         raise _unspelled(value, where)
     if is_dataclass(value):
-        own = {field.name: spelled(getattr(value, field.name), f"{where}.{field.name}") for field in fields(value)}
+        own = {
+            field.name: spelled(getattr(value, field.name), f"{where}.{field.name}")
+            for field in fields(value)
+            if not (field.metadata == ADDED and getattr(value, field.name) == field.default)
+        }
         return {**_kind(value), **own}
     if isinstance(value, Attack):
         return _kind(value)

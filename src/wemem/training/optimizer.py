@@ -33,6 +33,15 @@ class StackedOptimizer:
         """The first model of every leaf; another division has other tensors."""
         return tuple(self._spans)
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._optimizer.param_groups[0]["lr"] = value
+
     def step(self, taking: Sequence[int], gradients: Sequence[Float[Tensor, "S ..."] | None]) -> None:
         """Step the models that take part.
 

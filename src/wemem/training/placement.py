@@ -25,6 +25,8 @@ class PlacedStep:
         taking: the places of the S models, in rising order.
         taken: the number of steps that each of these models has taken before.
         seen: the number of records that each of these models sees.
+        done: the share of the training that is done in the middle of the step.
+        share: the share of the training that the step is.
         host_weights: the weights of the records on the CPU, 1 for a record and 0 for padding.
         rows: the places of the S models on the device.
         records: the numbers of the records of each model.
@@ -38,6 +40,8 @@ class PlacedStep:
     taking: list[int]
     taken: list[int]
     seen: list[int]
+    done: float
+    share: float
     host_weights: Float[Tensor, "S B"]
     rows: Int64[Tensor, " S"]
     records: Int64[Tensor, "S B"]
@@ -66,7 +70,7 @@ class Keys:
 
 def place(
     steps: Sequence[Step], ids: Sequence[int], live: Sequence[int], taken: Sequence[int], keys: Keys,
-    device: torch.device,
+    device: torch.device, span: tuple[float, float],
 ) -> list[PlacedStep]:  # fmt: skip
     """Place the steps in which some of the live models take part.
 
@@ -77,9 +81,11 @@ def place(
         taken: the number of steps that every model has taken before these.
         keys: the keys and draws of a model's step.
         device: the device of the models.
+        span: the shares of the training that are done before and after these steps.
     """
     counts, placed = list(taken), []
-    for step in steps:
+    share = (span[1] - span[0]) / max(len(steps), 1)
+    for i, step in enumerate(steps):
         weights = step.weights[ids]
         seen = weights.sum(1).astype(int).tolist()
         taking = [k for k in live if seen[k]]
@@ -91,7 +97,8 @@ def place(
         chosen = torch.from_numpy(weights[taking])
         placed.append(
             PlacedStep(
-                step.key, step.weight_decay, taking, before, [seen[k] for k in taking], chosen,
+                step.key, step.weight_decay, taking, before, [seen[k] for k in taking],
+                span[0] + (i + 0.5) * share, share, chosen,
                 torch.tensor(taking), torch.from_numpy(step.records[[ids[k] for k in taking]]), chosen,
                 torch.tensor(dropout, dtype=torch.int32), torch.from_numpy(np.concatenate(drawn)),
             )

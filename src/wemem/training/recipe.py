@@ -1,10 +1,21 @@
-"""The settings of the training of a model."""
+"""The settings of the training of a model, and the recipes that a study can name.
 
-from dataclasses import dataclass
+``paper`` is the paper's training. ``fast`` is for networks with BatchNorm on images, and trains in
+few epochs: SGD with momentum, a learning rate of one cycle (:mod:`wemem.training.schedule`), images
+flipped and shifted, and the average of the last weights. It follows the fast public recipes for
+CIFAR-10 (Page, "How to Train Your ResNet", 2018; Jordan, arXiv:2404.00498), without their label
+smoothing and whitening. A fine-tuning by it restarts the cycle in every round of pruning, as
+learning-rate rewinding does (Renda, Frankle, Carbin, ICLR 2020).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from wemem.errors import InputError
+from wemem.settings import ADDED
 from wemem.training.augment import Augmentation
+from wemem.training.schedule import SCHEDULES, Schedule
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,9 @@ class Recipe:
             convolutions use bfloat16 copies (``torch.autocast``), while weights, loss and optimizer
             stay float32. ``fp16`` is not supported, because it needs a separate loss scale for each
             model.
+        schedule: the schedule of the learning rate, ``constant`` or ``one_cycle``.
+        average: the share of the training over which an average of the weights forgets; dev
+            accuracy and checkpoint are those of the average. At 0 they are those of the weights.
     """
 
     epochs: int = 100
@@ -37,6 +51,8 @@ class Recipe:
     augment: Augmentation = "none"
     keep: Literal["best", "last"] = "best"
     precision: Literal["fp32", "bf16"] = "fp32"
+    schedule: Schedule = field(default="constant", metadata=ADDED)
+    average: float = field(default=0.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "patience": 1, "batch_size": 1, "learning_rate": 0, "weight_decay": 0}
@@ -52,9 +68,24 @@ class Recipe:
             raise InputError(f"keep must be best or last, got {self.keep!r}")
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"precision must be fp32 or bf16, got {self.precision!r}; fp16 would need loss scaling")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule must be {' or '.join(SCHEDULES)}, got {self.schedule!r}")
+        if not 0 <= self.average <= 1:
+            raise InputError(f"average must be a share of the training in [0, 1], got {self.average}; 0 is no average")
 
 
 #: The paper's training of the original model.
 DENSE = Recipe()
 #: The paper's fine-tuning of one pruning round.
 FINETUNE = Recipe(epochs=21)
+#: The recipe of few epochs for images; both for the original model and for a pruning round.
+FAST = Recipe(
+    epochs=16, patience=None, learning_rate=0.2, batch_size=512, optimizer="sgd", augment="crop_flip", keep="last",
+    schedule="one_cycle", average=0.03,
+)  # fmt: skip
+
+#: The recipes of both stages of a study, by the name that it gives.
+RECIPES: Mapping[str, Mapping[str, Recipe]] = {
+    "paper": {"training": DENSE, "finetune": FINETUNE},
+    "fast": {"training": FAST, "finetune": FAST},
+}

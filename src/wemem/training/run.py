@@ -37,6 +37,7 @@ from wemem.training.per_sample import PerSample
 from wemem.training.placement import Keys, PlacedStep, place
 from wemem.training.recipe import Recipe
 from wemem.training.replay import Replay, cuda_graphs
+from wemem.training.schedule import WeightAverage, rate_at, remembered
 from wemem.training.side_by_side import OnEpoch
 from wemem.training.views import rows_of
 
@@ -88,6 +89,7 @@ class Run:
         self.layout = choose_layout(backend, self.template, self.device)
         self.parameters = {n: self.layout.lay_out(t) for n, t in cohort.ensemble.parameters.items()}
         self.buffers = dict(cohort.ensemble.buffers)
+        self.average = WeightAverage(self.parameters, self.buffers) if recipe.average else None
         masks = cohort.ensemble.masks
         # a frozen weight that is pruned takes no step
         self.pruned = {n: self.layout.lay_out(~masks[n]) for n in masks if n in self.parameters}
@@ -109,8 +111,10 @@ class Run:
         self.records_seen = [0] * len(cohort.ids)
         self.dev = [tensor.to(self.device) for tensor in _padded(cohort.dev)]
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
-        # other losses may depend on the epoch, on the CPU, or on values
-        recorded = self.device.type == "cuda" and cuda_settings().replay and not defense.replaces_loss
+        # other losses may depend on the epoch, on the CPU, or on values; a recorded learning rate
+        # would stay as it is
+        steady = recipe.schedule == "constant" and not recipe.average
+        recorded = self.device.type == "cuda" and cuda_settings().replay and not defense.replaces_loss and steady
         self.replay = Replay(cuda_graphs()) if recorded else None
 
     def trial(self, step: Step) -> None:
@@ -139,7 +143,7 @@ class Run:
         live = list(range(count))
         epochs = self.defense.epochs(self.recipe.epochs)
         for epoch in range(epochs):
-            for step in self.place(self.plan(epoch), live):
+            for step in self.place(self.plan(epoch), live, epoch):
                 self.step(step, epoch)
             if self.device.type == "cuda" and epoch + 1 < epochs:
                 self.plan(epoch + 1)  # while the GPU computes; the plan is kept
@@ -149,7 +153,7 @@ class Run:
                     better.append(k)
                 curves[k].append(value)
             rows = torch.tensor(better, dtype=torch.int64, device=self.device)
-            for kept, current in ((best, self.parameters), (best_buffers, self.buffers)):
+            for kept, current in zip((best, best_buffers), self._evaluated, strict=True):
                 for name, tensor in current.items():
                     kept[name][rows] = tensor[rows]
             training = [k for k in live if not self._patience_is_out(curves[k])]
@@ -174,10 +178,11 @@ class Run:
         patience = self.recipe.patience
         return patience is not None and len(curve) - 1 - int(np.argmax(curve)) >= patience
 
-    def place(self, steps: Sequence[Step], live: Sequence[int]) -> list[PlacedStep]:
-        """Place the steps in which some of the live models have records."""
-        keys = Keys(self._dropout_key, self._draw_views)
-        return place(steps, self.cohort.ids, live, self.steps_taken, keys, self.device)
+    def place(self, steps: Sequence[Step], live: Sequence[int], epoch: int = 0) -> list[PlacedStep]:
+        """Place the steps of an epoch in which some of the live models have records."""
+        keys, epochs = Keys(self._dropout_key, self._draw_views), self.defense.epochs(self.recipe.epochs)
+        span = epoch / epochs, (epoch + 1) / epochs
+        return place(steps, self.cohort.ids, live, self.steps_taken, keys, self.device, span)
 
     def step(self, step: PlacedStep, epoch: int) -> None:
         """Take one optimizer step of the models that have records in it."""
@@ -218,6 +223,9 @@ class Run:
         if rows is not None:
             for name, tensor in buffers.items():
                 self.buffers[name][rows] = tensor
+        if self.average is not None:
+            kept = remembered(step.share, self.recipe.average)
+            self.average.update(self.parameters, self.buffers, rows, kept)
 
     def _batch(self, step: PlacedStep, logits: Tensor, labels: Tensor, epoch: int) -> Batch:
         """The outputs of a step, with the other numbers of their records that the defense's loss uses."""
@@ -237,7 +245,10 @@ class Run:
 
     def _update(self, step: PlacedStep, gradients: tuple[Tensor | None, ...]) -> None:
         straight = [None if g is None else self.layout.straight(self.layout.lay_out(g)) for g in gradients]
-        self._optimizer(step).step(step.taking, straight)
+        optimizer = self._optimizer(step)
+        if self.recipe.schedule != "constant":
+            optimizer.learning_rate = self.recipe.learning_rate * rate_at(self.recipe.schedule, step.done)
+        optimizer.step(step.taking, straight)
         for name, pruned in self.pruned.items():
             self.parameters[name].masked_fill_(pruned, 0.0)
 
@@ -258,11 +269,19 @@ class Run:
             )
         return self.optimizers[step.key]
 
+    @property
+    def _evaluated(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The parameters and buffers that dev accuracy and checkpoint are of."""
+        return (self.parameters, self.buffers) if self.average is None else (
+            self.average.parameters, self.average.buffers
+        )  # fmt: skip
+
     def _dev_accuracy(self, live: list[int], epoch: int) -> list[float]:
         rows = None if len(live) == len(self.cohort.ids) else torch.tensor(live, device=self.device)
         records, valid = (_rows(t, rows) for t in self.dev)
-        parameters = {n: self.layout.lay_out(_rows(t, rows)) for n, t in self.parameters.items()}
-        buffers = {n: _rows(t, rows) for n, t in self.buffers.items()}
+        evaluated, statistics = self._evaluated
+        parameters = {n: self.layout.lay_out(_rows(t, rows)) for n, t in evaluated.items()}
+        buffers = {n: _rows(t, rows) for n, t in statistics.items()}
         self.template.eval()
         with torch.no_grad():
             cuts = torch.split(records, ASKED, dim=1)
