@@ -94,6 +94,10 @@ def test_an_average_changes_for_the_models_that_take_the_step_alone():
 # the training
 
 
+def _average(kept: float) -> Any:
+    return lambda average, own, _: kept * average + (1 - kept) * own
+
+
 def by_hand(start: Ensemble, split: Any, recipe: Recipe) -> list[dict[str, torch.Tensor]]:
     """Each model by PyTorch's SGD and its averaged model, the rate by numpy, the steps as planned."""
     x, y = torch.from_numpy(IMAGES.features), torch.from_numpy(IMAGES.labels)
@@ -105,10 +109,7 @@ def by_hand(start: Ensemble, split: Any, recipe: Recipe) -> list[dict[str, torch
             for epoch in range(recipe.epochs)
         ]
         total = sum(map(len, plan))
-        kept = math.exp(-1 / total / recipe.average)
-        averaged = AveragedModel(
-            module, avg_fn=lambda average, own, _, kept=kept: kept * average + (1 - kept) * own, use_buffers=True
-        )
+        averaged = AveragedModel(module, avg_fn=_average(math.exp(-1 / total / recipe.average)), use_buffers=True)
         averaged.update_parameters(module)  # the first call copies
         optimizer = torch.optim.SGD(module.parameters(), lr=1.0, momentum=0.9, weight_decay=recipe.weight_decay)
         for i, step in enumerate(step for epoch in plan for step in epoch):
