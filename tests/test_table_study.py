@@ -45,7 +45,7 @@ def ran(tmp_path_factory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     folder = tmp_path_factory.mktemp("table")
     data = {"source": str(write_table(folder)), "label": "bought", "id": "client", "drop": ["city"]}
     attacks = ["confidence", "samia", "label_noise", "lira"]
-    study = SMALL | {"data": data, "attacks": attacks, "model": {"kind": "fc", "hidden": [8]}, "canaries": 16}
+    study = SMALL | {"data": data, "attacks": attacks, "model": {"kind": "fc", "hidden": [8]}, "canaries": 24}
     return folder, study, api.run(parse_study(study), folder / "run", folder / "store")
 
 
