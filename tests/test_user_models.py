@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from toy import CLASSES, FEATURES, blobs, same_bytes, split_of
 from wemem.errors import InputError
-from wemem.exporting.checkpoint import load_pruned, read_weights, write_weights
+from wemem.exporting.checkpoint import load_pruned, write_weights
+from wemem.exporting.weight_files import read_weights
 from wemem.models import CustomModel, make_model
 from wemem.models.outputs import require_logits
 from wemem.training import Ensemble, Recipe, fit

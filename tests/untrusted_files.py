@@ -24,8 +24,8 @@ from wemem.config.attack_entries import make_attacks
 from wemem.data.loaders.cifar import CIFAR10, load_cifar
 from wemem.data.loaders.folder import decode
 from wemem.data.loaders.table import TableOptions, read_csv, read_parquet
-from wemem.exporting.checkpoint import read_weights
 from wemem.exporting.sparse import read_sparse, sparse_bytes
+from wemem.exporting.weight_files import read_weights
 from wemem.files.archive import walk_tgz
 from wemem.files.documents import read_json, read_toml
 from wemem.files.mat import read_mat

@@ -34,9 +34,9 @@ from wemem.exporting.checkpoint import (
 )
 from wemem.exporting.footprint import side_by_side
 from wemem.exporting.onnx import BATCH, metadata_of, onnx_bytes
+from wemem.exporting.shards import weights_path, weights_sha256
 from wemem.files.atomic import write_atomically
 from wemem.files.hashing import file_sha256
-from wemem.files.input_files import is_folder, user_path
 from wemem.files.output_folder import output_folder
 from wemem.models.table import model_for
 from wemem.pipeline.loading import load_data, study_data
@@ -291,14 +291,14 @@ def export(study: Study, weights: Place, out: Place) -> list[str]:
 
 
 def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
-    weights = weights / "weights.safetensors" if is_folder(weights, "weights") else user_path(weights)
+    weights = weights_path(weights)
     data = study_data(config)
     notes: list[str] = []
     module = load_pruned(model_for(config.model, data).build(data.input_shape, data.classes), weights, notes.append)
     content, parity = onnx_bytes(module, data.features[:BATCH], metadata_of(data))
     path = out / "model.onnx"
     write_atomically(path, lambda part: part.write_bytes(content))
-    payload = {"source_sha256": file_sha256(weights), "parity": asdict(parity), "environment": environment()}
+    payload = {"source_sha256": weights_sha256(weights), "parity": asdict(parity), "environment": environment()}
     certificate = certificate_of(path, read_certificate(weights), payload, "wemem.export/1")
     write_atomically(out / EXPORTED, lambda part: part.write_text(certificate, encoding="utf-8"))
     return [

@@ -1,4 +1,4 @@
-"""Reading of untrusted weights without executing anything, and the files that accompany weights."""
+"""A model from its weights, and the files that accompany weights."""
 
 import copy
 import json
@@ -8,44 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wemem.errors import InputError
 from wemem.exporting.preprocess import state_with_preprocess
+from wemem.exporting.shards import weights_path, weights_sha256
+from wemem.exporting.weight_files import read_weights
+from wemem.exporting.weight_names import with_names_of
 from wemem.files.documents import read_json
-from wemem.files.hashing import file_sha256
-from wemem.files.input_files import exists, is_folder, user_path
-from wemem.files.safetensors_file import require_safetensors
+from wemem.files.input_files import exists
+from wemem.models.table import NETWORK, PREPROCESS, table_input
 from wemem.signals import UNKNOWN
 from wemem.training import Ensemble
 from wemem.training.resize import resized
 
 #: The names of the certificate beside a pruned model's weights and of the one beside its ONNX file.
 CERTIFICATE, EXPORTED = "pruning.json", "export.json"
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file.
-
-    Raises:
-        InputError: the file does not exist, is truncated or of another format, or holds NaN or
-            infinity.
-    """
-    try:
-        state = load_file(require_safetensors(path, "weights in safetensors format"))
-    except (OSError, SafetensorError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(
-            f"expected weights in safetensors format in {path}, got an error: {line}; save them again"
-        ) from error
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
-            raise InputError(
-                f"expected finite weights in {path}, got NaN or infinity in {name!r}; train the model again"
-            )
-    return state
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -68,11 +47,11 @@ def load_pruned(
 
     Args:
         module: the architecture before pruning, with any weights; it is not changed.
-        path: a ``.safetensors`` file of weights, or a folder with ``weights.safetensors``. Where
+        path: a ``.safetensors`` file of weights, the index of several, or their folder. Where
             channels were removed, the file of :func:`channels_path` must lie beside it. So must the
             preprocessing of a table that is not in the weights.
-        note: receives one line where the file's numbers are of another precision, or its names have
-            a prefix.
+        note: receives one line where the file's numbers are of another precision, or its names are
+            not those of the model (:mod:`~wemem.exporting.weight_names`).
 
     Returns:
         A copy of the module in evaluation mode, with the weights of the file.
@@ -80,11 +59,9 @@ def load_pruned(
     Raises:
         InputError: the file cannot be read, or does not fit the architecture.
     """
-    path = user_path(path)
-    path = path / "weights.safetensors" if is_folder(path, "weights") else path
+    path = weights_path(path)
     expected = module.state_dict()
-    state = _without_prefix(read_weights(path), expected, path, note)
-    state = _with_tied(module, state_with_preprocess(module, state, path, note))
+    state = _named_as_in(module, read_weights(path), path, note)
     smaller = read_channels(path)
     _require_fitting(expected, state, smaller, path)
     for layer, (dense, remaining) in smaller.items():
@@ -100,32 +77,15 @@ def load_pruned(
     return loaded.eval()
 
 
-#: Prefixes that wrappers add to the names of a model's weights.
-PREFIXES = ("module.", "_orig_mod.", "model.")
-
-
-def _without_prefix(
-    state: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path, note: Callable[[str], object]
+def _named_as_in(
+    module: nn.Module, state: Mapping[str, Tensor], path: Path, note: Callable[[str], object]
 ) -> dict[str, Tensor]:
-    """The state dict without the prefix that a wrapper adds, if every name has it."""
-    for prefix in PREFIXES:
-        if state and not set(state) & set(expected) and all(name.startswith(prefix) for name in state):
-            note(f"the names in {path} begin with {prefix!r}, as a wrapper saves them; the prefix is removed")
-            return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _with_tied(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with every name of a tied weight of which the file has at least one name."""
-    names: dict[int, list[str]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        names.setdefault(id(tensor), []).append(name)
-    for tied in names.values():
-        present = [name for name in tied if name in state]
-        if any(not torch.equal(state[name], state[present[0]]) for name in present[1:]):
-            raise InputError(f"expected one tensor under the tied names {', '.join(tied)}, got different ones")
-        state |= {name: state[present[0]] for name in tied if present}
-    return state
+    """The tensors of a file under the names of a model, with the preprocessing of a table that lies
+    beside them.
+    """
+    inside = any(f"{PREPROCESS}." in name for name in state)
+    network = module if inside or table_input(module) is None else module.get_submodule(NETWORK)
+    return state_with_preprocess(module, with_names_of(network, state, path, note), path, note)
 
 
 def _require_fitting(
@@ -191,7 +151,9 @@ def channels_of(weights: Path, ensemble: Ensemble) -> str:
         name: {"of": len(remaining[0]), "kept": remaining[0].nonzero().flatten().tolist()}
         for name, remaining in ensemble.channels.items()
     }
-    return json.dumps({"schema": "wemem.channels/1", "weights_sha256": file_sha256(weights), "layers": layers}) + "\n"
+    return (
+        json.dumps({"schema": "wemem.channels/1", "weights_sha256": weights_sha256(weights), "layers": layers}) + "\n"
+    )
 
 
 def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
@@ -206,7 +168,7 @@ def read_channels(weights: Path) -> dict[str, tuple[int, list[int]]]:
         return {}
     try:
         content = read_json(path, "a list of channels")
-        if content["weights_sha256"] != file_sha256(weights):
+        if content["weights_sha256"] != weights_sha256(weights):
             raise ValueError("it belongs to other weights")
         layers = {
             str(layer): (int(entry["of"]), [int(c) for c in entry["kept"]])
@@ -240,7 +202,7 @@ def certificate_of(
     certificate = {
         "schema": schema,
         "recipe_fingerprint": recipe_fingerprint,
-        "weights_sha256": file_sha256(weights),
+        "weights_sha256": weights_sha256(weights),
         **payload,
     }
     return json.dumps(certificate, indent=1) + "\n"
@@ -253,7 +215,7 @@ def read_certificate(weights: Path) -> str:
     path = weights.with_name(EXPORTED if weights.suffix.lower() == ".onnx" else CERTIFICATE)
     try:
         certificate = read_json(path, "a certificate")
-        certified = certificate["weights_sha256"] == file_sha256(weights)
+        certified = certificate["weights_sha256"] == weights_sha256(weights)
         return str(certificate["recipe_fingerprint"]) if certified else UNKNOWN
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return UNKNOWN

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from wemem.data.preprocessing import Preprocessing
 from wemem.data.preprocessing_file import preprocessing_text, read_preprocessing
 from wemem.errors import InputError
-from wemem.files.hashing import file_sha256
+from wemem.exporting.shards import weights_sha256
 from wemem.files.input_files import exists
 from wemem.models.table import FITTED, NETWORK, PREPROCESS, TableInput, require_form, table_input
 
@@ -31,7 +31,7 @@ def preprocess_of(weights: Path, module: nn.Module, class_names: Sequence[str]) 
     if layer is None:
         return None
     names = {"class_names": list(class_names)} if class_names else {}
-    return preprocessing_text(layer.preprocessing, weights_sha256=file_sha256(weights), **names)
+    return preprocessing_text(layer.preprocessing, weights_sha256=weights_sha256(weights), **names)
 
 
 def state_with_preprocess(
@@ -62,7 +62,7 @@ def state_with_preprocess(
             "wemem.Preprocessing, or set data.standardize = false if the model takes the columns as they are"
         )
     preprocessing, content = read_preprocessing(path)
-    if content.get("weights_sha256") not in (None, file_sha256(weights)):
+    if content.get("weights_sha256") not in (None, weights_sha256(weights)):
         raise InputError(f"expected {path} to belong to {weights}, got the hash of other weights; give the right pair")
     require_form(layer.form, preprocessing.form)
     fitted = _buffers(preprocessing)

@@ -23,6 +23,7 @@ from wemem.data.sources import DataSource, LoadedData
 from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import write_weights
+from wemem.exporting.shards import weights_path
 from wemem.files.atomic import write_atomically
 from wemem.models.custom import unwrapped
 from wemem.objects.code import ArchitectureLike, architecture_of
@@ -216,8 +217,7 @@ def weights_file(model: Place | nn.Module, folder: Path) -> Path:
         path, state = folder / "model.safetensors", unwrapped(model).state_dict()
         write_atomically(path, lambda part: write_weights(part, {k: v.cpu() for k, v in state.items()}))
         return path
-    path = Path(model)
-    return path / "weights.safetensors" if path.is_dir() else path
+    return weights_path(model)
 
 
 def _table(study: StudyLike | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import load_pruned
 from wemem.exporting.onnx import OnnxModel, read_onnx
-from wemem.files.hashing import file_sha256
+from wemem.exporting.shards import weights_sha256
 from wemem.models.table import model_for
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.workspace import Workspace
@@ -51,7 +51,9 @@ def read_victim(config: StudyConfig, data: Dataset, note: Callable[[str], object
     path = Path(config.victim.weights)
     module = load_pruned(model_for(config.model, data).build(data.input_shape, data.classes), path, note)
     ensemble = Ensemble.from_modules([module.train()])
-    return masks_of_zeros(ensemble, torch.from_numpy(data.features[:2]), config.prunings[0].layers), file_sha256(path)
+    return masks_of_zeros(ensemble, torch.from_numpy(data.features[:2]), config.prunings[0].layers), weights_sha256(
+        path
+    )
 
 
 def load_victim(space: Workspace) -> TrainedModels:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role
 from wemem.exporting.footprint import footprint
-from wemem.files.hashing import file_sha256, sha256_of
+from wemem.exporting.shards import weights_path, weights_sha256
+from wemem.files.hashing import sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.metrics.registry import tpr_metric
 from wemem.models.table import model_for
@@ -206,8 +206,8 @@ def _model_facts(outcome: Outcome, config: StudyConfig, data: Dataset) -> dict[s
     costs = {"footprint": asdict(footprint(stage.ensemble.module(0), data.input_shape)), **whole}
     if config.victim is None or outcome.rounds[-1].meta.get("rounds"):
         return costs
-    weights = Path(config.victim.weights)
-    return {**costs, "audited_file": {"name": weights.name, "sha256": file_sha256(weights)}}
+    weights = weights_path(config.victim.weights)
+    return {**costs, "audited_file": {"name": weights.name, "sha256": weights_sha256(weights)}}
 
 
 def _dense_parameters(config: StudyConfig, data: Dataset) -> int:

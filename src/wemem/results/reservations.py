@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wemem.errors import InputError
-from wemem.files.hashing import file_sha256
+from wemem.exporting.shards import weights_sha256
 from wemem.resolve import did_you_mean
 from wemem.results.arms import Arm
 from wemem.results.folder import SAMPLES, TARGETS
@@ -93,7 +93,7 @@ def reservations(
             yield Reservation("other-file", one.text)
     if (unverified := _unverified(verified)) is not None:
         yield Reservation("unverified", unverified)
-    digest = None if shipped is None else file_sha256(shipped)
+    digest = None if shipped is None else weights_sha256(shipped)
     kinds = verified.results.get("planned", {}).get("attacks", {})
     for arm in chosen:
         yield from _of_arm(arm, kinds, fpr)

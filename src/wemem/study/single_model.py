@@ -1,7 +1,6 @@
 """Pruning and audits of a single model that the user provides."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from wemem.data.split import Role, Split, stratified_draw
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import read_certificate
+from wemem.exporting.shards import weights_path
 from wemem.files.record_tables import read_members
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cost import CostModel
@@ -180,7 +180,7 @@ def audit_model(
     """
     if config.victim is None:
         raise InputError("expected a model to audit, got none; give --weights and --members")
-    weights = Path(config.victim.weights)
+    weights = weights_path(config.victim.weights)
     config = _with_settings(_for_one_model(config, label))
     data = study_data(config) if data is None else data
     parties = Parties.of(Pipeline.open(config, data, store, progress), config.seeds[0])
