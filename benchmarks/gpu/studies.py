@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -38,8 +40,6 @@ class Watch:
 
     def advance(self, fraction: float, detail: str) -> None:
         self.fraction = fraction
-        if time.time() > self.deadline:
-            raise OutOfTimeError(f"in {self.stage}, {detail}")
 
     def end(self, *, stored: bool) -> None:
         self.done, self.fraction = self.done + self.work, 0.0
@@ -85,7 +85,7 @@ def run_study(record: Record, task: Task, device: torch.device, out: Path) -> li
     config = api.read_study(task.path, list(task.overrides), device=where)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with use_cuda_settings(task.cuda):
+            with use_cuda_settings(task.cuda), interrupted(watch):
                 api.run(config, Path(folder, "out"), progress=watch)
             shutil.copy(Path(folder, "out", "results.json"), out / f"{task.path.stem}-results.json")
         except OutOfTimeError as error:
@@ -98,6 +98,23 @@ def run_study(record: Record, task: Task, device: torch.device, out: Path) -> li
         "stages": watch.stages, "messages": watch.messages[:20],
     }  # fmt: skip
     return [row]
+
+
+@contextmanager
+def interrupted(watch: Watch) -> Iterator[None]:
+    """End the work within this context at the deadline, also in a stage that reports nothing."""
+
+    def stop(*_: object) -> None:
+        began = watch.stage_began or watch.began
+        raise OutOfTimeError(f"in {watch.stage or 'the preparation'}, which had run for {time.time() - began:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(0.1, watch.deadline - time.time()))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _by_kind(stages: Sequence[tuple[str, float, float]]) -> dict[str, float]:
