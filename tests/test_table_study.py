@@ -12,6 +12,7 @@ import torch
 from small_study import table
 from wemem import api
 from wemem.config.parse import parse_study
+from wemem.data.canaries import plant
 from wemem.data.preprocessing_file import read_preprocessing
 from wemem.data.sources import load_dataset
 from wemem.data.split import Role
@@ -45,7 +46,7 @@ def ran(tmp_path_factory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     folder = tmp_path_factory.mktemp("table")
     data = {"source": str(write_table(folder)), "label": "bought", "id": "client", "drop": ["city"]}
     attacks = ["confidence", "samia", "label_noise", "lira"]
-    study = SMALL | {"data": data, "attacks": attacks, "model": {"kind": "fc", "hidden": [8]}, "canaries": 24}
+    study = SMALL | {"data": data, "attacks": attacks, "model": {"kind": "fc", "hidden": [8]}}
     return folder, study, api.run(parse_study(study), folder / "run", folder / "store")
 
 
@@ -127,6 +128,15 @@ def test_members_by_name_are_those_by_number(pruned):
     np.testing.assert_array_equal(read_members(folder / "numbers.csv", len(data), data.ids), members)
     assert data.ids is not None
     assert [data.ids.values[i] for i in members] == [f"c{i:03d}" for i in members]
+
+
+def test_canaries_of_a_table_are_records_of_the_table(ran):
+    config = parse_study(ran[1])
+    data = config.data.load()
+    planted = plant(data, study_split(config, data, 0), 24, seed=0)
+    assert planted.data.table == data.table
+    assert planted.data.ids is not None
+    assert len(planted.data.ids.values) == len(planted.data) > len(data)
 
 
 @pytest.mark.parametrize("text", ["client\nc999\n", "client\n\n", "client\n", "name\nc001\n"])

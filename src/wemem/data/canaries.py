@@ -117,7 +117,9 @@ def plant(data: Dataset, split: Split, count: int, *, seed: int) -> Planted:
         features.append(made[0])
         labels.append(made[1])
         sources.append(made[2])
-    whole = replace(data, features=np.concatenate(features), labels=np.concatenate(labels), ids=None)
+    joined = np.concatenate(features)
+    ids = data.ids and data.ids.with_more(len(joined) - len(data), "canary")
+    whole = replace(data, features=joined, labels=np.concatenate(labels), ids=ids)
     own = len(features[1])  # the canaries of a party with the originals of its twins
     roles = _appended(split.roles, len(whole))
     roles[:, np.concatenate(sources)] = Role.UNUSED

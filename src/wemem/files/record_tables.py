@@ -30,6 +30,11 @@ class RecordIds:
     column: str
     values: tuple[str, ...]
 
+    def with_more(self, count: int, kind: str) -> "RecordIds":
+        """The names with those of further records, which the table does not have."""
+        more = (f"{kind} {i} beside {self.column}" for i in range(count))
+        return RecordIds(self.column, (*self.values, *more))
+
 
 def read_members(file: str | Path, records: int, ids: RecordIds | None = None) -> Int64[np.ndarray, " m"]:
     """Read the indices of the records that a model was trained on, sorted and each once.
