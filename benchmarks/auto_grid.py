@@ -52,7 +52,7 @@ def measured(parties, defense):
     """Accuracy on its own non-members and confidence AUC of every model; the seconds of pruning."""
     config, data, split = parties.config, parties.data, parties.split
     pruning = config.pruning.to(config.pruning.sparsities[0], config.finetune)
-    stage = parties.prune_with_shadows("grid", defense, pruning)[-1]
+    stage = parties.pruned_with_shadows("grid", defense, pruning)[-1].result()
     accuracies, aucs = [], []
     for k in range(split.num_models):
         rows = split.audited(k)

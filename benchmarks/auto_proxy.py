@@ -47,7 +47,7 @@ def main():
     budget = Budget()
     parties = parties_of(arguments.seed, arguments.store, budget)
     pruning = parties.config.pruning.to(parties.config.pruning.sparsities[0], parties.config.finetune)
-    panel = panel_of(parties, parties.train_dense(), parties.tuning_records, "search", budget.models)
+    panel = panel_of(parties, parties.dense().result(), parties.tuning_records, "search", budget.models)
 
     def look(defense, how, models, attacks):
         return measure(

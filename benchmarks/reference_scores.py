@@ -76,7 +76,7 @@ def main():
     pipeline = Pipeline.open(config, config.data.load(), Store(given.store), Silent())
     parties = Parties.of(pipeline, config.seeds[0])
     halves, pool = by_pool(parties)
-    adversary = parties.score_shadows()[0].memorization.score
+    adversary = parties.shadow_scores()[0].result().memorization.score
     cases = [("reference", halves, k, pool) for k in range(given.models)]
     cases += [("shadow", parties.split, k, adversary) for k in range(1, 1 + given.models)]
     for kind, split, k, pooled in cases:

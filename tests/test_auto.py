@@ -55,7 +55,7 @@ def found_by(config: StudyConfig, store: Path, progress: Silent | None = None) -
     """Summary of a search, without times."""
     parties = parties_of(config, store, progress)
     (budget,) = config.budgets.values()
-    summary = tune_defense(parties, budget, config.pruning.to(0.6, config.finetune), parties.train_dense()).summary
+    summary = tune_defense(parties, budget, config.pruning.to(0.6, config.finetune), parties.dense()).summary
     return dict(json.loads(json.dumps({name: value for name, value in summary.items() if name != "seconds"})))
 
 
@@ -143,7 +143,7 @@ def test_search_sees_one_half_and_everything_else_is_judged_by_the_other(folder,
     assert np.array_equal(np.union1d(parties.tuning_records, parties.confirmation_records), held)
     assert not len(np.intersect1d(parties.tuning_records, parties.confirmation_records))
     searched, fresh = (
-        panel_of(parties, parties.train_dense(), half, purpose, 3)
+        panel_of(parties, parties.dense().result(), half, purpose, 3)
         for half, purpose in ((parties.tuning_records, "search"), (parties.confirmation_records, "confirm"))
     )
     adversary = np.flatnonzero((parties.split.roles[1:] != Role.UNUSED).any(0))
@@ -161,7 +161,7 @@ def test_search_sees_one_half_and_everything_else_is_judged_by_the_other(folder,
 def test_figures_count_the_evaluated_records_alone_and_the_victim_only_by_accuracy(folder, undisturbed):
     parties = parties_of(study(folder), folder / "store")
     unused = parties.confirmation_records
-    whole = panel_of(parties, parties.train_dense(), unused, "confirm", 3)
+    whole = panel_of(parties, parties.dense().result(), unused, "confirm", 3)
     part = restricted(whole, unused, fpr=0.5)
     pruning = parties.config.pruning.to(0.6, parties.config.finetune)
 

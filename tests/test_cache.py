@@ -23,12 +23,12 @@ class Shown(Silent):
         self.stages.append((self.title, stored))
 
 
-def computed(calls):
+def stage_of(cache, calls, key=KEY):
     def compute():
         calls.append(1)
         return {"weights": np.arange(3.0)}, {"note": "whole"}
 
-    return compute
+    return cache.stage("train", key, (), compute, lambda entry: entry)
 
 
 def test_a_result_is_computed_read_and_shown_once(tmp_path, monkeypatch):
@@ -41,7 +41,7 @@ def test_a_result_is_computed_read_and_shown_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Store, "get", counted)
     cache = Cache(Store(tmp_path), shown)
-    entries = [cache.remember("train", KEY, computed(calls)) for _ in range(3)]
+    entries = [stage_of(cache, calls).result() for _ in range(3)]
     assert len(calls) == len(reads) == 1
     assert shown.stages == [("train", False)]
     assert all(np.array_equal(entry.arrays["weights"], np.arange(3.0)) for entry in entries)
@@ -51,14 +51,14 @@ def test_a_result_is_computed_read_and_shown_once(tmp_path, monkeypatch):
 
 def test_the_next_run_finds_the_result(tmp_path):
     calls, shown = list[int](), Shown()
-    Cache(Store(tmp_path), Silent()).remember("train", KEY, computed(calls))
-    Cache(Store(tmp_path), shown).remember("train", KEY, computed(calls))
+    stage_of(Cache(Store(tmp_path), Silent()), calls).result()
+    stage_of(Cache(Store(tmp_path), shown), calls).result()
     assert len(calls) == 1
     assert shown.stages == [("train", True)]
 
 
 def test_another_key_is_another_result(tmp_path):
     calls, cache = list[int](), Cache(Store(tmp_path), Silent())
-    cache.remember("train", KEY, computed(calls))
-    cache.remember("train", Key.of("dense", {"seed": 1}), computed(calls))
+    stage_of(cache, calls).result()
+    stage_of(cache, calls, Key.of("dense", {"seed": 1})).result()
     assert len(calls) == 2

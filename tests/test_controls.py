@@ -11,8 +11,6 @@ from small_study import table, write_data
 from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
-from wemem.execution.graph import study_tasks
-from wemem.pipeline.cost import CostModel
 from wemem.reporting.summary import plain_summary
 from wemem.results.arms import arms
 from wemem.results.comparison import leaders
@@ -96,11 +94,6 @@ def test_a_study_survives_its_table_with_and_without_controls():
 def test_controls_that_cannot_be_are_refused(changed, message):
     with pytest.raises(InputError, match=message):
         study(**changed)
-
-
-def test_controls_wait_for_undefended_pruning_whose_rounds_they_may_share():
-    tasks = {task.label: task for task in study_tasks(CostModel(study(), 100)) if task.what == "arm"}
-    assert tasks["undefended"] in tasks["unpruned"].after
 
 
 @pytest.fixture(scope="module")

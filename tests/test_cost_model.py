@@ -11,14 +11,12 @@ from wemem import api
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.defenses import DPSGD, Undefended, make_defense
-from wemem.execution.graph import selection_tasks, study_tasks
 from wemem.pipeline.cost import CostModel, expected_epochs, step_time, whole_chunks
 from wemem.pipeline.progress import Silent
 from wemem.store.entry import Entry
 from wemem.store.key import Key
 from wemem.store.store import Store
 from wemem.study.grid_search import select_settings
-from wemem.study.plan import planned_work
 from wemem.study.run import run_study
 from wemem.training import Recipe
 
@@ -85,18 +83,6 @@ def test_selection_plans_the_victims_that_it_prunes_and_the_study_after_it(tmp_p
     )
 
 
-def test_tasks_of_processes_add_up_to_the_plan(tmp_path):
-    cost = CostModel(small(tmp_path, non_adaptive=True), 180)
-    repeated = 2 * (cost.unaware_shadows())  # of two defenses; the task computes it once, arms look it up
-    assert sum(task.work for task in study_tasks(cost)) == pytest.approx(
-        planned_work(cost) - 2 * repeated + 2 * cost.unaware_shadows()
-    )
-    grids = CostModel(small(tmp_path, defenses=[{"kind": "ppb", "grid": {"alpha": [1.0, 2.0]}}]), 180)
-    alone = [task for task in selection_tasks(grids) if task.what == "alone"]
-    both = sum(task.work for task in [*alone, *study_tasks(grids)])
-    assert both == pytest.approx(planned_work(grids))
-
-
 def test_early_stopping_shortens_the_plan_and_fixed_lengths_do_not():
     assert expected_epochs(Recipe(epochs=7)) == 7
     assert expected_epochs(Recipe(epochs=100)) < expected_epochs(Recipe(epochs=100, patience=None)) == 100
@@ -118,7 +104,7 @@ def test_subset_models_are_trained_for_every_shadow_and_only_for_defenses_that_r
     plain = CostModel(small(tmp_path, defenses=["undefended"], attacks=["confidence"]), 100)
     assert own.shadow_scores() == 2 * pool.shadow_scores() == own.dense(2 * 6 * 0.7)
     assert own.preparation() - plain.preparation() == pytest.approx(3 * own.subset_models())
-    assert not any("scores" in task.what or task.what == "defender" for task in study_tasks(plain))
+    assert plain.preparation() == plain.originals()
 
 
 def test_scores_from_a_file_cost_the_defender_nothing(tmp_path):

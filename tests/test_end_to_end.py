@@ -184,13 +184,13 @@ def test_a_changed_setting_never_meets_a_stale_pruned_model(defenses, changed, d
 
 def test_no_party_trains_a_scoring_model_on_the_others_records(data, tmp_path, monkeypatch):
     splits = {}
-    train = Trainer.train
+    plan = Trainer.plan
 
     def recorded(self, title, split, seeds):
         splits[title] = split
-        return train(self, title, split, seeds)
+        return plan(self, title, split, seeds)
 
-    monkeypatch.setattr(Trainer, "train", recorded)
+    monkeypatch.setattr(Trainer, "plan", recorded)
     api.run(parse_study(table(data)), tmp_path / "out")
     victim = splits["dense models"].roles[0]
     shadows = splits["dense models"].roles[1:]
@@ -238,7 +238,7 @@ def given_model(tmp_path: Path, data: Path) -> tuple[dict[str, Any], FullyConnec
     config = parse_study(study)
     store = Store(tmp_path / "store")
     parties = Parties.of(Pipeline.open(config, config.data.load(), store, Recorder()), 0)
-    write_weights(tmp_path / "victim.safetensors", parties.train_dense().ensemble.state(0))
+    write_weights(tmp_path / "victim.safetensors", parties.dense().result().ensemble.state(0))
     np.savez(tmp_path / "members.npz", members=parties.split.records(0, Role.TRAIN))
     victim = {"weights": str(tmp_path / "victim.safetensors"), "members": str(tmp_path / "members.npz")}
     return study | {"victim": victim}, FullyConnected((24, 12))

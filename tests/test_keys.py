@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from wemem.attacks import ATTACKS
+from wemem.config.budget import Budget
 from wemem.config.settings import ScoreSettings
 from wemem.data.teachers import Teachers
 from wemem.data.views import Views
@@ -49,6 +50,7 @@ EXAMPLES: tuple[StageKey, ...] = (
     keys.PanelKey(KEY, (KEY,), KEY, 4),
     keys.FiguresKey(KEY, 4, PRUNING, SWMR, Recipe(), ENSEMBLE, (LIRA,), 0.01, 0, (1, 2)),
     keys.SearchKey("try", KEY, 4, PRUNING, ("rsw",), 0.01, 0),
+    keys.SearchedKey(KEY, Budget(), PRUNING, Recipe(), ENSEMBLE),
     PieceKey(KEY, 0),
     keys.ExposedRoundKey(KEY, 0, 0.6, keys.rules_of(PRUNING), ENSEMBLE),
     keys.ExposedAnswersKey(KEY, "data", (1, 2), "cpu"),

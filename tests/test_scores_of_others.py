@@ -43,11 +43,11 @@ def test_a_model_of_the_adversary_is_scored_by_its_own_records_alone(tmp_path):
     parties = parties_of(tmp_path, study_of(tmp_path))
     references = [
         (parties.reference_split.records(k, Role.TRAIN), parties.reference_subsets(k), scores)
-        for k, scores in enumerate(parties.score_references(4))
+        for k, scores in enumerate(one.result() for one in parties.reference_scores(4))
     ]
     shadows = [
         (parties.split.records(k, Role.TRAIN), parties.shadow_subsets(k), scores)
-        for k, scores in enumerate(parties.score_shadows(), start=1)
+        for k, scores in enumerate((one.result() for one in parties.shadow_scores()), start=1)
     ]
     assert len(shadows) == 2
     for train, split, scores in (*references, *shadows):
@@ -77,14 +77,14 @@ def test_more_models_change_no_score_of_the_first(tmp_path):
     study = study_of(tmp_path)
     two = parties_of(tmp_path, study)
     three = parties_of(tmp_path, study | {"split": {"shadows": 3, "references": 4}})
-    assert [s.key for s in three.score_shadows()[:2]] == [s.key for s in two.score_shadows()]
-    assert [s.key for s in two.score_references(4)[:2]] == [s.key for s in two.score_references(2)]
+    assert [s.key for s in three.shadow_scores()[:2]] == [s.key for s in two.shadow_scores()]
+    assert [s.key for s in two.reference_scores(4)[:2]] == [s.key for s in two.reference_scores(2)]
 
 
 def test_scores_by_a_pool_are_shared_by_all_models_of_a_kind(tmp_path):
     parties = parties_of(tmp_path, study_of(tmp_path, "pool"))
-    assert len({one.key for one in parties.score_references(4)}) == 1
-    assert len({one.key for one in parties.score_shadows()}) == 1
+    assert len({one.key for one in parties.reference_scores(4)}) == 1
+    assert len({one.key for one in parties.shadow_scores()}) == 1
 
 
 def study_with_copies(folder: Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
@@ -121,17 +121,17 @@ def other_seeds(parties: Parties) -> np.ndarray:
     """Scores of the first shadow's training records by other subset models of them."""
     train, dev = (parties.split.records(1, role) for role in (Role.TRAIN, Role.DEV))
     draw = partial(subsets, parties.data.labels, train, round(0.7 * len(train)), 16, seed=1, purpose="again", dev=dev)
-    return parties._score_by_subsets("again", draw).memorization.score
+    return parties._scores_by_subsets("again", draw).result().memorization.score
 
 
 @pytest.mark.slow
 def test_a_copy_that_a_shadow_never_saw_lowers_its_scores_by_a_pool_and_not_its_own(tmp_path):
     study, train, copied = study_with_copies(tmp_path)
     parties = parties_of(tmp_path, study)
-    own, again = parties.score_shadows()[0].memorization.score[train], other_seeds(parties)[train]
+    own, again = parties.shadow_scores()[0].result().memorization.score[train], other_seeds(parties)[train]
     pool = replace(parties.config, scores=replace(parties.config.scores, drawn_from="pool"))
     pooled = Parties.of(Pipeline.open(pool, parties.data, Store(tmp_path / "store"), Silent()), 0)
-    by_pool = pooled.score_shadows()[0].memorization.score[train]
+    by_pool = pooled.shadow_scores()[0].result().memorization.score[train]
     assert roc_auc_score(copied, -own) == pytest.approx(0.5, abs=0.1)
     assert roc_auc_score(copied, -by_pool) > 0.65
     assert spearmanr(own, again).statistic > spearmanr(own, by_pool).statistic + 0.2
@@ -160,14 +160,14 @@ def test_only_scoring_as_the_victim_is_scored_is_adaptive(tmp_path):
 
 def test_scores_from_a_file_are_not_those_of_the_adversarys_models(tmp_path):
     parties = parties_of(tmp_path, study_of(tmp_path))
-    parties.score_defender().memorization.write(tmp_path / "scores.csv")
+    parties.defender_scores().result().memorization.write(tmp_path / "scores.csv")
     given = parties_of(tmp_path, study_of(tmp_path, file=str(tmp_path / "scores.csv")))
     (pruning,) = given.config.prunings
     rmr, undefended = (make_defense(kind, {}) for kind in ("rmr", "undefended"))
-    victim, *shadows = given.prune_with_shadows("prune", rmr, pruning)[-1].provenance
+    victim, *shadows = given.pruned_with_shadows("prune", rmr, pruning)[-1].result().provenance
     assert [recipe.removeprefix(f"{victim}:") for recipe in shadows] == ["scored otherwise"] * 2
-    assert list(given.prune_shadows("shadows", rmr, pruning).provenance) == shadows
-    assert len(set(given.prune_with_shadows("plain", undefended, pruning)[-1].provenance)) == 1
+    assert list(given.pruned_shadows("shadows", rmr, pruning).result().provenance) == shadows
+    assert len(set(given.pruned_with_shadows("plain", undefended, pruning)[-1].result().provenance)) == 1
 
 
 def test_another_way_to_score_is_refused(tmp_path):

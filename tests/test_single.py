@@ -120,7 +120,7 @@ def test_audit_of_an_unpruned_model_trains_nothing_for_defenses(given, tmp_path)
     config = parse_study(given | {"attacks": ["confidence", "lira"]})
     results, _ = api.audit(config, None, tmp_path / "out", progress=heard)
     trained = [stage for stage, work in heard.begun.items() if work]
-    assert trained == ["dense references 1-4 of 4", "dense shadows"]
+    assert trained == ["dense shadows", "dense references 1-4 of 4"]
     assert results["runs"][0]["sparsity"] == 0
     assert heard.planned >= sum(heard.begun.values())
 

@@ -18,9 +18,8 @@ from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.defenses import Undefended
 from wemem.errors import InputError
-from wemem.execution.graph import Task, selection_tasks, study_tasks
 from wemem.execution.processes import compute_side_by_side
-from wemem.pipeline.cost import CostModel
+from wemem.execution.program import StudyProgram
 from wemem.pipeline.progress import Silent
 from wemem.tuning.space import STARTS
 
@@ -96,7 +95,7 @@ def test_two_jobs_give_what_one_gives_and_compute_nothing_twice(own):
     side_by_side = api.run(config, own / "two/out", None, heard, jobs=2)
     assert heard.running == {}
     assert len(set(heard.computed)) == len(heard.computed) > 40
-    assert len(heard.planned) == 1
+    assert len(heard.planned) == 2  # the selection with all that follows, then what follows
     alone = api.run(config, own / "one/out")
     assert without_times(side_by_side) == without_times(alone)
     same_files(own / "two/out", own / "one/out")
@@ -138,7 +137,7 @@ def test_what_a_worker_refuses_is_one_line_and_exit_code_two(own, capsys, monkey
 def test_a_worker_that_is_killed_is_told_of_and_what_was_finished_stays(own):
     config = parse_study(table(write_data(own), **SMALL, attacks=["confidence"], defenses=["own_in_workers:Deadly"]))
     with pytest.raises(InputError, match=r"killed by SIGKILL in the stage 'prune under own_in_workers:Deadly'.*--jobs"):
-        compute_side_by_side(config, config.data.load(), own / ".store", Silent(), jobs=1)
+        compute_side_by_side(StudyProgram(config), config.data.load(), own / ".store", Silent(), jobs=1)
     assert stored_entries(own / ".store") > 0
 
 
@@ -175,64 +174,7 @@ def test_a_study_that_no_table_gives_cannot_be_handed_to_workers(own):
     config = parse_study(table(write_data(own), **SMALL))
     bare = StudyConfig(config.data, config.model, {"undefended": Undefended()}, config.attacks)
     with pytest.raises(InputError, match="that a table gives"):
-        compute_side_by_side(bare, config.data.load(), own / ".store", Silent(), jobs=1)
-
-
-def ends_before(tasks: list[Task], one: Task, other: Task) -> bool:
-    """Whether one task is done when another starts, whatever the number of workers."""
-    return one in other.after or any(ends_before(tasks, one, middle) for middle in other.after)
-
-
-def test_what_several_tasks_need_is_done_before_them_all():
-    oosd = {"kind": "oosd", "teachers": 3, "held_out": 1}
-    study = {
-        "data": {"source": "digits"}, "seeds": [0, 1], "attacks": ["lira"], "controls": [],
-        "defenses": ["undefended", "swmr", oosd, *({**oosd, "label": str(hard), "hard": hard} for hard in (0.2, 0.4))],
-    }  # fmt: skip
-    tasks = study_tasks(CostModel(parse_study(study), 100))
-    assert len(set(tasks)) == len(tasks)
-    labels = [*parse_study(study).defenses]
-    arms = {labels.index(task.label): task for task in tasks if task.what == "arm" and task.seed == 1}
-    shared = {task.what: task for task in tasks if task.seed == 1 and not task.after}
-    assert shared.keys() == {"dense", "defender", "shadow_scores", "references"}
-    assert shared["shadow_scores"] in arms[1].after
-    assert shared["shadow_scores"] not in arms[0].after
-    assert all(shared[what] in arm.after for arm in arms.values() for what in ("dense", "defender", "references"))
-    assert ends_before(tasks, arms[2], arms[3])
-    assert ends_before(tasks, arms[2], arms[4])
-    assert not ends_before(tasks, arms[0], arms[2])
-
-
-def test_searches_wait_for_one_another_and_what_they_find_for_all_other_arms():
-    budgets = [{"kind": "auto", "label": label, "max_tpr": tpr} for label, tpr in (("a", 0.1), ("b", 0.2))]
-    online = {"kind": "auto", "mode": "online", "label": "c"}
-    defenses = [*budgets, "undefended", online, {**online, "label": "d"}]
-    study = {"data": {"source": "digits"}, "attacks": ["confidence"], "controls": [], "defenses": defenses}
-    tasks = study_tasks(CostModel(parse_study(study), 100))
-    searches = [task for task in tasks if task.what == "search"]
-    arms = {task.label: task for task in tasks if task.what == "arm"}
-    assert [[other.what for other in task.after] for task in searches] == [
-        ["dense", "defender"], ["dense", "defender", "search"],
-    ]  # fmt: skip
-    assert all(ends_before(tasks, search, arms[search.label]) for search in searches)
-    assert all(ends_before(tasks, arms[label], arms["a"]) for label in ("undefended", "c", "d"))
-    assert ends_before(tasks, arms["a"], arms["b"])
-    assert ends_before(tasks, arms["c"], arms["d"])
-    assert not ends_before(tasks, arms["undefended"], arms["c"])
-
-
-def test_settings_of_a_grid_that_share_teachers_are_tried_one_after_another():
-    grids = [
-        {"kind": "oosd", "grid": {"held_out": [1, 3], "hard": [0.0, 0.2]}},
-        {"kind": "ppb", "grid": {"alpha": [1, 2]}},
-    ]
-    study = parse_study({"data": {"source": "digits"}, "attacks": ["confidence"], "defenses": grids})
-    tasks = selection_tasks(CostModel(study, 100))
-    assert [task.what for task in tasks] == ["dense", *["alone"] * 7]
-    alone = tasks[1:]
-    assert [[other.place for other in task.after if other.what == "alone"] for task in alone] == [
-        [], [], [1], [], [3], [], [],
-    ]  # fmt: skip
+        compute_side_by_side(StudyProgram(bare), config.data.load(), own / ".store", Silent(), jobs=1)
 
 
 def test_workers_end_with_the_process_that_started_them_even_if_it_is_killed(own):

@@ -26,6 +26,7 @@ from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.diagnosis.results import diagnose_into
 from wemem.errors import InputError
 from wemem.execution.processes import compute_side_by_side, threads_of
+from wemem.execution.program import StudyProgram
 from wemem.exporting.checkpoint import (
     EXPORTED,
     certificate_of,
@@ -164,7 +165,7 @@ def run(
         if jobs == 1:
             return _run_alone(config, data, folder, Store(root, progress.warn), progress)
         with threads_of(jobs):
-            compute_side_by_side(config, data, root, progress, jobs)
+            compute_side_by_side(StudyProgram(config), data, root, progress, jobs)
             progress.begin("put together what is in the store", 0)
             results = _run_alone(config, data, folder, Store(root, progress.warn), Silent())
             progress.end(stored=False)

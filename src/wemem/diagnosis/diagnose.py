@@ -180,7 +180,7 @@ def pool_scores(parties: Parties, exposures: Exposures) -> MemorizationScores:
     """Memorization scores of the pool, from separate models or from the file of the study."""
     settings = parties.config.scores
     if settings.file is not None:
-        return parties.score_defender()
+        return parties.defender_scores().result()
     size = round(settings.fraction * int((exposures.part[0] >= BASE).sum()))
     split = subsets(
         parties.data.labels, exposures.pool, size, settings.models, seed=parties.seed, purpose="diagnosis/scores",

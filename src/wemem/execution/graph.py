@@ -1,169 +1,208 @@
-"""The task graph of a study: tasks for processes that work side by side, and the tasks that each
-comes after.
+"""The task graph of a phase: every stage that leaves something in the store, and those that it comes
+after.
 
-Every task leaves what it computes in the store. A thing that several tasks need, such as the
-unpruned models of a seed, is a task of its own that they come after, so that nothing is computed
-twice. Once all tasks are done, the study itself finds everything in the store.
+The graph is read off the stages that the phase needs (:mod:`wemem.pipeline.stage`), which are the
+same objects that compute. So it cannot differ from the computation. A node names its stage by the
+group that it belongs to and by its key; a worker builds the group again and finds the same key, or
+computes something else and is refused.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from wemem.defenses import Defense, Distillation, Undefended
-from wemem.pipeline.cost import CostModel, step_time
+from wemem.execution.program import Phase
 from wemem.pipeline.parties import Parties
-from wemem.pipeline.query import required_signals
-from wemem.study.grid_search import prune_alone
-from wemem.study.plan import settings_to_try
-from wemem.study.run import attack_dense, defend_and_attack
-from wemem.tuning.search import search_work, tune_defense
+from wemem.pipeline.pipeline import Pipeline
+from wemem.pipeline.stage import Effort, Stage
+from wemem.store.key import Key, bare
+from wemem.study.groups import Group, Searched
 
 
 @dataclass(frozen=True)
-class Task:
-    """The work of one process.
+class Node:
+    """One task.
 
     Args:
-        what: the kind of task. ``dense``, ``defender``, ``shadow_scores`` and ``references``
-            prepare a seed, ``undefended`` prunes the shadows of the adversary who does not know the
-            defense, ``alone`` tries a setting on the victim, ``search`` finds the defense for a
-            budget, ``attack_dense`` attacks the unpruned model and ``arm`` prunes and attacks under
-            one defense.
-        seed: the seed of the study that the task belongs to.
-        label: the label of the arm that a ``search`` or ``arm`` task is for.
-        place: the index of the setting of an ``alone`` task among those to try.
-        after: the tasks that must be done before this one starts.
-        work: the work of its trainings, in the unit of :class:`~wemem.pipeline.cost.CostModel`.
-        step_time: the time of one of its training steps, relative to an ordinary step.
+        key: the key of its stage.
+        title: the name of its stage in the progress display.
+        seed: the seed of the study that it belongs to.
+        group: the group of stages that it is found in.
+        stores: the keys of the entries that it leaves in the store; none for a search, whose steps
+            are stored as they are tried.
+        after: the numbers of the nodes that must be done before it starts.
+        effort: the size of its computation.
+        is_result: True if a result is read from it, so that it must be there at the end.
     """
 
-    what: str
+    key: Key
+    title: str
     seed: int
-    label: str = ""
-    place: int = 0
-    after: tuple["Task", ...] = ()
-    work: float = 0.0
-    step_time: float = 1.0
+    group: Group
+    stores: tuple[Key, ...]
+    after: tuple[int, ...]
+    effort: Effort
+    is_result: bool
 
     @property
     def expected_time(self) -> float:
-        """The time relative to other tasks; of the tasks that are ready the longest starts first."""
-        return self.work * self.step_time
+        """The time relative to other nodes; what trains nothing counts as a moment."""
+        return max(self.effort.work * self.effort.step_time, 1.0)
 
 
-def selection_tasks(cost: CostModel) -> list[Task]:
-    """The tasks that evaluate every setting of the grids."""
-    config, tasks = cost.config, list[Task]()
-    settings = [defense for _, defense in settings_to_try(config)]
-    for seed in config.seeds:
-        ready = _preparations(cost, seed)
-        tried: list[Task] = []
-        for place, defense in enumerate(settings):
-            needed = [ready["dense"], *([ready["defender"]] if defense.needs_scores else [])]
-            after = (*needed, *(tried[i] for i in _sharing(settings[:place], defense)))
-            work = cost.pruning(1, defense, config.prunings)
-            tried.append(Task("alone", seed, "", place, after, work, step_time(defense)))
-        needed = [task for task in ready.values() if any(task in one.after for one in tried)]
-        tasks += [*needed, *tried]
-    return tasks
+@dataclass(frozen=True)
+class Graph:
+    """The tasks of a phase, each after those that it needs.
 
-
-def study_tasks(cost: CostModel) -> list[Task]:
-    """The tasks that prune and attack every arm of a study with selected settings."""
-    config, tasks = cost.config, list[Task]()
-    # controls may share a round with undefended pruning, which deletes it once it has gone on; so
-    # they come after it
-    controls = {label: config.defense_of(label) for label, _ in config.arms if label not in config.labels}
-    fixed = {**config.known_defenses, **controls}
-    for seed in config.seeds:
-        ready = _preparations(cost, seed)
-        always = tuple(task for what, task in ready.items() if what != "shadow_scores")
-        arms: list[Task] = []
-        for label, defense in fixed.items():
-            needed = tuple(ready.values()) if defense.needs_scores else always
-            after = (*needed, *(arms[i] for i in _sharing(list(fixed.values())[: len(arms)], defense)))
-            arms.append(_arm(cost, seed, label, after))
-        tasks += [*ready.values(), Task("attack_dense", seed, after=always), *arms]
-        tasks += _search_tasks(cost, seed, ready, arms)
-    return tasks
-
-
-def perform(parties: Parties, task: Task) -> None:
-    """Do a task for the parties of its seed; its results are in the store afterwards."""
-    config = parties.config
-    match task.what:
-        case "dense":
-            parties.train_dense()
-        case "defender":
-            parties.score_defender()
-        case "shadow_scores":
-            parties.score_shadows()
-        case "references":
-            parties.train_references()
-            parties.score_references(config.scored_references)
-        case "undefended":
-            keep = "trajectory" in required_signals(config.attacks, "disjoint")
-            for pruning in config.prunings:
-                parties.prune_with_shadows("prune shadows without a defense", Undefended(), pruning, keep_rounds=keep)
-        case "alone":
-            prune_alone(parties, *settings_to_try(config)[task.place])
-        case "search":
-            _search(parties, task.label)
-        case "attack_dense":
-            attack_dense(parties)
-        case "arm":
-            for pruning in config.prunings_of(task.label):
-                defend_and_attack(parties, task.label, pruning)
-
-
-def _search(parties: Parties, label: str) -> None:
-    """Find the defense for a budget at every sparsity."""
-    for pruning in parties.config.prunings_of(label):
-        tune_defense(parties, parties.config.budgets[label], pruning, parties.train_dense())
-
-
-def _preparations(cost: CostModel, seed: int) -> dict[str, Task]:
-    """The tasks whose results all arms of a seed have in common, by kind."""
-    config, dense = cost.config, Task("dense", seed, work=cost.originals())
-    tasks = [dense]
-    if config.needs_scores:
-        tasks.append(Task("defender", seed, work=cost.defender_scores()))
-        tasks.append(Task("shadow_scores", seed, work=cost.shadow_scores()))
-    if config.uses("shared"):
-        tasks.append(Task("references", seed, work=cost.references()))
-    if config.non_adaptive:
-        tasks.append(Task("undefended", seed, after=(dense,), work=cost.unaware_shadows()))
-    return {task.what: task for task in tasks}
-
-
-def _arm(cost: CostModel, seed: int, label: str, after: tuple[Task, ...]) -> Task:
-    """The task of pruning and attacking in one arm."""
-    return Task("arm", seed, label, 0, after, cost.arm(label), step_time(cost.config.defense_of(label)))
-
-
-def _search_tasks(cost: CostModel, seed: int, ready: Mapping[str, Task], arms: Sequence[Task]) -> list[Task]:
-    """For every budget a search, and the arm of the defense that it finds.
-
-    Searches try settings on the same models, so each comes after the one before. The defense that
-    one finds may have the settings of another arm, or teachers that another arm trains, so its own
-    arm comes after all others.
+    Args:
+        nodes: the tasks.
     """
-    searches: list[Task] = []
-    final_arms: list[Task] = []
-    for label, budget in cost.config.budgets.items():
-        if budget.searches:
-            before = (ready["dense"], ready["defender"], *searches[-1:])
-            searches.append(Task("search", seed, label, 0, before, search_work(cost, budget)))
-            final_arms.append(_arm(cost, seed, label, (*ready.values(), *arms, *final_arms, searches[-1])))
-    return [*searches, *final_arms]
+
+    nodes: tuple[Node, ...]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def missing(self, present: frozenset[Key]) -> set[int]:
+        """The numbers of the nodes that must run, given the keys that the store has.
+
+        A node whose result is neither read at the end nor needed by one that must run is left out,
+        even if its entry is missing.
+        """
+        needed = [node.is_result for node in self.nodes]
+        run: set[int] = set()
+        for i in reversed(range(len(self.nodes))):
+            node = self.nodes[i]
+            if needed[i] and not (node.stores and present.issuperset(node.stores)):
+                run.add(i)
+                for other in node.after:
+                    needed[other] = True
+        return run
+
+    def path_lengths(self, times: Sequence[float], run: Iterable[int]) -> dict[int, float]:
+        """The time from the start of each node to the end of the longest chain of nodes behind it."""
+        lengths = dict.fromkeys(run, 0.0)
+        for i in sorted(lengths, reverse=True):
+            lengths[i] += times[i]
+            for other in self.nodes[i].after:
+                if other in lengths:
+                    lengths[other] = max(lengths[other], lengths[i])
+        return lengths
 
 
-def _sharing(earlier: Sequence[Defense], defense: Defense) -> list[int]:
-    """The index of the last earlier defense with the same teachers or settings, whose task computes
-    what both need.
+class Frontier:
+    """The nodes of a graph that are ready, those on the longest path first.
+
+    Args:
+        graph: the graph.
+        run: the numbers of the nodes that must run.
+        times: the expected time of each node, in any unit.
     """
-    teachers = defense.capability(Distillation)
-    alike = (
-        other == defense or (teachers is not None and other.capability(Distillation) == teachers) for other in earlier
-    )
-    return [i for i, same in enumerate(alike) if same][-1:]
+
+    def __init__(self, graph: Graph, run: set[int], times: Sequence[float] | None = None) -> None:
+        times = [node.expected_time for node in graph.nodes] if times is None else times
+        self._length = graph.path_lengths(times, run)
+        self._waiting = {i: sum(other in run for other in graph.nodes[i].after) for i in run}
+        self._behind: dict[int, list[int]] = {i: [] for i in run}
+        for i in run:
+            for other in graph.nodes[i].after:
+                if other in run:
+                    self._behind[other].append(i)
+        self._ready = [(-self._length[i], i) for i in run if not self._waiting[i]]
+        heapq.heapify(self._ready)
+        self.left = len(run)
+
+    def take(self) -> int | None:
+        """The number of the next node to start; None if none is ready."""
+        return heapq.heappop(self._ready)[1] if self._ready else None
+
+    def put_back(self, number: int) -> None:
+        """Make a node that was taken ready again."""
+        heapq.heappush(self._ready, (-self._length[number], number))
+
+    def done(self, number: int) -> None:
+        """Count a node as done; those behind it may become ready."""
+        self.left -= 1
+        for i in self._behind[number]:
+            self._waiting[i] -= 1
+            if not self._waiting[i]:
+                heapq.heappush(self._ready, (-self._length[i], i))
+
+
+def phase_graph(phase: Phase, pipeline: Pipeline) -> Graph:
+    """Build the graph of a phase.
+
+    Args:
+        phase: the phase.
+        pipeline: the parts for its study; nothing is computed with them but keys.
+    """
+    building = _Building()
+    for seed in phase.program.config.seeds:
+        parties = phase.program.parties(pipeline, seed)
+        for group in phase.groups:
+            building.add(parties, group, phase.program.stages(parties, group))
+    return Graph(tuple(building.nodes))
+
+
+@dataclass
+class _Building:
+    """A graph that grows by groups.
+
+    Args:
+        nodes: the nodes so far.
+        numbers: the number of each node, by key.
+        in_turn: by what nodes must not work on at once, the last node that works on it.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    in_turn: dict[str, int] = field(default_factory=dict)
+
+    def add(self, parties: Parties, group: Group, stages: Sequence[Stage[Any]]) -> None:
+        """Add all stages that some stages read, and those themselves."""
+        behind: dict[int, frozenset[int]] = {}  # by stage: the nodes that its result is read from
+        for stage in _ordered(stages):
+            after = frozenset().union(*(behind[id(need)] for need in stage.needs))
+            behind[id(stage)] = frozenset({self._number(parties, group, stage, after)}) if is_task(stage) else after
+        for i in frozenset().union(*(behind[id(stage)] for stage in stages)):
+            self.nodes[i] = replace(self.nodes[i], is_result=True)
+
+    def _number(self, parties: Parties, group: Group, stage: Stage[Any], after: frozenset[int]) -> int:
+        known = self.numbers.get(stage.key)
+        if known is not None:
+            if len(stage.stores) > len(self.nodes[known].stores):  # the same rounds, all of them kept
+                self.nodes[known] = replace(self.nodes[known], group=group, stores=tuple(map(bare, stage.stores)))
+            return known
+        number = self.numbers[bare(stage.key)] = len(self.nodes)
+        # prunings that have rounds in common run one after another: one may delete what the other
+        # goes on from; so do searches, which try settings on the same models
+        touched = [str(key) for key in (*stage.stores, *stage.deletes)] if stage.key.origin["stage"] == "round" else []
+        touched += [f"search {parties.seed}"] if isinstance(stage, Searched) else []
+        shared = {self.in_turn[key] for key in touched if key in self.in_turn}
+        self.in_turn.update(dict.fromkeys(touched, number))
+        own, stores, needed = bare(stage.key), tuple(map(bare, stage.stores)), tuple(sorted(after | shared))
+        node = Node(own, stage.title, parties.seed, group, stores, needed, stage.effort, is_result=False)
+        self.nodes.append(node)
+        return number
+
+
+def is_task(stage: Stage[Any]) -> bool:
+    """True if a stage computes something, rather than put results of others together."""
+    return bool(stage.stores) or isinstance(stage, Searched)
+
+
+def find_task(stages: Sequence[Stage[Any]], key: str) -> Stage[Any] | None:
+    """The task of a key among some stages and all that they read; that which stores most, if several."""
+    found = [stage for stage in _ordered(stages) if is_task(stage) and stage.key == key]
+    return max(found, key=lambda stage: len(stage.stores), default=None)
+
+
+def _ordered(stages: Sequence[Stage[Any]]) -> Iterator[Stage[Any]]:
+    """Some stages and all that they read, each once and after those that it reads."""
+    seen: set[int] = set()
+    for stage in stages:
+        for one in (*stage.upstream(), stage):
+            if id(one) not in seen:
+                seen.add(id(one))
+                yield one

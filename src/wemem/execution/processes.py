@@ -1,6 +1,6 @@
-"""Worker processes that perform the tasks of a study in parallel and share one store.
+"""Worker processes that perform the tasks of a program in parallel and share one store.
 
-Messages are JSON over pipes. The parent sends the table of the study and tasks; workers send
+Messages are JSON over pipes. The parent sends the names of the program and of tasks; workers send
 progress and errors. Models and results pass through the store alone. All processes use the same
 number of threads, on which rounding depends. So what one of them stores is what the others would
 compute.
@@ -12,9 +12,8 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -22,20 +21,16 @@ from typing import Any, Self
 
 import torch
 
-from wemem.config.parse import parse_study
-from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
-from wemem.execution.graph import Task, perform, selection_tasks, study_tasks
+from wemem.execution.graph import Frontier, Node
 from wemem.execution.lifeline import serve_with_lifeline
-from wemem.pipeline.loading import study_data
-from wemem.pipeline.parties import Parties
-from wemem.pipeline.pipeline import Pipeline
-from wemem.pipeline.progress import Progress, Silent
+from wemem.execution.program import Program
+from wemem.execution.reporting import Reporting, TaskProgress
+from wemem.execution.todo import Todo, work_of
+from wemem.execution.worker import Worker, program_message, program_of, task_message
+from wemem.pipeline.progress import Progress
 from wemem.store.store import Store
-from wemem.study.feasibility import require_feasible_study
-from wemem.study.grid_search import select_settings
-from wemem.study.plan import cost_of, planned_work
 
 #: Environment variables that set the number of threads of linear algebra libraries when they load.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -55,11 +50,11 @@ class WorkerError(RuntimeError):
         self.add_note(trace)
 
 
-def compute_side_by_side(config: StudyConfig, data: Dataset, root: str | Path, progress: Progress, jobs: int) -> None:
-    """Compute everything that a study needs, in several processes, into a store.
+def compute_side_by_side(program: Program, data: Dataset, root: str | Path, progress: Progress, jobs: int) -> None:
+    """Compute everything that a program needs, in several processes, into a store.
 
     Args:
-        config: the study; it must equal the one that is parsed from its table.
+        program: the program; its study must equal the one that is parsed from its table.
         data: the data of the study; each process loads them by itself.
         root: the location of the store.
         progress: the receiver of progress reports of all processes.
@@ -70,17 +65,9 @@ def compute_side_by_side(config: StudyConfig, data: Dataset, root: str | Path, p
             killed.
         WorkerError: anything else that went wrong in a process.
     """
-    if not config.table or parse_study(config.table) != config:
-        raise InputError("expected a study that a table gives, for several jobs, got another; use parse_study()")
-    store = Store(root, progress.warn)
-    require_feasible_study(Pipeline.open(config, data, store, Silent()))
-    cost = cost_of(config, data)
-    progress.plan(planned_work(cost))
     with Workers(jobs, root, progress) as workers:
-        if config.grids:
-            workers.do(config, selection_tasks(cost))
-            config = select_settings(config, store, Silent(), data).config
-        workers.do(config, study_tasks(replace(cost, config=config)))
+        for todo in work_of(program, data, Store(root, progress.warn), progress):
+            workers.do(todo)
 
 
 @contextmanager
@@ -106,7 +93,7 @@ class Workers:
 
     def __init__(self, jobs: int, root: str | Path, progress: Progress) -> None:
         self._jobs, self._root, self._progress = jobs, root, progress
-        self._workers: list[_Worker] = []
+        self._workers: list[_Process] = []
 
     def __enter__(self) -> Self:
         return self
@@ -123,47 +110,46 @@ class Workers:
                 worker.process.join()
             worker.connection.close()
 
-    def do(self, config: StudyConfig, tasks: Sequence[Task]) -> None:
-        """Perform all tasks of a study, each after the tasks that it depends on.
+    def do(self, todo: Todo) -> None:
+        """Perform all tasks of a phase, each after the tasks that it depends on.
 
         Raises:
             InputError, WorkerError: as :func:`compute_side_by_side`.
         """
-        waiting, done = list(tasks), set[Task]()
-        finished: set[str] = set()  # stages; one that several tasks look up is reported once
+        nodes, frontier = todo.graph.nodes, Frontier(todo.graph, todo.run)
+        program = program_message(todo.program)
         for worker in self._workers:
-            worker.send({"study": config.table})
-        while len(done) < len(tasks):
-            ready = [task for task in waiting if done.issuperset(task.after)]
-            for task in sorted(ready, key=lambda task: -task.expected_time):
-                if (idle := self._idle(config)) is None:
+            worker.send({"program": program})
+        while frontier.left:
+            while (number := frontier.take()) is not None:
+                if (idle := self._idle(program)) is None:
+                    frontier.put_back(number)
                     break
-                waiting.remove(task)
-                idle.start(task)
+                idle.start(number, nodes[number])
             for connection in wait([worker.connection for worker in self._workers]):
                 worker = next(w for w in self._workers if w.connection is connection)
-                if (ended := worker.hear(finished)) is not None:
-                    done.add(ended)
+                if (ended := worker.receive()) is not None:
+                    frontier.done(ended)
 
-    def _idle(self, config: StudyConfig) -> "_Worker | None":
+    def _idle(self, program: dict[str, Any]) -> "_Process | None":
         """An idle process, newly started if allowed; None if all are busy."""
-        idle = next((worker for worker in self._workers if worker.task is None), None)
+        idle = next((worker for worker in self._workers if worker.number_of_task is None), None)
         if idle is None and len(self._workers) < self._jobs:
             number = len(self._workers) + 1
             with _environment(torch.get_num_threads()), _interrupts_ignored():
-                idle = _Worker(number, self._root, self._progress.worker(number, self._jobs))
+                idle = _Process(number, self._root, self._progress.worker(number, self._jobs))
             self._workers.append(idle)
-            idle.send({"study": config.table})
+            idle.send({"program": program})
         return idle
 
 
-class _Worker:
+class _Process:
     """Connection of the parent to one worker process."""
 
     def __init__(self, number: int, root: str | Path, progress: Progress) -> None:
         self.number, self.progress = number, progress
-        self.task: Task | None = None
-        self.stage = ""  # that it is in; empty if nothing is shown
+        self.number_of_task: int | None = None
+        self.shown = TaskProgress(progress)
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.process = context.Process(
@@ -173,15 +159,16 @@ class _Worker:
         other.close()
 
     def send(self, message: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):  # it was killed; the next hear() raises the error
+        with suppress(BrokenPipeError):  # it was killed; the next receive() raises the error
             self.connection.send_bytes(json.dumps(message).encode())
 
-    def start(self, task: Task) -> None:
-        self.task = task
-        self.send({"task": [task.what, task.seed, task.label, task.place]})
+    def start(self, number: int, node: Node) -> None:
+        self.number_of_task = number
+        self.shown = TaskProgress(self.progress, node)
+        self.send({"task": task_message(node)})
 
-    def hear(self, finished: set[str]) -> Task | None:
-        """One message; the task, if that is what it ended.
+    def receive(self) -> int | None:
+        """One message; the number of the task, if that is what it ended.
 
         Raises:
             InputError, WorkerError: as :func:`compute_side_by_side`.
@@ -191,62 +178,26 @@ class _Worker:
         except (EOFError, OSError) as error:
             raise self._death() from error
         match kind:
-            case "begin":
-                self.stage = "" if payload[0] in finished else payload[0]
-                if self.stage:
-                    self.progress.begin(*payload)
-            case "advance":
-                if self.stage:
-                    self.progress.advance(*payload)
-            case "end":
-                if self.stage:
-                    self.progress.end(stored=payload[0])
-                    finished.add(self.stage)
-            case "tell" | "warn":
-                {"tell": self.progress.tell, "warn": self.progress.warn}[kind](*payload)
             case "refused":
                 raise InputError(*payload)
             case "broken":
                 raise WorkerError(*payload)
             case "done":
-                ended, self.task = self.task, None
+                ended, self.number_of_task = self.number_of_task, None
                 return ended
+            case _:
+                self.shown.show(kind, *payload)
         return None
 
     def _death(self) -> InputError:
         self.process.join(PATIENCE)
         code = self.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        at = f" in the stage {self.stage!r}" if self.stage else ""
+        at = f" in the stage {self.shown.stage!r}" if self.shown.stage else ""
         return InputError(
             f"expected worker {self.number} to finish its task, but its process {how}{at}; if memory ran out, give "
             "fewer --jobs; what was finished is in the store, and the same command goes on from there"
         )
-
-
-class _Reporting(Silent):
-    """Sender of progress reports to the parent process."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def report(self, *message: object) -> None:
-        self._connection.send_bytes(json.dumps(message).encode())
-
-    def begin(self, stage: str, work: float) -> None:
-        self.report("begin", stage, work)
-
-    def advance(self, fraction: float, detail: str) -> None:
-        self.report("advance", fraction, detail)
-
-    def end(self, *, stored: bool) -> None:
-        self.report("end", stored)
-
-    def tell(self, message: str) -> None:
-        self.report("tell", message)
-
-    def warn(self, message: str) -> None:
-        self.report("warn", message)
 
 
 def serve(connection: Connection, root: str, threads: int) -> None:
@@ -258,32 +209,25 @@ def serve(connection: Connection, root: str, threads: int) -> None:
         threads: the number of threads, on which rounding depends.
     """
     torch.set_num_threads(threads)
-    reporting = _Reporting(connection)
+    reporting = Reporting(lambda message: connection.send_bytes(json.dumps(message).encode()))
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             _do_tasks(connection, root, reporting)
         except InputError as error:
-            reporting.report("refused", str(error))
+            reporting.send("refused", str(error))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception:
-            reporting.report("broken", traceback.format_exc())
+            reporting.send("broken", traceback.format_exc())
 
 
-def _do_tasks(connection: Connection, root: str, reporting: _Reporting) -> None:
-    data: Dataset | None = None
+def _do_tasks(connection: Connection, root: str, reporting: Reporting) -> None:
     message = json.loads(connection.recv_bytes())
     while True:
-        config = parse_study(message["study"])
-        data = study_data(config) if data is None else data
-        pipeline = Pipeline.open(config, data, Store(root, reporting.warn), reporting)
-        parties: Parties | None = None
+        worker = Worker(program_of(message["program"]), root, reporting)
         while "task" in (message := json.loads(connection.recv_bytes())):
-            what, seed, label, place = message["task"]
-            if parties is None or parties.seed != seed:
-                parties = Parties.of(pipeline, seed)
-            perform(parties, Task(what, seed, label, place))
-            reporting.report("done")
+            worker.perform(message["task"])
+            reporting.send("done")
 
 
 @contextmanager

@@ -30,9 +30,10 @@ from wemem.memorization import read_scores
 from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
 from wemem.pipeline.cost import CHUNK, whole_chunks
 from wemem.pipeline.pipeline import Pipeline
+from wemem.pipeline.stage import Derived, Stage, given
 from wemem.pipeline.study_split import study_split, training_records
 from wemem.pipeline.trainer import chunks
-from wemem.pipeline.victim import with_shadows
+from wemem.pipeline.victim import load_victim, selected, with_shadows
 from wemem.pruning import Pruning
 from wemem.randomness import derive_seed, generator
 from wemem.signals import UNKNOWN
@@ -44,8 +45,8 @@ Records = Int64[np.ndarray, " _"]
 class Parties:
     """The records and models of one seed.
 
-    Properties draw records. Methods train, score and prune; what they compute is stored, and looked
-    up from then on.
+    Properties draw records. Methods name the stages of a party's work
+    (:class:`~wemem.pipeline.stage.Stage`); nothing is computed before the result of one is read.
 
     Args:
         pipeline: trains, scores, prunes and queries.
@@ -167,19 +168,21 @@ class Parties:
         """Seeds of the victim and its shadows."""
         return self.seeds("member", self.split.num_models)
 
-    def train_dense(self) -> TrainedModels:
-        """Train the unpruned victim and shadows; a given victim is read from its file."""
+    def dense(self) -> Stage[TrainedModels]:
+        """The unpruned victim and its shadows, if it has any; a given victim is read from its file."""
         if self.config.victim is None:
-            return self.pipeline.trainer.train(self.title("dense models"), self.split, self.model_seeds)
-        return self.join_victim(self.train_shadows(), UNKNOWN)
+            return self.pipeline.trainer.plan(self.title("dense models"), self.split, self.model_seeds)
+        if self.split.num_models == 1:
+            return given(load_victim(self.pipeline.workspace))
+        return self.join_victim(self.dense_shadows(), UNKNOWN)
 
-    def train_shadows(self) -> TrainedModels:
-        """Train the unpruned shadows alone, for a victim that exists already."""
+    def dense_shadows(self) -> Stage[TrainedModels]:
+        """The unpruned shadows alone, for a victim that exists already."""
         shadows = range(1, self.split.num_models)
         seeds = [self.model_seeds[k] for k in shadows]
-        return self.pipeline.trainer.train(self.title("dense shadows"), self.split.select(shadows), seeds)
+        return self.pipeline.trainer.plan(self.title("dense shadows"), self.split.select(shadows), seeds)
 
-    def join_victim(self, shadows: TrainedModels, recipe_fingerprint: str) -> TrainedModels:
+    def join_victim(self, shadows: Stage[TrainedModels], recipe_fingerprint: str) -> Stage[TrainedModels]:
         """The given victim with shadows behind it.
 
         Args:
@@ -188,22 +191,22 @@ class Parties:
         """
         return with_shadows(self.pipeline.workspace, shadows, recipe_fingerprint)
 
-    def score_defender(self) -> MemorizationScores:
-        """Score the victim's training records by models that see no other party's, or read the
-        scores from a file.
+    def defender_scores(self) -> Stage[MemorizationScores]:
+        """Scores of the victim's training records by models that see no other party's, or from a
+        file.
         """
         if self.config.scores.file is not None:
-            return read_score_file(self.config.scores.file, self.data)
-        return self._score_by_subsets("defender", self.defender_subsets)
+            return given(read_score_file(self.config.scores.file, self.data))
+        return self._scores_by_subsets("defender", self.defender_subsets)
 
-    def score_shadows(self) -> list[MemorizationScores]:
-        """Score the training records of each shadow as the victim's are, or all together by models
-        on the adversary's records (``scores.drawn_from``).
+    def shadow_scores(self) -> list[Stage[MemorizationScores]]:
+        """Scores of the training records of each shadow as the victim's are, or of all together by
+        models on the adversary's records (``scores.drawn_from``).
         """
         shadows = range(1, self.split.num_models)
         if self.config.scores.drawn_from == "pool":
-            return [self._score_by_subsets("adversary", self.pool_subsets)] * len(shadows)
-        return [self._score_by_subsets(f"shadow {k}", partial(self.shadow_subsets, k)) for k in shadows]
+            return [self._scores_by_subsets("adversary", self.pool_subsets)] * len(shadows)
+        return [self._scores_by_subsets(f"shadow {k}", partial(self.shadow_subsets, k)) for k in shadows]
 
     def defender_subsets(self) -> Split:
         """Roles of the models on subsets of the victim's training records that score them."""
@@ -221,15 +224,16 @@ class Parties:
         train, dev = (len(self.split.records(1, role)) for role in (Role.TRAIN, Role.DEV))
         return self._subsets("adversary", pool, train, dev)
 
-    def train_references(self) -> list[TrainedModels]:
-        """Train the unpruned reference models, in chunks; an arm prunes the first of them, as many
-        as attack it.
+    @cached_property
+    def references(self) -> list[Stage[TrainedModels]]:
+        """The unpruned reference models, in chunks; an arm prunes the first of them, as many as
+        attack it.
         """
         seeds = self.seeds("reference", self.reference_split.num_models)
-        return self.pipeline.trainer.train_in_chunks(self.title("dense references"), self.reference_split, seeds)
+        return self.pipeline.trainer.plan_chunks(self.title("dense references"), self.reference_split, seeds)
 
-    def score_references(self, count: int) -> list[MemorizationScores]:
-        """Score the training records of the first reference models.
+    def reference_scores(self, count: int) -> list[Stage[MemorizationScores]]:
+        """Scores of the training records of the first reference models.
 
         Each is scored by subset models of its own records, as the victim is, or all together by the
         unpruned reference models, whose random halves are subsets of the pool
@@ -237,73 +241,75 @@ class Parties:
         """
         if self.config.scores.drawn_from == "pool" and count:
             split = self.reference_split.select(range(whole_chunks(self.config.scores.models)))
-            models = self.train_references()[: split.num_models // CHUNK]
-            return [self.pipeline.scorer.score(self.title("reference scores"), split, models)] * count
+            models = self.references[: split.num_models // CHUNK]
+            return [self.pipeline.scorer.plan(self.title("reference scores"), split, models)] * count
         return [
-            self._score_by_subsets(f"reference {k + 1}", partial(self.reference_subsets, k)) for k in range(count)
+            self._scores_by_subsets(f"reference {k + 1}", partial(self.reference_subsets, k)) for k in range(count)
         ]  # fmt: skip
 
     def reference_subsets(self, model: int) -> Split:
         """Roles of the models on subsets of one reference model's training records that score them."""
         return self._own_subsets(f"reference {model + 1}", self.reference_split, model)
 
-    def train_references_of(self, label: str) -> list[TrainedModels]:
-        """Train the unpruned reference models that an arm is attacked with, chunk by chunk."""
+    def references_of(self, label: str) -> list[Stage[TrainedModels]]:
+        """The unpruned reference models that an arm is attacked with, chunk by chunk."""
         return [dense for _, _, dense in self._reference_chunks(label)]
 
-    def prune_with_shadows(
+    def pruned_with_shadows(
         self, title: str, defense: Defense, pruning: Pruning, *, keep_rounds: bool = False
-    ) -> list[TrainedModels]:
-        """Prune the victim and its shadows under a defense, each by its own party's scores; the
+    ) -> list[Stage[TrainedModels]]:
+        """The victim and its shadows pruned under a defense, each by its own party's scores; the
         models by round.
         """
-        scores: list[MemorizationScores | None] = [None] * self.split.num_models
+        scores: list[Stage[MemorizationScores] | None] = [None] * self.split.num_models
         if defense.needs_scores:
-            scores = [self.score_defender(), *self.score_shadows()]
-        rounds = self.pipeline.pruner.prune(
-            self.title(title), self.train_dense(), self.split, pruning, defense, seeds=self.model_seeds, scores=scores,
+            scores = [self.defender_scores(), *self.shadow_scores()]
+        rounds = self.pipeline.pruner.plan(
+            self.title(title), self.dense(), self.split, pruning, defense, seeds=self.model_seeds, scores=scores,
             keep_rounds=keep_rounds,
         )  # fmt: skip
         return [self._certified(models, defense, range(1, self.split.num_models)) for models in rounds]
 
-    def prune_shadows(self, title: str, defense: Defense, pruning: Pruning) -> TrainedModels:
-        """Prune the shadows alone, for a victim that is pruned already."""
+    def pruned_shadows(self, title: str, defense: Defense, pruning: Pruning) -> Stage[TrainedModels]:
+        """The shadows pruned alone, for a victim that is pruned already."""
         shadows = range(1, self.split.num_models)
-        scores: Sequence[MemorizationScores | None] = [None] * len(shadows)
+        scores: Sequence[Stage[MemorizationScores] | None] = [None] * len(shadows)
         if defense.needs_scores:
-            scores = self.score_shadows()
-        pruned = self.pipeline.pruner.prune(
-            self.title(title), self.train_shadows(), self.split.select(shadows), pruning, defense,
+            scores = self.shadow_scores()
+        pruned = self.pipeline.pruner.plan(
+            self.title(title), self.dense_shadows(), self.split.select(shadows), pruning, defense,
             seeds=[self.model_seeds[k] for k in shadows], scores=scores,
         )[-1]  # fmt: skip
         return self._certified(pruned, defense, range(len(shadows)))
 
-    def prune_alone(self, title: str, defense: Defense, pruning: Pruning) -> TrainedModels:
-        """Prune the victim without a shadow and without its audited records, so that nothing is
+    def pruned_alone(self, title: str, defense: Defense, pruning: Pruning) -> Stage[TrainedModels]:
+        """The victim pruned without a shadow and without its audited records, so that nothing is
         chosen by them.
         """
         roles = self.split.roles[:1].copy()
         roles[roles == Role.AUDIT] = Role.UNUSED
-        return self.pipeline.pruner.prune(
-            self.title(title), self.train_dense().select([0]), Split(roles, self.split.labels, "subsets"), pruning,
-            defense, seeds=self.model_seeds[:1], scores=[self.score_defender() if defense.needs_scores else None],
+        victim = selected(self.dense(), [0], self.split.num_models)
+        return self.pipeline.pruner.plan(
+            self.title(title), victim, Split(roles, self.split.labels, "subsets"), pruning, defense,
+            seeds=self.model_seeds[:1], scores=[self.defender_scores() if defense.needs_scores else None],
         )[-1]  # fmt: skip
 
-    def prune_references(self, label: str, defense: Defense, pruning: Pruning) -> list[TrainedModels]:
-        """Prune the reference models that an arm is attacked with, chunk by chunk."""
-        chunks, pruned = self._reference_chunks(label), list[TrainedModels]()
+    def pruned_references(self, label: str, defense: Defense, pruning: Pruning) -> list[Stage[TrainedModels]]:
+        """The reference models that an arm is attacked with, pruned chunk by chunk."""
+        chunks, pruned = self._reference_chunks(label), list[Stage[TrainedModels]]()
         to = f" to {pruning.schedule.sparsity}" if len(self.config.prunings_of(label)) > 1 else ""
         count = self.config.references_of(label)
-        scores: Sequence[MemorizationScores | None] = [None] * count
+        scores: Sequence[Stage[MemorizationScores] | None] = [None] * count
         if defense.needs_scores:
-            scores = self.score_references(count)
+            scores = self.reference_scores(count)
         for i, (split, seeds, dense) in enumerate(chunks):
             part = f", part {i + 1} of {len(chunks)}" if i else ""
             title = self.title(f"prune references under {label}{to}{part}")
-            pruned += self.pipeline.pruner.prune(
+            (models,) = self.pipeline.pruner.plan(
                 title, dense, split, pruning, defense, seeds=seeds, scores=scores[i * CHUNK : i * CHUNK + len(seeds)]
             )  # fmt: skip
-        return [self._certified(models, defense, range(len(models.ensemble))) for models in pruned]
+            pruned.append(self._certified(models, defense, range(len(seeds))))
+        return pruned
 
     def title(self, what: str) -> str:
         """The name of a stage, with the seed where there are several."""
@@ -321,11 +327,11 @@ class Parties:
         return max(counts)
 
     @cached_property
-    def _scores(self) -> dict[str, MemorizationScores]:
-        """The scores by party, as far as they were computed or looked up."""
+    def _planned_scores(self) -> dict[str, Stage[MemorizationScores]]:
+        """The scores by party, as far as they were planned."""
         return {}
 
-    def _certified(self, pruned: TrainedModels, defense: Defense, others: Sequence[int]) -> TrainedModels:
+    def _certified(self, pruned: Stage[TrainedModels], defense: Defense, others: Sequence[int]) -> Stage[TrainedModels]:
         """Pruned models whose fingerprints state if the adversary's were not scored as the victim
         is.
 
@@ -336,17 +342,21 @@ class Parties:
         """
         if self.config.scores.as_victim or not defense.needs_scores:
             return pruned
-        return pruned.qualified("scored otherwise", others)
+        return Derived(pruned.key, (pruned,), lambda: pruned.read().qualified("scored otherwise", others))
 
-    def _reference_chunks(self, label: str) -> list[tuple[Split, list[int], TrainedModels]]:
+    def _reference_chunks(self, label: str) -> list[tuple[Split, list[int], Stage[TrainedModels]]]:
         """Split, seeds and unpruned models of every chunk of reference models that an arm is
         attacked with.
         """
-        count, seeds = self.config.references_of(label), self.seeds("reference", self.reference_split.num_models)
-        places = chunks(count)
+        every = self.reference_split.num_models
+        count, seeds = self.config.references_of(label), self.seeds("reference", every)
         return [
-            (self.reference_split.select(models), [seeds[k] for k in models], dense.select(range(len(models))))
-            for models, dense in zip(places, self.train_references(), strict=False)
+            (
+                self.reference_split.select(models),
+                [seeds[k] for k in models],
+                selected(dense, range(len(models)), len(whole)),
+            )
+            for models, whole, dense in zip(chunks(count), chunks(every), self.references, strict=False)
         ]
 
     def _subsets(self, party: str, pool: Records, trained_on: int, dev: Records | int) -> Split:
@@ -364,13 +374,13 @@ class Parties:
         train, dev = (split.records(model, role) for role in (Role.TRAIN, Role.DEV))
         return self._subsets(party, train, len(train), dev)
 
-    def _score_by_subsets(self, party: str, draw: Callable[[], Split]) -> MemorizationScores:
-        """Train models on subsets of a party's records, and score the records by them."""
-        if party not in self._scores:
+    def _scores_by_subsets(self, party: str, draw: Callable[[], Split]) -> Stage[MemorizationScores]:
+        """Scores of a party's records by models on subsets of them."""
+        if party not in self._planned_scores:
             split, seeds = draw(), self.seeds(party, self.config.scores.models)
-            models = self.pipeline.trainer.train_in_chunks(self.title(f"{party} subset models"), split, seeds)
-            self._scores[party] = self.pipeline.scorer.score(self.title(f"{party} scores"), split, models)
-        return self._scores[party]
+            models = self.pipeline.trainer.plan_chunks(self.title(f"{party} subset models"), split, seeds)
+            self._planned_scores[party] = self.pipeline.scorer.plan(self.title(f"{party} scores"), split, models)
+        return self._planned_scores[party]
 
 
 def read_score_file(file: str, data: Dataset) -> MemorizationScores:

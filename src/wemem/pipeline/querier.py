@@ -1,6 +1,7 @@
 """Queries of models, answered as their defense lets them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -8,9 +9,11 @@ from jaxtyping import Int64
 from wemem.defenses import Defense, OutputPostprocessing
 from wemem.pipeline.artifacts import Answers, TrainedModels
 from wemem.pipeline.cache import Computed
+from wemem.pipeline.stage import Effort, Stage
 from wemem.pipeline.workspace import Workspace
 from wemem.queries import postprocessed, query_models
 from wemem.randomness import derive_seed
+from wemem.store.entry import Entry
 from wemem.store.keys import SignalsKey
 
 
@@ -20,10 +23,10 @@ class Querier:
 
     workspace: Workspace
 
-    def query(
-        self, title: str, models: TrainedModels, records: Int64[np.ndarray, " N"], required_signals: frozenset[str], *,
-        seed: int, defense: Defense | None = None, turn: int = 0,
-    ) -> Answers:  # fmt: skip
+    def plan(
+        self, title: str, models: Stage[TrainedModels], records: Int64[np.ndarray, " N"],
+        required_signals: frozenset[str], *, seed: int, defense: Defense | None = None, turn: int = 0,
+    ) -> Stage[Answers]:  # fmt: skip
         """Answers of some models on some records.
 
         Args:
@@ -44,11 +47,22 @@ class Querier:
         ).key()  # fmt: skip
 
         def compute() -> Computed:
-            answering = models.queried(space.device)
+            answering = models.read().queried(space.device)
             if altered is not None:
                 answering = postprocessed(answering, altered, seed=derive_seed(seed, "answers", turn))
             features, labels = space.data.features[records], space.data.labels[records]
             return query_models(answering, features, labels, required_signals, seed=seed, table=space.data.table), {}
 
-        entry = space.cache.remember(title, key, compute)
-        return Answers(key, entry.arrays, float(entry.meta["seconds"]))
+        def read(entry: Entry) -> Answers:
+            return Answers(key, entry.arrays, float(entry.meta["seconds"]))
+
+        effort = Effort("query", float(_number_of(models) * len(records)))
+        return space.cache.stage(title, key, (models,), compute, read, effort)
+
+
+def _number_of(models: Stage[TrainedModels]) -> int:
+    """About how many models a stage has: as many as were trained for it."""
+    stage: Stage[Any] = models
+    while not stage.effort.models and stage.needs:
+        stage = stage.needs[0]
+    return max(1, stage.effort.models)

@@ -2,7 +2,7 @@
 layout sees.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from wemem.defenses import Defense
 from wemem.pipeline.artifacts import Answers, CollectedSignals, TrainedModels
 from wemem.pipeline.matching import sized, sized_victim
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.stage import Derived, Stage
 from wemem.randomness import derive_seed
 from wemem.signals import SignalLayout, Signals
 from wemem.store.keys import DisjointSignalsKey, SharedSignalsKey
@@ -29,10 +30,10 @@ def mirrors(parties: Parties) -> bool:
 
 
 def disjoint_signals(
-    parties: Parties, label: str, rounds: Sequence[TrainedModels], attacks: Mapping[str, Attack],
+    parties: Parties, label: str, rounds: Sequence[Stage[TrainedModels]], attacks: Mapping[str, Attack],
     defense: Defense | None = None,
-) -> CollectedSignals:  # fmt: skip
-    """Query the victim and its shadows on every record that one of them uses.
+) -> Stage[CollectedSignals]:  # fmt: skip
+    """The outputs of the victim and its shadows on every record that one of them uses.
 
     Args:
         parties: the seed of the study.
@@ -42,72 +43,83 @@ def disjoint_signals(
         defense: the defense under which the models answer; None for an adversary who holds their
             weights.
     """
-    split, query = parties.evaluation_split, parties.pipeline.querier.query
+    split, plan = parties.evaluation_split, parties.pipeline.querier.plan
     records = np.flatnonzero((split.roles != 0).any(axis=0))
     wanted, seed = required_signals(attacks, "disjoint"), derive_seed(parties.seed, "queries")
-    last = query(parties.title(f"query {label}"), rounds[-1], records, wanted, seed=seed, defense=defense)
-    parts, extras = [last], {name: np.array(array) for name, array in last.arrays.items() if name != "logits"}
+    title = parties.title(f"query {label}")
+    last = plan(title, rounds[-1], records, wanted, seed=seed, defense=defense)
+    dense, seen = list[Stage[Answers]](), list[Stage[Answers]]()
     if "dense" in wanted:
-        dense = query(parties.title("query dense"), parties.train_dense(), records, frozenset(), seed=seed)
-        parts.append(dense)
-        extras["dense"] = dense.arrays["logits"]
+        title = parties.title("query dense")
+        dense = [plan(title, parties.dense(), records, frozenset(), seed=seed)]
     if "trajectory" in wanted:
         seen = _query_rounds(parties, label, rounds, records, defense)
-        parts += seen
-        extras["trajectory"] = np.stack([answers.arrays["logits"] for answers in seen], axis=2)
-    recipes = rounds[-1].provenance
-    signals = Signals(
-        last.arrays["logits"], parties.data.labels[records], split.roles[:, records], records, "disjoint",
-        (sized_victim(parties, recipes[0]), *sized(parties, recipes, parties.split)[1:]), extras,
-    )  # fmt: skip
+
+    def collect() -> CollectedSignals:
+        answers, before, trajectory = last.read(), [one.read() for one in dense], [one.read() for one in seen]
+        extras = {name: np.array(array) for name, array in answers.arrays.items() if name != "logits"}
+        if before:
+            extras["dense"] = before[0].arrays["logits"]
+        if trajectory:
+            extras["trajectory"] = np.stack([one.arrays["logits"] for one in trajectory], axis=2)
+        recipes = rounds[-1].read().provenance
+        signals = Signals(
+            answers.arrays["logits"], parties.data.labels[records], split.roles[:, records], records, "disjoint",
+            (sized_victim(parties, recipes[0]), *sized(parties, recipes, parties.split)[1:]), extras,
+        )  # fmt: skip
+        return CollectedSignals(key, signals, sum(one.seconds for one in (answers, *before, *trajectory)))
+
+    parts = (last, *dense, *seen)
     key = DisjointSignalsKey(tuple(part.key for part in parts), split.fingerprint).key()
-    return CollectedSignals(key, signals, sum(part.seconds for part in parts))
+    return Derived(key, (*parts, rounds[-1]), collect, keep=True)
 
 
 def _query_rounds(
-    parties: Parties, label: str, rounds: Sequence[TrainedModels], records: np.ndarray, defense: Defense | None
-) -> list[Answers]:
-    """Query the models after every round; the last round has turn 0, under which it was queried
-    already.
+    parties: Parties, label: str, rounds: Sequence[Stage[TrainedModels]], records: np.ndarray, defense: Defense | None
+) -> list[Stage[Answers]]:
+    """The outputs of the models after every round; the last round has turn 0, under which it was
+    queried already.
     """
-    seed, title = derive_seed(parties.seed, "queries"), parties.title(f"query the rounds of {label}")
+    plan = parties.pipeline.querier.plan
+    seed = derive_seed(parties.seed, "queries")
+    titles = [parties.title(f"query round {r + 1} of {label}") for r in range(len(rounds))]
     return [
-        parties.pipeline.querier.query(title, models, records, frozenset(), seed=seed, defense=defense, turn=turn)
-        for turn, models in zip(reversed(range(len(rounds))), rounds, strict=True)
+        plan(title, models, records, frozenset(), seed=seed, defense=defense, turn=turn)
+        for turn, title, models in zip(reversed(range(len(rounds))), titles, rounds, strict=True)
     ]
 
 
 def shared_signals(
-    parties: Parties, label: str, victim: TrainedModels, references: Sequence[TrainedModels],
+    parties: Parties, label: str, victim: Stage[TrainedModels], references: Sequence[Stage[TrainedModels]], count: int,
     attacks: Mapping[str, Attack], defense: Defense | None = None,
-) -> CollectedSignals:  # fmt: skip
-    """Query the victim and the reference models on the audited records and the population.
+) -> Stage[CollectedSignals]:  # fmt: skip
+    """The outputs of the victim and the reference models on the audited records and the population.
 
     Args:
         parties: the seed of the study.
         label: the label of the arm, for the progress display.
         victim: the attacked models; model 0 is the victim.
         references: the reference models, chunk by chunk.
+        count: the number of reference models.
         attacks: the attacks that read the signals.
         defense: the defense under which the models answer; None for an adversary who holds their
             weights.
     """
     split = parties.evaluation_split
     records = np.sort(np.concatenate([split.audited(0), parties.population]))
-    title = parties.title(f"query {label} and its references")
-    halves = parties.reference_split.select(range(sum(len(models.ensemble) for models in references)))
-    recipes = [recipe for models in references for recipe in models.provenance]
-    victims = _Side(split.select([0]), [victim], (sized_victim(parties, victim.provenance[0]),))
-    return _query_sides(
-        parties, title, records, (victims, _Side(halves, references, sized(parties, recipes, halves))), attacks, defense
+    halves = parties.reference_split.select(range(count))
+    sides = (
+        _Side(split.select([0]), [victim], lambda: (sized_victim(parties, victim.read().provenance[0]),)),
+        _Side(halves, references, lambda: sized(parties, _recipes(references), halves)),
     )
+    return _query_sides(parties, f"{label} and its references", records, sides, attacks, defense)
 
 
 def canary_signals(
-    parties: Parties, label: str, victim: TrainedModels | None, references: Sequence[TrainedModels],
-    attacks: Mapping[str, Attack], defense: Defense | None = None,
-) -> CollectedSignals:  # fmt: skip
-    """Query models on the canaries of the study and the population.
+    parties: Parties, label: str, victim: Stage[TrainedModels] | None, references: Sequence[Stage[TrainedModels]],
+    count: int, attacks: Mapping[str, Attack], defense: Defense | None = None,
+) -> Stage[CollectedSignals]:  # fmt: skip
+    """The outputs of models on the canaries of the study and the population.
 
     Args:
         parties: the seed of the study with its canaries.
@@ -115,17 +127,17 @@ def canary_signals(
         victim: the attacked models, of which model 0 is the victim; None if the victim was trained
             without canaries.
         references: the reference models, trained with canaries, chunk by chunk.
+        count: the number of reference models.
         attacks: the attacks that read the signals.
         defense: as in :func:`shared_signals`.
     """
     assert parties.planted is not None  # only such parties have reference models with canaries
     records = np.sort(np.concatenate([parties.planted.all_canaries, parties.population]))
-    halves = parties.reference_split.select(range(sum(len(models.ensemble) for models in references)))
-    recipes = tuple(recipe for models in references for recipe in models.provenance)
-    sides = [_Side(halves, references, recipes)]
+    halves = parties.reference_split.select(range(count))
+    sides = [_Side(halves, references, lambda: _recipes(references))]
     if victim is not None:
-        sides.insert(0, _Side(parties.split.select([0]), [victim], (victim.provenance[0],)))
-    return _query_sides(parties, parties.title(f"query {label} on canaries"), records, sides, attacks, defense)
+        sides.insert(0, _Side(parties.split.select([0]), [victim], lambda: (victim.read().provenance[0],)))
+    return _query_sides(parties, f"{label} on canaries", records, sides, attacks, defense)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,38 +146,52 @@ class _Side:
 
     Args:
         split: the roles of the models.
-        stages: the models, as many of each stage as the split has rows.
-        provenance: the fingerprints of the models.
+        stages: the models, as many of each stage as the split has rows; a further model of a stage
+            is left out.
+        provenance: gives the fingerprints of the models.
     """
 
     split: Split
-    stages: Sequence[TrainedModels]
-    provenance: tuple[str, ...]
+    stages: Sequence[Stage[TrainedModels]]
+    provenance: Callable[[], tuple[str, ...]]
+
+
+def _recipes(references: Sequence[Stage[TrainedModels]]) -> tuple[str, ...]:
+    """The recipe fingerprints of reference models, read chunk by chunk."""
+    return tuple(recipe for stage in references for recipe in stage.read().provenance)
 
 
 def _query_sides(
     parties: Parties, title: str, records: np.ndarray, sides: Sequence[_Side], attacks: Mapping[str, Attack],
     defense: Defense | None,
-) -> CollectedSignals:  # fmt: skip
-    """Query the models of all sides on the same records, for attacks by reference models."""
+) -> Stage[CollectedSignals]:  # fmt: skip
+    """The outputs of the models of all sides on the same records, for attacks by reference models."""
     wanted, seed = required_signals(attacks, "shared"), derive_seed(parties.seed, "queries")
     if mirrors(parties) and any("queries" in attack.optional_signals for attack in attacks.values()):
         wanted |= {"queries"}
     stages = [stage for side in sides for stage in side.stages]
     parts = [
-        parties.pipeline.querier.query(title, models, records, wanted, seed=seed, defense=defense, turn=turn)
+        parties.pipeline.querier.plan(
+            parties.title(f"query {title}, part {turn + 1} of {len(stages)}"), models, records, wanted, seed=seed,
+            defense=defense, turn=turn,
+        )
         for turn, models in enumerate(stages)
-    ]
-    # of the victim's stage, the shadows are left out
-    kept = [slice(0, side.split.num_models) for side in sides for _ in side.stages]
-    arrays = {
-        name: np.concatenate([part.arrays[name][models] for part, models in zip(parts, kept, strict=True)])
-        for name in parts[0].arrays
-    }
-    roles = np.concatenate([side.split.roles[:, records] for side in sides])
-    provenance = tuple(recipe for side in sides for recipe in side.provenance)
-    signals = Signals(
-        arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
-    )  # fmt: skip
+    ]  # fmt: skip
+
+    def collect() -> CollectedSignals:
+        answers = [part.read() for part in parts]
+        # of the victim's stage, the shadows are left out
+        kept = [slice(0, side.split.num_models) for side in sides for _ in side.stages]
+        arrays = {
+            name: np.concatenate([one.arrays[name][models] for one, models in zip(answers, kept, strict=True)])
+            for name in answers[0].arrays
+        }
+        roles = np.concatenate([side.split.roles[:, records] for side in sides])
+        provenance = tuple(recipe for side in sides for recipe in side.provenance())
+        signals = Signals(
+            arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
+        )  # fmt: skip
+        return CollectedSignals(key, signals, sum(one.seconds for one in answers))
+
     key = SharedSignalsKey(tuple(part.key for part in parts), tuple(side.split.fingerprint for side in sides)).key()
-    return CollectedSignals(key, signals, sum(part.seconds for part in parts))
+    return Derived(key, (*parts, *stages), collect, keep=True)

@@ -10,7 +10,9 @@ from wemem.data.split import Role, Split
 from wemem.memorization import Memorization, estimate_memorization, halves_correlation, truth_values
 from wemem.pipeline.artifacts import MemorizationScores, TrainedModels
 from wemem.pipeline.cache import Computed
+from wemem.pipeline.stage import Effort, Stage, given
 from wemem.pipeline.workspace import Workspace
+from wemem.store.entry import Entry
 from wemem.store.key import Key
 from wemem.store.keys import ScoresKey
 
@@ -25,10 +27,12 @@ class Scorer:
     workspace: Workspace
 
     def key(self, split: Split, subset_models: Sequence[Key]) -> Key:
-        """The key of what :meth:`score` gives."""
+        """The key of what :meth:`plan` gives."""
         return ScoresKey(tuple(subset_models), split.fingerprint, self.workspace.config.scores.form).key()
 
-    def score(self, title: str, split: Split, subset_models: Sequence[TrainedModels]) -> MemorizationScores:
+    def plan(
+        self, title: str, split: Split, subset_models: Sequence[Stage[TrainedModels]]
+    ) -> Stage[MemorizationScores]:  # fmt: skip
         """Memorization scores of the records in a split; the subset models stay stored, for attacks
         use them too.
 
@@ -38,12 +42,22 @@ class Scorer:
             subset_models: the models, chunk by chunk.
         """
         key = self.key(split, [chunk.key for chunk in subset_models])
-        entry = self.workspace.cache.remember(title, key, lambda: self._estimate(split, subset_models))
-        seconds = sum(chunk.seconds for chunk in subset_models) + float(entry.meta["seconds"])
-        memorization = Memorization(**{name: np.array(entry.arrays[name]) for name in FIELDS})
-        return MemorizationScores(
-            key, memorization, float(entry.meta["halves_correlation"]), split.num_models, seconds
-        )  # fmt: skip
+
+        def read(entry: Entry) -> MemorizationScores:
+            memorization = Memorization(**{name: np.array(entry.arrays[name]) for name in FIELDS})
+            seconds = float(entry.meta["seconds"]) + float(entry.meta["training_seconds"])
+            trust = float(entry.meta["halves_correlation"])
+            return MemorizationScores(key, memorization, trust, split.num_models, seconds)
+
+        def compute() -> Computed:
+            return self._estimate(split, [chunk.read() for chunk in subset_models])
+
+        effort = Effort("query", float((split.roles != Role.UNUSED).any(axis=0).sum()) * split.num_models)
+        return self.workspace.cache.stage(title, key, subset_models, compute, read, effort)
+
+    def score(self, title: str, split: Split, subset_models: Sequence[TrainedModels]) -> MemorizationScores:
+        """Estimate the scores of :meth:`plan` by models that are at hand, unless they are stored."""
+        return self.plan(title, split, [given(chunk) for chunk in subset_models]).result()
 
     def _estimate(self, split: Split, subset_models: Sequence[TrainedModels]) -> Computed:
         space, start = self.workspace, time.perf_counter()
@@ -55,4 +69,7 @@ class Scorer:
         memorization = estimate_memorization(values, split.roles)
         trust = halves_correlation(values[:, pool], split.roles[:, pool], seed=0)
         arrays = {name: getattr(memorization, name) for name in FIELDS}
-        return arrays, {"halves_correlation": trust, "seconds": time.perf_counter() - start}
+        trained = sum(chunk.seconds for chunk in subset_models)
+        return arrays, {
+            "halves_correlation": trust, "seconds": time.perf_counter() - start, "training_seconds": trained
+        }  # fmt: skip

@@ -5,6 +5,7 @@ views of them.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,9 +18,12 @@ from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Distillation
 from wemem.pipeline.artifacts import SoftTargets, TrainedModels
 from wemem.pipeline.cache import Computed
+from wemem.pipeline.stage import Effort, Stage, given
 from wemem.pipeline.trainer import Trainer
 from wemem.pipeline.workspace import Workspace
 from wemem.randomness import derive_seed
+from wemem.store.entry import Entry
+from wemem.store.key import Key
 from wemem.store.keys import DenseTargetsKey, TeacherTargetsKey
 from wemem.training import Ensemble
 from wemem.training.views import ViewedRecords
@@ -35,9 +39,9 @@ class Teacher:
     workspace: Workspace
     trainer: Trainer
 
-    def teach(
-        self, title: str, dense: TrainedModels, split: Split, seeds: Sequence[int], defense: Defense
-    ) -> SoftTargets | None:
+    def plan(
+        self, title: str, dense: Stage[TrainedModels], split: Split, seeds: Sequence[int], defense: Defense
+    ) -> Stage[SoftTargets] | None:
         """Log-probabilities by the teachers of each model on its own train records, 0 for other
         records.
 
@@ -55,18 +59,32 @@ class Teacher:
             return self._by_held_out_models(title, split, seeds, distillation.source)
         return self._by_dense_models(title, dense, split)
 
-    def _by_dense_models(self, title: str, dense: TrainedModels, split: Split) -> SoftTargets:
+    def teach(
+        self, title: str, dense: TrainedModels, split: Split, seeds: Sequence[int], defense: Defense
+    ) -> SoftTargets | None:
+        """Compute the soft targets of :meth:`plan` from models that are at hand, unless they are
+        stored.
+        """
+        planned = self.plan(title, given(dense), split, seeds, defense)
+        return None if planned is None else planned.result()
+
+    def _by_dense_models(self, title: str, dense: Stage[TrainedModels], split: Split) -> Stage[SoftTargets]:
         """Soft targets by the unpruned models, each for the records that it was trained on."""
         space = self.workspace
         key = DenseTargetsKey(dense.key, space.data.fingerprint, split.fingerprint, space.device.type).key()
 
         def compute() -> Computed:
-            return {"teacher_log_probs": dense_log_probabilities(dense.ensemble, split, space.data, space.device)}, {}
+            ensemble = dense.read().ensemble
+            return {"teacher_log_probs": dense_log_probabilities(ensemble, split, space.data, space.device)}, {}
 
-        entry = space.cache.remember(f"{title}: dense predictions", key, compute)
-        return SoftTargets(key, np.array(entry.arrays["teacher_log_probs"]), float(entry.meta["seconds"]))
+        effort = Effort("query", float((split.roles == Role.TRAIN).sum()))
+        return space.cache.stage(
+            f"{title}: dense predictions", key, (dense,), compute, partial(_soft_targets, key), effort
+        )  # fmt: skip
 
-    def _by_held_out_models(self, title: str, split: Split, seeds: Sequence[int], source: Teachers) -> SoftTargets:
+    def _by_held_out_models(
+        self, title: str, split: Split, seeds: Sequence[int], source: Teachers
+    ) -> Stage[SoftTargets]:
         """Soft targets by models that did not train on a record: the mean of their probabilities.
 
         They are trained on parts of each model's own train records.
@@ -76,18 +94,28 @@ class Teacher:
             held_out(split, source, seeds, self.workspace.data.features, self.workspace.data.table),
         )
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(source.count)]
-        teachers = self.trainer.train_in_chunks(f"{title}: teachers", parts, own_seeds)
+        teachers = self.trainer.plan_chunks(f"{title}: teachers", parts, own_seeds)
         models = tuple(chunk.key for chunk in teachers)
         key = TeacherTargetsKey(models, space.data.fingerprint, split.fingerprint, source).key()
 
         def compute() -> Computed:
-            start, ensembles = time.perf_counter(), [chunk.ensemble for chunk in teachers]
+            start, trained = time.perf_counter(), [chunk.read() for chunk in teachers]
+            ensembles = [chunk.ensemble for chunk in trained]
             targets = teacher_log_probabilities(ensembles, parts, split, space.data, source, space.device)
-            return {"teacher_log_probs": targets}, {"seconds": time.perf_counter() - start}
+            training = sum(chunk.seconds for chunk in trained)
+            seconds = time.perf_counter() - start
+            return {"teacher_log_probs": targets}, {"seconds": seconds, "training_seconds": training}
 
-        entry = space.cache.remember(f"{title}: teachers' predictions", key, compute)
-        seconds = sum(chunk.seconds for chunk in teachers) + float(entry.meta["seconds"])
-        return SoftTargets(key, np.array(entry.arrays["teacher_log_probs"]), seconds)
+        answers = float((parts.roles == Role.AUDIT).sum()) * source.passes_per_epoch
+        return space.cache.stage(
+            f"{title}: teachers' predictions", key, teachers, compute, partial(_soft_targets, key),
+            Effort("query", answers),
+        )  # fmt: skip
+
+
+def _soft_targets(key: Key, entry: Entry) -> SoftTargets:
+    seconds = float(entry.meta["seconds"]) + float(entry.meta.get("training_seconds", 0.0))
+    return SoftTargets(key, np.array(entry.arrays["teacher_log_probs"]), seconds)
 
 
 def dense_log_probabilities(

@@ -10,7 +10,9 @@ from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cache import Computed
 from wemem.pipeline.cost import CHUNK, training_work
 from wemem.pipeline.progress import show_epoch
+from wemem.pipeline.stage import Effort, Stage
 from wemem.pipeline.workspace import Workspace
+from wemem.store.entry import Entry
 from wemem.store.key import Key
 from wemem.store.keys import DenseKey
 from wemem.training import Choice, History, fit
@@ -23,28 +25,39 @@ class Trainer:
     workspace: Workspace
 
     def key(self, split: Split, seeds: Sequence[int]) -> Key:
-        """The key of what :meth:`train` gives."""
+        """The key of what :meth:`plan` gives."""
         return DenseKey(self.workspace.ensemble_inputs(split, seeds), self.workspace.config.training).key()
 
-    def train(self, title: str, split: Split, seeds: Sequence[int]) -> TrainedModels:
+    def plan(self, title: str, split: Split, seeds: Sequence[int]) -> Stage[TrainedModels]:
         """Unpruned models, one per row of the split."""
         key, work = self.key(split, seeds), training_work(split, self.workspace.config.training)
-        entry = self.workspace.cache.remember(title, key, lambda: self._fit(split, seeds), work)
-        blank = self.workspace.untrained(seeds[:1])
-        return TrainedModels(key, blank.with_arrays(entry.arrays), entry.meta)
 
-    def train_in_chunks(self, title: str, split: Split, seeds: Sequence[int]) -> list[TrainedModels]:
+        def read(entry: Entry) -> TrainedModels:
+            return TrainedModels(key, self.workspace.untrained(seeds[:1]).with_arrays(entry.arrays), entry.meta)
+
+        effort = Effort.training("train", work, len(seeds))
+        return self.workspace.cache.stage(title, key, (), lambda: self._fit(split, seeds), read, effort)
+
+    def plan_chunks(self, title: str, split: Split, seeds: Sequence[int]) -> list[Stage[TrainedModels]]:
         """Unpruned models in chunks of :data:`~wemem.pipeline.cost.CHUNK`: more models later cost
         only the new ones.
         """
         return [
-            self.train(
+            self.plan(
                 f"{title} {chunk.start + 1}-{chunk.stop} of {len(seeds)}",
                 split.select(chunk),
                 [seeds[k] for k in chunk],
             )
             for chunk in chunks(len(seeds))
         ]
+
+    def train(self, title: str, split: Split, seeds: Sequence[int]) -> TrainedModels:
+        """Train the models of :meth:`plan`, unless they are stored."""
+        return self.plan(title, split, seeds).result()
+
+    def train_in_chunks(self, title: str, split: Split, seeds: Sequence[int]) -> list[TrainedModels]:
+        """Train the models of :meth:`plan_chunks`, unless they are stored."""
+        return [chunk.result() for chunk in self.plan_chunks(title, split, seeds)]
 
     def _fit(self, split: Split, seeds: Sequence[int]) -> Computed:
         space, start, epochs = self.workspace, time.perf_counter(), self.workspace.config.training.epochs

@@ -2,9 +2,10 @@
 put behind it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,10 +17,12 @@ from wemem.exporting.onnx import OnnxModel, read_onnx
 from wemem.exporting.shards import weights_sha256
 from wemem.models.table import model_for
 from wemem.pipeline.artifacts import TrainedModels
+from wemem.pipeline.stage import Derived, Stage
 from wemem.pipeline.workspace import Workspace
 from wemem.pruning import masks_of_zeros
 from wemem.signals import UNKNOWN
-from wemem.store.keys import ShippedVictimKey, SwappedKey, VictimKey
+from wemem.store.key import Key
+from wemem.store.keys import SelectionKey, ShippedVictimKey, SwappedKey, VictimKey
 from wemem.training import Ensemble
 
 
@@ -63,7 +66,9 @@ def load_victim(space: Workspace) -> TrainedModels:
     return TrainedModels(key, victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN})
 
 
-def with_shadows(space: Workspace, shadows: TrainedModels, recipe_fingerprint: str) -> TrainedModels:
+def with_shadows(
+    space: Workspace, shadows: Stage[TrainedModels], recipe_fingerprint: str
+) -> Stage[TrainedModels]:  # fmt: skip
     """The given victim, model 0, with shadows behind it.
 
     Args:
@@ -71,25 +76,60 @@ def with_shadows(space: Workspace, shadows: TrainedModels, recipe_fingerprint: s
         shadows: the shadows.
         recipe_fingerprint: of the victim, as its certificate states it.
     """
-    kept = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest describes a shadow
-    meta = {**kept, "recipe_fingerprint": [recipe_fingerprint, *shadows.provenance]}
     if is_onnx(space.config):
         shipped = read_victim_file(space.config)
         key = ShippedVictimKey(shipped.sha256, shipped.runtime, shadows.key).key()
-        return TrainedModels(key, unmasked(shadows.ensemble), meta, shipped)
-    victim, weights = read_victim(space.config, space.data, space.cache.progress.warn)
+        return Derived(key, (shadows,), lambda: _behind(key, shipped, shadows.read(), recipe_fingerprint))
+    assert space.config.victim is not None
+    key = VictimKey(space.architecture, weights_sha256(space.config.victim.weights), shadows.key).key()
+    return Derived(key, (shadows,), lambda: _joined(space, key, shadows.read(), recipe_fingerprint), keep=True)
+
+
+def _behind(key: Key, shipped: OnnxModel, shadows: TrainedModels, recipe_fingerprint: str) -> TrainedModels:
+    """An ONNX file with shadows behind it."""
+    return TrainedModels(key, unmasked(shadows.ensemble), _joined_meta(shadows, recipe_fingerprint), shipped)
+
+
+def _joined(space: Workspace, key: Key, shadows: TrainedModels, recipe_fingerprint: str) -> TrainedModels:
+    """A victim by its weights with shadows behind it."""
+    victim, _ = read_victim(space.config, space.data, space.cache.progress.warn)
     # the masks stay, so that pruning goes on from a victim's zeros; a model without masks has lost
     # nothing
     joined = Ensemble.concatenate([replace(models, channels={}) for models in (victim, shadows.ensemble)])
-    return TrainedModels(VictimKey(space.architecture, weights, shadows.key).key(), joined, meta)
+    return TrainedModels(key, joined, _joined_meta(shadows, recipe_fingerprint))
 
 
-def swap_shadows(victim: TrainedModels, shadows: TrainedModels) -> TrainedModels:
+def _joined_meta(shadows: TrainedModels, recipe_fingerprint: str) -> dict[str, Any]:
+    kept = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest describes a shadow
+    return {**kept, "recipe_fingerprint": [recipe_fingerprint, *shadows.provenance]}
+
+
+def swap_shadows(victim: Stage[TrainedModels], shadows: Stage[TrainedModels]) -> Stage[TrainedModels]:
     """Model 0 of some models with all but model 0 of others behind it."""
-    others = shadows.ensemble.select(range(1, len(shadows.ensemble)))
-    joined = Ensemble.concatenate([unmasked(victim.ensemble.select([0])), unmasked(others)])
-    meta = {**victim.meta, "recipe_fingerprint": [victim.provenance[0], *shadows.provenance[1:]]}
-    return TrainedModels(SwappedKey(victim.key, shadows.key).key(), joined, meta)
+    key = SwappedKey(victim.key, shadows.key).key()
+
+    def swap() -> TrainedModels:
+        first, behind = victim.read(), shadows.read()
+        others = behind.ensemble.select(range(1, len(behind.ensemble)))
+        joined = Ensemble.concatenate([unmasked(first.ensemble.select([0])), unmasked(others)])
+        meta = {**first.meta, "recipe_fingerprint": [first.provenance[0], *behind.provenance[1:]]}
+        return TrainedModels(key, joined, meta)
+
+    return Derived(key, (victim, shadows), swap)
+
+
+def selected(models: Stage[TrainedModels], places: Sequence[int], count: int) -> Stage[TrainedModels]:
+    """Some of the models of a stage, as :meth:`TrainedModels.select` names them.
+
+    Args:
+        models: the stage.
+        places: of the models.
+        count: the number of models of the stage.
+    """
+    if list(places) == list(range(count)):
+        return models
+    key = SelectionKey(models.key, tuple(places)).key()
+    return Derived(key, (models,), lambda: models.read().select(places))
 
 
 def unmasked(ensemble: Ensemble) -> Ensemble:

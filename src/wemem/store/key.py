@@ -50,6 +50,15 @@ class Key(str):
         return key
 
 
+def bare(key: Key) -> Key:
+    """The same key without what was hashed: enough to see if the store has its entry, not to read
+    it.
+    """
+    own = Key(str(key))
+    own.origin = {"stage": key.origin["stage"]}
+    return own
+
+
 @dataclass(frozen=True)
 class StageKey(ABC):
     """Everything that one stage reads. Subclasses are frozen dataclasses.

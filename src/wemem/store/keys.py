@@ -353,6 +353,22 @@ class SearchKey(StageKey):
 
 
 @dataclass(frozen=True)
+class SearchedKey(StageKey):
+    """A search for a defense, whose steps are stored under keys of their own."""
+
+    stage = "auto_searched"
+    dense: Key
+    budget: Any
+    pruning: Pruning
+    training: Recipe
+    ensemble: EnsembleInputs
+
+    @property
+    def libraries(self) -> Sequence[str]:
+        return ("optuna", *libraries_of(vars(self.pruning)))
+
+
+@dataclass(frozen=True)
 class ExposedRoundKey(StageKey):
     """One round of an arm of a diagnosis, on records of its own.
 

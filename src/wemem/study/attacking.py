@@ -3,7 +3,7 @@ outputs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,14 @@ from wemem.pipeline.cache import Computed
 from wemem.pipeline.matching import unmatched_sizes
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.query import canary_signals, disjoint_signals, shared_signals
+from wemem.pipeline.stage import Derived, Effort, Stage
 from wemem.signals import SignalLayout
 from wemem.store.entry import Entry
 from wemem.store.keys import AttackKey, CanaryKey, LeaveOneOutKey
 from wemem.study.outcome import Outcome
+
+#: The output of an attack on the victim, and the wall time that it took when it was computed.
+Prediction = tuple[AttackOutput, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,8 @@ class AttackedModels:
         sparsity: the sparsity to which the models were pruned.
         rounds: the victim and its shadows after each stored round; the attacks use those of the
             last round.
-        references: the reference models, for attacks that use them.
+        references: the reference models, chunk by chunk, for attacks that use them.
+        count: the number of reference models.
         unaware: the victim and the shadows of an adversary who does not know the defense; None
             without such an adversary.
         is_file: True if the victim is a file, whose outputs an audit does not alter.
@@ -47,11 +52,12 @@ class AttackedModels:
     label: str
     defense: Defense | None
     sparsity: float
-    rounds: Sequence[TrainedModels]
-    references: Sequence[TrainedModels]
-    unaware: TrainedModels | None = None
+    rounds: Sequence[Stage[TrainedModels]]
+    references: Sequence[Stage[TrainedModels]] = ()
+    count: int = 0
+    unaware: Stage[TrainedModels] | None = None
     is_file: bool = False
-    canary_references: Sequence[TrainedModels] = ()
+    canary_references: Sequence[Stage[TrainedModels]] = ()
 
     @property
     def altered_answers(self) -> bool:
@@ -83,51 +89,78 @@ def channels_of(config: StudyConfig, models: AttackedModels) -> list[Channel]:
     return [answers, *([Channel(weights_held(config.attacks), None)] if config.adversary == "weights" else [])]
 
 
-def attack_models(parties: Parties, models: AttackedModels) -> Outcome:
-    """Query the models as the adversary would, and run every attack on the outputs."""
+def attack_models(parties: Parties, models: AttackedModels) -> Stage[Outcome]:
+    """Plan to query the models as the adversary would, and to run every attack on the outputs."""
     config = parties.config
-    channels = [(channel, _query(parties, models, channel)) for channel in channels_of(config, models)]
-    results = [
-        _predict(parties, name, attack, signals[attack.layout], models.label)
-        for channel, signals in channels
-        for name, attack in channel.attacks.items()
-    ]
-    _, outputs = channels[0]
-    over_targets = (
-        _over_targets(parties, models.label, channels) if config.leave_one_out and "shared" in outputs else {}
-    )
-    return Outcome(
-        models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split, models.rounds,
-        {layout: collected.signals for layout, collected in outputs.items()},
-        AuditReport(tuple(result for result, _ in results)),
-        parties.score_defender() if config.needs_scores else None,
-        sum(collected.seconds for _, signals in channels for collected in signals.values())
-        + sum(seconds for _, seconds in results),
-        non_adaptive=None if models.unaware is None else _attack_unaware(parties, models, models.unaware),
-        canaries={
-            name: rates
-            for channel, _ in channels
-            if config.canaries
-            for name, rates in _attack_canaries(parties, models, channel).items()
-        },
-        altered_answers=models.altered_answers,
-        is_control=models.label in config.controls, unmatched=dict(unmatched_sizes(parties)),
-        **over_targets,
-    )  # fmt: skip
+    channels = [_attacked(parties, models, channel) for channel in channels_of(config, models)]
+    outputs = channels[0].signals
+    unaware = None if models.unaware is None else _attacked_unaware(parties, models, models.unaware)
+    scores = parties.defender_scores() if config.needs_scores else None
+
+    def outcome() -> Outcome:
+        results = [result for one in channels for result in one.results()]
+        return Outcome(
+            models.label, models.defense, parties.seed, models.sparsity, parties.evaluation_split,
+            [one.read() for one in models.rounds],
+            {layout: collected.read().signals for layout, collected in outputs.items()},
+            AuditReport(tuple(result for result, _ in results)),
+            None if scores is None else scores.read(),
+            sum(one.seconds for one in channels) + sum(seconds for _, seconds in results),
+            non_adaptive=None if unaware is None else AuditReport(tuple(result for result, _ in unaware.results())),
+            canaries={name: stage.read() for one in channels for name, stage in one.canaries.items()},
+            altered_answers=models.altered_answers, is_control=models.label in config.controls,
+            unmatched=dict(unmatched_sizes(parties)), **_over_targets(parties, channels),
+        )  # fmt: skip
+
+    parts = [stage for one in (*channels, unaware) if one is not None for stage in one.stages]
+    needs: list[Stage[Any]] = [*models.rounds, *([] if scores is None else [scores]), *parts]
+    return Derived(parts[-1].key, needs, outcome)
 
 
-def _over_targets(
-    parties: Parties, label: str, channels: Sequence[tuple[Channel, Mapping[SignalLayout, CollectedSignals]]]
-) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class AttackedChannel:
+    """The attacks through one channel.
+
+    Args:
+        signals: the signals that the attacks use, by layout.
+        predictions: the output of each attack on the victim, by name.
+        attacks: the attacks, by name.
+        leave_one_out: each attack on every model of the reference ensemble, by name.
+        canaries: the rates of each attack on the canaries, by name.
+    """
+
+    signals: Mapping[SignalLayout, Stage[CollectedSignals]]
+    predictions: Mapping[str, Stage[Prediction]]
+    attacks: Mapping[str, Attack]
+    leave_one_out: Mapping[str, Stage[Entry]] = field(default_factory=dict)
+    canaries: Mapping[str, Stage[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> list[Stage[Any]]:
+        """Everything that is computed through the channel."""
+        attacks = (self.predictions, self.leave_one_out, self.canaries)
+        return [*self.signals.values(), *(stage for stages in attacks for stage in stages.values())]
+
+    @property
+    def seconds(self) -> float:
+        """The wall time that the queries took when they were computed."""
+        return sum(collected.read().seconds for collected in self.signals.values())
+
+    def results(self) -> list[tuple[AttackResult, float]]:
+        """The result of every attack on the victim, and the wall time that it took."""
+        return [
+            (attack_result(name, self.signals[self.attacks[name].layout].read().signals, 0, output), seconds)
+            for name, (output, seconds) in ((name, stage.read()) for name, stage in self.predictions.items())
+        ]
+
+
+def _over_targets(parties: Parties, channels: Sequence[AttackedChannel]) -> dict[str, Any]:
     """The fields of an outcome that a leave-one-out audit of the reference models fills."""
-    entries = {
-        name: entry
-        for channel, signals in channels
-        if "shared" in signals
-        for name, entry in _attack_references(parties, label, channel, signals["shared"]).items()
-    }
-    _, outputs = channels[0]
-    targets = TargetRecords.of(outputs["shared"].signals, {name: entry.arrays for name, entry in entries.items()})
+    entries = {name: stage.read() for one in channels for name, stage in one.leave_one_out.items()}
+    if not parties.config.leave_one_out or "shared" not in channels[0].signals:
+        return {}
+    signals = channels[0].signals["shared"].read().signals
+    targets = TargetRecords.of(signals, {name: entry.arrays for name, entry in entries.items()})
     accuracy = reference_accuracy(targets.correct, targets.membership, seed=parties.seed)
     return {
         "leave_one_out": {
@@ -139,20 +172,39 @@ def _over_targets(
     }
 
 
-def _query(parties: Parties, models: AttackedModels, channel: Channel) -> dict[SignalLayout, CollectedSignals]:
-    """Query the models through a channel, for the signals of every layout that its attacks use."""
+def _attacked(parties: Parties, models: AttackedModels, channel: Channel) -> AttackedChannel:
+    """Plan all attacks through one channel."""
+    signals, config = _query(parties, models, channel), parties.config
+    summaries: dict[str, Stage[Entry]] = {}
+    if config.leave_one_out and "shared" in signals:
+        summaries = {
+            name: _leave_one_out(parties, name, attack, signals["shared"], models)
+            for name, attack in channel.attacks.items()
+            if attack.layout == "shared"
+        }
+    predictions = {
+        name: _predict(parties, name, attack, signals[attack.layout], models.label)
+        for name, attack in channel.attacks.items()
+    }
+    canaries = _attack_canaries(parties, models, channel) if config.canaries else {}
+    return AttackedChannel(signals, predictions, channel.attacks, summaries, canaries)
+
+
+def _query(parties: Parties, models: AttackedModels, channel: Channel) -> dict[SignalLayout, Stage[CollectedSignals]]:
+    """The signals of every layout that the attacks of a channel use."""
     layouts, attacks = {attack.layout for attack in channel.attacks.values()}, channel.attacks
-    signals: dict[SignalLayout, CollectedSignals] = {}
+    signals: dict[SignalLayout, Stage[CollectedSignals]] = {}
     if "disjoint" in layouts:
         signals["disjoint"] = disjoint_signals(parties, models.label, models.rounds, attacks, channel.defense)
     if "shared" in layouts:
-        victim = models.rounds[-1]
-        signals["shared"] = shared_signals(parties, models.label, victim, models.references, attacks, channel.defense)
+        signals["shared"] = shared_signals(
+            parties, models.label, models.rounds[-1], models.references, models.count, attacks, channel.defense
+        )  # fmt: skip
     return signals
 
 
-def _attack_unaware(parties: Parties, models: AttackedModels, unaware: TrainedModels) -> AuditReport:
-    """Run the attacks that learn from shadows, with shadows pruned without the defense."""
+def _attacked_unaware(parties: Parties, models: AttackedModels, unaware: Stage[TrainedModels]) -> AttackedChannel:
+    """Plan the attacks that learn from shadows, with shadows pruned without the defense."""
     title = f"{models.label}, non-adaptive"
     channel = channels_of(parties.config, models)[0]
     chosen = {
@@ -161,72 +213,74 @@ def _attack_unaware(parties: Parties, models: AttackedModels, unaware: TrainedMo
         if attack.layout == "disjoint" and "trajectory" not in attack.required_signals
     }
     collected = disjoint_signals(parties, title, [unaware], chosen, channel.defense)
-    return AuditReport(tuple(_predict(parties, name, attack, collected, title)[0] for name, attack in chosen.items()))
+    predictions = {name: _predict(parties, name, attack, collected, title) for name, attack in chosen.items()}
+    return AttackedChannel({"disjoint": collected}, predictions, chosen)
 
 
-def _attack_references(parties: Parties, label: str, channel: Channel, collected: CollectedSignals) -> dict[str, Entry]:
-    """Run each attack that uses reference signals on every model of the reference ensemble
-    (leave-one-out).
-
-    Returns:
-        The entry of each attack in the store: the scores, and the summary of the metrics.
+def _leave_one_out(
+    parties: Parties, name: str, attack: Attack, collected: Stage[CollectedSignals], models: AttackedModels
+) -> Stage[Entry]:
+    """One attack that uses reference signals on every model of the reference ensemble
+    (leave-one-out): the scores, and the summary of the metrics.
     """
     metrics = metrics_over_targets()
 
-    def attacked(attack: Attack) -> Computed:
-        targets = leave_one_out(collected.signals, {attack.name: attack}, seed=parties.seed)[attack.name]
+    def compute() -> Computed:
+        targets = leave_one_out(collected.read().signals, {attack.name: attack}, seed=parties.seed)[attack.name]
         return {"score": targets.scores}, targets.summary(metrics)
 
-    results: dict[str, Entry] = {}
-    shared = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
-    for name, attack in shared.items():
-        key = LeaveOneOutKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
-        title = parties.title(f"{name} on {label}, leave-one-out")
-        results[name] = parties.pipeline.cache.remember(title, key, partial(attacked, attack))
-    return results
+    key = LeaveOneOutKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
+    title = parties.title(f"{name} on {models.label}, leave-one-out")
+    effort = Effort(f"leave-one-out {attack.name}", float(models.count) ** 2 * len(parties.split.audited(0)))
+    return parties.pipeline.cache.stage(title, key, (collected,), compute, lambda entry: entry, effort)
 
 
-def _attack_canaries(parties: Parties, models: AttackedModels, channel: Channel) -> dict[str, dict[str, Any]]:
-    """Run each attack that uses reference signals on the canaries of every model that was trained
-    with some.
+def _attack_canaries(parties: Parties, models: AttackedModels, channel: Channel) -> dict[str, Stage[dict[str, Any]]]:
+    """Each attack that uses reference signals on the canaries of every model that was trained with
+    some.
     """
     planted = parties.with_canaries
     assert planted.planted is not None  # the study has canaries
     victim = models.rounds[-1] if parties.planted is not None else None
     references = models.canary_references or models.references
     chosen = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
-    collected = canary_signals(planted, models.label, victim, references, chosen, channel.defense)
+    collected = canary_signals(planted, models.label, victim, references, models.count, chosen, channel.defense)
     metrics = metrics_over_targets()
     kinds = planted.planted.canaries
 
-    def attacked(attack: Attack) -> Computed:
-        result = attack_canaries(collected.signals, attack, seed=parties.seed)
-        return {"score": result.scores}, canary_rates(collected.signals, result, kinds, metrics)
+    def compute(attack: Attack) -> Computed:
+        signals = collected.read().signals
+        result = attack_canaries(signals, attack, seed=parties.seed)
+        return {"score": result.scores}, canary_rates(signals, result, kinds, metrics)
 
-    rates: dict[str, dict[str, Any]] = {}
+    def read(entry: Entry) -> dict[str, Any]:
+        return {kind: entry.meta[kind] for kind in kinds}
+
+    rates: dict[str, Stage[dict[str, Any]]] = {}
     for name, attack in chosen.items():
         key = CanaryKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
         title = parties.title(f"{name} on canaries of {models.label}")
-        meta = parties.pipeline.cache.remember(title, key, partial(attacked, attack)).meta
-        rates[name] = {kind: meta[kind] for kind in kinds}
+        records = float(models.count) ** 2 * len(planted.planted.all_canaries)
+        effort = Effort(f"leave-one-out {attack.name}", records)
+        rates[name] = parties.pipeline.cache.stage(title, key, (collected,), partial(compute, attack), read, effort)
     return rates
 
 
 def _predict(
-    parties: Parties, name: str, attack: Attack, collected: CollectedSignals, label: str
-) -> tuple[AttackResult, float]:
-    """Run one attack on the victim, or look up the stored output for the same signals.
-
-    Returns:
-        The result, and the wall time that the attack took when it was computed.
-    """
+    parties: Parties, name: str, attack: Attack, collected: Stage[CollectedSignals], label: str
+) -> Stage[Prediction]:
+    """The output of one attack on the victim, and the wall time that the attack took."""
 
     def compute() -> Computed:
-        output = attack.predict(collected.signals, 0, seed=parties.seed)
+        output = attack.predict(collected.read().signals, 0, seed=parties.seed)
         arrays = {"score": output.score, "threshold": output.threshold}
         return arrays if output.probability is None else {**arrays, "probability": output.probability}, {}
 
+    def read(entry: Entry) -> Prediction:
+        output = AttackOutput(entry.arrays["score"], entry.arrays["threshold"], entry.arrays.get("probability"))
+        return output, float(entry.meta["seconds"])
+
     key = AttackKey(collected.key, attack, parties.seed).key()
-    entry = parties.pipeline.cache.remember(parties.title(f"{name} on {label}"), key, compute)
-    output = AttackOutput(entry.arrays["score"], entry.arrays["threshold"], entry.arrays.get("probability"))
-    return attack_result(name, collected.signals, 0, output), float(entry.meta["seconds"])
+    answers = sum(one.effort.amount for one in collected.needs)
+    title, effort = parties.title(f"{name} on {label}"), Effort(f"attack {attack.name}", answers)
+    return parties.pipeline.cache.stage(title, key, (collected,), compute, read, effort)

@@ -9,19 +9,22 @@ from collections.abc import Sequence
 from wemem.defenses import Defense
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.stage import Stage
 from wemem.pruning import Pruning
 
 
-def dense_canaries(parties: Parties) -> Sequence[TrainedModels]:
-    """Train unpruned reference models with canaries; none where the study's own have them."""
-    return parties.with_canaries.train_references_of("dense") if _needed(parties) else ()
+def dense_canaries(parties: Parties) -> Sequence[Stage[TrainedModels]]:
+    """Unpruned reference models with canaries; none where the study's own have them."""
+    return parties.with_canaries.references_of("dense") if _needed(parties) else ()
 
 
-def pruned_canaries(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> Sequence[TrainedModels]:
-    """Prune reference models with canaries under an arm's defense; none where the study's own have
+def pruned_canaries(
+    parties: Parties, label: str, defense: Defense, pruning: Pruning
+) -> Sequence[Stage[TrainedModels]]:  # fmt: skip
+    """Reference models with canaries pruned under an arm's defense; none where the study's own have
     them.
     """
-    return parties.with_canaries.prune_references(label, defense, pruning) if _needed(parties) else ()
+    return parties.with_canaries.pruned_references(label, defense, pruning) if _needed(parties) else ()
 
 
 def _needed(parties: Parties) -> bool:

@@ -27,6 +27,7 @@ from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
+from wemem.pipeline.stage import Stage
 from wemem.store.store import Store
 from wemem.study.feasibility import require_feasible_study
 from wemem.study.plan import cost_of, planned_work, settings_to_try
@@ -126,19 +127,21 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
     for seed in config.seeds:
         parties = Parties.of(pipeline, seed)
         for stored, (label, defense) in zip(pruned, settings, strict=True):
-            stored += prune_alone(parties, label, defense)
+            stored += [models.result() for models in pruned_alone(parties, label, defense)]
     undefended, *results = map(_mean, pruned)
     return _selection(config, undefended, results)
 
 
-def prune_alone(parties: Parties, label: str, defense: Defense) -> list[TrainedModels]:
-    """Prune only the victim of one seed, under one setting, to each sparsity of the study."""
+def pruned_alone(parties: Parties, label: str, defense: Defense) -> list[Stage[TrainedModels]]:
+    """The victim of one seed pruned alone, under one setting, to each sparsity of the study."""
     settings, prunings = defense.settings, parties.config.prunings
     title = " ".join(
         [f"select {label}:" if settings else f"select {label}", *(f"{k}={v}" for k, v in settings.items())]
     )
     return [
-        parties.prune_alone(title + (f" to {pruning.schedule.sparsity}" if len(prunings) > 1 else ""), defense, pruning)
+        parties.pruned_alone(
+            title + (f" to {pruning.schedule.sparsity}" if len(prunings) > 1 else ""), defense, pruning
+        )
         for pruning in prunings
     ]
 

@@ -12,11 +12,13 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
+from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.loading import study_data
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
 from wemem.pipeline.query import required_signals
+from wemem.pipeline.stage import Derived, Stage
 from wemem.pipeline.victim import swap_shadows
 from wemem.pruning import Pruning
 from wemem.store.store import Store
@@ -52,44 +54,54 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
     progress.plan(planned_work(cost_of(config, data)))
     for seed in config.seeds:
         parties = Parties.of(pipeline, seed)
-        yield attack_dense(parties)
+        yield attacked_dense(parties).result()
         for label, pruning in config.arms:
-            yield defend_and_attack(parties, label, pruning)
+            yield defended_and_attacked(parties, label, pruning).result()
 
 
-def attack_dense(parties: Parties) -> Outcome:
-    """Attack the unpruned models, with as many reference models as the arm that uses the most."""
-    references = parties.train_references_of("dense") if parties.config.uses("shared") else []
+def attacked_dense(parties: Parties) -> Stage[Outcome]:
+    """The unpruned models under attack, with as many reference models as the arm that uses the most."""
+    shared = parties.config.uses("shared")
+    references = parties.references_of("dense") if shared else []
+    count = parties.config.references_of("dense") if shared else 0
     return attack_models(
         parties,
         AttackedModels(
-            "dense", None, 0.0, [parties.train_dense()], references, canary_references=dense_canaries(parties)
+            "dense", None, 0.0, [parties.dense()], references, count, canary_references=dense_canaries(parties)
         ),
     )
 
 
-def defend_and_attack(parties: Parties, label: str, pruning: Pruning) -> Outcome:
-    """Prune the victim, its shadows and the reference models in one arm of the study, and attack
-    them.
+def defended_and_attacked(parties: Parties, label: str, pruning: Pruning) -> Stage[Outcome]:
+    """The victim, its shadows and the reference models pruned in one arm of the study, under attack.
+
+    A search for the defense of the arm runs at once, unless its result is in the store.
     """
     config = parties.config
     if label not in config.budgets:
-        return attack_models(parties, _prune(parties, label, config.defense_of(label), pruning))
-    tuned = tune_defense(parties, config.budgets[label], pruning, parties.train_dense())
-    outcome = attack_models(parties, _prune(parties, label, tuned.defense, pruning))
-    return replace(outcome, tuned=tuned.after(outcome.victim))
+        return attack_models(parties, _pruned(parties, label, config.defense_of(label), pruning))
+    tuned = tune_defense(parties, config.budgets[label], pruning, parties.dense())
+    attacked = attack_models(parties, _pruned(parties, label, tuned.defense, pruning))
+
+    def outcome() -> Outcome:
+        own = attacked.read()
+        return replace(own, tuned=tuned.after(own.victim))
+
+    return Derived(attacked.key, (attacked,), outcome)
 
 
-def _prune(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> AttackedModels:
-    """Prune all models of an arm: the victim, its shadows and the reference models."""
+def _pruned(parties: Parties, label: str, defense: Defense, pruning: Pruning) -> AttackedModels:
+    """All models of an arm: the victim, its shadows and the reference models."""
     config, sparsity = parties.config, pruning.schedule.sparsity
     title = f"prune under {label}" + (f" to {sparsity}" if len(config.prunings_of(label)) > 1 else "")
     keep = "trajectory" in required_signals(config.attacks, "disjoint")
-    rounds = parties.prune_with_shadows(title, defense, pruning, keep_rounds=keep)
-    references = parties.prune_references(label, defense, pruning) if config.uses("shared") else []
+    rounds = parties.pruned_with_shadows(title, defense, pruning, keep_rounds=keep)
+    references, count = list[Stage[TrainedModels]](), 0
+    if config.uses("shared"):
+        references, count = parties.pruned_references(label, defense, pruning), config.references_of(label)
     unaware = None
     if config.non_adaptive and defense != Undefended():
-        plain = parties.prune_with_shadows(f"{title}: shadows without it", Undefended(), pruning)
+        plain = parties.pruned_with_shadows(f"{title}: shadows without it", Undefended(), pruning)
         unaware = swap_shadows(rounds[-1], plain[-1])
     planted = pruned_canaries(parties, label, defense, pruning)
-    return AttackedModels(label, defense, sparsity, rounds, references, unaware, canary_references=planted)
+    return AttackedModels(label, defense, sparsity, rounds, references, count, unaware, canary_references=planted)

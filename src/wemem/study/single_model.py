@@ -20,7 +20,8 @@ from wemem.pipeline.loading import load_data, study_data
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.victim import is_onnx, load_victim, read_victim, read_victim_file
+from wemem.pipeline.stage import Stage
+from wemem.pipeline.victim import is_onnx, read_victim, read_victim_file
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
 from wemem.signals import refuse_probabilities
@@ -72,31 +73,59 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
         InputError: the study has no ``[victim]``, or the model, the study or the data cannot be
             used.
     """
+    config = config_for_pruning(config, label)
+    data = load_data(config, progress)
+    parties, taken = parties_for_pruning(Pipeline.open(config, data, store, progress))
+    dense, budget = parties.dense().result(), config.budgets.get(label)
+    (pruning,) = config.prunings
+    pruning.require_prunable(dense.ensemble, torch.from_numpy(data.features[:2]))
+    cost = CostModel(config, len(parties.split.records(0, Role.TRAIN)))
+    if budget is not None:
+        progress.plan(search_work(cost, budget) if budget.searches else 0.0)
+    defense, tuned = defense_for(parties, label)
+    progress.plan((cost.defender_scores() if defense.needs_scores else 0.0) + cost.pruning(1, defense, [pruning]))
+    pruned = pruned_victim(parties, defense, label).result()
+    tuned = None if tuned is None else tuned.after(pruned)
+    return PrunedModel(dense, pruned, defense, parties.split, data.input_shape, taken, tuned, data.class_names)
+
+
+def config_for_pruning(config: StudyConfig, label: str) -> StudyConfig:
+    """The study of pruning one given model under one defense.
+
+    Raises:
+        InputError: the study has no ``[victim]``, or one that cannot be pruned, or no such defense.
+    """
     if config.victim is None:
         raise InputError("expected a model to prune, got none; give --weights and --members")
     require_known_start(config)
-    config, data = _for_one_model(config, label), load_data(config, progress)
-    split, taken = _split_for_pruning(config, data)
-    pipeline, seed = Pipeline.open(config, data, store, progress), config.seeds[0]
-    parties = Parties(pipeline, seed, split)
+    return _for_one_model(config, label)
+
+
+def parties_for_pruning(pipeline: Pipeline) -> tuple[Parties, bool]:
+    """The defender alone, with the given model, and True if its dev records are training records."""
+    config = pipeline.workspace.config
+    split, taken = _split_for_pruning(config, pipeline.workspace.data)
+    parties = Parties(pipeline, config.seeds[0], split)
     require_feasible(parties, [split])
-    dense = load_victim(pipeline.workspace)
-    (pruning,) = config.prunings
-    pruning.require_prunable(dense.ensemble, torch.from_numpy(data.features[:2]))
-    tuned = None
-    cost = CostModel(config, len(split.records(0, Role.TRAIN)))
-    if label in config.budgets:
-        budget = config.budgets[label]
-        progress.plan(search_work(cost, budget) if budget.searches else 0.0)
-        tuned = tune_defense(parties, budget, pruning, dense)
-    defense = config.defenses[label] if tuned is None else tuned.defense
-    progress.plan((cost.defender_scores() if defense.needs_scores else 0.0) + cost.pruning(1, defense, [pruning]))
-    scores = [parties.score_defender() if defense.needs_scores else None]
-    rounds = pipeline.pruner.prune(
-        f"prune under {label}", dense, split, pruning, defense, seeds=parties.model_seeds, scores=scores
-    )
-    tuned = None if tuned is None else tuned.after(rounds[-1])
-    return PrunedModel(dense, rounds[-1], defense, split, data.input_shape, taken, tuned, data.class_names)
+    return parties, taken
+
+
+def defense_for(parties: Parties, label: str) -> tuple[Defense, TunedDefense | None]:
+    """The defense of an arm; that of a budget is searched for, unless its result is in the store."""
+    config = parties.config
+    if label not in config.budgets:
+        return config.defenses[label], None
+    tuned = tune_defense(parties, config.budgets[label], config.prunings[0], parties.dense())
+    return tuned.defense, tuned
+
+
+def pruned_victim(parties: Parties, defense: Defense, label: str) -> Stage[TrainedModels]:
+    """The given model pruned under a defense, without any other party."""
+    (pruning,) = parties.config.prunings
+    return parties.pipeline.pruner.plan(
+        f"prune under {label}", parties.dense(), parties.split, pruning, defense, seeds=parties.model_seeds,
+        scores=[parties.defender_scores() if defense.needs_scores else None],
+    )[-1]  # fmt: skip
 
 
 def _for_one_model(config: StudyConfig, label: str | None) -> StudyConfig:
@@ -178,51 +207,75 @@ def audit_model(
         InputError: the study has no ``[victim]``, or the model, the study or the data cannot be
             used.
     """
-    if config.victim is None:
-        raise InputError("expected a model to audit, got none; give --weights and --members")
-    weights = weights_path(config.victim.weights)
-    config = _with_settings(_for_one_model(config, label))
+    config = config_for_audit(config, label)
     data = study_data(config) if data is None else data
-    parties = Parties.of(Pipeline.open(config, data, store, progress), config.seeds[0])
-    require_auditable(parties)
-    _require_size(parties, config.pruning if label is not None else None)
+    parties = parties_for_audit(Pipeline.open(config, data, store, progress), label)
     cost = cost_of(config, data)
     progress.plan(cost.preparation() + (0.0 if label is None else _pruning_work(cost, label)))
+    return attacked_victim(parties, label).result()
+
+
+def config_for_audit(config: StudyConfig, label: str | None) -> StudyConfig:
+    """The study of an audit of one given model.
+
+    Raises:
+        InputError: the study has no ``[victim]``, no such defense, or one that is searched for.
+    """
+    if config.victim is None:
+        raise InputError("expected a model to audit, got none; give --weights and --members")
+    return _with_settings(_for_one_model(config, label))
+
+
+def parties_for_audit(pipeline: Pipeline, label: str | None) -> Parties:
+    """The parties of an audit, checked before any training."""
+    config = pipeline.workspace.config
+    parties = Parties.of(pipeline, config.seeds[0])
+    require_auditable(parties)
+    _require_size(parties, config.pruning if label is not None else None)
+    return parties
+
+
+def attacked_victim(parties: Parties, label: str | None) -> Stage[Outcome]:
+    """The provided model under attack, with shadows and reference models made in the same way.
+
+    Args:
+        parties: the seed of a study of one model.
+        label: the label of the defense under which the model was pruned; None if it was not pruned.
+
+    Raises:
+        InputError: an attack needs the model as it was before its last round of pruning.
+    """
+    config, name = parties.config, "audited model"
     if label is None:
-        references = parties.train_references_of("dense") if config.uses("shared") else []
-        dense = [parties.train_dense()]
-        planted = dense_canaries(parties)
+        shared = config.uses("shared")
+        references = parties.references_of("dense") if shared else []
+        count = config.references_of("dense") if shared else 0
+        dense = [parties.dense()]
+        canaries = dense_canaries(parties)
         return attack_models(
             parties,
-            AttackedModels("audited model", None, 0.0, dense, references, is_file=True, canary_references=planted),
+            AttackedModels(name, None, 0.0, dense, references, count, is_file=True, canary_references=canaries),
         )
-    for name, attack in config.attacks.items():
+    for attack_name, attack in config.attacks.items():
         if attack.required_signals & {"dense", "trajectory"}:
             raise InputError(
-                f"attack {name!r} needs the model before its last round of pruning, got the pruned one alone; "
+                f"attack {attack_name!r} needs the model before its last round of pruning, got the pruned one alone; "
                 "leave the attack out"
             )
-    defense = config.defenses[label]
-    (pruning,) = config.prunings
-    certificate = read_certificate(weights)
-    victim = parties.join_victim(parties.prune_shadows(f"prune shadows under {label}", defense, pruning), certificate)
+    assert config.victim is not None
+    defense, (pruning,) = config.defenses[label], config.prunings
+    certificate = read_certificate(weights_path(config.victim.weights))
+    victim = parties.join_victim(parties.pruned_shadows(f"prune shadows under {label}", defense, pruning), certificate)
     unaware = None
     if config.non_adaptive and defense != Undefended():
-        plain = parties.prune_shadows(f"prune shadows under {label}: without it", Undefended(), pruning)
+        plain = parties.pruned_shadows(f"prune shadows under {label}: without it", Undefended(), pruning)
         unaware = parties.join_victim(plain, certificate)
-    references = parties.prune_references(label, defense, pruning) if config.uses("shared") else []
+    references = parties.pruned_references(label, defense, pruning) if config.uses("shared") else []
+    count = config.references_of(label) if references else 0
+    sparsity = pruning.schedule.sparsity
+    canaries = pruned_canaries(parties, label, defense, pruning)
     return attack_models(
-        parties,
-        AttackedModels(
-            "audited model",
-            defense,
-            pruning.schedule.sparsity,
-            [victim],
-            references,
-            unaware,
-            is_file=True,
-            canary_references=pruned_canaries(parties, label, defense, pruning),
-        ),
+        parties, AttackedModels(name, defense, sparsity, [victim], references, count, unaware, True, canaries)
     )
 
 

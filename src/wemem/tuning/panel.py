@@ -107,7 +107,7 @@ def panel_of(parties: Parties, dense: TrainedModels, held: Int64[np.ndarray, " h
     joined = TrainedModels(key, Ensemble.concatenate([victim_alone, others]), {})
     return Panel(
         key, Split(roles, parties.data.labels, "subsets"), joined, [parties.model_seeds[0], *seeds[:count]],
-        [parties.score_defender(), *[scores] * count], pool, scores.seconds,
+        [parties.defender_scores().result(), *[scores] * count], pool, scores.seconds,
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from wemem.errors import InputError
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cost import CostModel
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.stage import Stage
 from wemem.pruning import Pruning
 from wemem.store.keys import SearchKey
 from wemem.store.shared_work import SharedWork
@@ -76,7 +77,9 @@ class TunedDefense:
         return replace(self, summary={**self.summary, "strengths": strengths})
 
 
-def tune_defense(parties: Parties, budget: Budget, pruning: Pruning, dense: TrainedModels) -> TunedDefense:
+def tune_defense(
+    parties: Parties, budget: Budget, pruning: Pruning, dense: Stage[TrainedModels]
+) -> TunedDefense:  # fmt: skip
     """Find a defense for a budget.
 
     Args:
@@ -89,7 +92,7 @@ def tune_defense(parties: Parties, budget: Budget, pruning: Pruning, dense: Trai
         InputError: records or classes too few for any of the defenses that may be chosen.
     """
     if budget.searches:
-        return Search(parties, budget, pruning, dense).run()
+        return Search(parties, budget, pruning, dense.result()).run()
     controller = budget.controller()
     return TunedDefense(controller, budget, {**_budget_summary(budget), "settings": controller.settings})
 
