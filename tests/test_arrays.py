@@ -23,7 +23,7 @@ def test_images_of_bytes_with_channels_last_are_moved_and_scaled_and_two_notes_s
     np.savez(tmp_path / "a.npz", x=PIXELS.astype(dtype), y=LABELS)
     data = load_dataset(str(tmp_path / "a.npz"))
     np.testing.assert_allclose(data.features, scaled(PIXELS), atol=1e-5)
-    moved, divided = data.notes
+    moved, divided = map(str, data.notes)
     assert moved == "images (N, 9, 8, 3) have their channels last and were moved to (N, 3, 9, 8)"
     assert divided.startswith("pixels 0..255 were divided by 255")
 
@@ -53,7 +53,7 @@ def test_floats_with_channels_last_are_moved_and_not_scaled():
 
 
 def test_notes_on_images_come_before_those_on_labels():
-    assert [note[:10] for note in dataset_of("toy", PIXELS, LABELS + 5).notes] == [
+    assert [str(note)[:10] for note in dataset_of("toy", PIXELS, LABELS + 5).notes] == [
         "images (N,",
         "pixels 0..",
         "the labels",
@@ -82,7 +82,7 @@ def test_whole_numbers_beyond_float32_are_exact():
 def test_whole_numbers_are_never_called_large():
     data = dataset_of("toy", TOKENS * 1000, LABELS)
     assert concerns(data) == []
-    assert any("are large" in line for line in concerns(dataset_of("toy", TOKENS * 1000.0, LABELS)))
+    assert any("are large" in str(line) for line in concerns(dataset_of("toy", TOKENS * 1000.0, LABELS)))
 
 
 @pytest.mark.parametrize("features", [TOKENS % 2, TOKENS > 9, TOKENS.astype(np.float64)])

@@ -21,6 +21,7 @@ from wemem.errors import InputError
 from wemem.metrics.pooled import pooled_estimate
 from wemem.metrics.rates import auc
 from wemem.metrics.registry import METRICS
+from wemem.notes import shown
 from wemem.reporting.canaries import canary_rows
 from wemem.reporting.console import results_table
 from wemem.results.arms import arms
@@ -295,7 +296,7 @@ def test_an_audit_with_canaries_leaves_the_population_as_it_is(tmp_path):
     canaries = with_.pop("canaries")
     assert canaries["lira"]["twins"]["targets"] == 6  # the victim has none
     assert with_ == without
-    assert any("trained without canaries" in note for note in planted["notes"])
+    assert any("trained without canaries" in note for note in map(shown, planted["notes"]))
 
 
 def test_canaries_in_a_study_file_are_read(tmp_path):

@@ -76,7 +76,7 @@ def test_what_is_no_data_set_is_refused_in_one_line(build, message):
 def test_labels_that_do_not_count_from_0_are_numbered_as_they_occur_and_the_note_says_how(labels, codes, names):
     made = Dataset.from_arrays("toy", FEATURES, labels)
     assert (made.labels.tolist(), made.classes, made.class_names) == (codes, len(names), names)
-    assert made.notes == (f"the labels {', '.join(names)} are the classes 0..{len(names) - 1}",)
+    assert [*map(str, made.notes)] == [f"the labels {', '.join(names)} are the classes 0..{len(names) - 1}"]
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 0], [[0], [1], [2], [0]], np.eye(4)[[0, 1, 2, 0]][:, :3]])

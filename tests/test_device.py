@@ -23,6 +23,7 @@ from wemem.defenses import Defense, TrainingRecords, Undefended, make_defense
 from wemem.defenses.advreg import InferenceNetwork
 from wemem.errors import InputError
 from wemem.models import FullyConnected
+from wemem.notes import Note
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
 from wemem.pruning import Pruning, Schedule
@@ -88,7 +89,7 @@ def test_on_a_gpu_all_that_can_be_vmapped_is_and_the_reason_says_that_nobody_mea
     gpu, images = torch.device("cuda", 0), torch.from_numpy(IMAGES.features[:2])
     convolutions = Ensemble.initialize(small_images.MODEL, IMAGES.input_shape, CLASSES, seeds=SEEDS)
     chosen = choose_backend(convolutions, images, CLASSES, device=gpu)
-    assert chosen == Choice("vmapped", "rule: all at once on a GPU, which is not measured")
+    assert chosen == Choice("vmapped", Note("gpu"))
     assert choose_backend(convolutions, images, CLASSES, "sequential", gpu).backend == "sequential"
 
 
@@ -160,7 +161,7 @@ def run_on_meta(data, model: Any, defense: Defense, backend: Backend, recipe: Re
     plan = fitted["_planner"](records, recipe, defense, len(data), False)
     task = fitted["_Task"](
         ensemble, data, torch.from_numpy(data.features).to(META), torch.from_numpy(data.labels).to(META), split, recipe,
-        defense, SEEDS, records, teacher_log_probs, Choice(backend, "test"), plan,
+        defense, SEEDS, records, teacher_log_probs, Choice(backend, Note("test")), plan,
     )  # fmt: skip
     return task.begin([0, 1, 2]), max(plan(0), key=lambda step: step.records.shape[1])
 

@@ -155,7 +155,7 @@ def test_only_scoring_as_the_victim_is_scored_is_adaptive(tmp_path):
         assert runs["own"]["rmr"]["attacks"][attack]["adaptive"]
         assert not runs["pool"]["rmr"]["attacks"][attack]["adaptive"]
     assert runs["own"]["rmr"]["accuracy"] == runs["pool"]["rmr"]["accuracy"]
-    assert [any("scored otherwise" in note for note in notes[how]) for how in ("own", "pool")] == [False, True]
+    assert [any(note["code"] == "scored_otherwise" for note in notes[how]) for how in ("own", "pool")] == [False, True]
 
 
 def test_scores_from_a_file_are_not_those_of_the_adversarys_models(tmp_path):

@@ -60,7 +60,7 @@ def test_labels_are_numbered_in_ascending_order_and_their_names_are_kept(tmp_pat
     toy = load_dataset(csv(tmp_path, "a,y\n" + f"1,{second}\n1,{first}\n" * 3))
     names = tuple(name.removesuffix(".0") for name in (first, second))
     assert (toy.labels.tolist(), toy.classes, toy.class_names) == ([1, 0] * 3, 2, names)
-    assert toy.notes == (f"the labels {names[0]}, {names[1]} are the classes 0..1",)
+    assert [*map(str, toy.notes)] == [f"the labels {names[0]}, {names[1]} are the classes 0..1"]
 
 
 def test_labels_from_0_on_keep_their_numbers_and_need_no_note(tmp_path):

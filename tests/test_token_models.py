@@ -115,7 +115,7 @@ def test_recurrent_models_train_one_by_one_for_a_stated_reason(model):
     ensemble = Ensemble.initialize(model, (LENGTH,), CLASSES, [0, 1])
     choice = choose_backend(ensemble, torch.from_numpy(IDS[:2]), CLASSES)
     assert choice.backend == "sequential"
-    assert choice.reason.startswith("the model cannot be vmapped")
+    assert str(choice.reason).startswith("the model cannot be vmapped")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.loaders.arrays import dataset_of
 from wemem.exporting.multiplications import multiplications
 from wemem.models import FullyConnected, make_model
+from wemem.notes import shown
 from wemem.pipeline.loading import suited_to
 
 TOKENS, LENGTH = 20, 6
@@ -55,5 +56,5 @@ def test_a_study_of_tokens_runs_with_attacks_that_perturb_records(tmp_path: Path
     np.savez(tmp_path / "tokens.npz", x=IDS, y=LABELS)
     study = table(tmp_path / "tokens.npz", attacks=["confidence", "samia", "label_noise"], defenses=["oosd"])
     results = api.run(parse_study(study | {"model": {"kind": "test_tokens:embedding"}}), tmp_path / "out")
-    assert not any("large" in note for note in results["notes"])
+    assert not any("large" in note for note in map(shown, results["notes"]))
     assert {"confidence", "samia", "label_noise"} <= set(results["runs"][0]["attacks"])

@@ -167,7 +167,8 @@ def out_of_memory(device: torch.device) -> list[Row]:
     split = Split(np.repeat(toy.split.roles[:1], 96, 0), toy.data.labels, "subsets")
     torch.cuda.set_per_process_memory_fraction((held + 120 * 2**20) / total)
     try:
-        reason = fit(big, toy.data, split, recipe, seeds=range(96), backend="vmapped", device=device).choice.reason
+        fitted = fit(big, toy.data, split, recipe, seeds=range(96), backend="vmapped", device=device)
+        reason = str(fitted.choice.reason)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     return row("memory that runs out", reason, "fewer models at a time", "memory ran out" in reason)

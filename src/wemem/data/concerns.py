@@ -7,14 +7,15 @@ import hashlib
 import numpy as np
 
 from wemem.data.dataset import Dataset
+from wemem.notes import Note
 
 #: Root mean square above which a feature is called large; standardized ones have 1, shares and
 #: switches less.
 LARGE = 10.0
 
 
-def concerns(data: Dataset) -> list[str]:
-    """Sentences that warn of a data set, and its notes; an empty list for a data set without any.
+def concerns(data: Dataset) -> list[Note]:
+    """The notes of a data set, and warnings of it; an empty list for a data set without any.
 
     >>> data = Dataset.from_arrays("toy", [[0.0, 900.0], [1.0, 700.0], [0.0, 900.0]], [0, 1, 0])
     >>> for concern in concerns(data):
@@ -25,7 +26,7 @@ def concerns(data: Dataset) -> list[str]:
     return [*data.notes, *_copies(data), *_out_of_scale(data)]
 
 
-def _copies(data: Dataset) -> list[str]:
+def _copies(data: Dataset) -> list[Note]:
     first: dict[bytes, int] = {}
     copies = []
     for i, record in enumerate(data.features):
@@ -36,14 +37,10 @@ def _copies(data: Dataset) -> list[str]:
     if not copies:
         return []
     copy, original = copies[0]
-    are = "is a copy of another" if len(copies) == 1 else "are copies of others"
-    return [
-        f"{len(copies):,} of {len(data):,} records {are} ({copy} of {original}); a copy of a training record "
-        "may count as a record that was not trained on; keep one of each"
-    ]
+    return [Note("copies", {"copies": len(copies), "records": len(data), "copy": copy, "original": original})]
 
 
-def _out_of_scale(data: Dataset) -> list[str]:
+def _out_of_scale(data: Dataset) -> list[Note]:
     """A warning of large features, for records that are vectors of measurements."""
     if len(data.input_shape) > 1 or data.features.dtype != np.float32 or data.table is not None:
         return []
@@ -52,8 +49,9 @@ def _out_of_scale(data: Dataset) -> list[str]:
     large, largest = int((size > LARGE).sum()), int(size.argmax())
     if not large:
         return []
-    are = "is" if large == 1 else "are"
     return [
-        f"{large:,} of {len(size):,} features {are} large ({largest}, root mean square {size[largest]:,.3g}); networks "
-        "learn badly from them; bring each to mean 0 and deviation 1, by numbers that you keep beside the model"
+        Note(
+            "large_features",
+            {"large": large, "features": len(size), "largest": largest, "size": float(size[largest])},
+        )
     ]

@@ -12,6 +12,7 @@ from jaxtyping import Int64, Real
 from wemem.data.table_form import TableForm
 from wemem.errors import InputError
 from wemem.files.record_tables import RecordIds
+from wemem.notes import Note
 
 #: Classes that a note names one by one.
 SHOWN_CLASSES = 20
@@ -28,7 +29,7 @@ class Dataset:
         classes: the number of classes, at least 2.
         class_names: the label of each class in the source; empty if the labels there are ``0 ..
             classes-1`` too.
-        notes: sentences on what was changed while the data were read.
+        notes: remarks on what was changed while the data were read.
         drawn_from: the number of records that these were drawn from; None if all were taken.
         table: the columns of a table, of which ``features`` holds one number each; None for
             features that a model takes as they are. Only a table may have missing values, as NaN.
@@ -49,7 +50,7 @@ class Dataset:
     labels: Int64[np.ndarray, "N"]
     classes: int
     class_names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     drawn_from: int | None = None
     table: TableForm | None = None
     ids: RecordIds | None = None
@@ -119,8 +120,8 @@ class Dataset:
                 refuses.
 
         >>> toy = Dataset.from_arrays("toy", np.eye(4), [10, 30, 10, 20])
-        >>> toy.labels.tolist(), toy.class_names, toy.notes
-        ([0, 2, 0, 1], ('10', '20', '30'), ('the labels 10, 20, 30 are the classes 0..2',))
+        >>> toy.labels.tolist(), toy.class_names, str(toy.notes[0])
+        ([0, 2, 0, 1], ('10', '20', '30'), 'the labels 10, 20, 30 are the classes 0..2')
         """
         x, y = np.asarray(features), np.asarray(labels)
         if x.dtype.kind not in "biuf":
@@ -198,11 +199,10 @@ def _one_label_each(y: Int64[np.ndarray, "..."]) -> tuple[Int64[np.ndarray, "...
     return y, None
 
 
-def class_note(names: Sequence[str]) -> str:
-    """A sentence on the numbering of the classes, for a reader who knows their labels.
+def class_note(names: Sequence[str]) -> Note:
+    """A note on the numbering of the classes, for a reader who knows their labels.
 
-    >>> class_note(["no", "yes"])
+    >>> str(class_note(["no", "yes"]))
     'the labels no, yes are the classes 0..1'
     """
-    shown = ", ".join(names[:SHOWN_CLASSES]) + (", ..." if len(names) > SHOWN_CLASSES else "")
-    return f"the labels {shown} are the classes 0..{len(names) - 1}"
+    return Note("class_numbers", {"names": list(names[:SHOWN_CLASSES]), "classes": len(names)})

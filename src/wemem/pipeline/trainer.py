@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from wemem.data.split import Split
@@ -85,7 +85,7 @@ def chunks(models: int) -> list[range]:
 def training_summary(history: tuple[History, ...], choice: Choice) -> dict[str, Any]:
     """The course of a training, as it is stored."""
     return {
-        "backend": asdict(choice),
+        "backend": {"backend": choice.backend, "reason": choice.reason.as_json()},
         "dev_accuracy": [max(one.dev_accuracy) for one in history],
         "epochs": [len(one.dev_accuracy) for one in history],
         "records_seen": sum(one.records_seen for one in history),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from wemem.notes import shown
 from wemem.results.arms import arms
 from wemem.results.wording import per_cent
 
@@ -23,10 +24,9 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     """All notes on some results, each once.
 
     Args:
-        results: the content of ``results.json``; early files hold the sentences on privacy
-            themselves.
+        results: the content of ``results.json``; early files hold the sentences themselves.
     """
-    return list(dict.fromkeys([*results["notes"], *_on_whole_model(results), *_on_privacy(results)]))
+    return list(dict.fromkeys([*map(shown, results["notes"]), *_on_whole_model(results), *_on_privacy(results)]))
 
 
 def _on_whole_model(results: Mapping[str, Any]) -> list[str]:

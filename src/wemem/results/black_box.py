@@ -12,6 +12,7 @@ from wemem.auditing.report import as_json
 from wemem.data.split import Role
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
+from wemem.notes import Note
 from wemem.results.build import SCHEMA, certificate, environment
 from wemem.results.sample_table import sample_rows
 from wemem.study.black_box import BlackBoxAudit
@@ -45,7 +46,7 @@ def black_box_results(
         "accuracy": {**shares, "dev": None, "test_ci": [test.low, test.high], "test_records": n},
         "seconds": {"finetune": 0.0, "defense_overhead": None, "scores": 0.0, "attacks": 0.0},
         "records_seen": 0,
-        "backend": {"backend": "none", "reason": "audited by its outputs"},
+        "backend": {"backend": "none", "reason": Note("no_training").as_json()},
         "rounds": [],
         "certificate": certificate(list(audit.signals.values())),
         "model_file": None,
@@ -73,10 +74,7 @@ def black_box_results(
             "classes": signals.classes,
             "input_shape": [],
         },
-        "notes": [
-            "Audited by outputs alone: nothing certifies how the other models were made; no attack counts as adaptive.",
-            *audit.left_out,
-        ],
+        "notes": [note.as_json() for note in (Note("outputs_alone"), *audit.left_out)],
         "scores": [],
         "runs": [run],
     }

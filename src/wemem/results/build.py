@@ -24,6 +24,7 @@ from wemem.files.hashing import sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.metrics.registry import tpr_metric
 from wemem.models.table import model_for
+from wemem.notes import Note
 from wemem.pruning import pruned_share_of_all
 from wemem.results.privacy import account
 from wemem.signals import UNKNOWN, Signals
@@ -62,7 +63,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "input_shape": list(data.input_shape),
             **({"class_names": list(data.class_names)} if data.class_names else {}),
         },
-        "notes": [*_notes(config, outcomes), *(f"Data: {c}." for c in concerns(data))],
+        "notes": [note.as_json() for note in (*_notes(config, outcomes), *concerns(data))],
         "scores": [
             {
                 "seed": seed,
@@ -97,33 +98,20 @@ def environment(device: torch.device = CPU) -> dict[str, Any]:
     }
 
 
-def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[str]:
+def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[Note]:
     notes = [
-        f"The audited model is the file {shipped.name}, SHA-256 {shipped.sha256}, by its answers in {shipped.runtime}."
+        Note("audited_file", {"name": shipped.name, "sha256": shipped.sha256, "runtime": shipped.runtime})
         for shipped in (outcome.victim.shipped for outcome in outcomes)
         if shipped is not None
     ]
     unmatched = {kind: size for outcome in outcomes for kind, size in outcome.unmatched.items()}
-    notes += [
-        f"The audit is not adaptive in size: the adversary's {kind} were trained on {size} records, not on as many of "
-        "each class as the victim; bring more records that the victim was not trained on."
-        for kind, size in unmatched.items()
-    ]
+    notes += [Note("unmatched_size", {"kind": kind, "records": size}) for kind, size in unmatched.items()]
     if not config.scores.as_victim and any(_scored(outcome) for outcome in outcomes):
-        notes.append(
-            "The audit of defenses that read memorization scores is not adaptive: the adversary's models were scored "
-            'otherwise than the victim; set scores.drawn_from = "own" and leave scores.file out.'
-        )
+        notes.append(Note("scored_otherwise"))
     if config.canaries and config.victim is not None:
-        notes.append(
-            "The given victim was trained without canaries; the worst case is that of reference models that were "
-            "trained by the study's recipe with canaries."
-        )
+        notes.append(Note("canaries_in_references"))
     if config.victim is not None:
-        notes.append(
-            "The victim's own training is not known to this study; its shadows and reference models were trained by "
-            "the study's recipe and then pruned as the victim was."
-        )
+        notes.append(Note("victim_training_unknown"))
     return notes
 
 

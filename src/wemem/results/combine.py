@@ -109,8 +109,9 @@ def combine(sources: Sequence[Source]) -> Combined:
             runs.setdefault(key, named)
             if stored is not None:
                 scores.setdefault(key, stored)
-    notes = dict.fromkeys(note for source in sources for note in source.results["notes"])
-    results = {**sources[0].results, "notes": list(notes), "runs": list(runs.values())}
+    notes = [note for source in sources for note in source.results["notes"]]
+    different = [note for i, note in enumerate(notes) if note not in notes[:i]]
+    results = {**sources[0].results, "notes": different, "runs": list(runs.values())}
     return Combined(tuple(sources), results, scores)
 
 

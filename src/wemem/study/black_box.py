@@ -8,6 +8,7 @@ from wemem.attacks.base import Attack
 from wemem.auditing.report import AuditReport, run_attacks
 from wemem.auditing.signal_file import read_signals
 from wemem.errors import InputError
+from wemem.notes import Note
 from wemem.signals import SignalLayout, Signals
 
 
@@ -18,13 +19,13 @@ class BlackBoxAudit:
     Args:
         report: the results of the attacks.
         signals: the outputs that the attacks used, by layout.
-        left_out: a sentence for each attack that could not run on these outputs, with the reason.
+        left_out: a note on each attack that could not run on these outputs, with the reason.
         attacks: the attacks that ran, by label.
     """
 
     report: AuditReport
     signals: Mapping[SignalLayout, Signals]
-    left_out: tuple[str, ...]
+    left_out: tuple[Note, ...]
     attacks: Mapping[str, Attack]
 
     @property
@@ -65,13 +66,16 @@ def run_possible_attacks(
 
     possible = {name: attack for name, attack in attacks.items() if is_possible(attack)}
     left_out = [
-        f"{name} was not run: it needs {attack.layout} signals"
-        + (f" with {', '.join(sorted(attack.required_signals))}" if attack.required_signals else "")
+        Note(
+            "attack_left_out",
+            {"attack": name, "layout": attack.layout, "signals": sorted(attack.required_signals)},
+        )
         for name, attack in attacks.items()
         if name not in possible
     ]
     if not possible:
         raise InputError(
-            f"expected an attack that works on {' and '.join(signals)} outputs, got none; {'; '.join(left_out)}"
+            f"expected an attack that works on {' and '.join(signals)} outputs, got none; "
+            + "; ".join(map(str, left_out))
         )
     return BlackBoxAudit(run_attacks(signals, possible, seed=seed), signals, tuple(left_out), possible)

@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 from wemem.errors import InputError
 from wemem.models.outputs import require_logits
 from wemem.models.table import FITTED, TableInput
+from wemem.notes import Note
 from wemem.training.device import CPU, Streams, cuda_settings
 from wemem.training.dropout import SeededDropout, count_calls_anew
 from wemem.training.ensemble import Ensemble
@@ -34,7 +35,7 @@ class Choice:
     """A backend and the reason for its choice, which results report."""
 
     backend: Backend
-    reason: str
+    reason: Note
 
 
 def choose_backend(
@@ -63,16 +64,16 @@ def choose_backend(
     for module in (ensemble.module(0), ensemble.module(0).train()):
         require_logits(module, example, classes)
     if requested == "sequential":
-        return Choice("sequential", "requested")
+        return Choice("sequential", Note("requested"))
     if requested == "auto" and device.type == "cpu" and _has_convolution(ensemble.template):
-        return Choice("sequential", "rule: convolutions run faster one model after another on a CPU")
+        return Choice("sequential", Note("convolutions_on_cpu"))
     failure = _vmap_failure(ensemble, example)
     if failure is None:
-        rule = "rule: no convolutions" if device.type == "cpu" else "rule: all at once on a GPU, which is not measured"
-        return Choice("vmapped", "requested" if requested == "vmapped" else rule)
+        rule = "no_convolutions" if device.type == "cpu" else "gpu"
+        return Choice("vmapped", Note("requested" if requested == "vmapped" else rule))
     if requested == "vmapped":
         raise InputError(f"the model cannot be vmapped: {failure}; use the sequential backend")
-    return Choice("sequential", f"the model cannot be vmapped: {failure}")
+    return Choice("sequential", Note("not_vmappable", {"error": failure}))
 
 
 def forward_of(backend: Backend, template: nn.Module) -> Forward:

@@ -28,6 +28,7 @@ from wemem.defenses import (
 )
 from wemem.errors import InputError
 from wemem.models.outputs import require_logits
+from wemem.notes import Note
 from wemem.randomness import derive_seed
 from wemem.training.backends import Choice, choose_backend
 from wemem.training.cohort import Cohort
@@ -246,8 +247,10 @@ class _Task:
         trained, size = halving(in_turn if in_threads else in_parts, fitting.models, ONE)
         choice = self.choice
         if size < wanted:
-            why = fitting.reason if size == fitting.models else "memory ran out with more"
-            choice = replace(choice, reason=f"{choice.reason}; {size} of {wanted} models at a time: {why}")
+            ran_out = Note("memory_ran_out", {"models": "more"})
+            limit = fitting.reason if size == fitting.models and fitting.reason is not None else ran_out
+            part = Note("at_a_time", {"models": size, "of": wanted, "limit": limit})
+            choice = replace(choice, reason=replace(choice.reason, values={**choice.reason.values, "at_a_time": part}))
         joined = Ensemble.concatenate([models for models, _ in trained])
         ensemble = replace(self.ensemble, parameters=joined.parameters, buffers=joined.buffers)
         return Fitted(ensemble, tuple(history for _, histories in trained for history in histories), choice)
@@ -302,7 +305,7 @@ class _Task:
         else:
             two, tried = halving(self._peak, 2, ONE)
             if tried == 1:
-                return Share(1, "memory ran out with 2")
+                return Share(1, Note("memory_ran_out", {"models": 2}))
             one = self._peak(1)
         groups, states = len({step.key for step in self.plan(0)}), 2 if self.recipe.optimizer == "adam" else 1
         kept = state + (groups - 1) * states * size_of(self.ensemble.parameters)

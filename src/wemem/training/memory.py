@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from wemem.errors import InputError
 from wemem.files.memory_limit import machine_memory
+from wemem.notes import Note
 
 T = TypeVar("T")
 
@@ -110,22 +111,22 @@ class Share:
 
     Args:
         models: the number of models.
-        reason: the reason for fewer than all models; empty if it is all of them.
+        reason: the reason for fewer than all models; None if it is all of them.
     """
 
     models: int
-    reason: str = ""
+    reason: Note | None = None
 
 
 def quickest(models: int, parameters: Mapping[str, Tensor]) -> Share:
     """The largest equal parts of a stack whose matrices stay below :data:`LARGEST`.
 
     >>> quickest(6, {"w": torch.zeros(6, 1024, 3 * 1024)})
-    Share(models=2, reason='tensors above 32 MiB are slow')
+    Share(models=2, reason=Note(code='slow_tensors', values={'mib': 32.0}))
     """
     largest = max(size_of({"": t}) for t in parameters.values())
     parts = min(-(-largest // LARGEST), models)
-    return Share(-(-models // parts), "tensors above 32 MiB are slow") if parts > 1 else Share(models)
+    return Share(-(-models // parts), Note("slow_tensors", {"mib": LARGEST / 2**20})) if parts > 1 else Share(models)
 
 
 def share(most: int, one: int, two: int, kept: int, limit: int) -> Share:
@@ -139,9 +140,9 @@ def share(most: int, one: int, two: int, kept: int, limit: int) -> Share:
         limit: the bytes that all models of a part may take.
 
     >>> share(6, one=3 << 30, two=5 << 30, kept=0, limit=13 << 30)
-    Share(models=6, reason='')
-    >>> share(6, one=3 << 30, two=5 << 30, kept=0, limit=12 << 30)
-    Share(models=3, reason='6 would take 13 GiB of 12 GiB')
+    Share(models=6, reason=None)
+    >>> print(share(6, one=3 << 30, two=5 << 30, kept=0, limit=12 << 30).reason)
+    6 would take 13 GiB of 12 GiB
     """
     each = max(two - one, 0) + kept
     need = one + kept + (most - 1) * each
@@ -149,7 +150,8 @@ def share(most: int, one: int, two: int, kept: int, limit: int) -> Share:
         return Share(most)
     fitting = max(1, (limit - (one + kept - each)) // max(each, 1))
     parts = -(-most // fitting)
-    return Share(-(-most // parts), f"{most} would take {need / 2**30:.3g} GiB of {max(limit, 0) / 2**30:.3g} GiB")
+    amounts = {"models": most, "needed_gib": need / 2**30, "limit_gib": max(limit, 0) / 2**30}
+    return Share(-(-most // parts), Note("memory_needed", amounts))
 
 
 def halving(attempt: Callable[[int], T], most: int, least: str) -> tuple[T, int]:

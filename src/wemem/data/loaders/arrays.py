@@ -12,6 +12,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.loaders.images import ANY, normalized
 from wemem.errors import InputError
 from wemem.files.npz import read_npz
+from wemem.notes import Note
 from wemem.resolve import resolve
 
 #: Numbers of channels by which an axis is taken for that of the channels: grey, colour, colour with
@@ -83,11 +84,11 @@ def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
     x, notes = np.asarray(features), []
     if x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
         moved = x.transpose(0, 3, 1, 2)
-        notes.append(f"images {_shape(x)} have their channels last and were moved to {_shape(moved)}")
+        notes.append(Note("channels_last", {"was": _shape(x), "moved": _shape(moved)}))
         x = moved
     if x.ndim == 4 and x.shape[1] in CHANNELS and _bytes(x):
         x = normalized(x, ANY.mean[0], ANY.std[0])
-        notes.append("pixels 0..255 were divided by 255, less 0.5, divided by 0.25, as images from folders are")
+        notes.append(Note("pixels_scaled"))
     data = Dataset.from_arrays(name, x, labels)
     if _codes(x):
         data = replace(data, features=np.ascontiguousarray(x, np.int64))

@@ -19,6 +19,7 @@ from wemem.errors import InputError
 from wemem.files.memory_limit import require_memory
 from wemem.files.record_tables import RecordIds
 from wemem.files.tables import BLOCK_BYTES, CsvFormat, likely_delimiter, open_csv, open_parquet, unfolded_bytes
+from wemem.notes import Note
 from wemem.resolve import did_you_mean
 
 LABEL_NAMES = ("label", "y", "target")
@@ -278,14 +279,14 @@ class Records:
         name: the name of the data set.
         labels: the class of each record.
         classes: the names of the classes.
-        notes: sentences on what was changed; empty if the labels are ``0 .. classes-1`` already.
+        notes: remarks on what was changed; empty if the labels are ``0 .. classes-1`` already.
         ids: the names of the records; None without.
     """
 
     name: str
     labels: Int64[np.ndarray, " N"]
     classes: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     ids: RecordIds | None
 
     def of_text(self, column: Texts) -> Dataset:
@@ -303,7 +304,7 @@ class Records:
         raw = not options.standardize and not form.switches
         return self._dataset(x, self.notes, None if raw else form)
 
-    def _dataset(self, features: np.ndarray, notes: tuple[str, ...], table: TableForm | None) -> Dataset:
+    def _dataset(self, features: np.ndarray, notes: tuple[Note, ...], table: TableForm | None) -> Dataset:
         names = self.classes if self.notes else ()
         return Dataset(
             self.name, features, self.labels, len(self.classes), names, notes, table=table, ids=self.ids

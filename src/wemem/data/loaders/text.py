@@ -17,6 +17,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from wemem.errors import InputError
+from wemem.notes import Note
 
 WORD = re.compile(r"\w+|[^\w\s]")
 PADDING = 0
@@ -78,7 +79,7 @@ class Texts:
         self.cut += sum(len(WORD.findall(text)) > self.hashing.tokens for text in texts)
         return self.parts[-1].nbytes
 
-    def finish(self) -> tuple[Int64[np.ndarray, "N L"], tuple[str, ...]]:
+    def finish(self) -> tuple[Int64[np.ndarray, "N L"], tuple[Note, ...]]:
         """The ids of every record, and a note if texts were cut.
 
         Raises:
@@ -93,4 +94,4 @@ class Texts:
             )
         if not self.cut:
             return ids, ()
-        return ids, (f"{self.cut:,} of {len(ids):,} texts have more than {self.hashing.tokens} tokens and were cut",)
+        return ids, (Note("texts_cut", {"cut": self.cut, "texts": len(ids), "tokens": self.hashing.tokens}),)

@@ -1,0 +1,149 @@
+"""Notes: remarks in results, each a code with values, and the sentences that state them.
+
+Files hold the code and the values, so that a program can read them. :func:`sentence` gives the
+words when a note is shown.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark as a code and values; its ``str`` is a sentence without a full stop.
+
+    Args:
+        code: the code of the remark, a key of :data:`SENTENCES`.
+        values: the numbers and names that the sentence states; a value may be a note.
+
+    >>> str(Note("slow_tensors", {"mib": 32})), Note("requested").as_json()
+    ('tensors above 32 MiB are slow', {'code': 'requested'})
+    """
+
+    code: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return sentence(self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """Its form in ``results.json``."""
+        plain = {name: value.as_json() if isinstance(value, Note) else value for name, value in self.values.items()}
+        return {"code": self.code, **plain}
+
+
+def sentence(note: str | Mapping[str, Any]) -> str:
+    """The sentence of a note, without a full stop.
+
+    Args:
+        note: the note in the form of ``results.json``; earlier files hold the sentence itself. A
+            note of an unknown code is spelled with its values.
+
+    >>> sentence({"code": "copies", "copies": 1, "records": 3, "copy": 2, "original": 0})[:46]
+    '1 of 3 records is a copy of another (2 of 0); '
+    >>> sentence({"code": "of_a_later_version", "records": 3})
+    'of_a_later_version, records: 3'
+    >>> sentence("the sentence itself")
+    'the sentence itself'
+    """
+    if isinstance(note, str):
+        return note
+    values = {name: value for name, value in note.items() if name != "code"}
+    if (write := SENTENCES.get(str(note.get("code")))) is not None:
+        try:
+            return write(**values)
+        except (TypeError, ValueError, LookupError, AttributeError):  # values of another version, or an edited file
+            pass
+    return ", ".join([str(note.get("code")), *(f"{name}: {json.dumps(value)}" for name, value in values.items())])
+
+
+def shown(note: str | Mapping[str, Any]) -> str:
+    """A note as reports show it: a full sentence, which says where it is about the data."""
+    text = sentence(note)
+    if isinstance(note, str):
+        return text
+    return f"Data: {text}." if note.get("code") in ON_DATA else f"{text}."
+
+
+def _class_numbers(names: Sequence[str], classes: int) -> str:
+    shown_names = ", ".join(names) + (", ..." if len(names) < classes else "")
+    return f"the labels {shown_names} are the classes 0..{classes - 1}"
+
+
+def _copies(copies: int, records: int, copy: int, original: int) -> str:
+    are = "is a copy of another" if copies == 1 else "are copies of others"
+    return (
+        f"{copies:,} of {records:,} records {are} ({copy} of {original}); a copy of a training record "
+        "may count as a record that was not trained on; keep one of each"
+    )
+
+
+def _large_features(large: int, features: int, largest: int, size: float) -> str:
+    are = "is" if large == 1 else "are"
+    return (
+        f"{large:,} of {features:,} features {are} large ({largest}, root mean square {size:,.3g}); networks "
+        "learn badly from them; bring each to mean 0 and deviation 1, by numbers that you keep beside the model"
+    )
+
+
+def _left_out(attack: str, layout: str, signals: Sequence[str]) -> str:
+    return f"{attack} was not run: it needs {layout} signals" + (f" with {', '.join(signals)}" if signals else "")
+
+
+def _by_rule(reason: str) -> Callable[..., str]:
+    """A reason for a backend, followed by the reason for fewer models at a time, if any."""
+
+    def write(error: str = "", at_a_time: Mapping[str, Any] | None = None) -> str:
+        return f"{reason}{error}" + (f"; {sentence(at_a_time)}" if at_a_time else "")
+
+    return write
+
+
+def _at_a_time(models: int, of: int, limit: Mapping[str, Any]) -> str:
+    return f"{models} of {of} models at a time: {sentence(limit)}"
+
+
+#: Codes of notes on the data.
+ON_DATA = ("class_numbers", "texts_cut", "channels_last", "pixels_scaled", "copies", "large_features")
+#: The sentence of each code, from its values.
+SENTENCES: Mapping[str, Callable[..., str]] = {
+    "class_numbers": _class_numbers,
+    "channels_last": "images {was} have their channels last and were moved to {moved}".format,
+    "pixels_scaled": "pixels 0..255 were divided by 255, less 0.5, divided by 0.25, as images from folders are".format,
+    "texts_cut": "{cut:,} of {texts:,} texts have more than {tokens} tokens and were cut".format,
+    "copies": _copies,
+    "large_features": _large_features,
+    "audited_file": "The audited model is the file {name}, SHA-256 {sha256}, by its answers in {runtime}".format,
+    "unmatched_size": (
+        "The audit is not adaptive in size: the adversary's {kind} were trained on {records} records, not on as many "
+        "of each class as the victim; bring more records that the victim was not trained on"
+    ).format,
+    "scored_otherwise": (
+        "The audit of defenses that read memorization scores is not adaptive: the adversary's models were scored "
+        'otherwise than the victim; set scores.drawn_from = "own" and leave scores.file out'
+    ).format,
+    "victim_training_unknown": (
+        "The victim's own training is not known to this study; its shadows and reference models were trained by "
+        "the study's recipe and then pruned as the victim was"
+    ).format,
+    "canaries_in_references": (
+        "The given victim was trained without canaries; the worst case is that of reference models that were "
+        "trained by the study's recipe with canaries"
+    ).format,
+    "outputs_alone": (
+        "Audited by outputs alone: nothing certifies how the other models were made; no attack counts as adaptive"
+    ).format,
+    "attack_left_out": _left_out,
+    "requested": _by_rule("requested"),
+    "convolutions_on_cpu": _by_rule("rule: convolutions run faster one model after another on a CPU"),
+    "no_convolutions": _by_rule("rule: no convolutions"),
+    "gpu": _by_rule("rule: all at once on a GPU, which is not measured"),
+    "not_vmappable": _by_rule("the model cannot be vmapped: "),
+    "no_training": _by_rule("audited by its outputs"),
+    "at_a_time": _at_a_time,
+    "slow_tensors": "tensors above {mib:.3g} MiB are slow".format,
+    "memory_ran_out": "memory ran out with {models}".format,
+    "memory_needed": "{models} would take {needed_gib:.3g} GiB of {limit_gib:.3g} GiB".format,
+}
