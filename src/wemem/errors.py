@@ -7,3 +7,7 @@ on one line and exits with code 2; a caller of the library catches it as a :clas
 
 class InputError(ValueError):
     """An input that cannot be used: a file, a setting, a data set, or a combination of them."""
+
+
+class TooFewRecordsError(InputError):
+    """Records that do not suffice for the roles that settings give them; other settings may do."""

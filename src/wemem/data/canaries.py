@@ -24,7 +24,7 @@ from jaxtyping import Int64, Real
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Indices, Role, Split, stratified_draw
-from wemem.errors import InputError
+from wemem.errors import InputError, TooFewRecordsError
 from wemem.randomness import generator
 
 #: The kinds of canaries, in the order of their records.
@@ -145,7 +145,7 @@ def _made(
     made from.
     """
     if 2 * size > len(pool) // 2:
-        raise InputError(
+        raise TooFewRecordsError(
             f"expected at least {4 * size} records of a party to make {len(KINDS) * size} canaries from, got "
             f"{len(pool)}; plant fewer canaries, or bring more records"
         )

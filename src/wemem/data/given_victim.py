@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from wemem.data.split import Indices, Role, Split, random_halves, require_shares, stratified_draw
-from wemem.errors import InputError
+from wemem.errors import InputError, TooFewRecordsError
 from wemem.randomness import generator
 
 #: A shadow of the victim's size has at least this many records to be audited by, relative to those
@@ -54,7 +54,7 @@ def given_victim(
     lent, audited = stratified_draw(labels, members, [n_lent, len(members) - n_lent], generator(seed, "split/lend"))
     n_dev, n_audit = round(dev / train * len(audited)), round((1 - train - dev) / train * len(audited))
     if n_dev + n_audit >= len(others):
-        raise InputError(
+        raise TooFewRecordsError(
             f"expected more than {n_dev + n_audit} records that the victim was not trained on, got {len(others)}; "
             "bring more of them, or give the adversary a share of them (adversary_share)"
         )

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int8, Int64
 
-from wemem.errors import InputError
+from wemem.errors import InputError, TooFewRecordsError
 from wemem.randomness import generator
 
 #: The number of models that train on a record is at least this share of its mean, where reference
@@ -86,7 +86,7 @@ class Split:
         for k, row in enumerate(self.roles):
             missing = np.setdiff1d(classes, self.labels[row == role])
             if len(missing):
-                raise InputError(
+                raise TooFewRecordsError(
                     f"expected every class among the {role.name.lower()} records of model {k}, got none of class "
                     f"{int(missing[0])}; bring more records of it, fewer shadows, or a larger share for that role"
                 )
@@ -148,7 +148,9 @@ def stratified_draw(
     if min(sizes) < 0:
         raise InputError(f"expected sizes of 0 or more, got {sizes}; make them positive")
     if sum(sizes) > len(pool):
-        raise InputError(f"expected at least {sum(sizes)} records to draw from, got {len(pool)}; bring more records")
+        raise TooFewRecordsError(
+            f"expected at least {sum(sizes)} records to draw from, got {len(pool)}; bring more records"
+        )
     everything = [*sizes, len(pool) - sum(sizes)]
     late = 2 * rng.random(len(pool)) + (0 if turns is None else turns[pool])
     shuffled = pool[np.argsort(late)]
@@ -242,7 +244,9 @@ def subsets(
             f"expected subsets of 1 or more records and 0 or more dev records, got {size} and {drawn}; change the sizes"
         )
     if size + drawn > len(pool):
-        raise InputError(f"expected at least {size + drawn} records to draw from, got {len(pool)}; bring more records")
+        raise TooFewRecordsError(
+            f"expected at least {size + drawn} records to draw from, got {len(pool)}; bring more records"
+        )
     roles = np.zeros((models, len(labels)), np.int8)
     for k in range(models):
         rng, before = generator(seed, "split/subset", purpose, k), roles[:k]
@@ -339,7 +343,7 @@ def require_covered(split: Split, pool: Indices, least: int) -> None:
         if counts.min() < least:
             share = float(counts.mean()) / split.num_models
             enough = 2 * least if share >= 0.5 else 2 * math.ceil((least + 1) / (2 * COVERED * share))
-            raise InputError(
+            raise TooFewRecordsError(
                 f"expected at least {least} reference models {side} each audited record, got {int(counts.min())} for "
                 f"record {int(pool[counts.argmin()])} with {split.num_models} models; raise split.references to "
                 f"{max(enough, split.num_models + 2)}, or let models train on more records (split.train)"

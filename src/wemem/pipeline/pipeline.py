@@ -53,6 +53,10 @@ class Pipeline:
         """The same parts for another data set of records of the same shape and classes."""
         return self._in(replace(self.workspace, data=data))
 
+    def under(self, config: StudyConfig) -> "Pipeline":
+        """The same parts for a study of the same data and model with other settings."""
+        return self._in(replace(self.workspace, config=config))
+
     @classmethod
     def _in(cls, workspace: Workspace) -> "Pipeline":
         trainer = Trainer(workspace)

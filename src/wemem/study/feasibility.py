@@ -11,11 +11,12 @@ from wemem.data.batches import Group
 from wemem.data.split import Role, Split, require_covered
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Distillation, TrainingRecords
-from wemem.errors import InputError
+from wemem.errors import InputError, TooFewRecordsError
 from wemem.pipeline.parties import Parties, read_score_file
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.victim import is_onnx, read_victim
 from wemem.signals import refuse_probabilities
+from wemem.study.possible_split import possible_split
 from wemem.tuning.search import proposer
 
 #: The number of records on which the outputs of a model are checked before anything is trained.
@@ -26,7 +27,7 @@ def require_feasible_study(pipeline: Pipeline) -> None:
     """Refuse a study that would fail after training, for any of its seeds.
 
     Raises:
-        InputError: a check of :func:`require_known_start` or :func:`require_auditable` fails.
+        InputError: a check of :func:`require_known_start` or :func:`auditable_parties` fails.
     """
     config, data = pipeline.workspace.config, pipeline.workspace.data
     require_known_start(config)
@@ -35,8 +36,7 @@ def require_feasible_study(pipeline: Pipeline) -> None:
         for pruning in config.prunings:
             pruning.require_prunable(victim, example)
     for seed in config.seeds:
-        parties = Parties.of(pipeline, seed)
-        require_auditable(parties)
+        auditable_parties(pipeline, seed)
 
 
 def require_known_start(config: StudyConfig) -> None:
@@ -58,15 +58,33 @@ def require_known_start(config: StudyConfig) -> None:
         )
 
 
-def require_auditable(parties: Parties) -> None:
-    """Check the victim and all models that attack it by :func:`require_feasible`, and the number of
-    their records.
+def auditable_parties(pipeline: Pipeline, seed: int) -> Parties:
+    """The parties of one seed, once the victim and all models that attack it pass
+    :func:`require_feasible`, and have enough records.
 
     Raises:
-        InputError: a check of :func:`require_feasible` fails, there are too few records for
-            memorization scores, a file of scores cannot be read, or there are too few reference
-            models for some record of any arm. Thresholds leave one reference model out, and a
-            leave-one-out audit leaves out a second one.
+        TooFewRecordsError: the records do not suffice. The message ends with a split that is
+            possible, if there is one.
+        InputError: a check of :func:`require_feasible` fails, or a file of scores cannot be read.
+    """
+    try:
+        parties = Parties.of(pipeline, seed)
+        splits = drawn_splits(parties)
+    except TooFewRecordsError as error:
+        raise TooFewRecordsError(f"{error}. {possible_split(pipeline, seed, drawn_splits)}") from error
+    require_feasible(parties, splits)
+    return parties
+
+
+def drawn_splits(parties: Parties) -> list[Split]:
+    """Draw the records of all models of all parties, and return those of the victim, the shadows and
+    the reference models.
+
+    Raises:
+        TooFewRecordsError: a model or its memorization scores have too few records, or there are
+            too few reference models for some record of any arm. Thresholds leave one reference
+            model out, and a leave-one-out audit leaves out a second one.
+        InputError: a file of scores cannot be read.
     """
     config, splits = parties.config, [parties.split]
     if config.uses("shared"):
@@ -90,7 +108,7 @@ def require_auditable(parties: Parties) -> None:
             scores = read_score_file(config.scores.file, parties.data).memorization.score
             train = parties.split.records(0, Role.TRAIN)
             TrainingRecords(train, parties.data.labels, scores, seed=0).scores_of(train)
-    require_feasible(parties, splits)
+    return splits
 
 
 def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:

@@ -28,7 +28,7 @@ from wemem.signals import refuse_probabilities
 from wemem.store.store import Store
 from wemem.study.attacking import AttackedModels, attack_models
 from wemem.study.canaries import dense_canaries, pruned_canaries
-from wemem.study.feasibility import PROBED, require_auditable, require_feasible, require_known_start
+from wemem.study.feasibility import PROBED, auditable_parties, require_feasible, require_known_start
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of
 from wemem.tuning.search import TunedDefense, search_work, tune_defense
@@ -229,8 +229,7 @@ def config_for_audit(config: StudyConfig, label: str | None) -> StudyConfig:
 def parties_for_audit(pipeline: Pipeline, label: str | None) -> Parties:
     """The parties of an audit, checked before any training."""
     config = pipeline.workspace.config
-    parties = Parties.of(pipeline, config.seeds[0])
-    require_auditable(parties)
+    parties = auditable_parties(pipeline, config.seeds[0])
     _require_size(parties, config.pruning if label is not None else None)
     return parties
 
