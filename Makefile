@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run test test-fast fuzz kill-campaign campaigns lint types docs format bench dist clean
+.PHONY: run test test-fast fuzz fuzz-bytes kill-campaign campaigns lint types docs format bench dist clean
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -21,6 +21,11 @@ test-fast: .venv/.installed-dev
 # Damaged files for each reader: seconds in the tests, as long as you like here.
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 WEMEM_FUZZ=$(or $(N),1000) $(BIN)/pytest tests/test_untrusted_files.py
+
+# The readers of binary files, N seconds each, guided by coverage (tests/fuzz_bytes.py).
+fuzz-bytes: .venv/.installed-dev
+	$(PIP) --quiet '.[fuzz]'
+	OMP_NUM_THREADS=1 PYTHONPATH=src:tests $(BIN)/python tests/fuzz_bytes.py $(or $(N),60)
 
 # The quick tests once more, with the shapes in all annotations of arrays checked at every call (tests/shapes.py).
 shapes: .venv/.installed-dev

@@ -2,14 +2,19 @@
 tests of them.
 """
 
+import atexit
 import gzip
+import importlib.util
 import io
 import json
+import shutil
 import struct
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +25,12 @@ import safetensors.torch
 import scipy.io
 import torch
 
+from bound_results import bound_folder
 from wemem.config.attack_entries import make_attacks
 from wemem.data.loaders.cifar import CIFAR10, load_cifar
 from wemem.data.loaders.folder import decode
 from wemem.data.loaders.table import TableOptions, read_csv, read_parquet
+from wemem.exporting.onnx import onnx_bytes, read_onnx
 from wemem.exporting.sparse import read_sparse, sparse_bytes
 from wemem.exporting.weight_files import read_weights
 from wemem.files.archive import walk_tgz
@@ -33,7 +40,10 @@ from wemem.files.npz import read_npz
 from wemem.files.record_tables import read_members
 from wemem.memorization import read_scores
 from wemem.randomness import generator
+from wemem.results import per_record
+from wemem.results.folder import SAMPLES, TARGETS
 from wemem.results.read import read_results
+from wemem.results.target_records import read_targets
 from wemem.study.black_box import audit_signals
 
 LIMIT = 2**28
@@ -98,7 +108,23 @@ def walk(path: Path) -> list[bytes]:
     return contents
 
 
+@cache
+def bound() -> Path:
+    """A small folder of results with all kinds of records."""
+    folder = Path(tempfile.mkdtemp(prefix="wemem-bound-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return bound_folder(folder, {"rsw": 0.5}, members=20, nonmembers=30, attacks=("lira", "rmia"), targets=3)
+
+
+#: The run of the records of :func:`bound`.
+RUNS = [
+    {
+        "label": "rsw", "seed": 0, "sparsity": 0.6,
+        "attacks": {name: {"members": 20, "nonmembers": 30} for name in ("lira", "rmia")},
+    }
+]  # fmt: skip
 ROWS = "a,b,y\n" + "1,2.5,no\n3,-4e1,yes\n" * 5
+LINEAR = torch.nn.Linear(3, 2)
 WEIGHTS = {"w": torch.tensor([[0.0, 1.0], [0.0, 0.0]]), "b": torch.ones(3)}
 RECORDS = "record,score\n" + "".join(f"{i},{i / 7}\n" for i in range(20))
 
@@ -148,8 +174,23 @@ READERS: dict[str, Reader] = {
         ".json", lambda p: read_results(p.rename(p.with_name("results.json")).parent),
         lambda: json.dumps({"schema": "wemem.results/1", "runs": []}).encode(),
     ),
+    "records of results": Reader(
+        ".parquet", lambda p: per_record.read_scores(p.rename(p.with_name(SAMPLES)).parent, RUNS),
+        lambda: (bound() / SAMPLES).read_bytes(),
+    ),
+    "audits in records": Reader(
+        ".parquet", lambda p: per_record.recorded_audits(p.rename(p.with_name(SAMPLES)).parent),
+        lambda: (bound() / SAMPLES).read_bytes(),
+    ),
+    "records of targets": Reader(
+        ".parquet", lambda p: [*read_targets(p.rename(p.with_name(TARGETS)).parent, RUNS)],
+        lambda: (bound() / TARGETS).read_bytes(),
+    ),
     "image": Reader(".png", lambda p: decode(p.read_bytes(), p.name), png),
 }  # fmt: skip
+
+if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
+    READERS["onnx"] = Reader(".onnx", read_onnx, lambda: onnx_bytes(LINEAR, np.ones((2, 3), np.float32))[0])
 
 #: Readers whose example is refused for good reasons: it is of the right format and of no study.
 REFUSED = {"results"}
