@@ -15,6 +15,7 @@ from toy import CLASSES, FEATURES, blobs, ensemble_of, largest_difference, same_
 from wemem.data.batches import Group, plan_steps
 from wemem.data.split import Role
 from wemem.defenses import DPSGD, Clipping, Defense, MemoryRegularizer, chain, make_defense
+from wemem.defenses.dp_sgd import LEAST_NOISE
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
 from wemem.results.privacy import epsilon
@@ -401,3 +402,15 @@ def test_without_opacus_the_error_names_the_extra(monkeypatch):
 def test_what_epsilon_cannot_take_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         epsilon(**{"noise": 1.0, "sample_rate": 0.1, "steps": 10, "delta": 1e-5, **wrong})
+
+
+@pytest.mark.parametrize("noise", [1e-300, 1e-20, 2.0**-21])
+def test_noise_that_float32_loses_is_refused(noise):
+    with pytest.raises(InputError, match="less is lost when it is added"):
+        DPSGD(noise=noise)
+
+
+def test_the_least_noise_changes_a_gradient_of_the_size_of_the_clip():
+    ones = {"w": torch.ones(1000)}
+    moved = Clipping(norm=1.0, noise=LEAST_NOISE).noisy_mean(ones, 1, seed=0)["w"]
+    assert (moved != 1).float().mean() > 0.9

@@ -171,6 +171,37 @@ def test_a_closure_is_never_served_from_the_store_and_a_module_s_function_is(mod
     assert len(CALLS) == SMALL["split"]["shadows"]
 
 
+def test_a_refused_call_leaves_no_inputs_and_those_of_an_earlier_call_as_they_were(model, arrays, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(wemem.InputError):
+        audited(model, arrays, out=out, settings={"split": {"shadows": -1}})
+    assert not out.exists()
+    audited(model, arrays, out=out)
+    before = {path: path.read_bytes() for path in (out / "inputs").iterdir()}
+    assert before
+    with pytest.raises(wemem.InputError):
+        audited(network(), arrays, out=out, settings={"split": {"shadows": -1}})
+    assert {path: path.read_bytes() for path in (out / "inputs").iterdir()} == before
+    assert sorted(path.name for path in out.iterdir()) == ["inputs", "per_sample.parquet", "results.json"]
+
+
+def broken(x, y, seed):
+    """A training whose model ignores its input."""
+    return lambda features: np.tile([1.0, 0.0, -1.0], (len(features), 1))
+
+
+def test_constant_answers_are_noted_and_fail_a_gate(arrays, tmp_path):
+    x, y = arrays
+    result = wemem.audit(
+        broken(x, y, 0), (x, y), MEMBERS, train=broken, study=SMALL, attacks=["confidence"], progress=False,
+        out=tmp_path / "out",
+    )  # fmt: skip
+    assert "constant_answers" in [note["code"] for note in result.to_dict()["notes"]]
+    gate = wemem.gate(result, max_auc=0.99)
+    assert "constant-answers" in str(gate)
+    assert not gate
+
+
 @pytest.mark.slow
 def test_functions_of_record_numbers_audit_as_functions_of_features(model, arrays):
     x, y = arrays

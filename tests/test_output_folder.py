@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from small_study import table, write_data
 from wemem import api
 from wemem.config.parse import parse_study
-from wemem.errors import InputError
+from wemem.errors import DivergedError, InputError
 from wemem.files.output_folder import output_folder
 from wemem.results import folder as results_folder
 from wemem.results.verify import verify
@@ -124,3 +124,23 @@ def test_an_audit_of_a_file_names_that_file_by_its_hash(data, tmp_path):
     assert verify(tmp_path / "out").passed
     (run,) = results["runs"]
     assert run["audited_file"]["name"] == "given.safetensors"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_diverges_leaves_no_results_of_an_earlier_one(data, tmp_path, jobs):
+    out = tmp_path / "out"
+    api.run(parse_study(table(data, **SMALL)), out)
+    diverging = parse_study(table(data, **SMALL | {"finetune": {"epochs": 2, "learning_rate": 1e30}}))
+    with pytest.raises(DivergedError, match="training diverged"):
+        api.run(diverging, out, jobs=jobs)
+    assert not (out / "results.json").exists()
+    with pytest.raises(InputError, match="expected results"):
+        verify(out)
+
+
+def test_a_run_that_is_refused_leaves_the_results_of_an_earlier_one(data, tmp_path):
+    out = tmp_path / "out"
+    api.run(parse_study(table(data, **SMALL)), out)
+    with pytest.raises(InputError):
+        api.run(parse_study(table(tmp_path / "none.npz", **SMALL)), out)
+    assert verify(out).passed

@@ -10,7 +10,8 @@ A study is a :class:`~wemem.config.study.StudyConfig`, or the path of a study fi
 strings or Path objects.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.diagnosis.results import diagnose_into
-from wemem.errors import InputError
+from wemem.errors import DivergedError, InputError
 from wemem.execution.processes import compute_side_by_side, threads_of
 from wemem.execution.program import StudyProgram
 from wemem.exporting.checkpoint import (
@@ -160,7 +161,7 @@ def run(
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     config, progress = _config(study), progress or Silent()
-    with output_folder(out) as folder:
+    with output_folder(out) as folder, _no_results_of_before(folder):
         data, root = load_data(config, progress), location_beside(store, folder)
         if jobs == 1:
             return _run_alone(config, data, folder, Store(root, progress.warn), progress)
@@ -326,7 +327,7 @@ def audit(
         The content of ``results.json`` and of ``per_sample.parquet``.
     """
     config, progress = _config(study), progress or Silent()
-    with output_folder(out) as folder:
+    with output_folder(out) as folder, _no_results_of_before(folder):
         data = load_data(config, progress)
         kept = Store(location_beside(store, folder), progress.warn)
         outcome = audit_model(config, label, kept, progress, data)
@@ -354,6 +355,16 @@ def audit_functions(
         kept = Store(location_beside(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
         return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0]))
+
+
+@contextmanager
+def _no_results_of_before(folder: Path) -> Iterator[None]:
+    """Remove earlier results where training diverges, so that nobody takes them for those of the run that failed."""
+    try:
+        yield
+    except DivergedError:
+        remove_old_results(folder)
+        raise
 
 
 def _leave(

@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class TooFewRecordsError(InputError):
     """Records that do not suffice for the roles that settings give them; other settings may do."""
+
+
+class DivergedError(InputError):
+    """A training whose loss, gradient or output is not finite, under settings that were accepted."""

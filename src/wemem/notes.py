@@ -128,6 +128,10 @@ SENTENCES: Mapping[str, Callable[..., str]] = {
         "The victim's own training is not known to this study; its shadows and reference models were trained by "
         "the study's recipe and then pruned as the victim was"
     ).format,
+    "constant_answers": (
+        "{label}, seed {seed}: the audited model gives every audited record the same answer, so that no attack can "
+        "find anything; check that it was loaded and trained, and that it reads its input"
+    ).format,
     "canaries_in_references": (
         "The given victim was trained without canaries; the worst case is that of reference models that were "
         "trained by the study's recipe with canaries"

@@ -40,6 +40,9 @@ from wemem.defenses.capabilities import Capability
 from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
 
+#: The least noise that remains of a sum with gradients of the size of the clip: float32 has 24 bits.
+LEAST_NOISE = 2.0**-20
+
 
 @dataclass(frozen=True)
 class DPSGD(Defense):
@@ -51,7 +54,8 @@ class DPSGD(Defense):
             no privacy.
 
     Raises:
-        InputError: a clip that is not positive, or a negative noise.
+        InputError: a clip that is not positive, or a noise that is negative or below
+            :data:`LEAST_NOISE`.
 
     >>> DPSGD(clip=2.0, noise=0.5).capabilities
     (Clipping(norm=2.0, noise=0.5),)
@@ -69,6 +73,11 @@ class DPSGD(Defense):
             raise InputError(f"clip must be positive and finite, got {self.clip}; for no clipping use Undefended()")
         if not (self.noise >= 0 and isfinite(self.noise)):
             raise InputError(f"noise must be 0 or more and finite, got {self.noise}; for no noise give 0")
+        if 0 < self.noise < LEAST_NOISE:
+            raise InputError(
+                f"noise must be 0 or at least {LEAST_NOISE:g}, got {self.noise}; less is lost when it is added to "
+                "float32 gradients, and gives no privacy; for no noise give 0"
+            )
 
     @property
     def capabilities(self) -> tuple[Capability, ...]:

@@ -22,7 +22,7 @@ from typing import Any, Self
 import torch
 
 from wemem.data.dataset import Dataset
-from wemem.errors import InputError
+from wemem.errors import DivergedError, InputError
 from wemem.execution.graph import Frontier, Node
 from wemem.execution.lifeline import serve_with_lifeline
 from wemem.execution.program import Program
@@ -180,6 +180,8 @@ class _Process:
         match kind:
             case "refused":
                 raise InputError(*payload)
+            case "diverged":
+                raise DivergedError(*payload)
             case "broken":
                 raise WorkerError(*payload)
             case "done":
@@ -214,7 +216,7 @@ def serve(connection: Connection, root: str, threads: int) -> None:
         try:
             _do_tasks(connection, root, reporting)
         except InputError as error:
-            reporting.send("refused", str(error))
+            reporting.send("diverged" if isinstance(error, DivergedError) else "refused", str(error))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception:

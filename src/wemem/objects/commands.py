@@ -111,13 +111,13 @@ def audit(
         return _audit_functions(model, data, members, train, labels, attacks, study, settings, place, store, progress)
     if labels is not None or not isinstance(model, str | Path | nn.Module):
         raise InputError("expected train with a predict function or labels, got none; add train(...) -> predict")
-    victim = weights_file(model, place.inputs), members_file(members, place.inputs)
     if architecture is None and isinstance(model, nn.Module):
         architecture = model
-    config = study_of(
-        study, settings, data=data, architecture=architecture, defenses=defense, attacks=attacks, victim=victim
-    )
-    with shown_progress(progress) as shown:
+    with place.inputs() as inputs, shown_progress(progress) as shown:
+        victim = weights_file(model, inputs), members_file(members, inputs)
+        config = study_of(
+            study, settings, data=data, architecture=architecture, defenses=defense, attacks=attacks, victim=victim
+        )
         results, _ = api.audit(config, None if defense is None else config.labels[0], place.folder, store, shown)
     return AuditResult(place.folder, results, place.keeper)
 
@@ -137,8 +137,8 @@ def _audit_functions(
         predict = anonymous(lambda features: own(record_numbers(features)), str(predict))
         trainer = anonymous(by_numbers(train), str(trainer))
     config = study_of(study, settings, data=data, attacks=attacks)
-    file = members_file(members, place.inputs)
-    with shown_progress(progress) as shown:
+    with place.inputs() as inputs, shown_progress(progress) as shown:
+        file = members_file(members, inputs)
         results, _ = api.audit_functions(config, predict, trainer, file, place.folder, store, shown)
     return AuditResult(place.folder, results, place.keeper)
 
@@ -176,11 +176,11 @@ def prune(
     if members is None:
         raise InputError("expected the members of the model, got none; give the numbers of its training records")
     place = OutputPlace.of(out)
-    victim = weights_file(model, place.inputs), members_file(members, place.inputs)
     if architecture is None and isinstance(model, nn.Module):
         architecture = model
-    config = study_of(study, settings, data=data, architecture=architecture, defenses=defense, victim=victim)
-    with shown_progress(progress) as shown:
+    with place.inputs() as inputs, shown_progress(progress) as shown:
+        victim = weights_file(model, inputs), members_file(members, inputs)
+        config = study_of(study, settings, data=data, architecture=architecture, defenses=defense, victim=victim)
         lines = api.prune(config, config.labels[0], place.folder, store, shown)
 
     def build() -> nn.Module:
@@ -368,8 +368,9 @@ def export(
     place = OutputPlace.of(out)
     if architecture is None and isinstance(model, nn.Module):
         architecture = model
-    weights = model.folder if isinstance(model, PruneResult) else weights_file(model, place.inputs)
-    lines = api.export(study_of(study, settings, data=data, architecture=architecture), weights, place.folder)
+    with place.inputs() as inputs:
+        weights = model.folder if isinstance(model, PruneResult) else weights_file(model, inputs)
+        lines = api.export(study_of(study, settings, data=data, architecture=architecture), weights, place.folder)
     return ExportResult(place.folder, read_json(place.folder / EXPORTED, "a certificate"), place.keeper, tuple(lines))
 
 

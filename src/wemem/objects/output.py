@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +36,28 @@ class OutputPlace:
         weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
         return cls(Path(folder) / "out", keeper)
 
-    @property
-    def inputs(self) -> Path:
+    @contextmanager
+    def inputs(self) -> Iterator[Path]:
         """The folder for what was given in memory, so that the audit can be repeated from its
         files.
+
+        A call that fails leaves the folder as it was: that of an earlier call stays beside the
+        results of that call, and no new one stays.
         """
-        return self.folder / "inputs"
+        folder, before = self.folder / "inputs", self.folder / ".inputs.before"
+        shutil.rmtree(before, ignore_errors=True)  # left by a call that was killed
+        if folder.is_dir():
+            shutil.copytree(folder, before)
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            if before.is_dir():
+                before.replace(folder)
+            with suppress(OSError):
+                self.folder.rmdir()  # empty, since it was made for these files
+            raise
+        shutil.rmtree(before, ignore_errors=True)
 
 
 @contextmanager

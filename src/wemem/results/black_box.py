@@ -13,7 +13,7 @@ from wemem.data.split import Role
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.notes import Note
-from wemem.results.build import SCHEMA, certificate, environment
+from wemem.results.build import SCHEMA, answers_are_constant, certificate, environment
 from wemem.results.sample_table import sample_rows
 from wemem.study.black_box import BlackBoxAudit
 
@@ -54,6 +54,9 @@ def black_box_results(
         **({} if file is None else {"audited_file": {"name": file.name, "sha256": file_sha256(file)}}),
         **as_json(audit.report, seed=seed),
     }
+    constant = (
+        [Note("constant_answers", {"label": run["label"], "seed": seed})] if answers_are_constant(signals) else []
+    )
     samples = sample_rows("audited model", seed, 0.0, audit.report, signals.labels, None, correct)
     digest = hashlib.sha256(np.ascontiguousarray(signals.logits).data).hexdigest()
     results = {
@@ -74,7 +77,7 @@ def black_box_results(
             "classes": signals.classes,
             "input_shape": [],
         },
-        "notes": [note.as_json() for note in (Note("outputs_alone"), *audit.left_out)],
+        "notes": [note.as_json() for note in (Note("outputs_alone"), *audit.left_out, *constant)],
         "scores": [],
         "runs": [run],
     }

@@ -79,6 +79,12 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
     }
 
 
+def answers_are_constant(signals: Signals) -> bool:
+    """True if the audited model gives all audited records the same answer, which no attack can use."""
+    answers = signals.logits[0, signals.audited(0)]
+    return bool((answers == answers[0]).all())
+
+
 def _or_none(value: float) -> float | None:
     """A number as JSON has it; None for NaN."""
     return None if math.isnan(value) else value
@@ -108,6 +114,11 @@ def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[Note]:
     notes += [Note("unmatched_size", {"kind": kind, "records": size}) for kind, size in unmatched.items()]
     if not config.scores.as_victim and any(_scored(outcome) for outcome in outcomes):
         notes.append(Note("scored_otherwise"))
+    notes += [
+        Note("constant_answers", {"label": outcome.label, "seed": outcome.seed})
+        for outcome in outcomes
+        if any(answers_are_constant(signals) for signals in outcome.signals.values())
+    ]
     if config.canaries and config.victim is not None:
         notes.append(Note("canaries_in_references"))
     if config.victim is not None:

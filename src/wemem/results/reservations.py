@@ -3,7 +3,7 @@
 A gate fails on each reservation unless it is waived by name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ NAMES = {
     "few-records": f"fewer than {FEWEST_RECORDS} members or non-members",
     "unsupported-fpr": "too few non-members for the false positive rate of the limit",
     "altered-answers": "the defense alters answers; the weights leak more than the answers do",
+    "constant-answers": "the audited model gives every record the same answer, as a broken one does",
     "other-file": "a model file is missing, or is not the one that was audited",
     "partial": "runs or attacks that were planned are missing",
     "unverified": "the rates cannot be recomputed from records that are bound to the results",
@@ -95,8 +96,13 @@ def reservations(
         yield Reservation("unverified", unverified)
     digest = None if shipped is None else weights_sha256(shipped)
     kinds = verified.results.get("planned", {}).get("attacks", {})
+    constant = {
+        (str(note.get("label")), int(note.get("seed", 0)))
+        for note in verified.results["notes"]
+        if isinstance(note, Mapping) and note["code"] == "constant_answers"
+    }
     for arm in chosen:
-        yield from _of_arm(arm, kinds, fpr)
+        yield from _of_arm(arm, kinds, fpr, constant)
         if digest is not None and digest not in _digests(arm, verified.results):
             text = f"the file {shipped} is not a model of {arm.label!r} that was audited"
             yield Reservation("other-file", text, arm.label)
@@ -118,7 +124,9 @@ def _digests(arm: Arm, results: Mapping[str, Any]) -> set[str]:
     return written | {run["audited_file"]["sha256"] for run in arm.runs if "audited_file" in run}
 
 
-def _of_arm(arm: Arm, kinds: Mapping[str, str], fpr: float | None) -> Iterator[Reservation]:
+def _of_arm(
+    arm: Arm, kinds: Mapping[str, str], fpr: float | None, constant: Collection[tuple[str, int]]
+) -> Iterator[Reservation]:
     audits = [audit for run in arm.runs for audit in run["attacks"].values()]
     if not all(run["certificate"]["adaptive"] for run in arm.runs) or not all(audit["adaptive"] for audit in audits):
         yield Reservation("non-adaptive", NAMES["non-adaptive"], arm.label)
@@ -141,6 +149,8 @@ def _of_arm(arm: Arm, kinds: Mapping[str, str], fpr: float | None) -> Iterator[R
     if fpr is not None and smallest > fpr:
         text = f"{others} non-members support no FPR below {per_cent(smallest)}, the limit is at {per_cent(fpr)}"
         yield Reservation("unsupported-fpr", text, arm.label)
+    if any((arm.label, run["seed"]) in constant for run in arm.runs):
+        yield Reservation("constant-answers", NAMES["constant-answers"], arm.label)
     if any(_alters(run) for run in arm.runs):
         yield Reservation("altered-answers", NAMES["altered-answers"], arm.label)
 

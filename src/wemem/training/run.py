@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wemem.data.batches import Step
 from wemem.defenses import AdversarialTraining, Batch, Clipping, Defense, InferenceAdversary
-from wemem.errors import InputError
+from wemem.errors import DivergedError
 from wemem.randomness import derive_seed
 from wemem.training.adversary_turns import AdversaryTurns
 from wemem.training.augment import augment, draw_views
@@ -296,7 +296,7 @@ class Run:
         ).tolist()
         for what, is_finite in (("gradient" if self.per_sample else "loss", finite), ("output", outputs)):
             if not is_finite:
-                raise InputError(
+                raise DivergedError(
                     f"training diverged in epoch {epoch}: the {what} is not finite; lower the learning rate"
                 )
         return list(accuracy)
