@@ -35,6 +35,8 @@ CONVOLUTION = [
 ]
 #: Ways that are measured with many models too.
 MANY = [CONVOLUTION[0], CONVOLUTION[2]]
+#: The fast recipe; its changing learning rate cannot be replayed.
+FAST_RECIPE = Method("sequential", CudaSettings(), "bf16", "crop_flip")
 #: Loops to compare with, and their precision.
 LOOPS = {"plain": (plain_loop, "fp32"), "tuned": (tuned_loop, "bf16"), "compiled": (compiled_loop, "bf16")}
 #: Grouped convolutions, which may be very slow, so they come last and in a short training.
@@ -111,6 +113,7 @@ def plan(*, tiny: bool) -> list[tuple[str, int, Method | str, float]]:
     ]
     for case in ("resnet18", "resnet8"):
         steps += [(case, 1, "plain", 5), (case, 1, "tuned", 5), *((case, few, method, 8) for method in CONVOLUTION)]
+    steps += [("resnet9", 1, "plain", 8), ("resnet9", few, FAST_RECIPE, 10)]
     if not tiny:
         steps += [(case, many, method, 20) for case in ("resnet18", "resnet8") for method in MANY]
         steps.append(("resnet18", 1, "compiled", 60))

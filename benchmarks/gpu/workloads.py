@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
-from wemem.models import FullyConnected, Model, ResNet8, ResNet18
-from wemem.training import Ensemble, Recipe, fit
+from wemem.models import FullyConnected, Model, ResNet8, ResNet9, ResNet18
+from wemem.training import FAST, Ensemble, Recipe, fit
 from wemem.training.device import CudaSettings, use_cuda_settings
 
 #: The number of different initial weights of an ensemble.
@@ -35,6 +35,7 @@ class Case:
         dev: the number of dev records of a model.
         epochs: the number of epochs.
         batch: the number of records of a step.
+        recipe: the recipe of our trainings, but for epochs, batches, precision and augmentation.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Case:
     dev: int
     epochs: int
     batch: int = 128
+    recipe: Recipe = field(default_factory=lambda: Recipe(patience=None))
 
     def data(self, models: int) -> tuple[Dataset, Split]:
         """Random records, of which each model trains on its own."""
@@ -77,11 +79,13 @@ def cases(*, tiny: bool) -> dict[str, Case]:
             "fc": Case("fc", FullyConnected((8,)), (6,), 3, 40, 20, 2, 16),
             "resnet8": Case("resnet8", ResNet8(width=0.25), (3, 8, 8), 3, 24, 12, 2, 8),
             "resnet18": Case("resnet18", ResNet18(width=0.05), (3, 8, 8), 3, 16, 8, 2, 8),
+            "resnet9": Case("resnet9", ResNet9(width=0.05), (3, 8, 8), 3, 16, 8, 2, 8, FAST),
         }
     return {
         "fc": Case("fc", FullyConnected(), (446,), 30, 1536, 250, 8),
         "resnet8": Case("resnet8", ResNet8(), (3, 32, 32), 10, 2560, 512, 4),
         "resnet18": Case("resnet18", ResNet18(), (3, 32, 32), 10, 2560, 512, 4),
+        "resnet9": Case("resnet9", ResNet9(), (3, 32, 32), 10, 5120, 512, 4, 512, FAST),
     }
 
 
@@ -122,8 +126,8 @@ def time_ours(case: Case, models: int, method: Method, device: torch.device) -> 
     """Time a fit."""
     data, split = case.data(models)
     start = case.start(models)
-    recipe = Recipe(
-        epochs=case.epochs, patience=None, batch_size=case.batch, precision=method.precision, augment=method.augment
+    recipe = replace(
+        case.recipe, epochs=case.epochs, batch_size=case.batch, precision=method.precision, augment=method.augment
     )  # type: ignore[arg-type]
     stamps: list[tuple[int, float]] = []
     together = models if method.backend == "vmapped" else method.cuda.together if device.type == "cuda" else 1
