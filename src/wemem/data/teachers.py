@@ -1,7 +1,7 @@
 """Teachers of a model: models that are each trained on a part of its training records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Real
@@ -13,6 +13,7 @@ from wemem.data.table_form import TableForm
 from wemem.data.views import Views
 from wemem.errors import InputError
 from wemem.randomness import generator
+from wemem.settings import ADDED
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,27 @@ class Teachers:
             held out as a whole; 0 holds out record by record. Exact and near copies are held out
             together in any case, whatever their labels.
         views: views of each record that the teachers predict too; None for the record alone.
+        components: number of principal components of which the teachers are linear classifiers; 0
+            for teachers of the same architecture as the model.
 
     Raises:
-        InputError: fewer than two teachers, records held out from all or none of them, or one
-            cluster a class.
+        InputError: fewer than two teachers, records held out from all or none of them, one cluster
+            a class, or a negative number of components.
     """
 
     count: int
     held_out: int
     clusters: int = 0
     views: Views | None = None
+    components: int = field(default=0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         if self.clusters < 0 or self.clusters == 1:
             raise InputError(f"clusters must be 0 or at least 2, got {self.clusters}; 0 holds out record by record")
+        if self.components < 0:
+            raise InputError(
+                f"components must be 0 or more, got {self.components}; 0 trains teachers of the model's architecture"
+            )
         if not 1 <= self.held_out < self.count:
             raise InputError(
                 f"expected each record to be held out from 1 to {self.count - 1} of {self.count} teachers, got "
@@ -54,8 +62,10 @@ class Teachers:
 
     @property
     def trainings(self) -> int:
-        """Cost of training the teachers, in trainings on all records of the model."""
-        return self.count - self.held_out
+        """Cost of training the teachers, in trainings on all records of the model; that of linear
+        ones is small.
+        """
+        return 0 if self.components else self.count - self.held_out
 
 
 def held_out(
@@ -80,8 +90,11 @@ def held_out(
         Roles (K * teachers.count, N), model by model.
 
     Raises:
-        InputError: a class with too few training records for every teacher to see one.
+        InputError: a class with too few training records for every teacher to see one, or linear
+            teachers of whole-number features.
     """
+    if teachers.components and features.dtype.kind != "f":
+        raise InputError(f"expected real-valued features for linear teachers, got {features.dtype}; set components = 0")
     count, times = teachers.count, teachers.held_out
     roles = np.zeros((split.num_models, count, len(split.labels)), np.int8)
     for k, seed in enumerate(seeds):

@@ -29,6 +29,10 @@ What stays open: similar records of different classes that are no near copies ar
 together. And the model fits its targets better at its training records than elsewhere; fitting them
 at the views too reduces that, and gives a more accurate model.
 
+Networks as teachers memorize, and what they say of other records then depends on every label. With
+``components = P`` they are multinomial logistic regressions on ``P`` principal components of the
+model's training records (:mod:`wemem.training.linear`), which memorize far less and take seconds.
+
 The idea is Split-AI with self-distillation (SELENA, Tang et al., USENIX Security 2022), which
 trains one model from scratch on such targets, its records held out one by one. Ours are the
 clusters, the views, and the place in the rounds of pruning. ``clusters=0, held_out=1`` is
@@ -36,7 +40,7 @@ cross-fitting; SELENA has 10 of 25. The dense model is not protected: where it i
 distil it as well, by pruning to a sparsity of 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -50,6 +54,7 @@ from wemem.defenses.base import Defense
 from wemem.defenses.batch import Batch
 from wemem.defenses.capabilities import Capability, Distillation, FreshStart
 from wemem.errors import InputError
+from wemem.settings import ADDED
 
 Start = Literal["fresh", "dense"]
 
@@ -72,6 +77,8 @@ class OutOfSampleDistillation(Defense):
         views: number of views of each record that are learned beside it; each makes an epoch longer
             by its length without them. 0 for the records alone.
         swap: share of a view's features that are another record's.
+        components: number of principal components of which the teachers are linear classifiers; 0
+            for teachers of the model's architecture.
 
     Raises:
         InputError: a value out of range.
@@ -90,11 +97,12 @@ class OutOfSampleDistillation(Defense):
     hard: float = 0.0
     views: int = 3
     swap: float = 0.1
+    components: int = field(default=0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         if self.views < 0:
             raise InputError(f"views must be 0 or more, got {self.views}")
-        Teachers(self.teachers, self.held_out, self.clusters, Views(self.views or 1, self.swap))
+        Teachers(self.teachers, self.held_out, self.clusters, Views(self.views or 1, self.swap), self.components)
         if self.start not in ("fresh", "dense"):
             raise InputError(f"start must be fresh or dense, got {self.start!r}")
         if not self.temperature > 0:
@@ -110,7 +118,7 @@ class OutOfSampleDistillation(Defense):
     def capabilities(self) -> tuple[Capability, ...]:
         """Teachers, trained before the first round on parts of the model's own training records."""
         views = Views(self.views, self.swap) if self.views else None
-        distillation = Distillation(Teachers(self.teachers, self.held_out, self.clusters, views))
+        distillation = Distillation(Teachers(self.teachers, self.held_out, self.clusters, views, self.components))
         return (distillation, FreshStart()) if self.start == "fresh" else (distillation,)
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:

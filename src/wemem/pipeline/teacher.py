@@ -13,6 +13,7 @@ from jaxtyping import Float32
 from scipy.special import log_softmax, softmax
 
 from wemem.data.dataset import Dataset
+from wemem.data.preprocessing import Preprocessing
 from wemem.data.split import Role, Split
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Distillation
@@ -26,6 +27,7 @@ from wemem.store.entry import Entry
 from wemem.store.key import Key
 from wemem.store.keys import DenseTargetsKey, TeacherTargetsKey
 from wemem.training import Ensemble
+from wemem.training.linear import Components, fit_linear
 from wemem.training.views import ViewedRecords
 
 #: Smallest probability, so that every log-probability is finite in float32.
@@ -93,6 +95,8 @@ class Teacher:
             self.workspace,
             held_out(split, source, seeds, self.workspace.data.features, self.workspace.data.table),
         )
+        if source.components:
+            return self._by_linear_models(title, parts, split, source)
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(source.count)]
         teachers = self.trainer.plan_chunks(f"{title}: teachers", parts, own_seeds)
         models = tuple(chunk.key for chunk in teachers)
@@ -112,6 +116,21 @@ class Teacher:
             Effort("query", answers),
         )  # fmt: skip
 
+    def _by_linear_models(self, title: str, parts: Split, split: Split, source: Teachers) -> Stage[SoftTargets]:
+        """Soft targets by linear classifiers that did not train on a record."""
+        space = self.workspace
+        key = TeacherTargetsKey((), space.data.fingerprint, parts.fingerprint, source).key()
+
+        def compute() -> Computed:
+            start = time.perf_counter()
+            targets = linear_log_probabilities(parts, split, space.data, source)
+            return {"teacher_log_probs": targets}, {"seconds": time.perf_counter() - start}
+
+        answers = float((parts.roles == Role.AUDIT).sum()) * source.passes_per_epoch
+        return space.cache.stage(
+            f"{title}: linear teachers", key, (), compute, partial(_soft_targets, key), Effort("query", answers)
+        )
+
 
 def _soft_targets(key: Key, entry: Entry) -> SoftTargets:
     seconds = float(entry.meta["seconds"]) + float(entry.meta.get("training_seconds", 0.0))
@@ -127,6 +146,33 @@ def dense_log_probabilities(
         train = split.records(k, Role.TRAIN)
         logits = dense.select([k]).logits(data.features[train], device=device)[0]
         targets[k, train] = log_softmax(logits.astype(np.float64), axis=-1)
+    return targets
+
+
+def linear_log_probabilities(
+    parts: Split, split: Split, data: Dataset, source: Teachers
+) -> Float32[np.ndarray, "K M C"]:
+    """Compute what :func:`teacher_log_probabilities` does, by linear classifiers on the leading
+    principal components of each model's training records.
+
+    The components are those of all its training records; they depend on no label.
+    """
+    train = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
+    drawn = None if source.views is None else source.views.draw(train, len(data), data.input_shape)
+    viewed = ViewedRecords(torch.from_numpy(data.features), drawn)
+    targets = np.zeros((split.num_models, source.passes_per_epoch * len(data), data.classes), np.float32)
+    for k, own in enumerate(train):
+        form = None if data.table is None else Preprocessing.fit(data.table, data.features[own])
+        x = data.features[own] if form is None else form.apply(data.features[own])
+        roles = parts.roles[k * source.count : (k + 1) * source.count, own]
+        components = Components.of(x, source.components)
+        teachers = fit_linear(components, x, data.labels[own], roles == Role.TRAIN, data.classes)
+        for place in range(source.passes_per_epoch):
+            numbers = place * len(data) + own
+            x = viewed.numbered(torch.tensor([k]), torch.from_numpy(numbers)[None])[0].numpy()
+            p = teachers.probabilities(x if form is None else form.apply(x))
+            unseen = (roles == Role.AUDIT)[..., None]
+            targets[k, numbers] = np.log(np.maximum((p * unseen).sum(0) / unseen.sum(0), LEAST))
     return targets
 
 
