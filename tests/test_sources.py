@@ -19,7 +19,7 @@ def test_digits_are_scaled_to_one():
 
 @pytest.mark.parametrize("source", ["digit", "", "data.txt", "cifar-10", "folder/"])
 def test_unknown_source_lists_what_there_is(source):
-    with pytest.raises(InputError, match=r"cinic10, folder, a path ending in \.npz, \.csv, \.tsv or "):
+    with pytest.raises(InputError, match=r"cinic10, folder, a path ending in \.npz, \.npy, \.csv, \.tsv or "):
         DataSource(source)
 
 

@@ -16,6 +16,10 @@ from wemem.notes import Note
 
 #: Classes that a note names one by one.
 SHOWN_CLASSES = 20
+#: Numbers that are checked at a time.
+CHECKED = 2**24
+#: Bytes of the features that are read at a time where models answer on them.
+AT_ONCE = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +99,10 @@ class Dataset:
             )
 
     def _require_finite(self) -> None:
-        bad = ~np.isfinite(self.features).reshape(len(self), -1).all(axis=1)
+        rows = max(1, CHECKED // max(1, self.features[0].size))
+        starts = range(0, len(self), rows)
+        parts = (self.features[s : s + rows].reshape(-1, self.features[0].size) for s in starts)
+        bad = ~np.concatenate([np.isfinite(part).all(axis=1) for part in parts])
         if bad.any():
             raise InputError(
                 f"data set {self.name!r}: expected finite features, got NaN or infinity in {int(bad.sum())} "
@@ -158,6 +165,13 @@ class Dataset:
         """Some of the records, in the given order."""
         ids = self.ids and RecordIds(self.ids.column, tuple(self.ids.values[i] for i in records))
         return replace(self, features=self.features[records], labels=self.labels[records], ids=ids)
+
+    def parts(self, records: Int64[np.ndarray, " n"]) -> list[Int64[np.ndarray, " _"]]:
+        """The records in parts whose features take at most :data:`AT_ONCE` bytes, for data that are
+        larger than memory; each part but the last has a multiple of 1,024 records.
+        """
+        rows = max(1, AT_ONCE // max(1, 1024 * self.features[0].nbytes)) * 1024
+        return [records[start : start + rows] for start in range(0, len(records), rows)]
 
     def as_floats(self) -> "Dataset":
         """The same records with float32 features."""

@@ -11,6 +11,7 @@
 ``svhn``, ``cinic10``
 ``folder``                     images in one folder per class
 ``PATH.npz``                   arrays ``x`` and ``y``
+``PATH.npy``                   features; ``label`` is the path of the labels
 ``PATH.csv``, ``PATH.tsv``,    columns of numbers and categories, or a text, and a label
 ``PATH.parquet``               column
 ``package.module:factory``     the result of your function
@@ -29,7 +30,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from wemem.data.dataset import Dataset
-from wemem.data.loaders.arrays import load_factory, load_npz
+from wemem.data.loaders.arrays import load_factory, load_npy, load_npz
 from wemem.data.loaders.images import draw_records
 from wemem.data.loaders.location import load_location
 from wemem.errors import InputError
@@ -41,7 +42,7 @@ from wemem.settings import from_table
 Named = Literal[
     "digits", "location", "purchase100", "texas100", "cifar10", "cifar100", "svhn", "cinic10", "folder"
 ]  # fmt: skip
-Kind = Named | Literal[".npz", ".csv", ".tsv", ".parquet", "factory"]
+Kind = Named | Literal[".npz", ".npy", ".csv", ".tsv", ".parquet", "factory"]
 
 NAMED: tuple[Named, ...] = get_args(Named)
 
@@ -66,6 +67,7 @@ OPTIONS: dict[Kind, tuple[str, ...]] = {
     "cinic10": ("path", "memory_gib"),
     "folder": ("path", "memory_gib"),
     ".npz": ("features", "label", "memory_gib"),
+    ".npy": ("label", "memory_gib"),
     ".csv": (*COLUMNS, *CHARACTERS),
     ".tsv": (*COLUMNS, *CHARACTERS),
     ".parquet": COLUMNS,
@@ -78,13 +80,15 @@ class DataSource:
     """The source of a data set; the fields are the keys of ``[data]``.
 
     Args:
-        source: one of :data:`NAMED`, a path that ends in ``.npz``, ``.csv``, ``.tsv`` or
-            ``.parquet``, or ``"package.module:factory"``.
+        source: one of :data:`NAMED`, a path that ends in ``.npz``, ``.npy``, ``.csv``,
+            ``.tsv`` or ``.parquet``, or ``"package.module:factory"``.
         path: the file or folder of a named source; see its loader.
-        label: the name or position of the label column, or the name of the labels array (``"y"``).
+        label: the name or position of the label column, the name of the labels array (``"y"``), or
+            the path of the labels beside an ``.npy`` file.
         features: the name of the features array (``"x"``), for ``.npz`` files.
         memory_gib: the GiB that loading may take, for files; None means half of the machine's
-            memory.
+            memory. Larger features of a Parquet, ``.npy`` or uncompressed ``.npz`` file stay in a
+            file.
         records: the number of records to draw in the classes' proportions, always the same ones;
             all if None.
         keep: the names of the columns of features; all that are not dropped if empty.
@@ -110,7 +114,8 @@ class DataSource:
     Traceback (most recent call last):
         ...
     wemem.errors.InputError: expected data digits, location, purchase100, texas100, cifar10, cifar100, svhn, cinic10, \
-folder, a path ending in .npz, .csv, .tsv or .parquet, or package.module:factory, got 'digit'; did you mean 'digits'?
+folder, a path ending in .npz, .npy, .csv, .tsv or .parquet, or package.module:factory, got 'digit'; did you mean \
+'digits'?
     """
 
     source: str
@@ -139,6 +144,10 @@ folder, a path ending in .npz, .csv, .tsv or .parquet, or package.module:factory
                 raise InputError(f"data {self.source!r}: expected {allowed} beside the source, got {key}; leave it out")
         if self.kind == ".npz" and isinstance(self.label, int):
             raise InputError(f"data {self.source!r}: expected the name of the label array, got {self.label}; name it")
+        if self.kind == ".npy" and not isinstance(self.label, str):
+            raise InputError(
+                f"data {self.source!r}: expected the labels in another .npy file, got none; name it by label"
+            )
         if self.kind == "folder" and self.path is None:
             raise InputError("data 'folder': expected the path of a folder of class folders, got none; add path")
         if self.text is None and (self.tokens is not None or self.vocabulary is not None):
@@ -158,14 +167,14 @@ folder, a path ending in .npz, .csv, .tsv or .parquet, or package.module:factory
         for name in NAMED:
             if self.source == name:
                 return name
-        files: tuple[Kind, ...] = (".npz", ".csv", ".tsv", ".parquet")
+        files: tuple[Kind, ...] = (".npz", ".npy", ".csv", ".tsv", ".parquet")
         for suffix in files:
             if self.source.lower().endswith(suffix):
                 return suffix
         if ":" in self.source:
             return "factory"
         raise InputError(
-            f"expected data {', '.join(NAMED)}, a path ending in .npz, .csv, .tsv or .parquet, or "
+            f"expected data {', '.join(NAMED)}, a path ending in .npz, .npy, .csv, .tsv or .parquet, or "
             f"package.module:factory, got {self.source!r}{did_you_mean(self.source, NAMED)}"
         )
 
@@ -202,6 +211,8 @@ folder, a path ending in .npz, .csv, .tsv or .parquet, or package.module:factory
                 return published_loader(self.kind)(path, records=self.records, limit=limit)
             case ".npz":
                 return load_npz(file, features=self.features or "x", label=str(self.label or "y"), limit=limit)
+            case ".npy":
+                return load_npy(file, labels=user_path(str(self.label)), limit=limit)
             case ".csv" | ".tsv" | ".parquet":
                 return self._read_table(file, limit)
             case "factory":

@@ -65,6 +65,26 @@ def read_npz(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
         raise InputError(f"{path}: expected a whole .npz file, got a damaged one ({reason}); write it again") from error
 
 
+def larger_than(path: Path, names: Sequence[str], limit: int) -> bool:
+    """True if arrays take more than ``limit`` bytes and stand in the file uncompressed.
+
+    Raises:
+        InputError: no such file or array, or a damaged file.
+    """
+    try:
+        with open_file(path, "a .npz file") as file:
+            _require_short_directory(file)
+            archive = zipfile.ZipFile(file)
+            sizes = [declared(archive, name, str(path)) for name in names]
+            stored = archive.getinfo(f"{names[0]}.npy").compress_type == zipfile.ZIP_STORED
+    except InputError:
+        raise
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: expected a whole .npz file, got a damaged one ({reason}); write it again") from error
+    return stored and sum(math.prod(shape) * (dtype.itemsize + 4) for shape, dtype in sizes) > limit
+
+
 def _require_short_directory(file: BinaryIO) -> None:
     """Refuse a zip file whose list of entries is longer than any set of arrays; zipfile reads it
     whole.
@@ -93,19 +113,57 @@ def declared(archive: zipfile.ZipFile, name: str, path: str) -> tuple[tuple[int,
         raise InputError(f"{path}: expected arrays as numpy.savez writes them, got another compression; write it again")
     with archive.open(entry) as stream:
         start, header = npy_header(stream.read(HEADER_BYTES))
-    stated = HEADER.fullmatch(header)
-    if stated is None or not NUMBERS.fullmatch(stated["type"]):
-        raise InputError(
-            f"{path}: expected plain numbers in {name!r}, got {stated['type'] if stated else header[:60].strip()!r}; "
-            "convert them first, nothing is unpickled"
-        )
-    dtype, shape = np.dtype(stated["type"]), tuple(int(n) for n in re.findall(r"\d+", stated["shape"]))
+    shape, dtype = _stated(header, name, path)
     if start + len(header) + math.prod(shape) * dtype.itemsize != entry.file_size:
         raise InputError(
             f"{path}: expected {name!r} to hold the {shape} {dtype} that it declares, got {entry.file_size} bytes; "
             "the file is damaged, write it again"
         )
     return shape, dtype
+
+
+def declared_npy(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype[Any], str, int]:
+    """Shape, type, header and start of the array of an ``.npy`` file, checked against its size.
+
+    Raises:
+        InputError: a damaged file, or an array of other things than numbers.
+    """
+    try:
+        start, header = npy_header(file.read(HEADER_BYTES))
+    except (ValueError, struct.error) as error:
+        raise InputError(
+            f"{path}: expected a .npy file, got another one ({error}); write it with numpy.save"
+        ) from error
+    shape, dtype = _stated(header, path.name, str(path))
+    size = file.seek(0, os.SEEK_END)
+    if start + len(header) + math.prod(shape) * dtype.itemsize != size:
+        raise InputError(f"{path}: expected the {shape} {dtype} that it declares, got {size} bytes; write it again")
+    return shape, dtype, header, start + len(header)
+
+
+def read_npy(path: Path, *, limit: int) -> Array:
+    """Read the array of an ``.npy`` file.
+
+    Raises:
+        InputError: a damaged file, other things than numbers, or more than ``limit`` bytes.
+    """
+    with open_file(path, "a .npy file") as file:
+        shape, dtype, _, _ = declared_npy(file, path)
+        require_memory(math.prod(shape) * (dtype.itemsize + 4), limit, str(path))
+        file.seek(0)
+        array: Array = npy.read_array(file, allow_pickle=False)
+        return array
+
+
+def _stated(header: str, name: str, path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and type in the header of an .npy file, which must be those of plain numbers."""
+    stated = HEADER.fullmatch(header)
+    if stated is None or not NUMBERS.fullmatch(stated["type"]):
+        raise InputError(
+            f"{path}: expected plain numbers in {name!r}, got {stated['type'] if stated else header[:60].strip()!r}; "
+            "convert them first, nothing is unpickled"
+        )
+    return tuple(int(n) for n in re.findall(r"\d+", stated["shape"])), np.dtype(stated["type"])
 
 
 def npy_header(content: bytes) -> tuple[int, str]:

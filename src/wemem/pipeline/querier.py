@@ -50,8 +50,15 @@ class Querier:
             answering = models.read().queried(space.device)
             if altered is not None:
                 answering = postprocessed(answering, altered, seed=derive_seed(seed, "answers", turn))
-            features, labels = space.data.features[records], space.data.labels[records]
-            return query_models(answering, features, labels, required_signals, seed=seed, table=space.data.table), {}
+            data, parts = space.data, space.data.parts(records)
+            answers = [
+                query_models(
+                    answering, data.features[part], data.labels[part], required_signals,
+                    seed=seed if len(parts) == 1 else derive_seed(seed, "part", i), table=data.table,
+                )
+                for i, part in enumerate(parts)
+            ]  # fmt: skip
+            return {name: np.concatenate([one[name] for one in answers], axis=1) for name in answers[0]}, {}
 
         def read(entry: Entry) -> Answers:
             return Answers(key, entry.arrays, float(entry.meta["seconds"]))

@@ -63,8 +63,14 @@ class Scorer:
         space, start = self.workspace, time.perf_counter()
         pool = np.flatnonzero((split.roles != Role.UNUSED).any(axis=0))
         values = np.full(split.roles.shape, np.nan)
-        features, labels = space.data.features[pool], space.data.labels[pool]
-        logits = np.concatenate([chunk.queried(space.device).logits(features) for chunk in subset_models])
+        labels, models = space.data.labels[pool], [chunk.queried(space.device) for chunk in subset_models]
+        logits = np.concatenate(
+            [
+                np.concatenate([chunk.logits(space.data.features[part]) for chunk in models])
+                for part in space.data.parts(pool)
+            ],
+            axis=1,
+        )
         values[:, pool] = truth_values(logits, labels, space.config.scores.form)
         memorization = estimate_memorization(values, split.roles)
         trust = halves_correlation(values[:, pool], split.roles[:, pool], seed=0)

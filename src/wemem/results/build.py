@@ -254,5 +254,6 @@ def correct_predictions(outcome: Outcome, config: StudyConfig, data: Dataset) ->
     right, device = np.zeros(len(data), bool), choose_device(config.device)
     for role in (Role.TRAIN, Role.DEV, Role.AUDIT):
         records = outcome.split.records(0, role)
-        right[records] = outcome.victim.first(data.features[records], device).argmax(1) == data.labels[records]
+        for part in data.parts(records):
+            right[part] = outcome.victim.first(data.features[part], device).argmax(1) == data.labels[part]
     return right

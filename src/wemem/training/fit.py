@@ -27,6 +27,7 @@ from wemem.defenses import (
     Undefended,
 )
 from wemem.errors import InputError
+from wemem.files.mapped import is_mapped
 from wemem.models.outputs import require_logits
 from wemem.notes import Note
 from wemem.randomness import derive_seed
@@ -292,7 +293,7 @@ class _Task:
         # the models as they were given, as they end, and joined
         held = (
             3 * state
-            + self.data.features.nbytes
+            + (0 if is_mapped(self.data.features) else self.data.features.nbytes)
             + (0 if self.teacher_log_probs is None else 2 * self.teacher_log_probs.nbytes)
         )
         limit = memory_for_training(device, held)

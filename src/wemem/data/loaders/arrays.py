@@ -11,7 +11,9 @@ import numpy as np
 from wemem.data.dataset import Dataset
 from wemem.data.loaders.images import ANY, normalized
 from wemem.errors import InputError
-from wemem.files.npz import read_npz
+from wemem.files.input_files import require_file
+from wemem.files.mapped import map_npy, map_npz
+from wemem.files.npz import larger_than, read_npy, read_npz
 from wemem.notes import Note
 from wemem.resolve import resolve
 
@@ -27,13 +29,49 @@ def load_npz(path: Path, *, features: str, label: str, limit: int) -> Dataset:
         path: the path of the file.
         features: the name of the features array.
         label: the name of the labels array.
-        limit: the largest number of bytes that loading may take.
+        limit: the largest number of bytes that loading may take; larger features of an uncompressed
+            file stay in the file.
 
     Raises:
         InputError: a file that cannot be read, or arrays that :func:`dataset_of` refuses.
     """
+    if larger_than(path, [features, label], limit):
+        return dataset_in_file(path.stem, map_npz(path, features), read_npz(path, [label], limit=limit)[0])
     x, y = read_npz(path, [features, label], limit=limit)
     return dataset_of(path.stem, x, y)
+
+
+def load_npy(path: Path, *, labels: Path, limit: int) -> Dataset:
+    """Read a data set from an ``.npy`` file of features and one of labels.
+
+    Args:
+        path: the path of the features.
+        labels: the path of the labels.
+        limit: the largest number of bytes that loading may take; larger features stay in the file.
+
+    Raises:
+        InputError: a file that cannot be read, or arrays that :func:`dataset_of` refuses.
+    """
+    y = read_npy(labels, limit=limit)
+    if 2 * require_file(path, "a .npy file").stat().st_size > limit:
+        return dataset_in_file(path.stem, map_npy(path), y)
+    return dataset_of(path.stem, read_npy(path, limit=limit), y)
+
+
+def dataset_in_file(name: str, features: np.ndarray[Any, Any], labels: Any) -> Dataset:
+    """A data set whose features stay in a file, as they are.
+
+    Raises:
+        InputError: images with channels in the last axis, or what :class:`Dataset` refuses.
+    """
+    if features.ndim == 4 and features.shape[3] in CHANNELS and features.shape[1] not in CHANNELS:
+        raise InputError(
+            f"data {name!r}: expected images (N, channels, height, width) that are larger than memory allows, got "
+            f"{_shape(features)}; move the channels, or raise memory_gib"
+        )
+    blank = Dataset.from_arrays(name, np.zeros((len(features), 1), np.float32), labels)
+    note = f"the features are larger than memory_gib allows ({features.nbytes / 2**30:.3g} GiB) and stay in their file"
+    return replace(blank, features=features, notes=(note, *blank.notes))
 
 
 def load_factory(spec: str) -> Dataset:

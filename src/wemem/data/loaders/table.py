@@ -12,9 +12,10 @@ from jaxtyping import Int64
 
 from wemem.data.dataset import Dataset, class_note
 from wemem.data.loaders.columns import Categories, Labels, Numbers, is_number
+from wemem.data.loaders.spool import Spool, largest_group
 from wemem.data.loaders.text import Hashing, Texts
 from wemem.data.table_form import Categories as CategoryForm
-from wemem.data.table_form import TableForm
+from wemem.data.table_form import Column, TableForm
 from wemem.errors import InputError
 from wemem.files.memory_limit import require_memory
 from wemem.files.record_tables import RecordIds
@@ -157,14 +158,15 @@ def read_parquet(path: Path, options: TableOptions, *, limit: int) -> Dataset:
             f"{path}: expected numbers or text as labels, got {schema.field(chosen.label).type}; choose another column"
         )
     read = [chosen.label, *chosen.features, *([options.id] if options.id else [])]
-    require_memory(8 * rows * max(1, len(chosen.features)), limit, str(path))
+    whole = 8 * rows * len(chosen.features)
+    spool = Spool(rows, len(chosen.features)) if whole > limit and options.text is None else None
     # Labels and categories stay dictionary-encoded, so that a long text that repeats in every record
     # is in memory once.
     folded = [name for name in (chosen.label, *chosen.texts) if name != options.text]
     with open_parquet(path, "a table", read_dictionary=folded) as table:
-        require_memory(unfolded_bytes(table, read), limit, str(path))
+        require_memory(largest_group(table, read) if spool else unfolded_bytes(table, read), limit, str(path))
         batch = max(1, BLOCK_BYTES // (8 * len(read)))
-        return gather(path, table.iter_batches(batch_size=batch, columns=read), chosen, options, limit)
+        return gather(path, table.iter_batches(batch_size=batch, columns=read), chosen, options, limit, spool)
 
 
 def choose_columns(path: Path, schema: pa.Schema, options: TableOptions) -> ChosenColumns:
@@ -238,9 +240,19 @@ def label_column(path: Path, names: Sequence[str], label: str | int | None) -> s
 
 
 def gather(
-    path: Path, batches: Iterable[pa.RecordBatch], chosen: ChosenColumns, options: TableOptions, limit: int
-) -> Dataset:
-    """Join batches of columns to one data set, as long as they fit into ``limit`` bytes."""
+    path: Path, batches: Iterable[pa.RecordBatch], chosen: ChosenColumns, options: TableOptions, limit: int,
+    spool: Spool | None = None,
+) -> Dataset:  # fmt: skip
+    """Join batches of columns to one data set, as long as they fit into ``limit`` bytes.
+
+    Args:
+        path: the path of the table, for messages.
+        batches: the batches.
+        chosen: the columns.
+        options: their meaning.
+        limit: the largest number of bytes.
+        spool: takes the features in place of memory; None to keep them in memory.
+    """
     labels, ids, need = Labels(path), list[str](), 0
     features: dict[str, Numbers | Categories | Texts] = {}
     for name in chosen.features:
@@ -252,7 +264,11 @@ def gather(
             features[name] = Numbers(path, name)
     for batch in batches:
         need += 2 * labels.add(batch.column(chosen.label))  # these, and the whole they are joined to
-        need += sum(2 * column.add(batch.column(name)) for name, column in features.items())
+        added = sum(2 * column.add(batch.column(name)) for name, column in features.items())
+        if spool is None:
+            need += added
+        else:
+            spool.take(list(features.values()))
         if options.id is not None:
             more = ["" if value is None else str(value) for value in batch.column(options.id).to_pylist()]
             ids += more
@@ -268,7 +284,7 @@ def gather(
         raise InputError(f"{path}: expected at least one record, got none; bring some")
     named = Records(path.stem, y, names, notes, None if options.id is None else RecordIds(options.id, tuple(ids)))
     columns = list(features.values())
-    return named.of_text(columns[0]) if isinstance(columns[0], Texts) else named.of_table(columns, options)
+    return named.of_text(columns[0]) if isinstance(columns[0], Texts) else named.of_table(columns, options, spool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,21 +310,33 @@ class Records:
         tokens, cut = column.finish()
         return self._dataset(tokens, (*self.notes, *cut), None)
 
-    def of_table(self, columns: Sequence[Numbers | Categories | Texts], options: TableOptions) -> Dataset:
+    def of_table(
+        self, columns: Sequence[Numbers | Categories | Texts], options: TableOptions, spool: Spool | None
+    ) -> Dataset:
         """The data set of these records with their numbers and categories."""
-        finished = [column.finish() for column in columns if not isinstance(column, Texts)]
-        x = np.empty((len(self.labels), len(finished)), np.float32)
-        for i, (_, values) in enumerate(finished):
-            x[:, i] = values
-        form = TableForm(tuple(column for column, _ in finished), options.categories, options.standardize)
+        x = np.empty((len(self.labels), len(columns)), np.float32) if spool is None else spool.features
+        described: list[Column] = []
+        for i, column in enumerate(columns):
+            assert not isinstance(column, Texts)
+            if spool is not None:
+                spool.give(i, column)
+            described.append(_finished(column, x[:, i]))
+        form = TableForm(tuple(described), options.categories, options.standardize)
         raw = not options.standardize and not form.switches
-        return self._dataset(x, self.notes, None if raw else form)
+        notes = self.notes if spool is None else (*self.notes, spool.note)
+        return self._dataset(x, notes, None if raw else form)
 
     def _dataset(self, features: np.ndarray, notes: tuple[Note, ...], table: TableForm | None) -> Dataset:
         names = self.classes if self.notes else ()
         return Dataset(
             self.name, features, self.labels, len(self.classes), names, notes, table=table, ids=self.ids
         )  # fmt: skip
+
+
+def _finished(column: Numbers | Categories, into: np.ndarray) -> Column:
+    described, values = column.finish()
+    into[:] = values
+    return described
 
 
 def is_number_type(kind: pa.DataType) -> bool:
