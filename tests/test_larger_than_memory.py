@@ -32,7 +32,7 @@ def test_uncompressed_arrays_are_mapped_and_equal_those_in_memory(tmp_path, feat
         assert is_mapped(in_file.features)
         assert not is_mapped(whole.features)
         assert in_file.fingerprint == whole.fingerprint
-        assert "stay in their file" in in_file.notes[0]
+        assert "stay in their file" in str(in_file.notes[0])
 
 
 @pytest.mark.parametrize("features", [X.astype(np.float64), np.asfortranarray(X), X.astype(">f4")])
@@ -69,12 +69,12 @@ def test_large_parquet_table_goes_into_a_temporary_file(tmp_path):
     assert in_file.fingerprint == whole.fingerprint
 
 
-def test_study_on_a_mapped_file_gives_the_same_results(tmp_path, monkeypatch):
+def test_study_on_a_mapped_file_gives_the_same_results(tmp_path):
     np.savez(tmp_path / "data.npz", x=X, y=Y)
     runs = []
     for limit in (None, SMALL):
         data = {"source": str(tmp_path / "data.npz"), **({} if limit is None else {"memory_gib": limit})}
-        study = table(tmp_path / "data.npz", attacks=["confidence", "samia"]) | {"data": data}
+        study = table(tmp_path / "data.npz", attacks=["confidence"], defenses=["undefended"]) | {"data": data}
         results = api.run(parse_study(study), tmp_path / f"run-{limit}", tmp_path / f"store-{limit}")
         runs.append([(run["accuracy"], run["attacks"]) for run in results["runs"]])
     assert runs[0] == runs[1]
@@ -82,7 +82,7 @@ def test_study_on_a_mapped_file_gives_the_same_results(tmp_path, monkeypatch):
 
 def test_answers_in_parts_are_the_answers_at_once(tmp_path, monkeypatch):
     np.savez(tmp_path / "data.npz", x=np.tile(X, (4, 1)), y=np.tile(Y, 4))
-    study = table(tmp_path / "data.npz", attacks=["confidence", "lira"], defenses=["undefended"])
+    study = table(tmp_path / "data.npz", attacks=["confidence"], defenses=["undefended"])
     runs = []
     for at_once in (dataset.AT_ONCE, 1):
         monkeypatch.setattr(dataset, "AT_ONCE", at_once)
@@ -98,8 +98,9 @@ import numpy as np
 import torch
 torch.set_num_threads(1)
 from wemem import Ensemble, FullyConnected, Recipe, fit, load_dataset, victim_and_shadows
-from wemem.pipeline.querier import query_models
-data = load_dataset(sys.argv[1], memory_gib=0.1)
+from wemem.data import dataset
+dataset.AT_ONCE = 2**24
+data = load_dataset(f"{sys.argv[1]}/x.npy", label=f"{sys.argv[1]}/y.npy", memory_gib=0.1)
 split = victim_and_shadows(data.labels, 1, seed=0)
 resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]),) * 2)
 try:
@@ -118,11 +119,10 @@ print(logits.shape[2], data.features.nbytes)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
 def test_model_trains_on_a_file_larger_than_the_memory_of_its_process(tmp_path):
-    records, features = 2_400_000, 256
-    path = tmp_path / "large.npz"
-    with_labels = {"x": np.zeros((records, features), np.float32), "y": np.arange(records) % 2}
-    np.savez(path, **with_labels)
-    limit = 1_600 * 2**20
-    done = subprocess.run([sys.executable, "-c", TRAIN, str(path), str(limit)], capture_output=True, text=True)
+    # a file with holes, which takes no space on the disk
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (80_000, 2048)).flush()
+    np.save(tmp_path / "y.npy", np.arange(80_000) % 2)
+    limit = 600 * 2**20
+    done = subprocess.run([sys.executable, "-c", TRAIN, tmp_path, str(limit)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.split()[1]) > limit

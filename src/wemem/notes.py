@@ -106,13 +106,20 @@ def _at_a_time(models: int, of: int, limit: Mapping[str, Any]) -> str:
 
 
 #: Codes of notes on the data.
-ON_DATA = ("class_numbers", "texts_cut", "channels_last", "pixels_scaled", "copies", "large_features")
+ON_DATA = (
+    "class_numbers", "texts_cut", "channels_last", "pixels_scaled", "copies", "large_features", "features_in_file",
+    "features_in_temporary_file",
+)  # fmt: skip
 #: The sentence of each code, from its values.
 SENTENCES: Mapping[str, Callable[..., str]] = {
     "class_numbers": _class_numbers,
     "channels_last": "images {was} have their channels last and were moved to {moved}".format,
     "pixels_scaled": "pixels 0..255 were divided by 255, less 0.5, divided by 0.25, as images from folders are".format,
     "texts_cut": "{cut:,} of {texts:,} texts have more than {tokens} tokens and were cut".format,
+    "features_in_file": "the features are larger than memory_gib allows ({gib:.3g} GiB) and stay in their file".format,
+    "features_in_temporary_file": (
+        "the features are larger than memory_gib allows ({gib:.3g} GiB) and were put into a temporary file"
+    ).format,
     "copies": _copies,
     "large_features": _large_features,
     "audited_file": "The audited model is the file {name}, SHA-256 {sha256}, by its answers in {runtime}".format,

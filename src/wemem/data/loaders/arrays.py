@@ -70,7 +70,7 @@ def dataset_in_file(name: str, features: np.ndarray[Any, Any], labels: Any) -> D
             f"{_shape(features)}; move the channels, or raise memory_gib"
         )
     blank = Dataset.from_arrays(name, np.zeros((len(features), 1), np.float32), labels)
-    note = f"the features are larger than memory_gib allows ({features.nbytes / 2**30:.3g} GiB) and stay in their file"
+    note = Note("features_in_file", {"gib": features.nbytes / 2**30})
     return replace(blank, features=features, notes=(note, *blank.notes))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from wemem.data.loaders.columns import Categories, Numbers
 from wemem.data.loaders.text import Texts
 from wemem.files.mapped import temporary_array
+from wemem.notes import Note
 
 
 class Spool:
@@ -20,10 +21,7 @@ class Spool:
 
     def __init__(self, rows: int, columns: int) -> None:
         self.features, self.rows = temporary_array((rows, columns)), 0
-        size = self.features.nbytes / 2**30
-        self.note = (
-            f"the features are larger than memory_gib allows ({size:.3g} GiB) and were put into a temporary file"
-        )
+        self.note = Note("features_in_temporary_file", {"gib": self.features.nbytes / 2**30})
 
     def take(self, columns: Sequence[Numbers | Categories | Texts]) -> None:
         """Move the latest batch of every column into the file."""
