@@ -224,7 +224,8 @@ def test_every_file_that_writes_to_the_store_is_in_the_fingerprint():
 def test_no_part_of_the_package_is_neither_computing_nor_known_not_to():
     others = {
         "__init__.py", "__main__.py", "api.py", "blocks", "cli", "config", "diagnosis", "errors.py", "execution",
-        "exporting", "integrations", "objects", "reporting", "resolve.py", "results", "store", "study", "testing",
+        "exporting", "integrations", "notes.py", "objects", "reporting", "resolve.py", "results", "store", "study",
+        "testing",
     }  # fmt: skip
     known = others | {name.partition("/")[0] for name in COMPUTING}
     assert {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")} <= known

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from wemem.cli.printing import print_plainly, print_results, run_and_print
+from wemem.cli.store_commands import store_app
 from wemem.errors import InputError
 
 app = typer.Typer(
@@ -35,6 +36,8 @@ StorePlace = Annotated[
         "beside --out]."
     ),
 ]
+
+app.add_typer(store_app, name="store")
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,8 +3,8 @@
 ====  ==========================================================================================
 code  meaning
 ====  ==========================================================================================
-0     the command did its work; for ``gate`` and ``verify``: everything holds
-1     ``gate`` and ``verify`` alone: a limit or a check failed
+0     the command did its work; for ``gate``, ``verify`` and ``store verify``: everything holds
+1     ``gate``, ``verify`` and ``store verify`` alone: a limit or a check failed
 2     an input that cannot be used, or an output that cannot be written, standard output included
 3     a fault of WeMem itself
 130   stopped by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP

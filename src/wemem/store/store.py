@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wemem.errors import InputError
-from wemem.store.backend import Address, Backend
+from wemem.store.backend import Address, Backend, Listed
 from wemem.store.entry import DamagedError, Entry, writable
 from wemem.store.folder import FolderBackend
 from wemem.store.key import Key
@@ -99,8 +99,26 @@ class Store:
 
     def delete(self, key: Key) -> None:
         """Remove the entry of a key, if there is one. A process that has read it keeps its arrays."""
+        self.remove(Address.of(key))
+
+    def remove(self, address: Address) -> None:
+        """Remove the entry at an address, as :meth:`delete` does."""
         with _one_line(self.backend.place, self.backend.remedy):
-            self.backend.remove(Address.of(key))
+            self.backend.remove(address)
+
+    def listed(self) -> list[Listed]:
+        """All entries, unread, and remnants of entries that were never finished."""
+        with _one_line(self.backend.place, self.backend.remedy):
+            return list(self.backend.listed())
+
+    def check(self, address: Address) -> None:
+        """Read and verify the entry at an address.
+
+        Raises:
+            DamagedError: it is not as it was written.
+        """
+        with _one_line(self.backend.place, self.backend.remedy, DamagedError):
+            self.backend.check(address)
 
     def size(self) -> int:
         """Bytes that are stored."""
@@ -123,10 +141,12 @@ def _bucket(url: BucketUrl) -> Backend:
 
 
 @contextmanager
-def _one_line(place: str, remedy: str) -> Iterator[None]:
-    """Turn errors of a disk into an :class:`InputError` of one line."""
+def _one_line(place: str, remedy: str, *passed: type[Exception]) -> Iterator[None]:
+    """Turn errors of a disk into an :class:`InputError` of one line; some kinds pass as they are."""
     try:
         yield
+    except passed:
+        raise
     except (OSError, SafetensorError, DamagedError) as error:
         raise InputError(
             f"expected a store at {place} that can be read and written, got: {' '.join(str(error).split())}; {remedy}"
