@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -97,6 +98,9 @@ def write(folder: Path) -> None:
         endless(place(reader, "directory.npz"), end)
     for reader in ("parquet", "members parquet", "scores parquet"):
         endless(place(reader, "description.parquet"), struct.pack("<I", 2**31 - 1) + b"PAR1")
+    text = pa.DictionaryArray.from_arrays(np.zeros(200_000, np.int32), ["w " * 2**15])
+    repeated = pa.table({"i": [str(i) for i in range(200_000)], "t": text, "y": [0, 1] * 100_000})
+    pyarrow.parquet.write_table(repeated, place("parquet with text", "one long text.parquet"), compression="zstd")
     table = pa.table({"a": [1.0, 2.0], "y": ["x" * 300_000_000, "b"]})
     pyarrow.parquet.write_table(table, place("parquet", "long label.parquet"), compression="zstd", use_dictionary=False)
     for reader in ("weights", "sparse weights"):

@@ -147,6 +147,10 @@ READERS: dict[str, Reader] = {
         ".parquet", lambda p: read_parquet(p, TableOptions(), limit=LIMIT),
         lambda: parquet(a=np.arange(9) / 7, b=np.arange(9), y=["no", "yes", "no"] * 3),
     ),
+    "parquet with text": Reader(
+        ".parquet", lambda p: read_parquet(p, TableOptions(text="t", id="i"), limit=LIMIT),
+        lambda: parquet(i=["a", "b", "c"], t=["one word", "a", "two words"], y=[0, 1, 0]),
+    ),
     "json": Reader(".json", lambda p: read_json(p, "an example"),
         lambda: b'{"a": [1, 0.5, {"b": "\\u00e9"}], "c": null}'
     ),

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int64, Num
 
 from wemem.errors import InputError
 from wemem.files.input_files import open_file, shown
+from wemem.files.parquet_pages import require_true_pages
 
 #: Columns of a table; pyarrow takes about 5 KB for each before it has read a single record.
 COLUMN_LIMIT = 2**16
@@ -117,6 +118,7 @@ def open_parquet(path: Path, kind: str, *, read_dictionary: Sequence[str] = ()) 
         ) as table:
             if table.metadata.num_columns > COLUMN_LIMIT:
                 raise _too_many_columns(path, kind)
+            require_true_pages(file, table.metadata)
             yield table
 
 
@@ -149,6 +151,17 @@ def unfolded_bytes(table: Any, columns: Sequence[str]) -> int:
     )
 
 
+def characters_of(column: Any) -> int:
+    """The characters of a column of texts once each record has its own; a dictionary has each text
+    once.
+    """
+    if not pa.types.is_dictionary(column.type):
+        return sum(len(text or "") for text in column.to_pylist())
+    lengths = np.array([len(str(text)) for text in column.dictionary.to_pylist()] + [0])
+    places = np.nan_to_num(numbers_of(column.indices), nan=-1).astype(np.int64)
+    return int(lengths[places].sum())
+
+
 def numbers_of(column: Any) -> Num[np.ndarray, " n"] | Bool[np.ndarray, " n"]:
     """The values of a column of numbers or booleans; NaN for a missing number, false for a missing
     boolean.
@@ -158,7 +171,8 @@ def numbers_of(column: Any) -> Num[np.ndarray, " n"] | Bool[np.ndarray, " n"]:
     """
     boolean = pa.types.is_boolean(column.type)
     known = column.drop_null() if column.null_count else column
-    chunks = [np.from_dlpack(chunk) for chunk in (known.cast(pa.uint8()) if boolean else known).chunks]
+    plain = known.cast(pa.uint8()) if boolean else known
+    chunks = [np.from_dlpack(chunk) for chunk in (plain.chunks if isinstance(plain, pa.ChunkedArray) else [plain])]
     values = np.concatenate(chunks) if chunks else np.empty(0)
     values = values.astype(bool) if boolean else values
     if not column.null_count:

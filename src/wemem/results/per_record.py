@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from wemem.errors import InputError
 from wemem.files.input_files import exists
-from wemem.files.tables import numbers_of, open_parquet, texts_of
+from wemem.files.tables import numbers_of, open_parquet, texts_of, unfolded_bytes
 from wemem.results.folder import SAMPLES
 
 #: Largest number of values to read, about 2 GiB. Ten attacks on 100 models and 60,000 records take
@@ -133,6 +133,8 @@ def _columns(path: Path, attacks: Sequence[str]) -> dict[str, Any]:
                 raise InputError(f"expected numbers in column {name!r} of {path}, got {types[name]}; {remedy}")
         if file.metadata.num_rows * len(known) > MOST:
             raise InputError(f"expected {path} of at most {MOST:,} numbers, got more; report fewer runs together")
+        if unfolded_bytes(file, list(known)) > 8 * MOST:
+            raise InputError(f"expected {path} of at most {8 * MOST:,} bytes, got more; report fewer runs together")
         table = file.read(list(known))
     arrays: dict[str, Any] = {name: numbers_of(table[name]) for name in known if name != "label"}
     indices, texts = texts_of(table["label"])

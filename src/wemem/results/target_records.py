@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int64
 
 from wemem.errors import InputError
 from wemem.files.input_files import exists
-from wemem.files.tables import numbers_of, open_parquet, texts_of
+from wemem.files.tables import numbers_of, open_parquet, texts_of, unfolded_bytes
 from wemem.results.folder import TARGETS
 
 #: The end of the name of an attack's column.
@@ -69,6 +69,10 @@ def read_targets(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[tu
     with open_parquet(path, "the records of a leave-one-out audit", read_dictionary=["label"]) as file:
         if not set(OWN.names) <= set(file.schema_arrow.names):
             raise _foreign(path, f"no columns {', '.join(OWN.names)}")
+        if file.metadata.num_row_groups > len(runs) or unfolded_bytes(file, file.schema_arrow.names) > 8 * MOST * len(
+            runs
+        ):
+            raise _foreign(path, "more records than these runs have")
         audits = [_audit_of(path, file, group) for group in range(file.metadata.num_row_groups)]
         for group, index in enumerate(_matched(path, audits, runs)):
             yield index, _targets(path, file, group)

@@ -19,7 +19,15 @@ from wemem.data.table_form import Column, TableForm
 from wemem.errors import InputError
 from wemem.files.memory_limit import require_memory
 from wemem.files.record_tables import RecordIds
-from wemem.files.tables import BLOCK_BYTES, CsvFormat, likely_delimiter, open_csv, open_parquet, unfolded_bytes
+from wemem.files.tables import (
+    BLOCK_BYTES,
+    CsvFormat,
+    characters_of,
+    likely_delimiter,
+    open_csv,
+    open_parquet,
+    unfolded_bytes,
+)
 from wemem.notes import Note
 from wemem.resolve import did_you_mean
 
@@ -160,9 +168,9 @@ def read_parquet(path: Path, options: TableOptions, *, limit: int) -> Dataset:
     read = [chosen.label, *chosen.features, *([options.id] if options.id else [])]
     whole = 8 * rows * len(chosen.features)
     spool = Spool(rows, len(chosen.features)) if whole > limit and options.text is None else None
-    # Labels and categories stay dictionary-encoded, so that a long text that repeats in every record
+    # Texts stay dictionary-encoded, so that a long text that repeats in every record
     # is in memory once.
-    folded = [name for name in (chosen.label, *chosen.texts) if name != options.text]
+    folded = list(dict.fromkeys([chosen.label, *chosen.texts, *([options.id] if options.id else [])]))
     with open_parquet(path, "a table", read_dictionary=folded) as table:
         require_memory(largest_group(table, read) if spool else unfolded_bytes(table, read), limit, str(path))
         batch = max(1, BLOCK_BYTES // (8 * len(read)))
@@ -270,6 +278,7 @@ def gather(
         else:
             spool.take(list(features.values()))
         if options.id is not None:
+            require_memory(need + 2 * characters_of(batch.column(options.id)), limit, str(path))
             more = ["" if value is None else str(value) for value in batch.column(options.id).to_pylist()]
             ids += more
             need += sum(64 + len(one) for one in more)

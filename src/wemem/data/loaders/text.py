@@ -17,6 +17,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from wemem.errors import InputError
+from wemem.files.tables import numbers_of
 from wemem.notes import Note
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -72,11 +73,13 @@ class Texts:
 
     def add(self, column: pa.Array) -> int:
         """Append the texts of a batch; the number of bytes that their ids take."""
-        texts = ["" if text is None else str(text) for text in column.to_pylist()]
-        self.parts.append(
-            np.array([self.hashing.ids(text) for text in texts], np.int64).reshape(-1, self.hashing.tokens)
-        )
-        self.cut += sum(len(WORD.findall(text)) > self.hashing.tokens for text in texts)
+        folded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        texts = [*("" if text is None else str(text) for text in folded.dictionary.to_pylist()), ""]
+        places = np.where(numbers_of(folded.is_valid()), np.nan_to_num(numbers_of(folded.indices), nan=-1), -1)
+        ids = np.array([self.hashing.ids(text) for text in texts], np.int64).reshape(-1, self.hashing.tokens)
+        long = np.array([len(WORD.findall(text)) > self.hashing.tokens for text in texts])
+        self.parts.append(ids[places.astype(np.int64)])
+        self.cut += int(long[places.astype(np.int64)].sum())
         return self.parts[-1].nbytes
 
     def finish(self) -> tuple[Int64[np.ndarray, "N L"], tuple[Note, ...]]:
