@@ -356,8 +356,11 @@ def test_storage_that_never_answers_is_one_line_after_a_limit(gate, monkeypatch,
     monkeypatch.setenv("WEMEM_STORE_PATIENCE", "1")
     gate.before = lambda number: answer
     began = time.monotonic()
-    with pytest.raises(InputError, match=rf"^expected the storage of {URL} to answer, got [^\n]*run the same command"):
+    line = rf"^expected the storage of {URL} to answer, got [^\n]*run the same command"
+    with pytest.raises(InputError, match=line) as error:
         Store(URL)
+    assert SECRET not in str(error.value)
+    assert error.value.__suppress_context__  # a traceback would show the library's own text
     assert time.monotonic() - began < 20
 
 
@@ -379,6 +382,28 @@ def test_refused_credentials_are_one_line_at_once(gate, answer):
 def test_bucket_that_is_not_there_is_one_line_before_anything_is_computed(gate):
     with pytest.raises(InputError, match=r"^expected a store at s3://nobody/here [^\n]*404 Not Found \(NoSuchBucket\)"):
         Store("s3://nobody/here")
+
+
+def test_storage_that_overwrites_is_refused(gate, monkeypatch):
+    ask = Gate._ask
+
+    def without_condition(self, method, path, headers, body):
+        return ask(self, method, path, {n: v for n, v in headers.items() if n.lower() != "if-none-match"}, body)
+
+    monkeypatch.setattr(Gate, "_ask", without_condition)
+    with pytest.raises(InputError, match=r"expected a storage that can create an object only where there is none"):
+        Store(URL)
+
+
+def test_listing_that_breaks_off_is_begun_again(store, gate, monkeypatch):
+    monkeypatch.setattr("wemem.store.bucket.SILENCE", 0.5)
+    for seed in range(3):
+        store.put(key("dense", seed=seed), {}, {})
+    patient = Store(URL)
+    gate.seen.clear()
+    gate.before = lambda number: 1.0 if number == 1 else None
+    assert len(patient.listed()) == 3
+    assert len(gate.seen) == 2
 
 
 # The cache

@@ -8,7 +8,7 @@ does not answer, or that answers with 5xx, is asked again for a limited time.
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
@@ -34,7 +34,7 @@ ENDPOINTS = {
     "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
 }
 #: Requests at the same time.
-AT_ONCE = 32
+AT_ONCE = 64
 #: Seconds of silence after which a request is given up, and bytes that are read at a time.
 SILENCE, CHUNK = 30.0, 2**22
 
@@ -166,12 +166,15 @@ class Bucket:
         for path in paths:
             self._if_present(partial(obstore.delete, self._client, path))
 
-    def listed(self, prefix: str | None = None) -> Iterator[Listing]:
-        """All objects, or those below a path."""
-        pages = iter(obstore.list(self._client, prefix))
-        while (page := self._patiently(lambda: next(pages, None))) is not None:
-            for one in page:
-                yield Listing(one["path"], one["size"], one["last_modified"])
+    def listed(self, prefix: str | None = None) -> list[Listing]:
+        """All objects, or those below a path. A listing that breaks off is begun again."""
+        return self._patiently(
+            lambda: [
+                Listing(one["path"], one["size"], one["last_modified"])
+                for page in obstore.list(self._client, prefix)
+                for one in page
+            ]
+        )
 
     def _there(self, action: Callable[[], T]) -> T:
         """The result of requests that write; where they find nothing, there is no bucket."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from wemem.errors import InputError
 from wemem.files.documents import JSON_LIMIT
 from wemem.store.backend import Address, Backend, Listed
 from wemem.store.bucket import AT_ONCE, Bucket, TooLargeError
@@ -41,7 +42,7 @@ class BucketBackend(Backend):
         cache: entries on this machine.
 
     Raises:
-        InputError: the bucket cannot be written.
+        InputError: the bucket cannot be written, or it knows no conditional creation.
     """
 
     patience = 2.0
@@ -50,7 +51,11 @@ class BucketBackend(Backend):
 
     def __init__(self, bucket: Bucket, cache: LocalCache) -> None:
         self._bucket, self._cache = bucket, cache
-        bucket.create(MARK, MARKED)
+        if bucket.create(MARK, MARKED) and bucket.create(MARK, MARKED):
+            raise InputError(
+                f"expected a storage that can create an object only where there is none, got one that overwrites it at "
+                f"{bucket.url}; use another storage, or a folder"
+            )
 
     @classmethod
     def open(cls, url: BucketUrl) -> "BucketBackend":

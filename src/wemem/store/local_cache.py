@@ -1,5 +1,6 @@
 """A folder of entries that were read from a bucket or written to it, with a limit on its size."""
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ T = TypeVar("T")
 #: Environment variables with the folder of all caches and with the size of each.
 FOLDER, SIZE = "WEMEM_CACHE", "WEMEM_CACHE_SIZE"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+#: Errors of a system whose disk or quota is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Share of the limit that is left after a trim, and that a process may write before it counts
 #: again what others have written.
 TRIMMED, UNCOUNTED = 0.9, 1 / 16
@@ -95,8 +98,8 @@ class LocalCache:
         """The result of a call that writes; where the disk is full, the cache is emptied first."""
         try:
             return action()
-        except (OSError, SafetensorError):
-            if not self._by_use():
+        except (OSError, SafetensorError) as error:
+            if not _is_full(error) or not self._by_use():
                 raise
             self._trim(to=0)
             return action()
@@ -122,6 +125,13 @@ class LocalCache:
         for one in self._entries.listed():
             with suppress(FileNotFoundError):
                 yield self._entries.folder(one.address).stat().st_mtime_ns, one.bytes, one.address
+
+
+def _is_full(error: OSError | SafetensorError) -> bool:
+    """True for a disk or a quota that is full; the library for weights wraps the system's error."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return any(f"os error {code})" in str(error) for code in FULL)
 
 
 def _limit() -> int:
