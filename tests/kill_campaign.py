@@ -97,10 +97,10 @@ class Campaign:
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         time.sleep(seconds)
-        targets = children(process.pid) if worker else []
+        targets = children(process.pid) if worker else []  # none while it starts: then it gets the signal itself
         target = int(self.rng.choice(targets)) if targets else process.pid
         with suppress(ProcessLookupError):  # it was faster
-            os.kill(target, getattr(signal, "SIGKILL" if worker else name))
+            os.kill(target, signal.SIGKILL if targets else getattr(signal, name))
         _, errors = process.communicate(timeout=120)
         wrong = []
         if "Traceback" in errors or len(errors.splitlines()) > 1:
