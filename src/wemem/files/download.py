@@ -4,7 +4,6 @@ import hashlib
 import http.client
 import os
 import re
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +13,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from wemem.errors import InputError
-
-if sys.platform != "win32":
-    import fcntl
+from wemem.files.locks import wait_for_lock
 
 CHUNK = 2**16
 
@@ -178,8 +175,7 @@ def locked(path: Path) -> Iterator[None]:
     open.
     """
     with path.open("a") as file:
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for_lock(file.fileno())
         yield
 
 

@@ -1,7 +1,6 @@
 """Output directories: one command at a time, and never an old result beside new files."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,9 +8,7 @@ from pathlib import Path
 from wemem.errors import InputError
 from wemem.files.atomic import require_folder
 from wemem.files.input_files import shown
-
-if sys.platform != "win32":
-    import fcntl
+from wemem.files.locks import LOCKS, try_lock
 
 
 @contextmanager
@@ -50,7 +47,7 @@ def _lock(place: Path, folder: Path) -> int | None:
     The holder removes the file when it is done. Whoever has then locked the removed file tries
     again.
     """
-    if sys.platform == "win32":
+    if not LOCKS:
         return None
     while True:
         try:
@@ -59,7 +56,7 @@ def _lock(place: Path, folder: Path) -> int | None:
         except OSError:
             return None  # a fault of the place is reported when the first file is written
         try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(number)
             if _is_file(place, number):
                 return number
             os.close(number)

@@ -9,7 +9,6 @@ the process ends, in whatever way.
 import errno
 import os
 import shutil
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,12 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from wemem.files.locks import LOCKS, share_lock, try_lock, try_lock_byte
 from wemem.store.backend import Address, Backend, Listed
 from wemem.store.entry import META, Entry, check_entry, read_entry, sync, write_entry
 from wemem.store.key import TMP, Key
-
-if sys.platform != "win32":
-    import fcntl
 
 CLAIMS = "claims"
 
@@ -120,9 +117,8 @@ class FolderBackend(Backend):
         """An empty folder for one call, safe from sweeps and removed afterwards."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as lock:
-            if sys.platform != "win32":
-                with suppress(OSError):  # a file system without locks has no sweeps either
-                    fcntl.flock(lock, fcntl.LOCK_SH)
+            with suppress(OSError):  # a file system without locks has no sweeps either
+                share_lock(lock.fileno())
             (self.root / TMP).mkdir(exist_ok=True)
             with TemporaryDirectory(dir=self.root / TMP, ignore_cleanup_errors=True) as scratch:
                 yield Path(scratch)
@@ -131,8 +127,8 @@ class FolderBackend(Backend):
         """Remove remnants of killed calls, unless a call holds the lock; killed ones do not."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as lock, suppress(OSError):
-            if sys.platform != "win32":
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if LOCKS:
+                try_lock(lock.fileno())
                 shutil.rmtree(self.root / TMP, ignore_errors=True)
 
 
@@ -148,10 +144,10 @@ def _moved(source: Path, target: Path) -> bool:
 
 
 def _locked(descriptor: int, number: int) -> bool:
-    if sys.platform == "win32":
-        return True  # without locks processes may compute a piece twice; the store keeps one result
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        try_lock_byte(
+            descriptor, number
+        )  # without locks processes may compute a piece twice; the store keeps one result
     except OSError:
         return False
     return True
