@@ -26,8 +26,8 @@ from wemem.data.dataset import Dataset
 from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.diagnosis.results import diagnose_into
 from wemem.errors import DivergedError, InputError
-from wemem.execution.processes import compute_side_by_side, threads_of
-from wemem.execution.program import StudyProgram
+from wemem.execution.executor import Executor
+from wemem.execution.program import AuditProgram, PruneProgram, StudyProgram
 from wemem.exporting.checkpoint import (
     EXPORTED,
     certificate_of,
@@ -137,8 +137,9 @@ def _stated(entries: list[Any], defense: str) -> dict[str, Any]:
 
 
 def run(
-    study: Study, out: Place, store: Place | None = None, progress: Progress | None = None, jobs: int = 1
-) -> dict[str, Any]:
+    study: Study, out: Place, store: Place | None = None, progress: Progress | None = None, jobs: int = 1,
+    ray: str | None = None, threads: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Run a study into a folder: ``results.json``, ``per_sample.parquet`` and ``models/``.
 
     Args:
@@ -148,36 +149,32 @@ def run(
             If None, the environment variable ``WEMEM_STORE``; if that is not set, ``.store`` beside
             ``out``, so that neighbours share.
         progress: receives every stage.
-        jobs: number of processes, which share the cores; with several, the study must come from a
-            table.
+        jobs: number of processes, which share the cores; with several, or with ``ray``, the study
+            must come from a table.
+        ray: the address of a Ray cluster, or ``auto``; None without Ray.
+        threads: the number of threads of each task; None as :class:`~wemem.execution.executor.Executor`
+            has it.
 
     Returns:
-        The content of ``results.json``, the same for any number of jobs with the same number of
-        threads each.
+        The content of ``results.json``, the same for any number of jobs and for Ray with the same
+        number of threads each.
 
     Raises:
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
-    if jobs < 1:
-        raise InputError(f"jobs must be at least 1, got {jobs}")
-    config, progress = _config(study), progress or Silent()
+    executor, config, progress = Executor(jobs, ray, threads), _config(study), progress or Silent()
     with output_folder(out) as folder, _no_results_of_before(folder):
         data, root = load_data(config, progress), location_beside(store, folder)
-        if jobs == 1:
-            return _run_alone(config, data, folder, Store(root, progress.warn), progress)
-        with threads_of(jobs):
-            compute_side_by_side(StudyProgram(config), data, root, progress, jobs)
-            progress.begin("put together what is in the store", 0)
-            results = _run_alone(config, data, folder, Store(root, progress.warn), Silent())
-            progress.end(stored=False)
-            return results
+        with executor.computed(StudyProgram(config), data, root, progress) as shown:
+            return _run_alone(config, data, folder, Store(root, progress.warn), shown)
 
 
 def compare(
-    study: Study, out: Place, store: Place | None = None, progress: Progress | None = None, jobs: int = 1
-) -> dict[str, Any]:
+    study: Study, out: Place, store: Place | None = None, progress: Progress | None = None, jobs: int = 1,
+    ray: str | None = None, threads: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Run a study as :func:`run` does, and render its report into the same folder."""
-    results = run(study, out, store, progress, jobs)
+    results = run(study, out, store, progress, jobs, ray, threads)
     report([out], out)
     return results
 
@@ -245,8 +242,9 @@ def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progr
 
 
 def prune(
-    study: Study, label: str, out: Place, store: Place | None = None, progress: Progress | None = None
-) -> list[str]:
+    study: Study, label: str, out: Place, store: Place | None = None, progress: Progress | None = None,
+    ray: str | None = None, threads: int | None = None,
+) -> list[str]:  # fmt: skip
     """Prune the study's given model under one defense.
 
     The folder gets ``weights.safetensors``, the same without zeros in
@@ -260,13 +258,17 @@ def prune(
         out: the output directory, created if missing.
         store: the store of finished stages, as in :func:`run`.
         progress: receives every stage.
+        ray: the address of a Ray cluster, as in :func:`run`.
+        threads: the number of threads of each task, as in :func:`run`.
 
     Returns:
         Sentences on what was done and how the model is loaded.
     """
     config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder:
-        pruned = prune_model(config, label, Store(location_beside(store, folder), progress.warn), progress)
+        data, root = load_data(config, progress), location_beside(store, folder)
+        with Executor(1, ray, threads).computed(PruneProgram(config, label), data, root, progress) as shown:
+            pruned = prune_model(config, label, Store(root, progress.warn), shown, data)
         costs = side_by_side(pruned.dense.ensemble.module(0), pruned.stage.ensemble.module(0), pruned.input_shape)
         write_pruned(folder, config, pruned, costs)
     return pruning_summary(folder / "weights.safetensors", config, label, pruned, costs)
@@ -312,8 +314,9 @@ def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
 
 
 def audit(
-    study: Study, label: str | None, out: Place, store: Place | None = None, progress: Progress | None = None
-) -> tuple[dict[str, Any], pa.Table]:
+    study: Study, label: str | None, out: Place, store: Place | None = None, progress: Progress | None = None,
+    ray: str | None = None, threads: int | None = None,
+) -> tuple[dict[str, Any], pa.Table]:  # fmt: skip
     """Audit the study's given model.
 
     Args:
@@ -322,17 +325,19 @@ def audit(
         out: the output directory, created if missing.
         store: the store of finished stages, as in :func:`run`.
         progress: receives every stage.
+        ray: the address of a Ray cluster, as in :func:`run`.
+        threads: the number of threads of each task, as in :func:`run`.
 
     Returns:
         The content of ``results.json`` and of ``per_sample.parquet``.
     """
     config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder, _no_results_of_before(folder):
-        data = load_data(config, progress)
-        kept = Store(location_beside(store, folder), progress.warn)
-        outcome = audit_model(config, label, kept, progress, data)
-        results, samples = study_results(config, data, [outcome]), per_sample_table(config, [outcome], data)
-        return _leave(folder, results, samples, [outcome])
+        data, root = load_data(config, progress), location_beside(store, folder)
+        with Executor(1, ray, threads).computed(AuditProgram(config, label), data, root, progress) as shown:
+            outcome = audit_model(config, label, Store(root, progress.warn), shown, data)
+            results, samples = study_results(config, data, [outcome]), per_sample_table(config, [outcome], data)
+            return _leave(folder, results, samples, [outcome])
 
 
 def audit_outputs(

@@ -29,6 +29,12 @@ NonAdaptive = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Device to compute on: auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[int, typer.Option(help="Number of processes, which share the cores.")]
+Ray = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; auto for one that is here or this machine.")
+]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of each task, on which rounding depends; 1 on Ray if not given.")
+]
 StorePlace = Annotated[
     str | None,
     typer.Option(
@@ -73,6 +79,8 @@ def run(
     members: Members = None,
     non_adaptive: NonAdaptive = False,
     jobs: Jobs = 1,
+    ray: Ray = None,
+    threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
 ) -> None:
@@ -82,7 +90,7 @@ def run(
     settings = _settings(set_, non_adaptive)
     config = api.read_study(study, settings, data=data, label=label, weights=weights, members=members, device=device)
     console = Console()
-    run_and_print(console, config, out, store, jobs)
+    run_and_print(console, config, out, store, jobs, ray, threads)
     print_plainly(
         console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}"
     )
@@ -97,6 +105,8 @@ def compare(
     label: Label = None,
     non_adaptive: NonAdaptive = False,
     jobs: Jobs = 1,
+    ray: Ray = None,
+    threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
 ) -> None:
@@ -108,7 +118,7 @@ def compare(
 
     config = api.read_study(study, _settings(set_, non_adaptive), data=data, label=label, device=device)
     console = Console()
-    results = run_and_print(console, config, out, store, jobs)
+    results = run_and_print(console, config, out, store, jobs, ray, threads)
     write_report([out], out)
     print_plainly(
         console, "\nThe defenses that leak least by balanced accuracy or by TPR at 1 % FPR, against each of the others:"
@@ -145,6 +155,8 @@ def prune(
     defense: Annotated[str, typer.Option(help="swmr, oosd or any other, a chain a+b, or module:Class.")] = "swmr",
     study: StudyFile = None,
     set_: Overrides = None,
+    ray: Ray = None,
+    threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
 ) -> None:
@@ -158,7 +170,7 @@ def prune(
     )  # fmt: skip
     console = Console()
     with LiveProgress(console) as progress:
-        summary = api.prune(config, defense, out, store, progress)
+        summary = api.prune(config, defense, out, store, progress, ray, threads)
     for line in summary:
         print_plainly(console, line)
 
@@ -209,6 +221,8 @@ def audit(
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
     set_: Overrides = None,
+    ray: Ray = None,
+    threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
 ) -> None:
@@ -228,6 +242,8 @@ def audit(
             "expected --weights or --onnx beside --canaries, got neither; only models that this program trains can "
             "have canaries"
         )
+    if ray is not None and (signals is not None or predict is not None):
+        raise InputError("expected --ray with --weights or --onnx, got outputs or a function; leave --ray out")
     console = Console()
     with LiveProgress(console) as progress:
         match (_one_file(weights, onnx), signals, predict, train, members):
@@ -236,7 +252,7 @@ def audit(
                     study, settings, data=data, label=label, model=model, weights=victim, members=members,
                     defense=defense, device=device,
                 )  # fmt: skip
-                results, samples = api.audit(config, defense, out, store, progress)
+                results, samples = api.audit(config, defense, out, store, progress, ray, threads)
             case (None, Path(), None, None, None):
                 results, samples = api.audit_outputs(signals, named or "ten", out)
             case (None, None, str(), str(), Path()):

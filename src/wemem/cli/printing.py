@@ -10,14 +10,15 @@ if TYPE_CHECKING:
 
 
 def run_and_print(
-    console: Console, config: "StudyConfig", out: Path, store: str | None, jobs: int
+    console: Console, config: "StudyConfig", out: Path, store: str | None, jobs: int, ray: str | None,
+    threads: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run a study into a folder with a live display, and print its results."""
     from wemem import api
     from wemem.reporting.progress import LiveProgress
 
     with LiveProgress(console) as progress:
-        results = api.run(config, out, store, progress, jobs)
+        results = api.run(config, out, store, progress, jobs, ray, threads)
     print_results(console, results)
     return results
 

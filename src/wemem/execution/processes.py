@@ -70,24 +70,6 @@ def compute_side_by_side(program: Program, data: Dataset, root: str | Path, prog
             workers.do(todo)
 
 
-@contextmanager
-def threads_of(jobs: int) -> Iterator[None]:
-    """Share the cores among some processes: fewer threads in each, this one included, so that
-    results agree.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, max(1, cores() // jobs)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Workers:
     """Context manager for worker processes, which start on demand and end on exit."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.execution.graph import Node, find_task
 from wemem.execution.program import PROGRAMS, Program
@@ -42,11 +43,14 @@ class Worker:
         program: the program.
         location: the location of the store.
         progress: receives every stage.
+        data: the data of the study; loaded if None.
     """
 
-    def __init__(self, program: Program, location: str | Path, progress: Progress) -> None:
+    def __init__(
+        self, program: Program, location: str | Path, progress: Progress, data: Dataset | None = None
+    ) -> None:  # fmt: skip
         self._program = program
-        self._data = study_data(program.config)
+        self._data = study_data(program.config) if data is None else data
         self._store, self._progress = Store(location, progress.warn), progress
         self._parties: Parties | None = None
         self._group: tuple[int, Group] | None = None

@@ -61,7 +61,9 @@ class PrunedModel:
     class_names: tuple[str, ...] = ()
 
 
-def prune_model(config: StudyConfig, label: str, store: Store, progress: Progress) -> PrunedModel:
+def prune_model(
+    config: StudyConfig, label: str, store: Store, progress: Progress, data: Dataset | None = None
+) -> PrunedModel:  # fmt: skip
     """Prune the model of ``[victim]`` under one defense of the study, on the records that it was
     trained on.
 
@@ -74,7 +76,7 @@ def prune_model(config: StudyConfig, label: str, store: Store, progress: Progres
             used.
     """
     config = config_for_pruning(config, label)
-    data = load_data(config, progress)
+    data = load_data(config, progress) if data is None else data
     parties, taken = parties_for_pruning(Pipeline.open(config, data, store, progress))
     dense, budget = parties.dense().result(), config.budgets.get(label)
     (pruning,) = config.prunings

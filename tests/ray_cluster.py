@@ -1,0 +1,80 @@
+"""A Ray cluster of several nodes on one machine, and ways to damage it while a study runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+#: Names that Ray gives its processes while they perform a task of ours, and while they wait.
+AT_WORK, WAITING = b"ray::_perform", b"ray::IDLE"
+PATIENCE = 120.0
+
+
+@contextmanager
+def cluster_of(nodes: int) -> Iterator[Any]:
+    """A cluster whose nodes have one core each, and one without cores to which drivers connect."""
+    from ray.cluster_utils import Cluster
+
+    memory: dict[str, Any] = {"memory": 8 * 2**30, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
+    try:
+        for _ in range(nodes):
+            cluster.add_node(num_cpus=1, **memory)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def start(study: Path, out: str, address: str, *more: str) -> subprocess.Popen[str]:
+    """Start ``wemem run`` on a cluster, as a user does in a terminal."""
+    listening = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wemem.cli import main; main()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", listening, "run", str(study), "--out", out, "--ray", address, *more],
+        cwd=study.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finished(process: "subprocess.Popen[str]") -> str:
+    """What a command wrote to standard error, once it has ended well."""
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def processes(name: bytes) -> list[int]:
+    """Numbers of the processes of this machine with a name."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if (folder / "cmdline").read_bytes().startswith(name):
+                    found.append(int(folder.name))
+            except OSError:  # it has just ended
+                continue
+    return found
+
+
+def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Wait for a condition."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < patience
+        time.sleep(0.05)
+
+
+def kill_worker() -> bool:
+    """Kill one process that performs a task; False if there is none."""
+    for number in processes(AT_WORK)[:1]:
+        try:
+            os.kill(number, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
+    return False

@@ -1,0 +1,104 @@
+"""A study on a Ray of several nodes: the same bytes, whatever is killed on the way."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_cluster import AT_WORK, cluster_of, finished, kill_worker, processes, start, wait_until
+from small_study import as_toml, table, without_times, write_data
+from test_cli import refused, stored_entries
+from test_resume import same_files
+from wemem import api
+from wemem.errors import InputError
+from wemem.execution.executor import Executor
+from wemem.execution.remote import perform_remotely, versions
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+#: Tasks of about a second, of which some are there to be killed.
+STUDY: dict[str, Any] = {
+    "training": {"epochs": 60, "patience": 60, "batch_size": 16}, "finetune": {"epochs": 2, "batch_size": 64},
+    "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 4}, "scores": {"models": 6},
+    "attacks": ["confidence", "lira"], "defenses": ["undefended", "rmr"],
+}  # fmt: skip
+
+
+def write_study(folder: Path) -> Path:
+    study = folder / "study.toml"
+    study.write_text(as_toml(table(write_data(folder), **STUDY)))
+    return study
+
+
+def read(out: Path) -> dict[str, Any]:
+    return without_times(json.loads((out / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with cluster_of(3) as started:
+        yield started
+
+
+def test_kills_of_a_worker_a_node_and_the_driver_change_no_byte(cluster, tmp_path):
+    study = write_study(tmp_path)
+    driver = start(study, "ray/out", cluster.address)
+    wait_until(kill_worker)
+    wait_until(lambda: stored_entries(tmp_path / "ray/.store") > 2 and processes(AT_WORK))
+    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+    wait_until(lambda: stored_entries(tmp_path / "ray/.store") > 5 and processes(AT_WORK))
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    wait_until(lambda: not processes(AT_WORK))  # what a driver began ends with it
+    before = stored_entries(tmp_path / "ray/.store")
+    finished(start(study, "ray/out", cluster.address))
+    assert before < stored_entries(tmp_path / "ray/.store")
+    alone = api.run(study, tmp_path / "one/out", threads=1)
+    assert read(tmp_path / "ray/out") == without_times(alone)
+    same_files(tmp_path / "ray/out", tmp_path / "one/out")
+
+
+def test_ctrl_c_ends_the_tasks_of_a_cluster_in_one_line(cluster, tmp_path):
+    driver = start(write_study(tmp_path), "out", cluster.address)
+    wait_until(lambda: processes(AT_WORK))
+    driver.send_signal(signal.SIGINT)
+    _, errors = driver.communicate(timeout=60)
+    assert errors.splitlines() == ["wemem: stopped; the same command goes on from here"]
+    assert driver.returncode == 130
+    wait_until(lambda: not processes(AT_WORK))
+
+
+def test_no_cluster_is_one_line(tmp_path, capsys, monkeypatch):
+    study = write_study(tmp_path)
+    line = refused(["run", str(study), "--out", str(tmp_path / "out"), "--ray", "127.0.0.1:1"], capsys, monkeypatch)
+    assert "expected a Ray cluster at '127.0.0.1:1', got no answer" in line
+    line = refused(["run", str(study), "--out", str(tmp_path / "out"), "--ray", "ray://x:1"], capsys, monkeypatch)
+    assert "as HOST:PORT" in line
+
+
+def outcome(changed: dict[str, Any]) -> dict[str, str]:
+    setup = {"program": {}, "store": "", "folder": ".", "path": [], "threads": 1, "versions": versions()} | changed
+    result: dict[str, str] = json.loads(perform_remotely(json.dumps(setup), None, None, None, "{}", 0, list))
+    return result
+
+
+def test_another_version_of_a_library_is_refused_by_name():
+    other = outcome({"versions": versions() | {"torch": "1.0.0"}})
+    assert other["state"] == "refused"
+    assert "expected torch 1.0.0 as on the driver, got " in other["text"]
+    missing = outcome({"versions": versions() | {"optuna": "9.9"}})
+    assert "expected optuna 9.9 as on the driver" in missing["text"]
+
+
+def test_a_machine_without_the_folder_of_the_driver_is_refused():
+    assert "a folder that all nodes share" in outcome({"folder": "/nowhere"})["text"]
+
+
+def test_jobs_and_ray_exclude_each_other():
+    with pytest.raises(InputError, match="either --jobs or --ray"):
+        Executor(2, "auto")
+    with pytest.raises(InputError, match="threads must be at least 1"):
+        Executor(threads=0)
