@@ -64,7 +64,7 @@ def data_message(data: Dataset) -> str | None:
 
 
 class Workplace:
-    """What a worker process keeps from one task to the next.
+    """The state of a worker process from one task to the next.
 
     Attributes:
         setup: the program, as it was sent.
