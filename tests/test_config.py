@@ -153,7 +153,7 @@ def test_labels_that_would_share_a_file_are_refused(defenses: list[Any]):
         ({"seeds": 0}, "seeds to be"),
         ({"device": "gpu"}, "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ({"device": "cuda:99"}, "device = 'cuda:99' expected"),
-        ({"training": {"precision": "fp16"}}, r"\[training\]: expected precision to be 'fp32' or 'bf16', got 'fp16'"),
+        ({"training": {"precision": "fp16"}}, "precision to be 'fp32', 'tf32' or 'bf16', got 'fp16'"),
         ({"seeds": ["a"]}, "seeds"),
         ({"pruning": {"sparsity": [0.5, 0.5]}}, "different sparsities"),
         ({"pruning": {"sparsity": []}}, "one or more values"),

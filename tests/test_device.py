@@ -4,6 +4,8 @@ There need be no GPU. A step is taken on PyTorch's ``meta`` device, whose tensor
 operator gets its tensors from one device is then watched, and what asks for a value is replaced.
 """
 
+import gc
+import weakref
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -85,12 +87,15 @@ def test_a_device_that_is_not_there_is_refused_wherever_it_is_named(gpus, reques
             call()
 
 
-def test_on_a_gpu_all_that_can_be_vmapped_is_and_the_reason_says_that_nobody_measured_it():
+def test_on_a_gpu_convolutions_are_computed_one_after_another_and_the_reason_says_so():
     gpu, images = torch.device("cuda", 0), torch.from_numpy(IMAGES.features[:2])
     convolutions = Ensemble.initialize(small_images.MODEL, IMAGES.input_shape, CLASSES, seeds=SEEDS)
-    chosen = choose_backend(convolutions, images, CLASSES, device=gpu)
-    assert chosen == Choice("vmapped", Note("gpu"))
-    assert choose_backend(convolutions, images, CLASSES, "sequential", gpu).backend == "sequential"
+    assert choose_backend(convolutions, images, CLASSES, device=gpu) == Choice(
+        "sequential", Note("convolutions_on_gpu")
+    )
+    assert choose_backend(convolutions, images, CLASSES, "vmapped", gpu).backend == "vmapped"
+    records = torch.from_numpy(DATA.features[:2])
+    assert choose_backend(ensemble_of(DATA), records, CLASSES, device=gpu) == Choice("vmapped", Note("no_convolutions"))
 
 
 def pipeline_on(device, folder):
@@ -238,7 +243,7 @@ def test_replayed_steps_give_the_bytes_of_computed_ones(kind, backend, monkeypat
 
     def replaying(self, step, epoch):
         if self.replay is None:
-            self.replay = Replay(record)
+            self.replay = Replay(lambda: record)
         computing(self, step, epoch)
 
     recipe, split = Recipe(epochs=5, batch_size=8, patience=2), uneven_split(DATA)
@@ -252,6 +257,69 @@ def test_replayed_steps_give_the_bytes_of_computed_ones(kind, backend, monkeypat
     assert recorded
     assert same_bytes(replayed.ensemble, expected.ensemble)
     assert replayed.history == expected.history
+
+
+class Recordings:
+    """Counts sets of recordings, and refuses one that begins in a set whose last recording is gone, as CUDA does."""
+
+    def __init__(self, fails=""):
+        self.sets, self.fails = 0, fails
+
+    def begin(self):
+        self.sets += 1
+        alive: list[weakref.ref[Any]] = []
+
+        def record(compute):
+            if self.fails:
+                raise RuntimeError(self.fails)
+            if alive and not any(recording() for recording in alive):
+                raise AssertionError("the memory of this set was freed with its last recording")
+
+            def replay():
+                compute()
+
+            alive.append(weakref.ref(replay))
+            return replay
+
+        return record
+
+
+def replayed_fit(monkeypatch, recordings):
+    """A training of three models that stop at different epochs, so that recordings are dropped in its middle."""
+    computing = Run.step
+
+    def replaying(self, step, epoch):
+        if self.replay is None:
+            self.replay = Replay(recordings.begin)
+        elif not self.replay._recordings and not self.replay._seen and self.replay._possible:
+            gc.collect()
+        computing(self, step, epoch)
+
+    monkeypatch.setattr(Run, "step", replaying)
+    monkeypatch.setattr(Run, "run", Run._run)
+    recipe = Recipe(epochs=30, batch_size=8, patience=2, learning_rate=0.01)
+    return fit(ensemble_of(DATA), DATA, uneven_split(DATA), recipe, seeds=SEEDS)
+
+
+def test_recordings_after_a_model_stopped_begin_in_memory_of_their_own(monkeypatch):
+    recordings = Recordings()
+    fitted = replayed_fit(monkeypatch, recordings)
+    assert len({history.steps for history in fitted.history}) > 1
+    assert recordings.sets > 1
+
+
+def test_a_step_that_cannot_be_recorded_is_computed_with_one_warning(monkeypatch):
+    recipe = Recipe(epochs=30, batch_size=8, patience=2, learning_rate=0.01)
+    expected = fit(ensemble_of(DATA), DATA, uneven_split(DATA), recipe, seeds=SEEDS)
+    with pytest.warns(RuntimeWarning, match="computed without a CUDA graph, which failed: operation not") as warned:
+        fitted = replayed_fit(monkeypatch, Recordings(fails="operation not permitted when stream is capturing"))
+    assert len(warned) == 1
+    assert same_bytes(fitted.ensemble, expected.ensemble)
+
+
+def test_memory_that_runs_out_in_a_recording_is_not_hidden(monkeypatch):
+    with pytest.raises(InputError, match="expected memory for training one model, got none left"):
+        replayed_fit(monkeypatch, Recordings(fails="CUDA error: out of memory"))
 
 
 def test_a_divergence_is_noticed_at_the_end_of_its_epoch():

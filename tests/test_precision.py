@@ -90,5 +90,7 @@ def test_clipped_gradients_are_not_left_to_rounding():
 
 def test_an_unknown_precision_is_refused():
     unknown: dict[str, str] = {"precision": "fp16"}
-    with pytest.raises(InputError, match="precision must be fp32 or bf16, got 'fp16'; fp16 would need loss scaling"):
+    with pytest.raises(
+        InputError, match="precision must be fp32, tf32 or bf16, got 'fp16'; fp16 would need loss scaling"
+    ):
         Recipe(**unknown)  # type: ignore[arg-type]

@@ -150,7 +150,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = {
     "requested": _by_rule("requested"),
     "convolutions_on_cpu": _by_rule("rule: convolutions run faster one model after another on a CPU"),
     "no_convolutions": _by_rule("rule: no convolutions"),
-    "gpu": _by_rule("rule: all at once on a GPU, which is not measured"),
+    "convolutions_on_gpu": _by_rule("rule: convolutions run faster on streams beside each other on a GPU"),
     "not_vmappable": _by_rule("the model cannot be vmapped: "),
     "no_training": _by_rule("audited by its outputs"),
     "at_a_time": _at_a_time,

@@ -40,9 +40,11 @@ class AdversaryTurns:
             steps: the number of steps that each of these models has taken before.
         """
         first = [row for row, step in enumerate(steps) if step == 0]
-        for turn in range(self.inference_adversary.warm_up if first else 0):
-            state = {n: t[first] for n, t in parameters.items()}, {n: t[first] for n, t in buffers.items()}
-            self._turn(*state, [taking[row] for row in first], ["warm-up"] * len(first), turn)
+        if first:
+            rows = torch.tensor(first, device=self.cohort.features.device)
+            state = {n: t[rows] for n, t in parameters.items()}, {n: t[rows] for n, t in buffers.items()}
+            for turn in range(self.inference_adversary.warm_up):
+                self._turn(*state, [taking[row] for row in first], ["warm-up"] * len(first), turn)
         for turn in range(self.inference_adversary.turns):
             self._turn(parameters, buffers, taking, steps, turn)
 

@@ -3,9 +3,10 @@
 ``vmapped`` runs all models through one batched graph: that of ``torch.func``, or batched matrix
 products for a model that consists of fully connected layers alone. ``sequential`` calls the module
 of each model as plain PyTorch does, and is the test oracle for both. The default is a fixed rule,
-so that the same study gives the same bytes everywhere; ``benchmarks/ensemble_backends.py``
-justifies it for the CPU. It is not measured for CUDA. There all models are computed at once,
-because one small model does not use a GPU fully.
+so that the same study gives the same bytes everywhere: models with convolutions are computed one
+after another, all others at once. ``benchmarks/ensemble_backends.py`` justifies it for the CPU, and
+``benchmarks.gpu`` for a GPU, where the steps of several convolutional models run on streams beside
+each other (:class:`~wemem.training.device.CudaSettings`).
 """
 
 from collections.abc import Callable, Mapping
@@ -65,12 +66,11 @@ def choose_backend(
         require_logits(module, example, classes)
     if requested == "sequential":
         return Choice("sequential", Note("requested"))
-    if requested == "auto" and device.type == "cpu" and _has_convolution(ensemble.template):
-        return Choice("sequential", Note("convolutions_on_cpu"))
+    if requested == "auto" and _has_convolution(ensemble.template):
+        return Choice("sequential", Note(f"convolutions_on_{'cpu' if device.type == 'cpu' else 'gpu'}"))
     failure = _vmap_failure(ensemble, example)
     if failure is None:
-        rule = "no_convolutions" if device.type == "cpu" else "gpu"
-        return Choice("vmapped", Note("requested" if requested == "vmapped" else rule))
+        return Choice("vmapped", Note("requested" if requested == "vmapped" else "no_convolutions"))
     if requested == "vmapped":
         raise InputError(f"the model cannot be vmapped: {failure}; use the sequential backend")
     return Choice("sequential", Note("not_vmappable", {"error": failure}))
@@ -164,7 +164,7 @@ def in_precision(forward: Forward, precision: str, device: torch.device) -> Forw
     """Wrap a forward function in the precision of a :class:`~wemem.training.recipe.Recipe`; logits
     stay float32.
     """
-    if precision == "fp32":
+    if precision != "bf16":
         return forward
 
     def autocast(parameters: State, buffers: State, x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The devices on which models are trained and queried: the CPU, or a GPU by CUDA.
 
 Random numbers are drawn on the CPU and moved to the device, except those that a model draws by
-itself (``Dropout2d``, noise). Results on two kinds of device differ by rounding. PyTorch computes
-the convolutions of a GPU in TF32, whose products have a mantissa of 10 bits, unless
-``torch.backends.cudnn.allow_tf32`` is False.
+itself (``Dropout2d``, noise). Results on two kinds of device differ by rounding. On a GPU, matrix
+products and convolutions use full float32 unless a precision is requested
+(:func:`gpu_arithmetic`).
 """
 
 import re
@@ -68,12 +68,14 @@ class CudaSettings:
         together: the number of models that the sequential backend trains at a time.
         streams: the number of CUDA streams on which the sequential backend computes these models.
         channels_last: True to store the channels of convolutions last.
+        deterministic: True to use only convolutions of cuDNN that give the same bytes each time.
     """
 
-    replay: bool = False
-    together: int = 1
-    streams: int = 1
+    replay: bool = True
+    together: int = 8
+    streams: int = 8
     channels_last: bool = True
+    deterministic: bool = True
 
 
 _CUDA: ContextVar[CudaSettings | None] = ContextVar("cuda", default=None)
@@ -83,7 +85,7 @@ def cuda_settings() -> CudaSettings:
     """The settings in force.
 
     >>> cuda_settings()
-    CudaSettings(replay=False, together=1, streams=1, channels_last=True)
+    CudaSettings(replay=True, together=8, streams=8, channels_last=True, deterministic=True)
     """
     return _CUDA.get() or CudaSettings()
 
@@ -92,15 +94,40 @@ def cuda_settings() -> CudaSettings:
 def use_cuda_settings(settings: CudaSettings) -> Iterator[None]:
     """Train with other settings within this context.
 
-    >>> with use_cuda_settings(CudaSettings(replay=True)):
+    >>> with use_cuda_settings(CudaSettings(replay=False)):
     ...     cuda_settings().replay
-    True
+    False
     """
     token = _CUDA.set(settings)
     try:
         yield
     finally:
         _CUDA.reset(token)
+
+
+@contextmanager
+def gpu_arithmetic(device: torch.device, precision: str = "fp32") -> Iterator[None]:
+    """Compute float32 matrix products and convolutions of a GPU in a precision within this context.
+
+    PyTorch's own settings hold again afterwards. Nothing changes on a CPU.
+
+    Args:
+        device: the device that computes.
+        precision: the precision of a :class:`~wemem.training.recipe.Recipe`. ``tf32`` rounds the
+            factors of products to TF32, whose mantissa has 10 bits; the others do not.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    fast = precision == "tf32"
+    cudnn.allow_tf32, products.allow_tf32 = fast, fast
+    cudnn.deterministic, cudnn.benchmark = cuda_settings().deterministic, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
 
 
 @lru_cache(maxsize=64)

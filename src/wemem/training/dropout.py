@@ -12,6 +12,7 @@ that it has in its batch, in every model that keeps the records of a batch along
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,10 +67,26 @@ class SeededDropout(nn.Module):
         threshold = (int((1 - self.p) * 2**32) - 2**31) >> 1
         scale = int(np.float32(1 / (1 - self.p)).view(np.int32))
         keep = bits.bitwise_right_shift_(1).sub_(threshold).bitwise_right_shift_(31)
-        return keep.bitwise_and_(scale).view(torch.float32)
+        return _AsFloat.apply(keep.bitwise_and_(scale))  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         return f"p={self.p}, layer={self.layer}"
+
+
+class _AsFloat(torch.autograd.Function):
+    """The bits of integers as floats, under ``vmap`` too, for which older versions of PyTorch have no rule."""
+
+    @staticmethod
+    def forward(bits: Int32[Tensor, "..."]) -> Float32[Tensor, "..."]:
+        return bits.view(torch.float32)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None], bits: Tensor) -> tuple[Tensor, int | None]:
+        return _AsFloat.apply(bits), in_dims[0]
 
 
 def _count(n: int, device: torch.device) -> Int32[Tensor, " n"]:

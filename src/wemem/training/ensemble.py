@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wemem.errors import InputError
 from wemem.models import Model
-from wemem.training.device import choose_device, cuda_settings
+from wemem.training.device import choose_device, cuda_settings, gpu_arithmetic
 from wemem.training.dropout import SeededDropout, replace_dropout
 from wemem.training.memory import halving
 from wemem.training.resize import resized
@@ -165,7 +165,8 @@ class Ensemble:
             x = torch.from_numpy(features).to(where)
             return np.stack([self._logits_of(k, x, size) for k in range(len(self))])
 
-        return halving(query, batch_size, "the answer to one record")[0]
+        with gpu_arithmetic(where):
+            return halving(query, batch_size, "the answer to one record")[0]
 
     def _logits_of(self, model: int, x: Real[Tensor, "N ..."], size: int) -> Float32[np.ndarray, "N C"]:
         """Compute the logits of one model on the device of the records, from which they are copied once."""

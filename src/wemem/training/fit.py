@@ -33,7 +33,7 @@ from wemem.notes import Note
 from wemem.randomness import derive_seed
 from wemem.training.backends import Choice, choose_backend
 from wemem.training.cohort import Cohort
-from wemem.training.device import CPU, choose_device, cuda_settings
+from wemem.training.device import CPU, choose_device, cuda_settings, gpu_arithmetic
 from wemem.training.ensemble import Ensemble
 from wemem.training.memory import (
     GRANTED,
@@ -116,7 +116,8 @@ def fit(
     where, defense = choose_device(device), defense or Undefended()
     ensemble = with_preprocessing(ensemble, data, split)
     _require_fitting(ensemble, data, split, recipe, len(seeds), defense, teacher_log_probs)
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    generators = torch.random.fork_rng(devices=[where] if where.type == "cuda" else [])
+    with generators, gpu_arithmetic(where, recipe.precision):
         choice = choose_backend(ensemble, torch.from_numpy(data.features[:2]), data.classes, backend, where)
         _require_enough_for_a_step(ensemble, data, split, recipe)
         records = [
@@ -248,8 +249,8 @@ class _Task:
         trained, size = halving(in_turn if in_threads else in_parts, fitting.models, ONE)
         choice = self.choice
         if size < wanted:
-            ran_out = Note("memory_ran_out", {"models": "more"})
-            limit = fitting.reason if size == fitting.models and fitting.reason is not None else ran_out
+            too_many = Note("memory_ran_out", {"models": "more"})
+            limit = fitting.reason if size == fitting.models and fitting.reason is not None else too_many
             part = Note("at_a_time", {"models": size, "of": wanted, "limit": limit})
             choice = replace(choice, reason=replace(choice.reason, values={**choice.reason.values, "at_a_time": part}))
         joined = Ensemble.concatenate([models for models, _ in trained])
@@ -280,12 +281,12 @@ class _Task:
         return self.features.device == CPU
 
     def _at_a_time(self) -> int:
-        """The number of models that are trained at a time by the sequential backend: one on each core of a CPU."""
-        if not self._on_cpu:
-            return min(cuda_settings().together, self.models)
+        """The number of models that are trained at a time by the sequential backend: one on each core of a CPU, or
+        some on a GPU.
+        """
         if draws_globally(self.ensemble, self.example):
             return 1
-        return min(torch.get_num_threads(), self.models)
+        return min(torch.get_num_threads() if self._on_cpu else cuda_settings().together, self.models)
 
     def _share(self, most: Share) -> Share:
         """The number of models that fit at a time, at most as many as requested."""

@@ -172,7 +172,7 @@ def halving(attempt: Callable[[int], T], most: int, least: str) -> tuple[T, int]
         try:
             return attempt(most), most
         except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not _ran_out(error):
+            if not ran_out(error):
                 raise
             if most == 1:
                 raise InputError(
@@ -184,7 +184,8 @@ def halving(attempt: Callable[[int], T], most: int, least: str) -> tuple[T, int]
         torch.cuda.empty_cache()  # does nothing where there is no GPU in use
 
 
-def _ran_out(error: Exception) -> bool:
+def ran_out(error: Exception) -> bool:
+    """Return True if an exception says that memory ran out."""
     # PyTorch's allocator for the CPU has no exception of its own, nor have the libraries for CUDA
     messages = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in messages)

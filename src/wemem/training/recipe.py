@@ -33,10 +33,11 @@ class Recipe:
         augment: the augmentation of training images: ``none``, ``flip``, ``crop_flip`` or
             ``crop_flip_cutout``.
         keep: the checkpoint to keep, that of ``best`` dev accuracy or the ``last`` one.
-        precision: the precision, ``fp32`` or ``bf16``. With ``bf16``, matrix products and
-            convolutions use bfloat16 copies (``torch.autocast``), while weights, loss and optimizer
-            stay float32. ``fp16`` is not supported, because it needs a separate loss scale for each
-            model.
+        precision: the precision, ``fp32``, ``tf32`` or ``bf16``. With ``tf32``, a GPU rounds the
+            factors of matrix products and convolutions to 10 bits; a CPU computes in fp32. With
+            ``bf16``, matrix products and convolutions use bfloat16 copies (``torch.autocast``),
+            while weights, loss and optimizer stay float32. ``fp16`` is not supported, because it
+            needs a separate loss scale for each model.
         schedule: the schedule of the learning rate, ``constant`` or ``one_cycle``.
         average: the share of the training over which an average of the weights forgets; dev
             accuracy and checkpoint are those of the average. At 0 they are those of the weights.
@@ -50,7 +51,7 @@ class Recipe:
     optimizer: Literal["adam", "sgd"] = "adam"
     augment: Augmentation = "none"
     keep: Literal["best", "last"] = "best"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     schedule: Schedule = field(default="constant", metadata=ADDED)
     average: float = field(default=0.0, metadata=ADDED)
 
@@ -66,8 +67,10 @@ class Recipe:
             raise InputError(f"augment must be one of {', '.join(get_args(Augmentation))}, got {self.augment!r}")
         if self.keep not in ("best", "last"):
             raise InputError(f"keep must be best or last, got {self.keep!r}")
-        if self.precision not in ("fp32", "bf16"):
-            raise InputError(f"precision must be fp32 or bf16, got {self.precision!r}; fp16 would need loss scaling")
+        if self.precision not in ("fp32", "tf32", "bf16"):
+            raise InputError(
+                f"precision must be fp32, tf32 or bf16, got {self.precision!r}; fp16 would need loss scaling"
+            )
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule must be {' or '.join(SCHEDULES)}, got {self.schedule!r}")
         if not 0 <= self.average <= 1:

@@ -6,9 +6,11 @@ tensors must stay where they are, so each kind of step has tensors of its own fo
 which the inputs of the step are copied.
 
 The first steps of a kind are computed as usual, because libraries and optimizers create their state
-then. A recording computes nothing by itself; the replay that follows does.
+then. A recording computes nothing by itself; the replay that follows does. If a step cannot be
+recorded, a warning says so, and it and all later ones are computed as usual.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -17,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from wemem.training.memory import ran_out
 from wemem.training.placement import PlacedStep
 
 Compute = Callable[[PlacedStep], None]
@@ -37,11 +40,14 @@ class Replay:
     """The recorded steps of some models that train together.
 
     Args:
-        record: the function that records a computation, :func:`cuda_graphs` on a GPU.
+        begin: a function that begins a set of recordings and returns the function that records a
+            computation, :func:`cuda_graphs` on a GPU.
     """
 
-    def __init__(self, record: Record) -> None:
-        self._record, self._recordings, self._seen = record, dict[Hashable, _Recording](), Counter[Hashable]()
+    def __init__(self, begin: Callable[[], Record]) -> None:
+        self._begin, self._record = begin, begin()
+        self._recordings, self._seen = dict[Hashable, _Recording](), Counter[Hashable]()
+        self._possible = True
 
     def step(self, kind: Hashable, step: PlacedStep, compute: Compute) -> None:
         """Compute a step, or replay a recorded one of its kind.
@@ -52,30 +58,47 @@ class Replay:
             compute: a function that computes a step by operations on the device alone, and changes
                 tensors in place.
         """
-        if kind not in self._recordings:
-            self._seen[kind] += 1
-            if self._seen[kind] <= WARM_UP:
-                compute(step)
-                return
-            inputs = {name: tensor.clone() for name, tensor in step.tensors().items()}
-            static = replace(step, **inputs)  # type: ignore[arg-type]
-            self._recordings[kind] = _Recording(inputs, self._record(lambda: compute(static)))
-        recording = self._recordings[kind]
+        recording = self._recording(kind, step, compute)
+        if recording is None:
+            compute(step)
+            return
         for name, tensor in step.tensors().items():
             recording.inputs[name].copy_(tensor)
         recording.replay()
 
+    def _recording(self, kind: Hashable, step: PlacedStep, compute: Compute) -> _Recording | None:
+        """The recording of a kind of step, made now if it is time for it; None if the step is to be computed."""
+        if kind in self._recordings:
+            return self._recordings[kind]
+        self._seen[kind] += 1
+        if self._seen[kind] <= WARM_UP or not self._possible:
+            return None
+        inputs = {name: tensor.clone() for name, tensor in step.tensors().items()}
+        static = replace(step, **inputs)  # type: ignore[arg-type]
+        try:
+            self._recordings[kind] = _Recording(inputs, self._record(lambda: compute(static)))
+        except RuntimeError as error:
+            if ran_out(error):
+                raise
+            self._possible = False
+            warnings.warn(
+                f"steps are computed without a CUDA graph, which failed: {error}", RuntimeWarning, stacklevel=2
+            )
+        return self._recordings.get(kind)
+
     def forget(self) -> None:
-        """Drop all recordings and their memory."""
+        """Drop all recordings and their memory, which ends with the last of them."""
         self._recordings.clear()
         self._seen.clear()
+        self._record = self._begin()
 
 
 def cuda_graphs() -> Record:
     """A function that records computations as CUDA graphs on the current stream, which must not be the default one.
 
     The graphs share the memory of their intermediate results, so they are never replayed at the
-    same time.
+    same time. CUDA frees this memory with the last graph, and none can be recorded into it after
+    that.
     """
     pool = torch.cuda.graph_pool_handle()
 

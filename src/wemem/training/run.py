@@ -111,11 +111,12 @@ class Run:
         self.records_seen = [0] * len(cohort.ids)
         self.dev = [tensor.to(self.device) for tensor in _padded(cohort.dev)]
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
-        # other losses may depend on the epoch, on the CPU, or on values; a recorded learning rate
-        # would stay as it is
-        steady = recipe.schedule == "constant" and not recipe.average
-        recorded = self.device.type == "cuda" and cuda_settings().replay and not defense.replaces_loss and steady
-        self.replay = Replay(cuda_graphs()) if recorded else None
+        # noise and turns of an adversary are drawn on the CPU, other losses may depend on the epoch;
+        # a recorded learning rate would stay as it is
+        computed = self.per_sample is not None or self.adversary_turns is not None or defense.replaces_loss
+        steady = recipe.schedule == "constant" and not recipe.average and not computed
+        recorded = self.device.type == "cuda" and cuda_settings().replay and steady
+        self.replay = Replay(cuda_graphs) if recorded else None
 
     def trial(self, step: Step) -> None:
         """Run a step of all models and an evaluation on their dev records, which takes the peak memory of training."""
