@@ -98,6 +98,19 @@ def test_on_a_gpu_convolutions_are_computed_one_after_another_and_the_reason_say
     assert choose_backend(ensemble_of(DATA), records, CLASSES, device=gpu) == Choice("vmapped", Note("no_convolutions"))
 
 
+def test_batch_statistics_in_bf16_are_not_vmapped_on_a_gpu():
+    gpu, records = torch.device("cuda", 0), torch.from_numpy(DATA.features[:2])
+
+    def with_batch_norm():
+        return nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES))
+
+    ensemble = Ensemble.from_modules([with_batch_norm() for _ in SEEDS])
+    for device, precision, backend in ((gpu, "bf16", "sequential"), (gpu, "tf32", "vmapped"), (CPU, "bf16", "vmapped")):
+        assert choose_backend(ensemble, records, CLASSES, "auto", device, precision).backend == backend
+    with pytest.raises(InputError, match=r"cannot be vmapped: PyTorch does not vmap BatchNorm of bfloat16 .*; use the"):
+        choose_backend(ensemble, records, CLASSES, "vmapped", gpu, "bf16")
+
+
 def pipeline_on(device, folder):
     config = parse_study({"data": {"source": "digits"}, "device": device})
     return Pipeline.open(config, DATA, Store(folder), Silent())

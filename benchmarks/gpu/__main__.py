@@ -27,6 +27,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--study", type=Path, action="append", default=[], help="a study file; several are run in turn")
     parser.add_argument("--set", action="append", default=[], help="key=value, for every study")
     parser.add_argument("--groups", default=",".join(GROUPS), help="the groups to run")
+    parser.add_argument("--only", default="", help="a regular expression; measurements of other names are left out")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--group", help=argparse.SUPPRESS)  # the process of one group
@@ -47,10 +48,9 @@ def run_groups(given: argparse.Namespace) -> None:
     """Start the processes of all groups, which load their libraries at once, and let them measure in turn."""
     end = time.time() + 60 * given.minutes
     groups = given.groups.split(",")
-    arguments = [a for a in sys.argv[1:] if not a.startswith("--groups")]
     processes = {
         group: subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu", *arguments, "--group", group, "--deadline", "0"],
+            [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--group", group, "--deadline", "0"],
             stdin=subprocess.PIPE, text=True,
         )
         for group in groups
@@ -92,7 +92,7 @@ def run_group(given: argparse.Namespace) -> None:
     device = choose_device("cpu" if given.dry_run else given.device)
     if device.type == "cuda":
         torch.zeros(1, device=device)
-    record = Record(given.out / f"{given.group}.json", float(sys.stdin.readline()))
+    record = Record(given.out / f"{given.group}.json", float(sys.stdin.readline()), given.only)
     if given.group == "correctness":
         measure_correctness(record, device)
     elif given.group == "speed":
@@ -102,20 +102,11 @@ def run_group(given: argparse.Namespace) -> None:
 
 
 def measure_studies(record, device, given: argparse.Namespace) -> None:  # type: ignore[no-untyped-def]
-    """Run every study by the fastest way that was measured, each for its share of the time."""
-    from benchmarks.gpu.studies import Task, best_method, run_study
-    from wemem.training.device import CudaSettings
+    """Run every study, each for its share of the time."""
+    from benchmarks.gpu.studies import Task, run_study
 
     for i, path in enumerate(given.study):
-        image = "cifar" in path.stem
-        method = best_method([given.out / "speed.json"], *(("resnet18", "bf16") if image else ("fc", "fp32")))
-        overrides, cuda = list(given.set), CudaSettings()
-        if method is not None and not given.dry_run:
-            cuda = CudaSettings(**method["cuda"])
-            overrides = [f'backend="{method["backend"]}"', *overrides]
-            if image:
-                overrides = ['training.precision="bf16"', 'finetune.precision="bf16"', *overrides]
-        task = Task(path, overrides, record.left / (len(given.study) - i), cuda)
+        task = Task(path, given.set, record.left / (len(given.study) - i))
         record.measure("study", path.stem, lambda task=task: run_study(record, task, device, given.out))  # type: ignore[misc]
 
 

@@ -1,6 +1,7 @@
 """The record of measurements: one JSON file and one Markdown table, written after every measurement."""
 
 import json
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +28,11 @@ class Record:
     Args:
         path: the JSON file.
         deadline: the time after which no measurement begins, in seconds of the epoch.
+        only: a regular expression; measurements whose names do not match are not made.
     """
 
-    def __init__(self, path: Path, deadline: float) -> None:
-        self.path, self.deadline, self.rows = path, deadline, list[Row]()
+    def __init__(self, path: Path, deadline: float, only: str = "") -> None:
+        self.path, self.deadline, self.only, self.rows = path, deadline, re.compile(only), list[Row]()
 
     @property
     def left(self) -> float:
@@ -46,6 +48,8 @@ class Record:
             call: the measurement.
             needs: the seconds that must be left; otherwise the measurement is left out, and its row says so.
         """
+        if not self.only.search(name):
+            return []
         if self.left < needs:
             rows: list[Row] = [{"measure": name, "left out": f"{self.left:.0f} s were left, {needs:.0f} s expected"}]
         else:

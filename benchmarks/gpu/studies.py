@@ -1,13 +1,12 @@
 """Studies on a GPU as far as time goes, with their rate and the time that the whole study would take."""
 
-import json
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +14,6 @@ import torch
 
 from benchmarks.gpu.record import Record, Row
 from wemem import api
-from wemem.training.device import CudaSettings, use_cuda_settings
 
 
 class OutOfTimeError(Exception):
@@ -69,13 +67,11 @@ class Task:
         path: the study file.
         overrides: settings in place of those of the file, ``key=value``.
         seconds: the largest number of seconds to spend.
-        cuda: how to compute on a GPU.
     """
 
     path: Path
     overrides: Sequence[str]
     seconds: float
-    cuda: CudaSettings = field(default_factory=CudaSettings)
 
 
 def run_study(record: Record, task: Task, device: torch.device, out: Path) -> list[Row]:
@@ -85,7 +81,7 @@ def run_study(record: Record, task: Task, device: torch.device, out: Path) -> li
     config = api.read_study(task.path, list(task.overrides), device=where)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with use_cuda_settings(task.cuda), interrupted(watch):
+            with interrupted(watch):
                 api.run(config, Path(folder, "out"), progress=watch)
             shutil.copy(Path(folder, "out", "results.json"), out / f"{task.path.stem}-results.json")
         except OutOfTimeError as error:
@@ -94,7 +90,7 @@ def run_study(record: Record, task: Task, device: torch.device, out: Path) -> li
     row: dict[str, Any] = {
         "measure": task.path.stem, "study": task.path.stem, "device": where, "seconds": seconds, "done": done,
         "forecast": seconds / done if done else float("nan"), "finished": not end, "stopped": end,
-        "overrides": list(task.overrides), "cuda": str(task.cuda), "slowest": _by_kind(watch.stages),
+        "overrides": list(task.overrides), "slowest": _by_kind(watch.stages),
         "stages": watch.stages, "messages": watch.messages[:20],
     }  # fmt: skip
     return [row]
@@ -124,11 +120,3 @@ def _by_kind(stages: Sequence[tuple[str, float, float]]) -> dict[str, float]:
         kind = " ".join(word for word in stage.split() if not any(c.isdigit() for c in word))
         total[kind] = total.get(kind, 0.0) + seconds
     return dict(sorted(((k, round(v, 2)) for k, v in total.items()), key=lambda item: -item[1])[:8])
-
-
-def best_method(files: Sequence[Path], case: str, precision: str) -> dict[str, Any] | None:
-    """The settings of the fastest way to train the models of a case, from earlier measurements."""
-    rows = [row for file in files if file.exists() for row in json.loads(file.read_text())]
-    own = [r for r in rows if r.get("case") == case and "settings" in r and r["precision"] == precision]
-    own = [r for r in own if "crop_flip" not in r["method"]]
-    return max(own, key=lambda r: r["models x records/s"])["settings"] if own else None  # type: ignore[no-any-return]

@@ -106,6 +106,7 @@ class Method:
         if self.cuda.streams > 1:
             words.append(f"{self.cuda.streams} streams")
         words += ["replayed"] * self.cuda.replay + ["channels first"] * (not self.cuda.channels_last)
+        words += ["not deterministic"] * (not self.cuda.deterministic)
         return ", ".join([*words, *([self.augment] if self.augment != "none" else [])])
 
     def settings(self) -> dict[str, Any]:

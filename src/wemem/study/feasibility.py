@@ -129,7 +129,18 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
     distillations = dict.fromkeys(defense.capability(Distillation) for defense in parties.config.every_defense)
     for distillation, split in product(distillations, splits):
         if distillation is not None and isinstance(distillation.source, Teachers):
-            held_out(split, distillation.source, range(split.num_models), parties.data.features, parties.data.table)
+            some = _of_each_size(split)
+            held_out(some, distillation.source, range(some.num_models), parties.data.features, parties.data.table)
+
+
+def _of_each_size(split: Split) -> Split:
+    """The first model of each number of train records by class.
+
+    To divide the records of many models takes long. Of two models of one size both have enough
+    records, unless one of them has many copies; the stage that divides its records refuses it then.
+    """
+    sizes = [np.bincount(split.labels[split.records(k, Role.TRAIN)]).tobytes() for k in range(split.num_models)]
+    return Split(split.roles[[sizes.index(size) for size in dict.fromkeys(sizes)]], split.labels, split.layout)
 
 
 def _require_prunable(parties: Parties) -> None:

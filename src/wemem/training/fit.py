@@ -118,7 +118,8 @@ def fit(
     _require_fitting(ensemble, data, split, recipe, len(seeds), defense, teacher_log_probs)
     generators = torch.random.fork_rng(devices=[where] if where.type == "cuda" else [])
     with generators, gpu_arithmetic(where, recipe.precision):
-        choice = choose_backend(ensemble, torch.from_numpy(data.features[:2]), data.classes, backend, where)
+        example = torch.from_numpy(data.features[:2])
+        choice = choose_backend(ensemble, example, data.classes, backend, where, recipe.precision)
         _require_enough_for_a_step(ensemble, data, split, recipe)
         records = [
             TrainingRecords(

@@ -3,7 +3,7 @@
 Models that are computed one after another store the channels of convolutions last, which is faster
 in oneDNN. Models that are computed at once store matrices transposed, like the gradients of vmap,
 because an optimizer would otherwise have to copy them. ``benchmarks/ensemble_backends.py``
-justifies both for the CPU; on a GPU neither is measured.
+justifies both for the CPU, ``benchmarks.gpu`` the former for a GPU.
 """
 
 from collections.abc import Mapping
