@@ -17,6 +17,7 @@ import tomllib
 import traceback
 import zipfile
 from pathlib import Path
+from typing import Any
 
 #: The arms of each process, by the names of the defenses, in order of worth. Scores of records are
 #: computed under the first defense that needs them, for which the others of its kind wait.
@@ -95,10 +96,10 @@ def run_arms(given: argparse.Namespace) -> None:
             wait_for(given.scratch / f"{seed}-{WAITS[kind]}" / "done.json")
         began, stages = time.time(), Stages()
         own = next(d for d in table["defenses"] if d["kind"] == kind) | {"references": given.references}
-        overrides = [f"seeds=[{seed}]", f"split.references={given.references}", f"defenses=[{_toml(own)}]", *given.set]
-        row = {"seed": seed, "arm": kind}
+        overrides = [f"seeds=[{seed}]", f"split.references={given.references}", f"defenses=[{_toml(own)}]"]
+        row: dict[str, Any] = {"seed": seed, "arm": kind}
         try:
-            config = api.read_study(given.study, overrides, device=device.type)
+            config = api.read_study(given.study, [*overrides, "controls=[]", *given.set], device=device.type)
             api.run(config, folder, given.scratch / "store", progress=stages)
         except Exception as error:  # one failure must not lose the other arms
             traceback.print_exc()
