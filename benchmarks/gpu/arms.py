@@ -2,10 +2,11 @@
 
     PYTHONPATH=src python -m benchmarks.gpu.arms studies/compare-location.toml --seeds 6,7,8 --references 64 --out OUT
 
-An arm is one defense under one seed. The processes share a store. One of them computes the unpruned
-models of its seed first, for which the others wait; then every process runs its arms, in order of
-worth. ``arms.json`` lists what ended; ``arms-SEED.zip`` has the results of every arm that ended, and
-their scores for each record as far as there is room.
+An arm is one defense under one seed. The processes share a store. One of them trains the unpruned
+models of its seed first, for which the others wait, and one scores records for the defenses that need
+it; then every process runs its arms, in order of worth. ``arms.json`` lists what ended;
+``arms-SEED.zip`` has the results of every arm that ended, and their scores for each record as far as
+there is room.
 """
 
 import argparse
@@ -19,19 +20,19 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-#: The arms of each process, by the names of the defenses, in order of worth. Scores of records are
-#: computed under the first defense that needs them, for which the others of its kind wait.
+#: Arms under one quick attack, run to train what later arms share, and their defenses.
+FIRST = {"models": "undefended", "scores": "rmr"}
+#: The arms of each process, by the names of the defenses, in order of worth.
 PROCESSES = (
-    ("undefended", "hamp"),
-    ("rmr", "rsw"),
+    ("models", "undefended", "hamp"),
+    ("scores", "rmr", "rsw"),
     ("label_smoothing", "swmr"),
     ("oosd",),
     ("advreg", "early_stopping"),
     ("relaxloss", "radd", "ppb", "dpsgd"),
 )
-WAITS = {kind: "undefended" for own in PROCESSES for kind in own if kind != "undefended"} | {
-    "rsw": "rmr", "swmr": "rmr",
-}  # fmt: skip
+#: What an arm waits for.
+WAITS = {arm: "models" for own in PROCESSES for arm in own if arm != "models"} | {"rsw": "scores", "swmr": "scores"}
 #: The largest size of a file of results, in bytes.
 ROOM = 15 * 2**20
 
@@ -90,14 +91,15 @@ def run_arms(given: argparse.Namespace) -> None:
     wait_for(given.go)
     seed, device = int(given.seeds), choose_device(given.device)
     table = tomllib.loads(given.study.read_text())
-    for kind in PROCESSES[given.process]:
-        folder = given.scratch / f"{seed}-{kind}"
-        if kind in WAITS:
-            wait_for(given.scratch / f"{seed}-{WAITS[kind]}" / "done.json")
+    for arm in PROCESSES[given.process]:
+        folder = given.scratch / f"{seed}-{arm}"
+        if arm in WAITS:
+            wait_for(given.scratch / f"{seed}-{WAITS[arm]}" / "done.json")
         began, stages = time.time(), Stages()
-        own = next(d for d in table["defenses"] if d["kind"] == kind) | {"references": given.references}
+        own = next(d for d in table["defenses"] if d["kind"] == FIRST.get(arm, arm)) | {"references": given.references}
         overrides = [f"seeds=[{seed}]", f"split.references={given.references}", f"defenses=[{_toml(own)}]"]
-        row: dict[str, Any] = {"seed": seed, "arm": kind}
+        overrides += ['attacks=["lira"]', "leave_one_out=false"] * (arm in FIRST)
+        row: dict[str, Any] = {"seed": seed, "arm": arm}
         try:
             config = api.read_study(given.study, [*overrides, "controls=[]", *given.set], device=device.type)
             api.run(config, folder, given.scratch / "store", progress=stages)
