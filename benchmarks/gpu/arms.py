@@ -33,6 +33,8 @@ PROCESSES = (
 )
 #: What an arm waits for.
 WAITS = {arm: "models" for own in PROCESSES for arm in own if arm != "models"} | {"rsw": "scores", "swmr": "scores"}
+#: Seconds between two collections of the results.
+OFTEN = 20
 #: The largest size of a file of results, in bytes.
 ROOM = 15 * 2**20
 
@@ -67,8 +69,9 @@ def main() -> None:
     ]  # fmt: skip
     wait_for(given.go)
     end = time.time() + given.seconds
-    while any(process.poll() is None for process in processes) and time.time() < end:
-        time.sleep(1)
+    while any(process.poll() is None for process in processes) and (left := end - time.time()) > 0:
+        time.sleep(min(left, OFTEN))
+        collect(given)
     for process in processes:
         process.kill()
         process.wait()
@@ -108,7 +111,8 @@ def run_arms(given: argparse.Namespace) -> None:
             row["error"] = f"{type(error).__name__}: {error}"
             folder.mkdir(exist_ok=True)
         row |= {"seconds": round(time.time() - began, 2), "stages": stages.seconds}
-        (folder / "done.json").write_text(json.dumps(row))
+        (folder / "done.part").write_text(json.dumps(row))
+        (folder / "done.part").rename(folder / "done.json")  # whole from the first moment
         print({name: row[name] for name in row if name != "stages"}, flush=True)
 
 
