@@ -67,7 +67,7 @@ class SeededDropout(nn.Module):
         threshold = (int((1 - self.p) * 2**32) - 2**31) >> 1
         scale = int(np.float32(1 / (1 - self.p)).view(np.int32))
         keep = bits.bitwise_right_shift_(1).sub_(threshold).bitwise_right_shift_(31)
-        return _AsFloat.apply(keep.bitwise_and_(scale))  # type: ignore[no-any-return]
+        return _AsFloat.apply(keep.bitwise_and_(scale))  # type: ignore[no-any-return, no-untyped-call]
 
     def extra_repr(self) -> str:
         return f"p={self.p}, layer={self.layer}"
@@ -86,7 +86,7 @@ class _AsFloat(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None], bits: Tensor) -> tuple[Tensor, int | None]:
-        return _AsFloat.apply(bits), in_dims[0]
+        return _AsFloat.apply(bits), in_dims[0]  # type: ignore[no-untyped-call]
 
 
 def _count(n: int, device: torch.device) -> Int32[Tensor, " n"]:
