@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -404,6 +405,36 @@ def test_listing_that_breaks_off_is_begun_again(store, gate, monkeypatch):
     gate.before = lambda number: 1.0 if number == 1 else None
     assert len(patient.listed()) == 3
     assert len(gate.seen) == 2
+
+
+def test_googles_client_goes_through_the_same_cycle(server, objects, monkeypatch, tmp_path):
+    """Google's interface is that of S3 but for a few headers, which the gate translates here."""
+    signed = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+
+    class Translator(Gate):
+        def _ask(self, method, path, headers, body):
+            condition = {"If-None-Match": "*"} if headers.get("x-goog-if-generation-match") == "0" else {}
+            kept = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+            return super()._ask(method, unquote(path), {**kept, **condition, "Authorization": signed}, body)
+
+    own = key("dense")
+    with Translator(server) as google:
+        account = {"gcs_base_url": google.address, "disable_oauth": True, "client_email": "", "private_key": ""}
+        (tmp_path / "account.json").write_text(json.dumps({**account, "private_key_id": ""}))
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "account.json"))
+        monkeypatch.setenv("GOOGLE_BASE_URL", google.address)
+        store = Store("gs://studies/ours", pytest.fail)
+        assert store.get(own) is None
+        assert same(store.put(own, ARRAYS, META))
+        monkeypatch.setenv("WEMEM_CACHE", str(tmp_path / "another"))
+        other = Store("gs://studies/ours", pytest.fail)
+        assert same(other.put(own, {"weights": np.zeros(1)}, {}))
+        assert other.present([own]) == {own}
+        assert len(other.listed()) == 1
+        other.delete(own)
+        other.delete(own)
+        assert other.get(own) is None
+    assert paths_of(objects) == ["wemem-store.json"]
 
 
 # The cache

@@ -33,6 +33,8 @@ ENDPOINTS = {
     "gs": ("GOOGLE_BASE_URL",),
     "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
 }
+#: Hosts that give a machine its credentials.
+METADATA = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
 #: Requests at the same time.
 AT_ONCE = 64
 #: Seconds of silence after which a request is given up, and bytes that are read at a time.
@@ -222,14 +224,14 @@ class Bucket:
 def _reason(error: Exception) -> str:
     """Some words on an error of the library that hold no address and no signature."""
     text = str(error)
+    if any(host in text for host in METADATA):
+        return "no credentials in the environment or from this machine"
     status = re.search(r"status code: (\d{3}(?: [A-Z][A-Za-z ]{1,40})?)", text)
     code = re.search(r"<Code>(\w{1,60})</Code>", text)
     if status or code:
         return " ".join(
             part for part in (status and f"the answer {status[1].strip()}", code and f"({code[1]})") if part
         )
-    if "169.254.169.254" in text or "metadata" in text:
-        return "no credentials in the environment or from this machine"
     for words, reason in (("imed out", "a time-out"), ("Connect", "no connection"), ("kind: Body", "a cut connection")):
         if words in text:
             return reason
