@@ -1,6 +1,8 @@
 """Settings and fixtures that all tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -30,3 +32,39 @@ def shared() -> Path:
 def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shapes are not checked in a test that passes a wrong one, to see that it is refused in one line."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of an S3 server in a process of its own, with the bucket ``studies``."""
+    pytest.importorskip("obstore", reason="wemem[cloud] is not installed")
+    pytest.importorskip("moto", reason="moto, the S3 server of the tests, is not installed")
+    from s3_server import new_bucket, s3_server
+
+    with s3_server() as address:
+        new_bucket(address, "studies")
+        yield address
+
+
+@pytest.fixture
+def gate(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A gate before the server, an environment that leads there, and nothing below ``s3://studies/ours``."""
+    import obstore
+
+    from s3_server import Gate, client, environment, paths_of
+
+    with Gate(server) as gate:
+        for name, value in environment(gate.address, tmp_path / "cache").items():
+            monkeypatch.setenv(name, value)
+        objects = client(server, "s3://studies/ours")
+        for path in paths_of(objects):
+            obstore.delete(objects, path)
+        yield gate
+
+
+@pytest.fixture
+def objects(server: str, gate: Any) -> Any:
+    """The objects below ``s3://studies/ours``, past the gate."""
+    from s3_server import client
+
+    return client(server, "s3://studies/ours")

@@ -11,8 +11,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from wemem.store.store import Store
+
+URL = "s3://studies/ours"
 SECRET = "sesame-7f3a9c-open"
 
 
@@ -162,3 +168,11 @@ def paths_of(objects: Any) -> list[str]:
     import obstore
 
     return sorted(one["path"] for page in obstore.list(objects) for one in page)
+
+
+def another_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warn: Callable[[str], object] = pytest.fail
+) -> Store:
+    """The store of the tests with an empty cache."""
+    monkeypatch.setenv("WEMEM_CACHE", str(tmp_path / f"cache-{time.monotonic_ns()}"))
+    return Store(URL, warn)

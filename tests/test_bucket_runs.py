@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from s3_server import SECRET, client, environment, new_bucket, paths_of, s3_server
+from s3_server import SECRET, client, environment, paths_of
 from small_study import as_toml, table, without_times, write_data
 
 pytestmark = pytest.mark.slow
@@ -15,13 +15,6 @@ obstore = pytest.importorskip("obstore", reason="wemem[cloud] is not installed")
 pytest.importorskip("moto", reason="moto, the S3 server of the tests, is not installed")
 
 URL = "s3://studies/shared"
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as address:
-        new_bucket(address, "studies")
-        yield address
 
 
 @pytest.fixture(scope="module")

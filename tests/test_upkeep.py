@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_server import client, environment, new_bucket, paths_of, s3_server
+from s3_server import client, environment, new_bucket, paths_of
 from test_cli import done, refused
 from test_store import ARRAYS, META, key, same
 from wemem.store.store import Store
@@ -16,12 +16,6 @@ from wemem.store.upkeep import StageSize, damaged_entries, old_entries, remove_e
 obstore = pytest.importorskip("obstore", reason="wemem[cloud] is not installed")
 MARKED = pytest.importorskip("wemem.store.bucket_backend").MARKED
 pytest.importorskip("moto", reason="moto, the S3 server of the tests, is not installed")
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as address:
-        yield address
 
 
 @pytest.fixture(params=["folder", "bucket"])
