@@ -241,8 +241,8 @@ def test_perturbed_records_of_a_table_are_records_of_the_table():
             return np.zeros((1, len(features), 2), np.float32)
 
     watched = Watching()
-    sensitivity(watched, data.features, np.full((1, 60, 2), 0.5, np.float32), seed=0, table=data.table)
-    robustness(watched, data.features, data.labels, seed=0, table=data.table)
+    sensitivity(watched, data.features, np.full((1, 60, 2), 0.5, np.float32), seed=0, form=data.table)
+    robustness(watched, data.features, data.labels, seed=0, form=data.table)
     changed = [(np.nan_to_num(x) != np.nan_to_num(data.features)).mean() for x in watched.seen]
     assert 0.01 < np.mean(changed) < 0.2
 
@@ -260,7 +260,7 @@ def test_numbers_of_a_table_move_in_units_of_their_column():
             moved.append((features - x) / x.std(0))
             return np.zeros((1, len(x), 2), np.float32)
 
-    sensitivity(Watching(), x, np.full((1, 60, 2), 0.5, np.float32), seed=0, table=form)
+    sensitivity(Watching(), x, np.full((1, 60, 2), 0.5, np.float32), seed=0, form=form)
     assert 5e-4 < np.std(np.stack(moved)[..., 1]) < 2e-3
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Real
 from scipy.special import log_softmax, softmax
 
+from wemem.data.packed_inputs import PackedInputs
 from wemem.data.table_form import TableForm
 from wemem.defenses import Defense, OutputPostprocessing
 from wemem.randomness import generator
@@ -70,7 +71,7 @@ def query_models(
     required_signals: frozenset[str],
     *,
     seed: int,
-    table: TableForm | None = None,
+    form: TableForm | PackedInputs | None = None,
 ) -> dict[str, np.ndarray]:
     """Query every model: ``logits``, and those of the required signals that queries can give.
 
@@ -82,18 +83,18 @@ def query_models(
             other models and are not collected here. ``queries`` are the record and its mirror
             image, and need images ``(N, C, H, W)``.
         seed: for the random queries.
-        table: the columns of a table; None for other records.
+        form: the columns of a table, or several inputs; None for other records.
     """
     answers: dict[str, np.ndarray] = {"logits": ensemble.logits(features)}
     if "sensitivity" in required_signals:
         answers["sensitivity"] = sensitivity(
-            ensemble, features, softmax(answers["logits"], axis=-1), seed=seed, table=table
+            ensemble, features, softmax(answers["logits"], axis=-1), seed=seed, form=form
         )
     if "queries" in required_signals:
         mirrored = ensemble.logits(np.ascontiguousarray(features[..., ::-1]))
         answers["queries"] = np.stack([answers["logits"], mirrored], axis=2)
     if "robustness" in required_signals:
-        answers["robustness"] = robustness(ensemble, features, labels, seed=seed, table=table)
+        answers["robustness"] = robustness(ensemble, features, labels, seed=seed, form=form)
     if "repeated" in required_signals:
         answers["repeated"] = mean_answer(ensemble, features, answers["logits"])
     return answers
@@ -132,18 +133,19 @@ def sensitivity(
     seed: int,
     directions: int = 10,
     step: float = 1e-3,
-    table: TableForm | None = None,
+    form: TableForm | PackedInputs | None = None,
 ) -> Float32[np.ndarray, "K N C"]:
     """Mean ``|p(x + eps u) - p(x)| / eps`` over Gaussian directions ``u`` (Yuan & Zhang, USENIX
     Security 2022).
 
     Features that are :func:`whole_numbers`, such as tokens, cannot move by a small step: ``x + eps
     u`` is then the record with each feature replaced, with a probability of :data:`REPLACED`, by
-    that of another record, and ``eps`` that probability. So is a table with categories. In a table
-    of numbers alone, ``u`` is in units of each column's standard deviation.
+    that of another record, and ``eps`` that probability. So are tables with categories, and several
+    inputs of which one has whole numbers. In a table of numbers alone, ``u`` is in units of each
+    column's standard deviation.
     """
-    whole = whole_numbers(features) if table is None else bool(table.cardinalities)
-    units = np.float32(1) if table is None else np.nanstd(features, axis=0)
+    whole = whole_numbers(features) if form is None else form.discrete
+    units = np.float32(1) if form is None else np.nanstd(features, axis=0)
     total = np.zeros_like(probabilities)
     for d in range(directions):
         rng = generator(seed, "sensitivity", d)
@@ -162,7 +164,7 @@ def robustness(
     *,
     seed: int,
     copies: int = ROBUSTNESS_COPIES,
-    table: TableForm | None = None,
+    form: TableForm | PackedInputs | None = None,
 ) -> Float32[np.ndarray, "K N"]:
     """Share of perturbed copies that get the record's label (Choquette-Choo et al., ICML 2021).
 
@@ -173,9 +175,9 @@ def robustness(
     decision boundary and records far from it.
     """
     binary, whole = bool(np.isin(features, (0, 1)).all()), whole_numbers(features)
-    if table is not None:
-        binary, whole = binary and not table.cardinalities, whole or bool(table.cardinalities)
-    deviation = features.std() if table is None else np.nanstd(features, axis=0)
+    if form is not None:
+        binary, whole = binary and not form.discrete, whole or form.discrete
+    deviation = features.std() if form is None else np.nanstd(features, axis=0)
     right = np.zeros((len(ensemble), len(features)), np.float32)
     for i in range(copies):
         rng = generator(seed, "robustness", i)

@@ -42,7 +42,7 @@ def _copies(data: Dataset) -> list[Note]:
 
 def _out_of_scale(data: Dataset) -> list[Note]:
     """A warning of large features, for records that are vectors of measurements."""
-    if len(data.input_shape) > 1 or data.features.dtype != np.float32 or data.table is not None:
+    if len(data.input_shape) > 1 or data.features.dtype != np.float32 or data.form is not None:
         return []
     squares = np.einsum("nf,nf->f", data.features, data.features, dtype=np.float64)  # without a second table
     size = np.sqrt(squares / len(data))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Real
 
+from wemem.data.packed_inputs import PackedInputs
 from wemem.data.table_form import TableForm
 from wemem.errors import InputError
 from wemem.files.record_tables import RecordIds
@@ -38,6 +39,7 @@ class Dataset:
         table: the columns of a table, of which ``features`` holds one number each; None for
             features that a model takes as they are. Only a table may have missing values, as NaN.
         ids: the names of the records, for files that list members by name; None without.
+        inputs: several inputs that ``features`` holds packed; None for one.
 
     Raises:
         InputError: wrong shapes or types, NaN or infinite features, labels out of range, or ids
@@ -58,6 +60,7 @@ class Dataset:
     drawn_from: int | None = None
     table: TableForm | None = None
     ids: RecordIds | None = None
+    inputs: PackedInputs | None = None
 
     def __post_init__(self) -> None:
         x, y = self.features, self.labels
@@ -173,6 +176,11 @@ class Dataset:
         rows = max(1, AT_ONCE // max(1, 1024 * self.features[0].nbytes)) * 1024
         return [records[start : start + rows] for start in range(0, len(records), rows)]
 
+    @property
+    def form(self) -> TableForm | PackedInputs | None:
+        """The meaning of the single features of a record, where they have one."""
+        return self.table or self.inputs
+
     def as_floats(self) -> "Dataset":
         """The same records with float32 features."""
         return replace(self, features=self.features.astype(np.float32, copy=False))
@@ -198,6 +206,7 @@ class Dataset:
         """SHA-256 over shapes and bytes; names and notes do not count."""
         kind: tuple[object, ...] = () if self.features.dtype == np.float32 else (str(self.features.dtype),)
         kind = kind if self.table is None else self.table.kind
+        kind = kind if self.inputs is None else (*kind, self.inputs)
         digest = hashlib.sha256(repr((self.features.shape, self.classes, *kind)).encode())
         digest.update(np.ascontiguousarray(self.features).data)
         digest.update(np.ascontiguousarray(self.labels).data)

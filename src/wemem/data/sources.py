@@ -85,7 +85,8 @@ class DataSource:
         path: the file or folder of a named source; see its loader.
         label: the name or position of the label column, the name of the labels array (``"y"``), or
             the path of the labels beside an ``.npy`` file.
-        features: the name of the features array (``"x"``), for ``.npz`` files.
+        features: the name of the features array (``"x"``), for ``.npz`` files; several names for a
+            model of several inputs, which receives them as arguments of those names.
         memory_gib: the GiB that loading may take, for files; None means half of the machine's
             memory. Larger features of a Parquet, ``.npy`` or uncompressed ``.npz`` file stay in a
             file.
@@ -121,7 +122,7 @@ folder, a path ending in .npz, .npy, .csv, .tsv or .parquet, or package.module:f
     source: str
     path: str | None = None
     label: str | int | None = None
-    features: str | None = None
+    features: str | tuple[str, ...] | None = None
     memory_gib: float | None = None
     records: int | None = None
     keep: tuple[str, ...] = ()

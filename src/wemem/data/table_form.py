@@ -91,6 +91,11 @@ class TableForm:
         return tuple(1 + len(column.categories) for column in self.columns if column.categories)
 
     @property
+    def discrete(self) -> bool:
+        """True if some column has categories, which cannot move by a small step."""
+        return bool(self.cardinalities)
+
+    @property
     def code_counts(self) -> tuple[int, ...]:
         """The number of codes of each number that a model takes with ``codes``; 0 for no code."""
         return (*(0,) * (self.width - len(self.cardinalities)), *self.cardinalities)

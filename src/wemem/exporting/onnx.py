@@ -145,7 +145,7 @@ def onnx_bytes(
     try:
         with _quiet():
             program = torch.onnx.export(
-                module.eval(), (example,), input_names=["x"], output_names=["logits"], dynamo=True, external_data=False,
+                _of_rows(module.eval()), (example,), input_names=["x"], output_names=["logits"], dynamo=True, external_data=False,
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), verbose=False,
             )  # fmt: skip
     except Exception as error:  # the exporter, or the model while it is traced, may raise anything
@@ -170,6 +170,13 @@ def onnx_bytes(
             "nothing was written"
         )
     return content, parity
+
+
+def _of_rows(module: nn.Module) -> nn.Module:
+    """The module, within another one if a hook gives it several inputs; the exporter reads the
+    arguments of ``forward``, which would be those of the inputs.
+    """
+    return nn.Sequential(module) if module._forward_pre_hooks else module
 
 
 def read_onnx(path: Path) -> OnnxModel:

@@ -12,6 +12,8 @@ from wemem.errors import InputError
 from wemem.models.outputs import returning_logits
 from wemem.resolve import Given, resolve
 
+#: The shape of one record: of one input, or of several by name or by position.
+Shapes = tuple[int, ...] | dict[str, tuple[int, ...]] | tuple[tuple[int, ...], ...]
 #: Python modules whose hooks compute a weight before each call. A network with such a hook cannot
 #: be copied.
 _OLD_NORMS = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
@@ -43,11 +45,19 @@ class CustomModel:
         Raises:
             InputError: the factory does not exist, fails, or returns no trainable float32 module.
         """
+        return self.build_for(input_shape, classes)
+
+    def build_for(self, shapes: Shapes, classes: int) -> nn.Module:
+        """Build the module for one input, or for several by name or position.
+
+        Raises:
+            InputError: as :meth:`build`, or lazy layers in a model of several inputs.
+        """
         factory = resolve(self.factory)
         if not callable(factory):
             raise InputError(f"expected {self.factory!r} to be a function, got {factory!r}")
         try:
-            module = factory(input_shape, classes, **self.arguments)
+            module = factory(shapes, classes, **self.arguments)
         except Exception as error:  # the factory is the user's code and may raise anything
             call = f"{self.factory}(input_shape, classes, **arguments)"
             line = " ".join(str(error).split())[:300]
@@ -56,7 +66,7 @@ class CustomModel:
             raise InputError(f"expected {self.factory!r} to return a torch.nn.Module, got {type(module).__name__}")
         module = unwrapped(module)
         _require_trainable(module, self.factory)
-        _initialize_lazy_layers(module, input_shape)
+        _initialize_lazy_layers(module, shapes)
         return returning_logits(module, classes, self.output)
 
 
@@ -87,20 +97,22 @@ def _require_trainable(module: nn.Module, factory: str | Given) -> None:
         raise InputError(f"expected a float32 model from {factory!r}, got {names}; return module.float()")
 
 
-def _initialize_lazy_layers(module: nn.Module, input_shape: tuple[int, ...]) -> None:
+def _initialize_lazy_layers(module: nn.Module, shapes: Shapes) -> None:
     """Pass one record of zeros through a module with lazy layers, in evaluation mode, to create
     their weights.
     """
     if not any(is_lazy(p) for p in (*module.parameters(), *module.buffers())):
         return
-    training = module.training
+    if not all(isinstance(size, int) for size in shapes):
+        raise InputError(f"expected layers of stated sizes in a model of several inputs, got lazy ones for {shapes}")
+    training, example = module.training, torch.zeros(1, *shapes)  # type: ignore[arg-type]
     try:
         with torch.no_grad():
-            module.eval()(torch.zeros(1, *input_shape))
+            module.eval()(example)
     except Exception as error:  # the code of the model is the user's and may raise anything
         line = " ".join(str(error).split())[:200]
         raise InputError(
-            f"the model fails on input of shape {(1, *input_shape)}, from which its lazy layers get their sizes: "
+            f"the model fails on input of shape {tuple(example.shape)}, from which its lazy layers get their sizes: "
             f"{line}; check its input size"
         ) from error
     module.train(training)

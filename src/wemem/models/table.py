@@ -12,6 +12,7 @@ from wemem.data.preprocessing import Preprocessing, code_matrix
 from wemem.data.table_form import TableForm
 from wemem.errors import InputError
 from wemem.models import CustomModel, EntityEmbedding, Model
+from wemem.models.several_inputs import SeveralInputsModel
 
 #: The names of the first layer and of the network behind it.
 PREPROCESS, NETWORK = "preprocess", "network"
@@ -135,8 +136,10 @@ class TableModel:
 
 def model_for(model: Model, data: Dataset) -> Model:
     """The model that takes the records of a data set: itself, or with the preprocessing of a table
-    in front.
+    in front, or fed with several inputs.
     """
+    if data.inputs is not None:
+        return SeveralInputsModel(model, data.inputs)
     return model if data.table is None else TableModel(model, data.table)
 
 

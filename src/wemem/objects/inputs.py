@@ -122,8 +122,8 @@ def loaded_data(data: DataLike) -> DataSource | LoadedData:
 
     Args:
         data: a :class:`~wemem.data.dataset.Dataset`, a source by name or path, ``(features,
-            labels)``, or a map-style torch data set of ``(features, label)``, each record of which
-            is read once.
+            labels)``, or a map-style torch data set, each record of which is read once. Features
+            may be several inputs, as a mapping or a tuple.
 
     Raises:
         InputError: something else, or records that are no arrays.
@@ -136,25 +136,52 @@ def loaded_data(data: DataLike) -> DataSource | LoadedData:
         case str() | Path():
             return DataSource(str(data))
         case (features, labels):
-            return LoadedData(dataset_of("arrays", np.asarray(features), np.asarray(labels)))
+            several = isinstance(features, Mapping | tuple)
+            return LoadedData(dataset_of("arrays", features if several else np.asarray(features), np.asarray(labels)))
     if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise InputError(
             f"expected a path, a Dataset, (features, labels) or a map-style torch data set, got {type(data).__name__}; "
             "collect its records in two arrays"
         )
-    items = [data[i] for i in range(len(data))]
-    if not items or not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
-        raise InputError(
-            f"expected records (features, label) in {type(data).__name__}, got "
-            f"{type(items[0]).__name__ if items else 'none'}; give arrays, or to audit by functions of record numbers "
-            "give their labels as labels=..."
-        )
-    features, labels = zip(*items, strict=True)
+    pairs = [_record_and_label(type(data).__name__, data[i]) for i in range(len(data))]
+    if not pairs:
+        raise InputError(f"expected records (features, label) in {type(data).__name__}, got none; give some")
+    records, labels = zip(*pairs, strict=True)
+    return LoadedData(dataset_of(type(data).__name__, _stacked(type(data).__name__, records), np.asarray(labels)))
+
+
+def _record_and_label(name: str, item: Any) -> tuple[Any, int]:
+    """One item of a torch data set as its features and its label.
+
+    An item is a pair, or a mapping with an entry ``labels`` or ``label``, as of Hugging Face.
+    """
+    if isinstance(item, Mapping):
+        key = next((key for key in ("labels", "label") if key in item), None)
+        if key is not None and len(item) > 1:
+            return {name: value for name, value in item.items() if name != key}, int(item[key])
+    elif isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], int(item[1])
+    raise InputError(
+        f"expected records (features, label) or mappings with an entry labels in {name}, got {type(item).__name__}; "
+        "give arrays, or to audit by functions of record numbers give their labels as labels=..."
+    )
+
+
+def _stacked(name: str, records: Sequence[Any]) -> Any:
+    """The features of all records as one array, or several by name or position."""
+    first = records[0]
+    if isinstance(first, Mapping):
+        if any(not isinstance(one, Mapping) or one.keys() != first.keys() for one in records):
+            raise InputError(f"expected the inputs {', '.join(map(str, first))} in every record of {name}, got others")
+        return {key: _stacked(name, [one[key] for one in records]) for key in first}
+    if isinstance(first, tuple):
+        if any(not isinstance(one, tuple) or len(one) != len(first) for one in records):
+            raise InputError(f"expected {len(first)} inputs in every record of {name}, got another number in some")
+        return tuple(_stacked(name, [one[i] for one in records]) for i in range(len(first)))
     try:
-        stacked = np.stack([np.asarray(one) for one in features])
+        return np.stack([np.asarray(one) for one in records])
     except ValueError as error:
-        raise InputError(f"expected records of one shape in {type(data).__name__}, got: {error}; pad them") from error
-    return LoadedData(dataset_of(type(data).__name__, stacked, np.asarray([int(label) for label in labels])))
+        raise InputError(f"expected records of one shape in {name}, got: {error}; pad them") from error
 
 
 def numbered_records(labels: Any) -> Dataset:

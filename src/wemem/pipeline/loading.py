@@ -11,6 +11,7 @@ from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.models import CustomModel, EntityEmbedding, Model
 from wemem.models.outputs import require_logits
+from wemem.models.table import model_for
 from wemem.models.tokens import TokenModel
 from wemem.pipeline.progress import Progress
 
@@ -60,7 +61,7 @@ def suited_to(model: Model, data: Dataset) -> Dataset:
 
 def _takes(model: CustomModel, data: Dataset) -> bool:
     with torch.random.fork_rng(devices=[]):
-        module = model.build(data.input_shape, data.classes).eval()
+        module = model_for(model, data).build(data.input_shape, data.classes).eval()
     try:
         require_logits(module, torch.from_numpy(data.features[:2]), data.classes)
     except InputError:

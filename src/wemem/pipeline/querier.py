@@ -54,7 +54,7 @@ class Querier:
             answers = [
                 query_models(
                     answering, data.features[part], data.labels[part], required_signals,
-                    seed=seed if len(parts) == 1 else derive_seed(seed, "part", i), table=data.table,
+                    seed=seed if len(parts) == 1 else derive_seed(seed, "part", i), form=data.form,
                 )
                 for i, part in enumerate(parts)
             ]  # fmt: skip

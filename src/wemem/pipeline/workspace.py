@@ -92,4 +92,6 @@ class Workspace:
         }
         if self.data.table is not None:
             recipe["table"] = self.data.table
+        if self.data.inputs is not None:
+            recipe["inputs"] = self.data.inputs
         return sha256_of(spelled(recipe, "recipe"))

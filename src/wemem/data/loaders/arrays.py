@@ -2,6 +2,7 @@
 understood.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from wemem.data.dataset import Dataset
 from wemem.data.loaders.images import ANY, normalized
+from wemem.data.packed_inputs import pack
 from wemem.errors import InputError
 from wemem.files.input_files import require_file
 from wemem.files.mapped import map_npy, map_npz
@@ -22,12 +24,12 @@ from wemem.resolve import resolve
 CHANNELS = (1, 3, 4)
 
 
-def load_npz(path: Path, *, features: str, label: str, limit: int) -> Dataset:
+def load_npz(path: Path, *, features: str | tuple[str, ...], label: str, limit: int) -> Dataset:
     """Read a data set from two arrays of an ``.npz`` file.
 
     Args:
         path: the path of the file.
-        features: the name of the features array.
+        features: the name of the features array, or of several that are inputs of those names.
         label: the name of the labels array.
         limit: the largest number of bytes that loading may take; larger features of an uncompressed
             file stay in the file.
@@ -35,6 +37,9 @@ def load_npz(path: Path, *, features: str, label: str, limit: int) -> Dataset:
     Raises:
         InputError: a file that cannot be read, or arrays that :func:`dataset_of` refuses.
     """
+    if not isinstance(features, str):
+        *arrays, y = read_npz(path, [*features, label], limit=limit)
+        return dataset_of(path.stem, dict(zip(features, arrays, strict=True)), y)
     if larger_than(path, [features, label], limit):
         return dataset_in_file(path.stem, map_npz(path, features), read_npz(path, [label], limit=limit)[0])
     x, y = read_npz(path, [features, label], limit=limit)
@@ -105,11 +110,12 @@ def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
 
     Four axes are images. Channels that stand last are moved before the rows, and whole numbers
     0..255 are scaled as images from folders are. Whole numbers ``(N, L)`` or ``(N, L, F)`` stay so,
-    as token ids and codes of categories must; switches of only 0 and 1 do not.
+    as token ids and codes of categories must; switches of only 0 and 1 do not. Several inputs, by
+    name or as a tuple, stay as they are and are packed into one row for each record.
 
     Args:
         name: the name of the data set in reports.
-        features: numbers, shape ``(N, ...)``.
+        features: numbers, shape ``(N, ...)``, or several arrays of them.
         labels: the labels, as :meth:`Dataset.from_arrays` takes them.
 
     Raises:
@@ -119,6 +125,10 @@ def dataset_of(name: str, features: Any, labels: Any) -> Dataset:
     >>> images.input_shape, float(images.features.max())
     ((3, 8, 9), -2.0)
     """
+    if isinstance(features, Mapping | tuple):
+        rows, inputs = pack(name, features)
+        blank = Dataset.from_arrays(name, np.zeros((len(rows), 1), np.float32), labels)
+        return replace(blank, features=rows, inputs=inputs)
     x, notes = np.asarray(features), []
     if x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
         moved = x.transpose(0, 3, 1, 2)
