@@ -145,7 +145,8 @@ def onnx_bytes(
     try:
         with _quiet():
             program = torch.onnx.export(
-                _of_rows(module.eval()), (example,), input_names=["x"], output_names=["logits"], dynamo=True, external_data=False,
+                _of_rows(module.eval()), (example,), input_names=["x"], output_names=["logits"], dynamo=True,
+                external_data=False,
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), verbose=False,
             )  # fmt: skip
     except Exception as error:  # the exporter, or the model while it is traced, may raise anything

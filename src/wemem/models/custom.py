@@ -105,7 +105,7 @@ def _initialize_lazy_layers(module: nn.Module, shapes: Shapes) -> None:
         return
     if not all(isinstance(size, int) for size in shapes):
         raise InputError(f"expected layers of stated sizes in a model of several inputs, got lazy ones for {shapes}")
-    training, example = module.training, torch.zeros(1, *shapes)  # type: ignore[arg-type]
+    training, example = module.training, torch.zeros(1, *shapes)
     try:
         with torch.no_grad():
             module.eval()(example)

@@ -62,7 +62,7 @@ class _Unpack:
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         (rows,) = arguments
         parts = self.inputs.parts
-        cuts = rows.split([part.size for part in parts], dim=1)
+        cuts = torch.split(rows, [part.size for part in parts], dim=1)
         values = [
             cut.reshape(cut.shape[0], *part.shape).to(DTYPES[part.kind]) for cut, part in zip(cuts, parts, strict=True)
         ]
