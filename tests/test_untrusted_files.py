@@ -88,3 +88,16 @@ def test_every_truncation_gives_a_value_or_one_line(reader, tmp_path):
         path.write_bytes(valid[:size])
         _, line = outcome(reader, path)
         assert "\n" not in line
+
+
+@pytest.mark.skipif("onnx" not in READERS, reason="needs onnx")
+def test_names_in_an_onnx_file_that_are_no_text_are_refused(tmp_path):
+    import onnx
+
+    content = READERS["onnx"].valid()
+    name = onnx.load_model_from_string(content).graph.input[0].name.encode()
+    path = tmp_path / "a.onnx"
+    path.write_bytes(content.replace(name, b"\xf3" * len(name)))
+    value, line = outcome("onnx", path)
+    assert value is None
+    assert "UTF-8" in line

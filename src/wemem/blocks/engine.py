@@ -35,6 +35,7 @@ from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
 from wemem.blocks.save import read_targets, save_pruned
 from wemem.blocks.validate import batch_size_of, loader_problems, loss_problem, optimizer_problems, problems_of
 from wemem.blocks.views import ViewedDataset
+from wemem.blocks.wrapped import first_inputs, plain_module, plain_optimizer
 from wemem.defenses import Defense, Distillation, FreshStart, RecordRisk, make_defense
 from wemem.errors import InputError
 from wemem.memorization import read_scores
@@ -374,32 +375,3 @@ class _Data:
     loader: DefendedLoader
     targets: Float[Tensor, "M C"] | None
     risk: Float64[np.ndarray, " N"] | None
-
-
-def plain_module(model: nn.Module) -> nn.Module:
-    """The module inside ``DataParallel``, ``DistributedDataParallel`` or an averaged copy."""
-    inner = getattr(model, "module", None)
-    return plain_module(inner) if isinstance(inner, nn.Module) else model
-
-
-def plain_optimizer(optimizer: Any) -> Optimizer:
-    """The PyTorch optimizer inside a wrapper."""
-    inner = getattr(optimizer, "optimizer", None)
-    plain: Optimizer = plain_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
-    return plain
-
-
-def first_inputs(loader: DataLoader[Any]) -> Example:
-    """Inputs of the first batch: a mapping without its labels, or a tuple without its last element.
-
-    Raises:
-        InputError: a batch of another structure.
-    """
-    batch = loader.collate_fn([loader.dataset[i] for i in range(min(2, len(loader.dataset)))])  # type: ignore[arg-type]
-    if isinstance(batch, Mapping):
-        return {name: value for name, value in batch.items() if name not in ("labels", "label", "y", "target")}
-    if isinstance(batch, tuple | list) and len(batch) > 1:
-        return batch[0] if len(batch) == 2 and isinstance(batch[0], Tensor) else tuple(batch[:-1])
-    raise InputError(
-        f"expected batches of inputs and labels, got {type(batch).__name__}; give example=..., the inputs of one batch"
-    )

@@ -193,7 +193,10 @@ def read_onnx(path: Path) -> OnnxModel:
     if size > FILE_LIMIT:
         raise InputError(f"expected an ONNX file of less than 2 GiB at {path}, got {size} bytes; it is another file")
     content = read_bytes(path, "an ONNX file", limit=size)
-    return _open(content, str(path))
+    try:
+        return _open(content, str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected names in UTF-8 in {path}, got other bytes; export the model again") from error
 
 
 def _open(content: bytes, name: str) -> OnnxModel:

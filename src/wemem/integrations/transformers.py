@@ -19,7 +19,7 @@ from jaxtyping import Float64
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from wemem.blocks import DefendedLoader, PruningEngine
-from wemem.blocks.engine import first_inputs
+from wemem.blocks.wrapped import first_inputs
 from wemem.errors import InputError
 
 

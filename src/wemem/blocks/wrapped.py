@@ -1,0 +1,40 @@
+"""The parts of a user's loop behind their wrappers: the module, the optimizer, and the inputs of a batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from wemem.blocks.pruner import Example
+from wemem.errors import InputError
+
+
+def plain_module(model: nn.Module) -> nn.Module:
+    """The module inside ``DataParallel``, ``DistributedDataParallel`` or an averaged copy."""
+    inner = getattr(model, "module", None)
+    return plain_module(inner) if isinstance(inner, nn.Module) else model
+
+
+def plain_optimizer(optimizer: Any) -> Optimizer:
+    """The PyTorch optimizer inside a wrapper."""
+    inner = getattr(optimizer, "optimizer", None)
+    plain: Optimizer = plain_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
+    return plain
+
+
+def first_inputs(loader: DataLoader[Any]) -> Example:
+    """Inputs of the first batch: a mapping without its labels, or a tuple without its last element.
+
+    Raises:
+        InputError: a batch of another structure.
+    """
+    batch = loader.collate_fn([loader.dataset[i] for i in range(min(2, len(loader.dataset)))])  # type: ignore[arg-type]
+    if isinstance(batch, Mapping):
+        return {name: value for name, value in batch.items() if name not in ("labels", "label", "y", "target")}
+    if isinstance(batch, tuple | list) and len(batch) > 1:
+        return batch[0] if len(batch) == 2 and isinstance(batch[0], Tensor) else tuple(batch[:-1])
+    raise InputError(
+        f"expected batches of inputs and labels, got {type(batch).__name__}; give example=..., the inputs of one batch"
+    )
