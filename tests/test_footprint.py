@@ -9,6 +9,8 @@ from torch.nn.utils import parametrizations
 from wemem.errors import InputError
 from wemem.exporting.footprint import footprint, latencies
 from wemem.exporting.sparse import sparse_bytes
+from wemem.models import TextGru, TextLstm, TextTransformer, VisionTransformer
+from wemem.models.transformer import SelfAttention
 
 
 def test_multiplications_by_hand():
@@ -143,3 +145,38 @@ def test_latency_times_every_module_and_says_seconds():
     seen.clear()
     latencies(modules, (2,), 5, repeats=100, patience=0.0)
     assert seen == [("small", 5), ("large", 5)] * 4
+
+
+def test_products_in_the_code_of_a_model_count_in_full():
+    class Fused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = nn.Linear(8, 24)
+
+        def forward(self, x):
+            query, key, value = (part.unflatten(2, (2, 4)).transpose(1, 2) for part in self.project(x).chunk(3, 2))
+            return nn.functional.scaled_dot_product_attention(query, key, value).mean((1, 2))
+
+    assert footprint(Fused(), (5, 8)).macs == 5 * 8 * 24 + 2 * 5 * 5 * 8
+    assert footprint(SelfAttention(8, 2), (5, 8)).macs == 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8
+
+
+def test_models_of_tokens_and_patches_by_hand():
+    # a block: four projections, two products of tokens, two linear layers, each at every token
+    def block(tokens, width, hidden):
+        return tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width
+
+    text = TextTransformer(vocabulary=20, width=8, depth=2, heads=2, hidden=16).build((6,), 3)
+    assert footprint(text, (6,)).macs == 2 * block(6, 8, 16) + 8 * 3
+    image = VisionTransformer(width=8, depth=1, heads=2, hidden=16).build((3, 8, 12), 3)
+    assert footprint(image, (3, 8, 12)).macs == 6 * 48 * 8 + block(6, 8, 16) + 8 * 3
+    assert footprint(TextLstm(20, 8, hidden=5).build((6,), 3), (6,)).macs == 6 * 4 * 5 * (8 + 5) + 5 * 3
+    assert footprint(TextGru(20, 8, hidden=5).build((6,), 3), (6,)).macs == 6 * 3 * 5 * (8 + 5) + 5 * 3
+
+
+def test_zeros_of_a_head_are_not_counted():
+    layer = SelfAttention(8, 2)
+    for projection in (layer.query, layer.key, layer.value):
+        projection.weight.data[:4] = 0
+    found = footprint(layer, (5, 8))
+    assert found.macs - found.nonzero_macs == 3 * 5 * 4 * 8

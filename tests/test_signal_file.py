@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import log_softmax, softmax
+from torch import nn
 
 from small_study import table, write_data
 from wemem.attacks.rmia import Rmia
 from wemem.auditing.signal_file import read_signals, signals_from_arrays
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
+from wemem.models.outputs import refuse_squashed, returning_logits
 from wemem.pipeline.progress import Silent
 from wemem.signals import Signals, refuse_probabilities
 from wemem.store.store import Store
@@ -149,6 +152,26 @@ def test_logits_are_taken_whatever_their_rounding():
 )
 def test_logits_that_only_resemble_probabilities_are_taken(outputs):
     refuse_probabilities(outputs, "a model")
+
+
+@pytest.mark.parametrize("layer", [nn.Sigmoid(), nn.Softmax(1)])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_module_that_ends_in_a_sigmoid_or_softmax_is_known_by_its_last_operation(layer, classes):
+    plain = nn.Sequential(nn.Linear(4, classes))
+    refuse_squashed(returning_logits(plain, 2), torch.zeros(2, 4))
+    refuse_squashed(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, classes)), torch.zeros(2, 4))
+    with pytest.raises(InputError, match=r"got one that ends in a s.*; return what goes into it"):
+        refuse_squashed(returning_logits(nn.Sequential(nn.Linear(4, classes), layer), 2), torch.zeros(2, 4))
+
+
+def test_outputs_of_a_sigmoid_are_refused_in_a_signal_file_and_logits_moved_by_one_are_not():
+    logits = np.random.default_rng(0).normal(0, 3, (2, 100, 3))
+    labels, roles = np.arange(100) % 3, np.arange(200).reshape(2, 100) % 2 == 0
+    sigmoid = 1 / (1 + np.exp(-logits))
+    with pytest.raises(InputError, match=r"expected logits from model 0 in arrays, got numbers in \[0, 1\] alone"):
+        signals_from_arrays(sigmoid, labels, roles, "arrays")
+    for outputs in (logits, sigmoid - 1, np.zeros_like(logits)):
+        signals_from_arrays(outputs, labels, roles, "arrays")
 
 
 def test_a_model_that_ends_in_a_softmax_is_refused_before_any_training(tmp_path, monkeypatch):

@@ -116,6 +116,15 @@ def test_all_work_of_pruning_is_planned(given, tmp_path):
     assert heard.planned == pytest.approx(sum(heard.begun.values()), rel=0.02)
 
 
+@pytest.mark.parametrize("defense", ["hamp", "rsw"])
+def test_export_states_that_altered_answers_do_not_ship(given, tmp_path, defense):
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    config = parse_study(given | {"finetune": STILL, "defenses": [defense]})
+    api.prune(config, defense, tmp_path / "out")
+    lines = api.export(config, tmp_path / "out", tmp_path / "shipped")
+    assert any("alters answers when the model is queried" in line for line in lines) == (defense == "hamp")
+
+
 def test_audit_of_an_unpruned_model_trains_nothing_for_defenses(given, tmp_path):
     heard = Heard()
     config = parse_study(given | {"attacks": ["confidence", "lira"]})

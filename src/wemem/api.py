@@ -30,6 +30,7 @@ from wemem.execution.executor import Executor
 from wemem.execution.program import AuditProgram, PruneProgram, StudyProgram
 from wemem.exporting.checkpoint import (
     EXPORTED,
+    altering_defense,
     certificate_of,
     load_pruned,
     read_certificate,
@@ -305,6 +306,12 @@ def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     payload = {"source_sha256": weights_sha256(weights), "parity": asdict(parity), "environment": environment()}
     certificate = certificate_of(path, read_certificate(weights), payload, "wemem.export/1")
     write_atomically(out / EXPORTED, lambda part: part.write_text(certificate, encoding="utf-8"))
+    altering = altering_defense(weights)
+    if altering is not None:
+        notes.append(
+            f"{altering} alters answers when the model is queried, and that does not ship with the file: its answers "
+            "are the model's own, so audit the file and not the defended model"
+        )
     return [
         *(f"{note[0].upper()}{note[1:]}." for note in notes),
         f"Wrote {path}, {len(content):,} bytes, SHA-256 {file_sha256(path)}.",

@@ -267,6 +267,34 @@ def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None
             )
 
 
+def refuse_sigmoid(outputs: Float[np.ndarray, "N C"], source: str) -> None:
+    """Refuse outputs of one trained model that look like those of a sigmoid: all lie in [0, 1], and
+    they vary.
+
+    Logits may lie there by chance. Any constant may be added to the logits of a record, which
+    changes no softmax, so that such a model can be audited all the same.
+
+    Args:
+        outputs: the outputs of some records.
+        source: the name of the model, function or file that gave them.
+
+    Raises:
+        InputError: outputs that all lie in [0, 1], for :data:`FEW_ROWS` records or more.
+
+    >>> rows = np.linspace(0, 1, 128).reshape(64, 2)
+    >>> refuse_sigmoid(rows - 1, "model 0")
+    >>> refuse_sigmoid(rows, "model 0")
+    Traceback (most recent call last):
+        ...
+    wemem.errors.InputError: expected logits from model 0, got numbers in [0, 1] alone, as a sigmoid gives; ...
+    """
+    if len(outputs) >= FEW_ROWS and outputs.min() >= 0 and outputs.max() <= 1 and np.ptp(outputs) > 0:
+        raise InputError(
+            f"expected logits from {source}, got numbers in [0, 1] alone, as a sigmoid gives; give the outputs before "
+            "the sigmoid, np.log(p / (1 - p)). If they are logits, subtract 1 from all, which changes no attack"
+        )
+
+
 def _are_shares(rows: Float[np.ndarray, "N C"], total: float) -> bool:
     """Return True if the outputs of every record are shares of a total, up to rounding."""
     if not len(rows) or (rows < 0).any():

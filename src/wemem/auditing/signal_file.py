@@ -9,7 +9,7 @@ from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.files.memory_limit import memory_limit
 from wemem.files.npz import read_npz
-from wemem.signals import UNKNOWN, SignalLayout, Signals
+from wemem.signals import UNKNOWN, SignalLayout, Signals, refuse_sigmoid
 
 #: The arrays of a signal file.
 ARRAYS = ("logits", "labels", "roles")
@@ -55,7 +55,10 @@ def signals_from_arrays(logits: np.ndarray, labels: np.ndarray, roles: np.ndarra
             )
     with np.errstate(over="ignore"):
         narrowed = np.asarray(logits, np.float32)
-    return Signals(narrowed, checked, known, np.arange(len(checked)), layout_of(known), (UNKNOWN,) * len(logits))
+    signals = Signals(narrowed, checked, known, np.arange(len(checked)), layout_of(known), (UNKNOWN,) * len(logits))
+    for k, outputs in enumerate(narrowed):
+        refuse_sigmoid(outputs, f"model {k} in {where}")
+    return signals
 
 
 def layout_of(roles: Int8[np.ndarray, "K N"]) -> SignalLayout:

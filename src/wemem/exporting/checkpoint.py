@@ -25,6 +25,8 @@ from wemem.training.resize import resized
 
 #: The names of the certificate beside a pruned model's weights and of the one beside its ONNX file.
 CERTIFICATE, EXPORTED = "pruning.json", "export.json"
+#: The entry of a certificate that names a defense which alters answers.
+ALTERED = "answers_altered_by"
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -212,10 +214,24 @@ def read_certificate(weights: Path) -> str:
     """Read the recipe fingerprint from the certificate beside a model's file; ``unknown`` if none
     fits the file.
     """
+    fingerprint = _certificate(weights).get("recipe_fingerprint")
+    return fingerprint if isinstance(fingerprint, str) else UNKNOWN
+
+
+def altering_defense(weights: Path) -> str | None:
+    """The defense that alters the answers of a pruned model when it is queried, by the certificate
+    beside its file; None if there is none.
+    """
+    name = _certificate(weights).get(ALTERED)
+    return name if isinstance(name, str) else None
+
+
+def _certificate(weights: Path) -> Mapping[str, Any]:
+    """The certificate beside a model's file; empty if none fits the file."""
     path = weights.with_name(EXPORTED if weights.suffix.lower() == ".onnx" else CERTIFICATE)
     try:
         certificate = read_json(path, "a certificate")
-        certified = certificate["weights_sha256"] == weights_sha256(weights)
-        return str(certificate["recipe_fingerprint"]) if certified else UNKNOWN
+        fits = certificate["weights_sha256"] == weights_sha256(weights)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return UNKNOWN
+        return {}
+    return certificate if fits and isinstance(certificate, Mapping) else {}

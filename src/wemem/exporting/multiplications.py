@@ -3,8 +3,8 @@
 A layer uses each of its weights once at every position: an output pixel of a convolution, an input
 pixel of a transposed one, a time step of a recurrent layer, a token of attention. Padding and the
 cropped edge of a transposed convolution count like any other position. The two products of
-attention between tokens have no weights and count in full. Products in the code of a model (``x @
-y``, ``scaled_dot_product_attention``) are not counted.
+attention between tokens have no weights and count in full, and so do products in the code of a
+model (:mod:`wemem.exporting.products`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wemem.errors import InputError
+from wemem.exporting.products import CountedProducts
 from wemem.pruning.layers import CONVOLUTIONS, TRANSPOSED, WEIGHTED, first_line, outermost
 
 
@@ -68,8 +69,9 @@ def _run_on_zeros(module: nn.Module, input_shape: tuple[int, ...], counts: list[
     for dtype in (torch.float32, torch.int64):
         counts.clear()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), CountedProducts() as products:
                 module(torch.zeros(1, *input_shape, dtype=dtype))
+            counts.append(Multiplications(products.total, products.total))
             return
         except InputError:
             raise

@@ -36,6 +36,10 @@ TOLERANCE = 1e-4
 #: The largest size of a protocol buffer, in bytes.
 FILE_LIMIT = 2**31 - 1
 BATCH = 256
+#: The types of a file's input, as onnxruntime names them.
+INPUTS: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
+}  # fmt: skip
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 #: Operators whose output is random, so that no audit could be repeated.
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -76,6 +80,15 @@ class OnnxModel:
         """The library that computes the logits, with its version."""
         return f"onnxruntime {version('onnxruntime')}"
 
+    def _as_declared(self, features: Real[np.ndarray, "N ..."], dtype: type[np.generic]) -> np.ndarray[Any, Any]:
+        """The features in the type of the file's input; whole numbers must be whole."""
+        if np.issubdtype(dtype, np.integer) and features.dtype.kind == "f" and (features != np.rint(features)).any():
+            raise InputError(
+                f"expected whole numbers for {self.name}, which takes token ids or codes, got others; give the data "
+                "that it was trained on"
+            )
+        return features.astype(dtype, copy=False)
+
     def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
         """Compute the logits of records, in batches.
 
@@ -84,13 +97,14 @@ class OnnxModel:
                 finite logits for each.
         """
         declared = self.session.get_inputs()[0]
+        features = self._as_declared(features, INPUTS[declared.type])
         fixed = declared.shape[0] if isinstance(declared.shape[0], int) else None
         size = fixed or BATCH
         batches = []
         for start in range(0, len(features), size):
             batch = features[start : start + size]
             missing = (fixed or len(batch)) - len(batch)
-            padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
+            padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
             try:
                 (logits,) = self.session.run(None, {declared.name: np.ascontiguousarray(padded)})
             except Exception as error:  # onnxruntime's errors have no base of their own
@@ -216,10 +230,10 @@ def _open(content: bytes, name: str) -> OnnxModel:
     except Exception as error:  # onnxruntime's errors have no base of their own
         raise InputError(f"expected a valid ONNX model in {name}, got: {_line(error)}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != "tensor(float)" or not inputs[0].shape:
+    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in INPUTS or not inputs[0].shape:
         listed = ", ".join(f"{i.name}: {i.type}" for i in inputs)
         raise InputError(
-            f"expected one float32 input and one output in {name}, got inputs {listed[:200]} and "
+            f"expected one input, float32 or whole numbers, and one output in {name}, got inputs {listed[:200]} and "
             f"{len(outputs)} output(s)"
         )
     return OnnxModel(Path(name).name, hashlib.sha256(content).hexdigest(), session)

@@ -36,12 +36,16 @@ class EntityNetwork(nn.Module):
         categories = settings.categories
         self.coded = [i for i, n in enumerate(categories) if n]
         self.numbers = [i for i, n in enumerate(categories) if not n]
+        self.most = [n - 1 for n in categories if n]
         self.columns = nn.ModuleList(nn.Embedding(categories[i], embedding_width(categories[i])) for i in self.coded)
         width = len(self.numbers) + sum(embedding_width(categories[i]) for i in self.coded)
         self.network = FullyConnected(settings.hidden, settings.dropout).build((width,), classes)
 
     def forward(self, x: Real[Tensor, "B F"]) -> Float[Tensor, "B C"]:
-        parts = [column(x[:, i].long()) for i, column in zip(self.coded, self.columns, strict=True)]
+        # an attack may move a code by noise; it is then read as the nearest one
+        whole = x[:, self.coded].float().round().long()
+        codes = [code.clamp(0, most) for code, most in zip(whole.unbind(1), self.most, strict=True)]
+        parts = [column(code) for column, code in zip(self.columns, codes, strict=True)]
         logits: Tensor = self.network(torch.cat([*parts, x[:, self.numbers].float()], 1))
         return logits
 

@@ -110,3 +110,31 @@ def require_logits(module: nn.Module, records: Tensor, classes: int) -> Tensor:
             f"expected the model to map {shape} to logits {wanted}, got {received}; give it one output for each class"
         )
     return logits
+
+
+#: Operations that only arrange numbers, as autograd names them without their suffix.
+_ARRANGING = (
+    "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Select", "Slice", "Stack", "Cat", "Clone", "Alias",
+    "Transpose", "T", "Permute", "ToCopy",
+)  # fmt: skip
+_SQUASHING = ("Sigmoid", "Softmax")
+
+
+def refuse_squashed(module: nn.Module, records: Tensor) -> None:
+    """Refuse a module whose last operation is a sigmoid or a softmax, whatever its outputs are.
+
+    Raises:
+        InputError: the module gives probabilities in place of logits.
+    """
+    with torch.enable_grad():
+        step = module(records).grad_fn
+    waiting = [step]
+    while waiting:
+        step = waiting.pop()
+        name = type(step).__name__.rstrip("0123456789").removesuffix("Backward")
+        if name in _SQUASHING:
+            raise InputError(
+                f"expected a model that returns logits, got one that ends in a {name.lower()}; return what goes into it"
+            )
+        if step is not None and name in _ARRANGING:
+            waiting += [before for before, _ in step.next_functions]

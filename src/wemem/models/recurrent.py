@@ -29,7 +29,7 @@ class RecurrentNetwork(nn.Module):
         # the place of the last token; a record of padding alone is read to its first place
         places = torch.arange(ids.shape[1], device=ids.device)
         last = (real_tokens(ids) * places).amax(1)
-        state = torch.take_along_dim(states, last[:, None, None], 1)[:, 0]
+        state = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]
         logits: Tensor = self.classifier(self.dropout(state))
         return logits
 

@@ -21,7 +21,7 @@ from wemem.files.hashing import sha256_of
 from wemem.models import MODELS, CustomModel, Model
 from wemem.models.fresh import factory_of
 from wemem.resolve import Given, resolve
-from wemem.store.sources import source_fingerprint
+from wemem.store.sources import installed_versions, source_fingerprint
 
 #: What a user may give as the architecture.
 ArchitectureLike = str | Mapping[str, Any] | nn.Module | Model | Callable[..., nn.Module]
@@ -107,6 +107,8 @@ def _source(thing: Hashable) -> str:
     """
     if getattr(thing, "__module__", "").partition(".")[0] == "torch":
         return "torch"
+    if (installed := installed_versions(thing)) is not None:
+        return sha256_of(installed)
     with suppress(InputError):
         return source_fingerprint(thing)
     try:

@@ -6,8 +6,8 @@ from typing import Any
 
 from wemem.config.defense_entries import file_name
 from wemem.config.study import StudyConfig
-from wemem.defenses import FreshStart
-from wemem.exporting.checkpoint import CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
+from wemem.defenses import FreshStart, OutputPostprocessing
+from wemem.exporting.checkpoint import ALTERED, CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
 from wemem.exporting.footprint import footprint_lines
 from wemem.exporting.preprocess import preprocess_of, preprocess_path
 from wemem.exporting.sparse import sparse_bytes
@@ -67,6 +67,8 @@ def write_pruned(out: Path, config: StudyConfig, pruned: PrunedModel, costs: Map
     ensemble, rounds = pruned.stage.ensemble, pruned.stage.meta["rounds"]
     versions = environment(choose_device(config.device))
     payload = {"study": config.table, "environment": versions, "rounds": rounds, "footprint": costs}
+    if pruned.defense.capability(OutputPostprocessing) is not None:
+        payload[ALTERED] = pruned.defense.name
     if pruned.tuned is not None:
         payload["auto"] = pruned.tuned.summary
     write_weights_and_masks(out / "weights.safetensors", ensemble, out / "masks.safetensors", pruned.class_names)

@@ -50,6 +50,19 @@ def source_fingerprint(thing: object) -> str:
     return _digest(getattr(thing, "__module__", ""), Path(file))
 
 
+def installed_versions(thing: object) -> dict[str, str] | None:
+    """Versions of the installed package that defines a class or function; None for a user's own.
+
+    A library may have thousands of files, which its version stands for.
+    """
+    try:
+        file = inspect.getsourcefile(thing) if callable(thing) else None
+    except (OSError, TypeError):
+        return None
+    top = getattr(thing, "__module__", "").partition(".")[0]
+    return (_versions(top) or None) if file is not None and _is_installed(Path(file)) else None
+
+
 def spec_fingerprint(spec: str | Given) -> str:
     """SHA-256 of the user's own sources behind ``package.module:function``: of the function, and of
     the module named. A :class:`~wemem.resolve.Given` has its own.
@@ -182,8 +195,13 @@ def _is_own(name: str, file: Path, root: str) -> bool:
         return False
     if top == root.partition(".")[0]:
         return True
+    return not _is_installed(file)
+
+
+def _is_installed(file: Path) -> bool:
+    """True for a file in a library folder."""
     libraries = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
-    return not any(file.is_relative_to(folder) for folder in libraries) and not set(INSTALLED) & set(file.parts)
+    return any(file.is_relative_to(folder) for folder in libraries) or bool(set(INSTALLED) & set(file.parts))
 
 
 def _versions(top: str) -> dict[str, str]:

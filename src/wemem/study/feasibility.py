@@ -12,6 +12,7 @@ from wemem.data.split import Role, Split, require_covered
 from wemem.data.teachers import Teachers, held_out
 from wemem.defenses import Defense, Distillation, TrainingRecords
 from wemem.errors import InputError, TooFewRecordsError
+from wemem.models.outputs import refuse_squashed
 from wemem.pipeline.parties import Parties, read_score_file
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.victim import is_onnx, read_victim
@@ -122,6 +123,7 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
     _require_prunable(parties)
     blank = parties.pipeline.workspace.untrained([0])
     refuse_probabilities(blank.logits(parties.data.features[:PROBED])[0], "the model")
+    refuse_squashed(blank.module(0), torch.from_numpy(parties.data.features[:2]))
     if parties.config.searches:
         proposer()
     for defense in parties.config.every_defense:

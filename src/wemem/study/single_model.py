@@ -24,7 +24,7 @@ from wemem.pipeline.stage import Stage
 from wemem.pipeline.victim import is_onnx, read_victim, read_victim_file
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
-from wemem.signals import refuse_probabilities
+from wemem.signals import refuse_probabilities, refuse_sigmoid
 from wemem.store.store import Store
 from wemem.study.attacking import AttackedModels, attack_models
 from wemem.study.canaries import dense_canaries, pruned_canaries
@@ -311,6 +311,7 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
                 "model was trained on"
             )
         refuse_probabilities(logits, "the ONNX file")
+        refuse_sigmoid(logits, "the ONNX file")
         return
     victim = read_victim(parties.config, parties.data, lambda _: None)[0]
     for name, tensor in expected.parameters.items():

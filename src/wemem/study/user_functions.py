@@ -30,7 +30,7 @@ from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress
 from wemem.randomness import derive_seed
 from wemem.resolve import Given, resolve
-from wemem.signals import UNKNOWN, SignalLayout, Signals, refuse_probabilities
+from wemem.signals import UNKNOWN, SignalLayout, Signals, refuse_probabilities, refuse_sigmoid
 from wemem.store.keys import FunctionKey
 from wemem.store.sources import spec_fingerprint
 from wemem.store.store import Store
@@ -109,6 +109,7 @@ class UserFunctions:
                 "row for each record and one column for each class"
             )
         refuse_probabilities(logits, repr(spec))
+        refuse_sigmoid(logits, repr(spec))
         return logits
 
 
