@@ -33,7 +33,11 @@ def test_every_command_and_option_shown_exists(name):
     for line in re.findall(r"^(?:[A-Z_]+=\S+ )*wemem ([a-z].*)$", text, re.MULTILINE):
         words = [word for word in shlex.split(line, comments=True) if word not in ("...", "…")]
         assert words[0] in commands, line
-        known = {option for parameter in commands[words[0]].params for option in parameter.opts}
+        command = commands[words[0]]
+        if hasattr(command, "commands"):  # a group, such as ``wemem store``
+            assert words[1] in command.commands, line
+            command = command.commands[words[1]]
+        known = {option for parameter in command.params for option in parameter.opts}
         assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, line
 
 
