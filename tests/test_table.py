@@ -1,6 +1,7 @@
 """CSV and Parquet files as data sets."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wemem.data.dataset import Dataset
 from wemem.data.sources import load_dataset
+from wemem.data.table_form import Column
 from wemem.errors import InputError
 
 
@@ -17,6 +20,11 @@ def csv(tmp_path, text):
     path = tmp_path / "toy.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return str(path)
+
+
+def columns_of(data: Dataset) -> tuple[Column, ...]:
+    assert data.table is not None
+    return data.table.columns
 
 
 def parquet(tmp_path, **columns):
@@ -124,6 +132,101 @@ def test_bad_csv_is_refused(tmp_path, text, said):
     with pytest.raises(InputError, match=said) as caught:
         load_dataset(csv(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiter_is_found_in_the_line_of_names(tmp_path, delimiter):
+    text = 'a,"b;c|d",y\n1.5,x,0\n2,z,1\n'.replace(",", delimiter)
+    toy = load_dataset(csv(tmp_path, text))
+    assert [column.name for column in columns_of(toy)] == ["a", "b;c|d"]
+    assert toy.features.tolist() == [[1.5, 0], [2, 1]]
+
+
+def test_delimiter_may_be_given(tmp_path):
+    assert load_dataset(csv(tmp_path, "a#b#y\n1#2#0\n3#4#1\n"), delimiter="#").features.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(InputError, match="expected a delimiter of one character, got '##'"):
+        load_dataset(csv(tmp_path, "a#b#y\n1#2#0\n"), delimiter="##")
+
+
+def test_text_of_another_encoding_is_read_where_it_is_named(tmp_path):
+    content = "ort,y\nKöln,0\nBonn,1\nKöln,1\n".encode("latin-1")
+    assert columns_of(load_dataset(csv(tmp_path, content), encoding="latin-1"))[0].categories == ("Bonn", "Köln")
+    with pytest.raises(InputError, match=r"expected text in utf8, got other bytes .* data.encoding"):
+        load_dataset(csv(tmp_path, content))
+    for encoding in ("klingon", "utf-16"):
+        with pytest.raises(InputError, match="expected"):
+            load_dataset(csv(tmp_path, content), encoding=encoding)
+
+
+def test_missing_values_may_have_marks_of_their_own(tmp_path):
+    text = "a,b,y\n1,x,0\n?,?,1\n-,y,1\n4,NA,0\n"
+    toy = load_dataset(csv(tmp_path, text), missing=["?", "-"])
+    assert np.isnan(toy.features).tolist() == [[False, False], [True, True], [True, False], [False, True]]
+    with pytest.raises(InputError, match=r"expected numbers or names in column 'a', got '\?' beside numbers"):
+        load_dataset(csv(tmp_path, text))
+
+
+def test_columns_are_kept_and_dropped_by_name(tmp_path):
+    path = csv(tmp_path, "a,b,c,y\n1,2,x,0\n3,4,x,1\n")
+    options: Any
+    for options in ({"keep": ["b", "a"]}, {"drop": ["c"]}, {"keep": ["a", "b", "c"], "drop": ["c"]}):
+        assert load_dataset(path, **options).features.tolist() == [[1, 2], [3, 4]]
+    for options in ({"keep": ["d"]}, {"drop": ["d"]}, {"categorical": ["d"]}, {"id": "d"}, {"text": "d"}):
+        with pytest.raises(InputError, match=r"expected a column 'd' \(data\.\w+\), got the columns a, b, c, y"):
+            load_dataset(path, **options)
+
+
+def test_numbers_may_stand_for_categories(tmp_path):
+    path = csv(tmp_path, "month,y\n10,0\n2,1\n10,1\n")
+    assert columns_of(load_dataset(path, categorical=["month"]))[0].categories == ("2", "10")
+    assert columns_of(load_dataset(path))[0].categories == ()
+
+
+def test_table_of_numbers_that_stay_as_they_are_has_no_preprocessing(tmp_path):
+    path = csv(tmp_path, "a,y\n1,0\n3,1\n")
+    assert load_dataset(path, standardize=False).table is None
+    assert load_dataset(path).table is not None
+
+
+def test_name_far_down_in_a_column_makes_it_one_of_categories(tmp_path, monkeypatch):
+    monkeypatch.setattr("wemem.files.tables.BLOCK_BYTES", 64)
+    path = csv(tmp_path, "a,y\n" + "1,0\n2,1\n" * 40 + "x,1\n")
+    assert columns_of(load_dataset(path, categorical=["a"]))[0].categories == ("1", "2", "x")
+    with pytest.raises(InputError, match="expected numbers or names in column 'a', got 'x' beside numbers"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["id", "client_id", "Index"])
+def test_column_that_numbers_the_records_is_no_feature(tmp_path, name):
+    path = csv(tmp_path, f"{name},a,y\n" + "".join(f"{i},{i % 3},{i % 2}\n" for i in range(9)))
+    with pytest.raises(InputError, match=f"expected no record numbers as a feature, got column '{name}'"):
+        load_dataset(path)
+    ids = load_dataset(path, id=name).ids
+    assert ids is not None
+    assert ids.values[:2] == ("0", "1")
+
+
+def test_ids_that_repeat_are_refused(tmp_path):
+    with pytest.raises(InputError, match="expected another 'id' for each of 3 records, got 2 different ones"):
+        load_dataset(csv(tmp_path, "id,a,y\nx,1,0\nz,2,1\nx,3,1\n"), id="id")
+
+
+def test_keys_of_a_table_are_refused_beside_other_sources():
+    with pytest.raises(InputError, match="got categorical; leave it out"):
+        load_dataset("digits", categorical=["a"])
+
+
+def test_text_is_tokens_of_a_stated_length(tmp_path):
+    path = csv(tmp_path, 'text,y\n"Good, good film",1\nbad,0\n')
+    toy = load_dataset(path, text="text", tokens=3, vocabulary=100)
+    assert toy.features.tolist() == [[53, 45, 53], [toy.features[1, 0], 0, 0]]
+    assert str(toy.notes[0]) == "1 of 2 texts have more than 3 tokens and were cut"
+    with pytest.raises(InputError, match="expected tokens and vocabulary beside text, got no text"):
+        load_dataset(path, tokens=3)
+    with pytest.raises(InputError, match="as the only feature, got the columns a too; drop them"):
+        load_dataset(csv(tmp_path, "text,a,y\nx,1,1\nz,2,0\n"), text="text")
+    with pytest.raises(InputError, match="expected a text in every record of column 'text', got none in record 1"):
+        load_dataset(csv(tmp_path, "text,y\nx,1\n?!,0\n,1\n".replace("?!", '""')), text="text")
 
 
 def test_byte_order_mark_and_blank_lines_do_not_matter(tmp_path):

@@ -30,13 +30,17 @@ from wemem.config.attack_entries import make_attacks
 from wemem.data.loaders.cifar import CIFAR10, load_cifar
 from wemem.data.loaders.folder import decode
 from wemem.data.loaders.table import TableOptions, read_csv, read_parquet
+from wemem.data.preprocessing import Preprocessing
+from wemem.data.preprocessing_file import preprocessing_text, read_preprocessing
+from wemem.data.table_form import Column, TableForm
 from wemem.exporting.onnx import onnx_bytes, read_onnx
 from wemem.exporting.sparse import read_sparse, sparse_bytes
 from wemem.exporting.weight_files import read_weights
 from wemem.files.archive import walk_tgz
 from wemem.files.documents import read_json, read_toml
+from wemem.files.mapped import map_npy, map_npz
 from wemem.files.mat import read_mat
-from wemem.files.npz import read_npz
+from wemem.files.npz import read_npy, read_npz
 from wemem.files.record_tables import read_members
 from wemem.memorization import read_scores
 from wemem.randomness import generator
@@ -128,6 +132,11 @@ LINEAR = torch.nn.Linear(3, 2)
 WEIGHTS = {"w": torch.tensor([[0.0, 1.0], [0.0, 0.0]]), "b": torch.ones(3)}
 RECORDS = "record,score\n" + "".join(f"{i},{i / 7}\n" for i in range(20))
 
+PEOPLE = "age\tjob\ty\n31.5\tcook\tyes\n\tnurse\tno\n40\t\tno\n"
+FORM = TableForm((Column("age", missing=True), Column("job", ("cook", "nurse"))))
+PREPROCESSING = Preprocessing.fit(FORM, FORM.encode({"age": [3, None, 5], "job": ["cook", "nurse", "cook"]}))
+
+
 READERS: dict[str, Reader] = {
     "npz": Reader(
         ".npz", lambda p: read_npz(p, ["x", "y"], limit=LIMIT),
@@ -151,6 +160,17 @@ READERS: dict[str, Reader] = {
         ".parquet", lambda p: read_parquet(p, TableOptions(text="t", id="i"), limit=LIMIT),
         lambda: parquet(i=["a", "b", "c"], t=["one word", "a", "two words"], y=[0, 1, 0]),
     ),
+    "npy": Reader(
+        ".npy", lambda p: read_npy(p, limit=LIMIT), lambda: saved(lambda f: np.save(f, np.eye(5))),
+    ),
+    "mapped npy": Reader(
+        ".npy", lambda p: map_npy(p).sum(), lambda: saved(lambda f: np.save(f, np.eye(5, dtype=np.float32))),
+    ),
+    "mapped npz": Reader(
+        ".npz", lambda p: map_npz(p, "x").sum(), lambda: saved(lambda f: np.savez(f, x=np.eye(5, dtype=np.float32))),
+    ),
+    "table": Reader(".tsv", lambda p: read_csv(p, TableOptions(), limit=LIMIT), PEOPLE.encode),
+    "preprocessing": Reader(".json", read_preprocessing, lambda: preprocessing_text(PREPROCESSING).encode()),
     "json": Reader(".json", lambda p: read_json(p, "an example"),
         lambda: b'{"a": [1, 0.5, {"b": "\\u00e9"}], "c": null}'
     ),
