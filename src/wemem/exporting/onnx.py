@@ -230,6 +230,8 @@ def _open(content: bytes, name: str) -> OnnxModel:
     except Exception as error:  # onnxruntime's errors have no base of their own
         raise InputError(f"expected a valid ONNX model in {name}, got: {_line(error)}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
+    for one in (*inputs, *outputs):
+        str(one.name).encode()  # names are decoded when they are read, and must be text
     if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in INPUTS or not inputs[0].shape:
         listed = ", ".join(f"{i.name}: {i.type}" for i in inputs)
         raise InputError(
