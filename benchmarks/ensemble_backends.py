@@ -12,10 +12,12 @@ seconds are medians over the turns, ``x plain`` the median of each turn's ratio,
 seconds are the processor time of all threads. GFLOP/s counts the matrix products and convolutions that a plain
 step computes, forward and backward, and those of the dev records. The peak that they are held against is a
 2048 x 2048 x 2048 product on the same threads, the median over the turns.
-Memory is the process's peak while the method ran, less what it held before.
+Memory is the process's peak while the method ran, less what it held before. ``fit, compiled`` is run where there is a
+C++ compiler; its first run compiles and is not counted.
 """
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,10 +127,13 @@ def methods(case: Case, recipe: Recipe) -> dict[str, Callable[[], object]]:
     def ours(backend: str) -> Callable[[], object]:
         return lambda: fit(start, data, split, recipe, seeds=range(case.models), backend=backend)
 
-    return {
+    ways = {
         "plain": plain(None), "plain, fused Adam": plain(True),
         "fit, sequential": ours("sequential"), "fit, vmapped": ours("vmapped"),
     }  # fmt: skip
+    if len(case.input_shape) == 3 and shutil.which("g++") is not None:
+        ways["fit, compiled"] = ours("compiled")
+    return ways
 
 
 def flops_of_a_record(case: Case) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from wemem.pruning import Pruning
 from wemem.signals import SignalLayout
 from wemem.store.fingerprint import spelled
 from wemem.training import DENSE, FINETUNE, Recipe, choose_device
+from wemem.training.backends import REQUESTS
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StudyConfig:
         attacks: by label, the attacks that audit each of them.
         seeds: one whole repetition per seed.
         name: of the study.
-        backend: ``auto``, ``vmapped`` or ``sequential``.
+        backend: ``auto``, ``vmapped``, ``sequential`` or ``compiled``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         non_adaptive: also report the adversary whose shadows were pruned without the defense.
         leave_one_out: also attack every reference model with all others as references.
@@ -95,8 +96,8 @@ class StudyConfig:
                     f"expected no defense labelled {control!r} beside the control of that name, got one; give it "
                     "another label, or leave the control out of controls"
                 )
-        if self.backend not in ("auto", "vmapped", "sequential"):
-            raise InputError(f"backend must be auto, vmapped or sequential, got {self.backend!r}")
+        if self.backend not in REQUESTS:
+            raise InputError(f"backend must be one of {', '.join(REQUESTS)}, got {self.backend!r}")
         choose_device(self.device)
         self._require_canaries()
         # read the user's own sources now that they were imported, before they can be edited

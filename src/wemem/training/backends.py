@@ -2,11 +2,12 @@
 
 ``vmapped`` runs all models through one batched graph: that of ``torch.func``, or batched matrix
 products for a model that consists of fully connected layers alone. ``sequential`` calls the module
-of each model as plain PyTorch does, and is the test oracle for both. The default is a fixed rule,
-so that the same study gives the same bytes everywhere: models with convolutions are computed one
-after another, all others at once. ``benchmarks/ensemble_backends.py`` justifies it for the CPU, and
-``benchmarks.gpu`` for a GPU, where the steps of several convolutional models run on streams beside
-each other (:class:`~wemem.training.device.CudaSettings`).
+of each model as plain PyTorch does, and is the test oracle for the others. ``compiled`` does the
+same with compiled training steps (:mod:`wemem.training.compiled`), on request. The default is a
+fixed rule, so that the same study gives the same bytes everywhere: models with convolutions are
+computed one after another, all others at once. ``benchmarks/ensemble_backends.py`` justifies it for
+the CPU, and ``benchmarks.gpu`` for a GPU, where the steps of several convolutional models run on
+streams beside each other (:class:`~wemem.training.device.CudaSettings`).
 """
 
 from collections.abc import Callable, Mapping
@@ -16,17 +17,20 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Real
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from wemem.errors import InputError
 from wemem.models.outputs import require_logits
 from wemem.models.table import FITTED, TableInput
 from wemem.notes import Note
+from wemem.training.compiled import compiled_for, logits_of, require_compiler
 from wemem.training.device import CPU, Streams, cuda_settings
 from wemem.training.dropout import SeededDropout, count_calls_anew
 from wemem.training.ensemble import Ensemble
 
-Backend = Literal["vmapped", "sequential"]
+Backend = Literal["vmapped", "sequential", "compiled"]
+#: What a study can request.
+REQUESTS = ("auto", "vmapped", "sequential", "compiled")
 State = Mapping[str, Tensor]
 Forward = Callable[[State, State, Real[Tensor, "S B ..."]], Float[Tensor, "S B C"]]
 
@@ -58,20 +62,23 @@ def choose_backend(
         ensemble: the models, at least one.
         example: two records.
         classes: C, the number of logits that the model must return.
-        requested: the requested backend, ``auto``, ``vmapped`` or ``sequential``.
+        requested: the requested backend, one of :data:`REQUESTS`.
         device: the device that will compute the models; the trial runs on the CPU.
         precision: the precision of the training, as in :class:`~wemem.training.recipe.Recipe`.
 
     Raises:
-        InputError: the request is unknown, the model fails on the example, or ``vmapped`` is
-            requested for a model that cannot be vmapped.
+        InputError: the request is unknown, the model fails on the example, ``vmapped`` is
+            requested for a model that cannot be vmapped, or ``compiled`` without a compiler.
     """
-    if requested not in ("auto", "vmapped", "sequential"):
-        raise InputError(f"backend must be auto, vmapped or sequential, got {requested!r}")
+    if requested not in REQUESTS:
+        raise InputError(f"backend must be one of {', '.join(REQUESTS)}, got {requested!r}")
     for module in (ensemble.module(0), ensemble.module(0).train()):
         require_logits(module, example, classes)
     if requested == "sequential":
         return Choice("sequential", Note("requested"))
+    if requested == "compiled":
+        require_compiler(device)
+        return Choice("compiled", Note("requested"))
     if requested == "auto" and _has_convolution(ensemble.template):
         return Choice("sequential", Note(f"convolutions_on_{'cpu' if device.type == 'cpu' else 'gpu'}"))
     mixed = precision == "bf16" and device.type == "cuda" and _has_batch_norm(ensemble.template)
@@ -83,16 +90,22 @@ def choose_backend(
     return Choice("sequential", Note("not_vmappable", {"error": failure}))
 
 
-def forward_of(backend: Backend, template: nn.Module) -> Forward:
+def forward_of(backend: Backend, template: nn.Module, batch: int = 0) -> Forward:
     """Build the function that maps stacked state and inputs ``(S, B, ...)`` to logits ``(S, B,
     C)``.
+
+    Args:
+        backend: the backend.
+        template: the module of every model.
+        batch: the number of records of a full batch, which the backend ``compiled`` compiles.
     """
     if backend == "vmapped" and _is_plain_stack(template):
         return _stack_of(template)
 
+    compute = compiled_for(batch) if backend == "compiled" else logits_of
+
     def one(parameters: State, buffers: State, x: Tensor) -> Tensor:
-        logits: Tensor = functional_call(template, ({**parameters, **buffers},), (x,))
-        return logits
+        return compute(template, parameters, buffers, x)
 
     def each(parameters: State, buffers: State, x: Tensor) -> Tensor:
         # unbind, because the gradient of an index is a tensor of all models

@@ -102,7 +102,7 @@ def fit(
             and as many more for each view of the records (:mod:`wemem.data.views`).
         observed: per model, its observations before each round up to this one, for a defense that
             observes.
-        backend: the requested backend, ``auto``, ``vmapped`` or ``sequential``.
+        backend: the requested backend, one of :data:`~wemem.training.backends.REQUESTS`.
         device: the device to train on, as in :func:`~wemem.training.device.choose_device`. Data and
             models are moved there once, and the models are moved back.
         on_epoch: a function that is called after each epoch with its number and the number of
@@ -129,7 +129,7 @@ def fit(
             for k, seed in enumerate(seeds)
         ]  # fmt: skip
         features, labels = _moved(data, where)
-        plan = _planner(records, recipe, defense, len(data), choice.backend == "sequential")
+        plan = _planner(records, recipe, defense, len(data), choice.backend != "vmapped")
         task = _Task(
             ensemble, data, features, labels, split, recipe, defense, seeds, records, teacher_log_probs, choice, plan
         )
@@ -302,7 +302,7 @@ class _Task:
         high = bound(self.ensemble.module(0), self.example, self.recipe.batch_size, ASKED)
         if GRANTED + most.models * high <= limit:
             return most
-        if self.choice.backend == "sequential":
+        if self.choice.backend != "vmapped":
             one, _ = halving(self._peak, 1, ONE)
             two = 2 * one
         else:

@@ -85,7 +85,9 @@ class Run:
     ) -> None:
         self.cohort, self.recipe, self.defense, self.plan = cohort, recipe, defense, plan
         self.template, self.device = cohort.ensemble.template, cohort.features.device
-        self.forward = in_precision(forward_of(backend, self.template), recipe.precision, self.device)
+        self.forward = in_precision(
+            forward_of(backend, self.template, recipe.batch_size), recipe.precision, self.device
+        )
         self.layout = choose_layout(backend, self.template, self.device)
         self.parameters = {n: self.layout.lay_out(t) for n, t in cohort.ensemble.parameters.items()}
         self.buffers = dict(cohort.ensemble.buffers)
