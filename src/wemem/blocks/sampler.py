@@ -49,7 +49,8 @@ class DefenseBatchSampler(Sampler[list[int]]):
         accumulation: batches of one kind whose gradients are accumulated for one optimizer step.
         rank: number of this process, from 0.
         world_size: number of processes. Each gets an equal part of every batch; where the records
-            do not divide evenly, some are repeated, as ``DistributedSampler`` does.
+            do not divide evenly, some are repeated, as ``DistributedSampler`` does. They are also
+            repeated where a part of a batch would have a single record.
 
     Raises:
         InputError: sizes that do not fit, or a defense without the scores it needs.
@@ -141,8 +142,9 @@ class DefenseBatchSampler(Sampler[list[int]]):
 
     def _divided(self, records: Int64[np.ndarray, " B"], kind: str, decay: float | None) -> Iterator[PlannedBatch]:
         parts = self.accumulation * self.world_size
-        if len(records) % self.world_size or len(records) < parts:
-            records = np.resize(records, max(parts, -(-len(records) // self.world_size) * self.world_size))
+        least = 2 * parts if parts > 1 else 1  # BatchNorm needs two records in every part
+        if len(records) % self.world_size or len(records) < least:
+            records = np.resize(records, max(least, -(-len(records) // self.world_size) * self.world_size))
         own = records[self.rank :: self.world_size]
         cuts = np.array_split(own, self.accumulation)
         for i, indices in enumerate(cuts):

@@ -59,7 +59,8 @@ def join_single_records(groups: Sequence[Group]) -> list[Group]:
     """Let each group of one record join the group after it, or the one before it if it is last.
 
     A step needs two records under BatchNorm. The record is then stepped on with the decay and the
-    optimizer state of the group that it joins. The only group of a model stays as it is.
+    optimizer state of the group that it joins. The only group of a model stays as it is; a single
+    record is then padded by itself, with weight 0.
 
     >>> calm, risky = Group(np.arange(3)), Group(np.array([7]), "risky", 0.1)
     >>> [(group.key, group.records.tolist()) for group in join_single_records([calm, risky])]
@@ -119,6 +120,8 @@ def _steps_of(
     for i in range(max(map(len, bounds))):
         cut = [rows[slice(*b[i])] if i < len(b) else rows[:0] for rows, b in zip(shuffled, bounds, strict=True)]
         width = max(map(len, cut))
+        if width == 1 and batch_size > 1:  # nothing to join: the record stands in its batch twice, for BatchNorm
+            width = 2
         records, weights = np.zeros((len(cut), width), np.int64), np.zeros((len(cut), width), np.float32)
         for k, rows in enumerate(cut):
             # A short batch is padded with its own records, so that BatchNorm sees the data of that
