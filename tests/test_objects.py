@@ -24,6 +24,7 @@ from wemem.models.fresh import factory_of
 from wemem.objects.code import architecture_of, given_function
 from wemem.objects.inputs import loaded_data, numbered_records, record_numbers, study_of
 from wemem.objects.outcome import PruneResult
+from wemem.results.read import read_results
 
 MEMBERS = np.arange(200)
 THREE: Any = 3
@@ -200,6 +201,51 @@ def test_constant_answers_are_noted_and_fail_a_gate(arrays, tmp_path):
     gate = wemem.gate(result, max_auc=0.99)
     assert "constant-answers" in str(gate)
     assert not gate
+
+
+NUMBERED = """
+import numpy as np, torch
+from torch import nn
+
+with np.load("data.npz") as file:
+    X, Y = torch.tensor(file["x"]), torch.tensor(file["y"])
+
+def train(records, seed):
+    torch.manual_seed(seed % 2**31)
+    rows = torch.as_tensor(records)
+    model = nn.Linear(X.shape[1], 3)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(30):
+        nn.functional.cross_entropy(model(X[rows]), Y[rows]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return lambda records: model(X[torch.as_tensor(records)]).detach().numpy()
+
+predict = train(np.arange(200), 7)
+"""
+
+
+@pytest.mark.slow
+def test_the_command_audits_by_functions_of_record_numbers(arrays, tmp_path):
+    x, y = arrays
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    np.savez(tmp_path / "labels.npz", labels=y)
+    np.savez(tmp_path / "members.npz", members=MEMBERS)
+    (tmp_path / "numbered.py").write_text(NUMBERED)
+    given = ["--predict", "numbered:predict", "--train", "numbered:train", "--members", "members.npz", "--out", "out"]
+    small = [part for key in ("shadows", "references") for part in ("--set", f"split.{key}=4")]
+    command = [sys.executable, "-m", "wemem", "audit", *given, *small, "--attacks", "confidence,rmia"]
+    done = subprocess.run(
+        [*command, "--labels", "labels.npz"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    results = read_results(tmp_path / "out")
+    assert set(results["runs"][0]["attacks"]) == {"confidence", "rmia"}
+    assert results["runs"][0]["attacks"]["rmia"]["members"] > 50
+    mixed = [*command, "--labels", "labels.npz", "--data", "data.npz"]
+    refused = subprocess.run(mixed, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "--labels with --predict" in refused.stderr
 
 
 @pytest.mark.slow

@@ -211,6 +211,10 @@ def audit(
     ] = None,
     onnx: Annotated[Path | None, typer.Option(help="The file that ships (.onnx), in place of --weights.")] = None,
     train: Annotated[str | None, typer.Option(help="With --predict: module:function that trains one shadow.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="With --train in place of --data: the functions take record numbers; labels of all (.npz)."),
+    ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="ten, full, quick, threshold, all, or names joined by commas.")
     ] = None,
@@ -242,6 +246,8 @@ def audit(
             "expected --weights or --onnx beside --canaries, got neither; only models that this program trains can "
             "have canaries"
         )
+    if labels is not None and (predict is None or train is None or data is not None):
+        raise InputError("expected --labels with --predict and --train and without --data, got another mix")
     if ray is not None and (signals is not None or predict is not None):
         raise InputError("expected --ray with --weights or --onnx, got outputs or a function; leave --ray out")
     console = Console()
@@ -255,6 +261,11 @@ def audit(
                 results, samples = api.audit(config, defense, out, store, progress, ray, threads)
             case (None, Path(), None, None, None):
                 results, samples = api.audit_outputs(signals, named or "ten", out)
+            case (None, None, str(), str(), Path()) if labels is not None:
+                from wemem.objects.by_numbers import audit_by_numbers
+
+                config = api.read_study(study, settings, data="digits")  # the functions have the records
+                results, samples = audit_by_numbers(config, predict, train, labels, members, out, store, progress)
             case (None, None, str(), str(), Path()):
                 config = api.read_study(study, settings, data=data, label=label)
                 results, samples = api.audit_functions(config, predict, train, members, out, store, progress)

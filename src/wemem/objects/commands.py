@@ -46,6 +46,7 @@ from wemem.objects.outcome import (
 from wemem.objects.output import OutputPlace, shown_progress
 from wemem.pipeline.loading import study_data
 from wemem.pipeline.progress import Progress
+from wemem.resolve import resolve
 from wemem.results.gate import Limits
 
 Settings = Mapping[str, Any] | None
@@ -83,7 +84,7 @@ def audit(
             features to logits, and may be a module.
         labels: the class of every record, in place of ``data``; then the functions are
             ``model(records) -> logits`` and ``train(records, seed) -> predict`` on record numbers,
-            for data of any structure.
+            for data of any structure; each may be ``module:function``.
         signals: an ``.npz`` file with outputs of the model and of others.
         architecture: the architecture of ``model``; its own if ``model`` is a module.
         defense: the defense under which the model was pruned; None if it was not.
@@ -131,11 +132,13 @@ def _audit_functions(
     predict = given_function(str(model) if isinstance(model, Path) else model)
     trainer = given_function(train)
     if labels is not None:
-        if data is not None or not callable(model) or isinstance(model, nn.Module) or not callable(train):
+        own, own_train = resolve(predict), resolve(trainer)
+        if data is not None or not callable(own) or isinstance(own, nn.Module) or not callable(own_train):
             raise InputError("expected labels with two functions of record numbers and no data, got another mix")
-        own, data = model, numbered_records(labels)
+        data = numbered_records(labels)
         predict = anonymous(lambda features: own(record_numbers(features)), str(predict))
-        trainer = anonymous(by_numbers(train), str(trainer))
+        # the records behind the numbers are not seen here, so that no stored output may be reused
+        trainer = anonymous(by_numbers(own_train), str(trainer))
     config = study_of(study, settings, data=data, attacks=attacks)
     with place.inputs() as inputs, shown_progress(progress) as shown:
         file = members_file(members, inputs)
