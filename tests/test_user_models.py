@@ -4,11 +4,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from toy import CLASSES, FEATURES, blobs, same_bytes, split_of
+from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import load_pruned, write_weights
 from wemem.exporting.weight_files import read_weights
@@ -177,6 +179,17 @@ def test_one_number_for_two_classes_is_the_log_odds_of_class_1(flat):
     plain.load_state_dict(module.state_dict())
     z = plain(EXAMPLE).flatten()
     torch.testing.assert_close(module(EXAMPLE).softmax(1)[:, 1], z.sigmoid())
+
+
+@pytest.mark.parametrize("backend", ["vmapped", "sequential"])
+def test_one_number_of_a_plain_sequence_trains_as_the_log_odds(backend):
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 1, (120, FEATURES)).astype(np.float32)
+    data = Dataset("signs", features, (features[:, 0] > 0).astype(np.int64), 2)
+    ensemble = Ensemble.initialize(model_of(one_number), data.input_shape, 2, seeds=[0, 1])
+    recipe = Recipe(epochs=60, batch_size=16, learning_rate=0.01)
+    fitted = fit(ensemble, data, split_of(data, members=2), recipe, seeds=[3, 4], backend=backend).ensemble
+    assert (fitted.logits(features).argmax(-1) == data.labels).mean() > 0.75
 
 
 def test_lazy_layers_are_sized_and_drawn_from_the_seed():

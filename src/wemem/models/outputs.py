@@ -41,6 +41,16 @@ def returning_logits(module: nn.Module, classes: int, output: str | int | None =
     return module
 
 
+def changes_outputs(module: nn.Module) -> bool:
+    """True if a hook may change what the layers of a plain sequence compute: any hook but the one
+    of :func:`returning_logits`, which leaves two and more numbers for each record as they are.
+    """
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    last = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1:]
+    one = any(layer.out_features == 1 for layer in last)
+    return one or any(not isinstance(hook, _Logits) or hook.output is not None for hook in hooks)
+
+
 class _Logits:
     """A forward hook that returns the logits; it is an object, so that a copy of the module keeps
     it.

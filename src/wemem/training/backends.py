@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from wemem.errors import InputError
-from wemem.models.outputs import require_logits
+from wemem.models.outputs import changes_outputs, require_logits
 from wemem.models.table import FITTED, TableInput
 from wemem.notes import Note
 from wemem.training.compiled import compiled_for, logits_of, require_compiler
@@ -146,6 +146,7 @@ def _is_plain_stack(template: nn.Module) -> bool:
     parameters = [p for layer in layers for p in layer.parameters()]
     return (
         type(template) is nn.Sequential
+        and not changes_outputs(template)
         and all(type(layer) in STACKED for layer in layers)
         and not any(map(_hooked, layers))
         and all((layer.start_dim, layer.end_dim) == (1, -1) for layer in layers if isinstance(layer, nn.Flatten))
