@@ -9,10 +9,12 @@ import pytest
 import safetensors.torch
 import torch
 
+import wemem
 from small_study import table
 from wemem import api
 from wemem.config.parse import parse_study
 from wemem.data.canaries import plant
+from wemem.data.preprocessing import Preprocessing
 from wemem.data.preprocessing_file import read_preprocessing
 from wemem.data.sources import load_dataset
 from wemem.data.split import Role
@@ -118,6 +120,21 @@ def test_model_of_a_table_is_audited_as_weights_and_as_onnx(pruned):
     assert rates[0].keys() == rates[1].keys()
     for name, auc in rates[0].items():
         assert rates[1][name] == pytest.approx(auc, abs=0.01)
+
+
+def test_module_behind_its_preprocessing_is_pruned_in_python(pruned):
+    _, study = pruned
+    data = parse_study(study).data.load()
+    train = study_split(parse_study(study), data, 0).records(0, Role.TRAIN)
+    assert data.table is not None
+    fitted = Preprocessing.fit(data.table, data.features[train])
+    network = torch.nn.Sequential(torch.nn.Linear(fitted.form.width, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    settings = {"pruning": {"rounds": 2}, "finetune": {"epochs": 1}}
+    result = wemem.prune(
+        wemem.with_preprocessing(network, fitted), data, train, defense="undefended", settings=settings, progress=False
+    )
+    kept = read_preprocessing(result.folder / "preprocess.json")[0]
+    np.testing.assert_array_equal(kept.scale, fitted.scale)
 
 
 def test_members_by_name_are_those_by_number(pruned):

@@ -20,6 +20,7 @@ from wemem.errors import InputError
 from wemem.files.hashing import sha256_of
 from wemem.models import MODELS, CustomModel, Model
 from wemem.models.fresh import factory_of
+from wemem.models.table import NETWORK, table_input
 from wemem.resolve import Given, resolve
 from wemem.store.sources import installed_versions, source_fingerprint
 
@@ -61,6 +62,8 @@ def architecture_of(given: ArchitectureLike) -> tuple[dict[str, Any], Model | No
     if isinstance(given, Mapping):
         return dict(given), None
     if isinstance(given, nn.Module):
+        if table_input(given) is not None:  # the preprocessing is fitted anew for every model
+            given = given.get_submodule(NETWORK)
         name = type(given).__name__
         return {"kind": name}, CustomModel(Given(name, factory_of(given), _content(given)))
     for kind, cls in MODELS.items():
