@@ -215,7 +215,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(study, tmp_path):
         assert not (tmp_path / "b/out/results.json").exists()
     last = subprocess.run([*command, "b/out"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert last.returncode == 0, last.stderr
-    assert "found in store" in last.stdout
+    assert "found in store" in last.stderr
     first, second = (json.loads((tmp_path / part / "out/results.json").read_text()) for part in "ab")
     assert without_times(first) == without_times(second)
     samples = [(tmp_path / part / "out/per_sample.parquet").read_bytes() for part in "ab"]

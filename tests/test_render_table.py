@@ -10,8 +10,9 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 from scipy.stats import t
 
-from results_example import ATTACKS, make_results, make_run
+from results_example import ARMS, ATTACKS, make_results, make_run
 from wemem.metrics.registry import metrics_for
+from wemem.reporting.breakable import Name
 from wemem.reporting.console import results_table
 from wemem.reporting.notes import notes
 from wemem.reporting.summary import dense_warning, plain_summary
@@ -216,6 +217,25 @@ def test_hostile_names_are_shown_and_not_obeyed():
     assert all(part in text for part in ("rsw", "[red]x[/red]", "[link=file:", ":bomb:", "\\x1b[2J"))
     for line in [*text.splitlines(), *plain_summary(results)]:
         assert line.isprintable()
+
+
+def test_names_break_between_their_parts_alone():
+    names = ("modified_entropy", "top_confidence", "pruning_trajectory", "dense_and_pruned", "quantile_regression")
+    results = make_results(attacks=names)
+    for run in results["runs"]:
+        run["worst"]["balanced_accuracy"]["attack"] = names[len(run["label"]) % len(names)]
+    tables = drawn(results, 80).partition("Values are per cent")[0]
+    words = set(re.findall("[a-z]{3,}", tables))
+    known = {part for name in (*names, *(arm for arm, *_ in ARMS)) for part in name.split("_")}
+    assert known <= words
+    assert not [part for part in words - known if any(part in name for name in known)]
+
+
+def test_name_keeps_numbers_whole_and_folds_only_what_has_no_part():
+    assert Name("rsw alpha=0.25 beta=-3").lines(10) == ["rsw", "alpha=0.25", "beta=-3"]
+    assert Name("package.module:Class").lines(12) == ["package.", "module:Class"]
+    assert Name("a" * 25, indent=2).lines(12) == ["  " + "a" * 10, "  " + "a" * 10, "  " + "a" * 5]
+    assert Name("x\n\u202ey").lines(20) == ["x\\n\\u202ey"]
 
 
 def test_long_names_fold_and_keep_the_width():

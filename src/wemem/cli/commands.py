@@ -169,7 +169,7 @@ def prune(
         device=device,
     )  # fmt: skip
     console = Console()
-    with LiveProgress(console) as progress:
+    with LiveProgress(Console(stderr=True)) as progress:
         summary = api.prune(config, defense, out, store, progress, ray, threads)
     for line in summary:
         print_plainly(console, line)
@@ -251,7 +251,7 @@ def audit(
     if ray is not None and (signals is not None or predict is not None):
         raise InputError("expected --ray with --weights or --onnx, got outputs or a function; leave --ray out")
     console = Console()
-    with LiveProgress(console) as progress:
+    with LiveProgress(Console(stderr=True)) as progress:
         match (_one_file(weights, onnx), signals, predict, train, members):
             case (Path() as victim, None, None, None, Path()):
                 config = api.read_study(
@@ -307,7 +307,7 @@ def diagnose(
     settings = DiagnosisSettings(models, relevant, top)
     config = api.read_study(study, set_ or [], data=data, label=label, device=device)
     console = Console()
-    with LiveProgress(console) as progress:
+    with LiveProgress(Console(stderr=True)) as progress:
         diagnosis = api.diagnose(config, out, settings, store, progress)
     page = diagnosis_html(diagnosis, write_figures(diagnosis, out / "figures"))
     write_atomically(out / "diagnosis.html", lambda part: part.write_text(page, encoding="utf-8"))

@@ -17,7 +17,7 @@ def run_and_print(
     from wemem import api
     from wemem.reporting.progress import LiveProgress
 
-    with LiveProgress(console) as progress:
+    with LiveProgress(Console(stderr=True)) as progress:
         results = api.run(config, out, store, progress, jobs, ray, threads)
     print_results(console, results)
     return results

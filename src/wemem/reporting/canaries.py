@@ -5,14 +5,16 @@ from dataclasses import asdict
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from wemem.data.canaries import KINDS
 from wemem.metrics.registry import LOW_FPR, METRICS
+from wemem.reporting.breakable import Name
 from wemem.results.arms import Arm
 from wemem.results.canaries import canary_rates, worst_case
-from wemem.results.wording import interval, per_cent, printable
+from wemem.results.wording import interval, per_cent
 
 #: The sentence below a table of canaries.
 READING = (
@@ -35,12 +37,10 @@ def canary_table(rows: Sequence[Arm]) -> Table | None:
         table.add_column(heading, overflow="fold")
     for arm, rates in found.items():
         cells = [
-            Text.assemble(interval(rates[kind].estimate), "\n", (printable(rates[kind].attack), "dim"))
-            if kind in rates
-            else Text("-")
+            Group(Text(interval(rates[kind].estimate)), Name(rates[kind].attack, "dim")) if kind in rates else Text("-")
             for kind in KINDS
         ]
-        table.add_row(Text.assemble((printable(arm.label), "bold"), f"\n{per_cent(arm.sparsity)}"), *cells)
+        table.add_row(Group(Name(arm.label, "bold"), Text(per_cent(arm.sparsity))), *cells)
     return table
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wemem.metrics.registry import Metric, metrics_for
+from wemem.reporting.breakable import Name
 from wemem.reporting.canaries import READING, canary_table
 from wemem.results.arms import Arm, arms, audits_of
 from wemem.results.wording import interval, per_cent, printable
@@ -41,16 +42,16 @@ def attack_table(rows: Sequence[Arm]) -> Table:
     heading = ("Defense, sparsity", "  Attack")
     names = [f"  {_marked(arm, attack)}" for arm in rows for attack in arm.attacks]
     titles = [f"{printable(arm.label)}, {per_cent(arm.sparsity)}" for arm in rows]
-    table.add_column("\n".join(heading), overflow="fold", width=_room([*heading, *names, *titles], 22))
+    table.add_column("\n".join(heading), overflow="fold", width=_room([*heading, *map(printable, names), *titles], 22))
     metrics = metrics_for("table", audits_of(rows))
     for metric in metrics:
         table.add_column(metric.label, overflow="fold")
     for arm, title in zip(rows, titles, strict=True):
         if arm.attacks:
-            table.add_row(Text(title, "bold"))
+            table.add_row(Name(title, "bold"))
         for attack in arm.attacks:
             values = [Text(interval(arm.measure(attack, metric.name))) for metric in metrics]
-            table.add_row(Text(f"  {_marked(arm, attack)}"), *values)
+            table.add_row(Name(_marked(arm, attack), indent=2), *values)
         table.add_section()
     table.add_row("chance", *_chance(metrics), style="dim")
     return table
@@ -60,7 +61,7 @@ def accuracy_table(rows: Sequence[Arm]) -> Table:
     """One row an arm: what it does to accuracy, the strongest attack by each measure, and its time."""
     metrics = metrics_for("headline", audits_of(rows)) if any(arm.attacks for arm in rows) else []
     table = _table("Accuracy and the strongest attack" if metrics else "Accuracy")
-    names = [line for arm in rows for line in _title(arm).plain.splitlines()]
+    names = [text for arm in rows for text in (printable(arm.label), _sparsity(arm))]
     table.add_column("Defense", overflow="fold", width=_room(names, 15))
     table.add_column("Test accuracy", overflow="fold")
     for metric in metrics:
@@ -89,20 +90,23 @@ def _room(names: Sequence[str], most: int) -> int:
     return min(most, max(cell_len(name) for name in names))
 
 
-def _title(arm: Arm) -> Text:
-    sparsity = f"{per_cent(arm.sparsity)} pruned" if arm.sparsity else "unpruned"
-    return Text.assemble((printable(arm.label), "bold"), "\n", sparsity)
+def _title(arm: Arm) -> Group:
+    return Group(Name(arm.label, "bold"), Text(_sparsity(arm)))
+
+
+def _sparsity(arm: Arm) -> str:
+    return f"{per_cent(arm.sparsity)} pruned" if arm.sparsity else "unpruned"
 
 
 def _marked(arm: Arm, attack: str) -> str:
-    return printable(attack) + ("" if arm.adaptive(attack) else " (not adaptive)")
+    return attack + ("" if arm.adaptive(attack) else " (not adaptive)")
 
 
-def _strongest(arm: Arm, metric: str) -> Text:
+def _strongest(arm: Arm, metric: str) -> RenderableType:
     if not arm.attacks:
         return Text("-")
     attack, estimate = arm.strongest(metric)
-    return Text.assemble(interval(estimate), "\n", (_marked(arm, attack), "dim"))
+    return Group(Text(interval(estimate)), Name(_marked(arm, attack), "dim"))
 
 
 def _seconds(arm: Arm) -> Text:

@@ -4,6 +4,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table
 
+from wemem.reporting.breakable import Name
+
 
 def exposed_table(samples: pa.Table, count: int) -> Table:
     """The members that the attacks together recognize best, most exposed first.
@@ -29,6 +31,6 @@ def exposed_table(samples: pa.Table, count: int) -> Table:
             str(row["class"]),
             "-" if score is None or score != score else f"{score:.2f}",
             f"{100 * known[strongest]:.1f} %" if strongest else "-",
-            strongest.removesuffix("_probability"),
+            Name(strongest.removesuffix("_probability")),
         )
     return table
