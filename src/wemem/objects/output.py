@@ -3,6 +3,7 @@ display.
 """
 
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -66,7 +67,9 @@ def shown_progress(progress: bool | Progress) -> Iterator[Progress]:
     if not isinstance(progress, bool):
         yield progress
     elif progress:
-        with LiveProgress(Console(force_jupyter=False)) as live:
+        # the stream of a notebook says that it is a terminal, and shows control characters as text
+        own_stream = sys.stdout is sys.__stdout__
+        with LiveProgress(Console(force_jupyter=False, force_terminal=None if own_stream else False)) as live:
             yield live
     else:
         yield Silent()
