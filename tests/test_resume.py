@@ -132,7 +132,7 @@ def test_what_was_cut_short_in_the_out_folder_is_written_anew(config, undisturbe
 def test_damaged_stage_is_computed_again(config, undisturbed, folder, tmp_path):
     copied = tmp_path / ".store"
     api.run(config, tmp_path / "out", copied)
-    damaged = sorted((copied / "dense").rglob("data.safetensors"))
+    damaged = sorted((copied / "attack").rglob("data.safetensors"))
     content = bytearray(damaged[0].read_bytes())
     content[-1] ^= 1
     damaged[0].write_bytes(content)

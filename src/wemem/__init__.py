@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         PruneResult,
         StudyResult,
     )
+    from wemem.objects.plan import plan
     from wemem.pruning import Pruning, Schedule, iterate
     from wemem.signals import Signals
     from wemem.study.run import run_study
@@ -59,7 +60,7 @@ __all__ = [
     "SlidingWindow", "Split", "StudyConfig", "StudyResult", "TableForm", "Undefended", "api", "audit", "chain",
     "compare", "diagnose", "estimate_memorization", "export", "fit", "footprint", "gate", "given_victim", "iterate",
     "load_dataset", "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense",
-    "memorization_scores", "model_for", "out_of_sample_targets", "parse_study", "prune", "random_halves",
+    "memorization_scores", "model_for", "out_of_sample_targets", "parse_study", "plan", "prune", "random_halves",
     "read_preprocessing", "read_scores", "read_sparse", "report", "run", "run_attacks", "run_study", "subsets",
     "victim_and_shadows", "with_preprocessing",
 ]  # fmt: skip
@@ -89,6 +90,7 @@ _HOMES = {
     "wemem.models": "CustomModel FullyConnected",
     "wemem.models.table": "model_for with_preprocessing",
     "wemem.objects.commands": "audit compare diagnose export gate prune report run",
+    "wemem.objects.plan": "plan",
     "wemem.objects.outcome": "AuditResult DiagnosisResult ExportResult GateResult PruneResult StudyResult",
     "wemem.pruning": "Pruning Schedule iterate",
     "wemem.signals": "Signals",

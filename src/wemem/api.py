@@ -10,8 +10,7 @@ A study is a :class:`~wemem.config.study.StudyConfig`, or the path of a study fi
 strings or Path objects.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +24,10 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.diagnosis.results import diagnose_into
-from wemem.errors import DivergedError, InputError
+from wemem.errors import InputError
 from wemem.execution.executor import Executor
+from wemem.execution.forecast import planned
+from wemem.execution.plan import Plan
 from wemem.execution.program import AuditProgram, PruneProgram, StudyProgram
 from wemem.exporting.checkpoint import (
     EXPORTED,
@@ -47,7 +48,7 @@ from wemem.pipeline.progress import Progress, Silent
 from wemem.resolve import Given
 from wemem.results.black_box import black_box_results
 from wemem.results.build import environment, study_results
-from wemem.results.folder import TARGETS, remove_old_results, write_results
+from wemem.results.folder import TARGETS, no_results_of_before, remove_old_results, write_results
 from wemem.results.gate import FolderGate, Limits, check_folder
 from wemem.results.model_files import pruning_summary, write_model, write_pruned
 from wemem.results.sample_table import per_sample_table
@@ -164,7 +165,7 @@ def run(
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
     executor, config, progress = Executor(jobs, ray, threads), _config(study), progress or Silent()
-    with output_folder(out) as folder, _no_results_of_before(folder):
+    with output_folder(out) as folder, no_results_of_before(folder):
         data, root = load_data(config, progress), location_beside(store, folder)
         with executor.computed(StudyProgram(config), data, root, progress) as shown:
             return _run_alone(config, data, folder, Store(root, progress.warn), shown)
@@ -178,6 +179,21 @@ def compare(
     results = run(study, out, store, progress, jobs, ray, threads)
     report([out], out)
     return results
+
+
+def plan(
+    study: Study, store: Place | None = None, progress: Progress | None = None, threads: int | None = None
+) -> Plan:
+    """Plan a study: its tasks, those that are stored already, and the expected time on workers.
+
+    Args:
+        study: the study.
+        store: the store in which tasks are looked up; None for that of ``WEMEM_STORE``, or an empty
+            one.
+        progress: receives the trials that measure the rates.
+        threads: the number of threads of each task; one if None.
+    """
+    return planned(_config(study), store, progress or Silent(), threads or 1)
 
 
 def report(folders: Sequence[Place], out: Place) -> None:
@@ -339,7 +355,7 @@ def audit(
         The content of ``results.json`` and of ``per_sample.parquet``.
     """
     config, progress = _config(study), progress or Silent()
-    with output_folder(out) as folder, _no_results_of_before(folder):
+    with output_folder(out) as folder, no_results_of_before(folder):
         data, root = load_data(config, progress), location_beside(store, folder)
         with Executor(1, ray, threads).computed(AuditProgram(config, label), data, root, progress) as shown:
             outcome = audit_model(config, label, Store(root, progress.warn), shown, data)
@@ -367,16 +383,6 @@ def audit_functions(
         kept = Store(location_beside(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
         return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0]))
-
-
-@contextmanager
-def _no_results_of_before(folder: Path) -> Iterator[None]:
-    """Remove earlier results where training diverges, so that nobody takes them for those of the run that failed."""
-    try:
-        yield
-    except DivergedError:
-        remove_old_results(folder)
-        raise
 
 
 def _leave(

@@ -29,12 +29,8 @@ NonAdaptive = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Device to compute on: auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[int, typer.Option(help="Number of processes, which share the cores.")]
-Ray = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; auto for one that is here or this machine.")
-]
-Threads = Annotated[
-    int | None, typer.Option(help="Threads of each task, on which rounding depends; 1 on Ray if not given.")
-]
+Ray = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; auto for this machine.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of each task; 1 on Ray if not given.")]
 StorePlace = Annotated[
     str | None,
     typer.Option(
@@ -126,6 +122,23 @@ def compare(
     for line in sentences(results, leaders(results)):
         print_plainly(console, line)
     print_plainly(console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}")
+
+
+@app.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="A study file, see studies/.")],
+    set_: Overrides = None,
+    data: Data = None,
+    threads: Threads = None,
+    device: Device = None,
+    store: StorePlace = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the plan as JSON.")] = None,
+) -> None:
+    """Show what a study would compute, what is stored already, and how long it would take."""
+    from wemem import api
+    from wemem.cli.printing import plan_and_print
+
+    plan_and_print(Console(), api.read_study(study, set_ or [], data=data, device=device), store, threads, json_file)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Print what a command has computed."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,25 @@ def run_and_print(
         results = api.run(config, out, store, progress, jobs, ray, threads)
     print_results(console, results)
     return results
+
+
+def plan_and_print(
+    console: Console, config: "StudyConfig", store: str | None, threads: int | None, json_file: Path | None
+) -> None:
+    """Plan a study with a live display of its trials, and print the plan."""
+    from wemem import api
+    from wemem.files.atomic import write_atomically
+    from wemem.reporting.plan import plan_sentences, plan_table
+    from wemem.reporting.progress import LiveProgress
+
+    with LiveProgress(console) as progress:
+        plan = api.plan(config, store, progress, threads)
+    if json_file is not None:
+        text = json.dumps(plan.as_json(), indent=1) + "\n"
+        write_atomically(json_file, lambda part: part.write_text(text, encoding="utf-8"))
+    console.print(plan_table(plan))
+    for line in plan_sentences(plan):
+        print_plainly(console, line)
 
 
 def print_results(console: Console, results: dict[str, Any]) -> None:

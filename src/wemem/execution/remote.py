@@ -23,6 +23,7 @@ from wemem.errors import DivergedError, InputError
 from wemem.execution.program import Program
 from wemem.execution.reporting import Reporting
 from wemem.execution.worker import Worker, program_message, program_of
+from wemem.files.mapped import is_mapped
 from wemem.store.fingerprint import environment
 
 #: Seconds between two reports of a running stage.
@@ -54,10 +55,10 @@ def setup_message(program: Program, location: str | Path) -> str:
 
 
 def data_message(data: Dataset) -> str | None:
-    """A data set without its arrays, as JSON; None for a table or named records, which every worker
-    reads from their source.
+    """A data set without its arrays, as JSON; None for a table, named records, or records that stay in
+    a file, which every worker reads from their source.
     """
-    if data.table is not None or data.ids is not None:
+    if data.table is not None or data.ids is not None or is_mapped(data.features):
         return None
     names = ("name", "classes", "class_names", "notes", "drawn_from")
     return json.dumps({name: getattr(data, name) for name in names})

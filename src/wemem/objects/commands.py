@@ -205,6 +205,8 @@ def run(
     out: Place | None = None,
     store: Place | None = None,
     jobs: int = 1,
+    ray: str | None = None,
+    threads: int | None = None,
     progress: bool | Progress = True,
 ) -> StudyResult:
     """Prune under every defense of a study and attack every model.
@@ -219,6 +221,8 @@ def run(
         out: the output directory; a temporary one that the result keeps if None.
         store: the store of finished stages, as in :func:`wemem.api.run`.
         jobs: number of processes; one where data or model are in memory.
+        ray: the address of a Ray cluster, or ``auto``; None without Ray.
+        threads: the number of threads of each task, as in :func:`wemem.api.run`.
         progress: True for lines or a live display, False for none, or a receiver.
 
     Raises:
@@ -228,7 +232,7 @@ def run(
     require_processes(config, jobs)
     place = OutputPlace.of(out)
     with shown_progress(progress) as shown:
-        results = api.run(config, place.folder, store, shown, jobs)
+        results = api.run(config, place.folder, store, shown, jobs, ray, threads)
     return StudyResult(place.folder, results, place.keeper)
 
 
@@ -243,12 +247,14 @@ def compare(
     out: Place | None = None,
     store: Place | None = None,
     jobs: int = 1,
+    ray: str | None = None,
+    threads: int | None = None,
     progress: bool | Progress = True,
 ) -> StudyResult:
     """Run a study as :func:`run` does, and render its report into the same folder."""
     result = run(
         study, data=data, architecture=architecture, defenses=defenses, attacks=attacks, settings=settings, out=out,
-        store=store, jobs=jobs, progress=progress,
+        store=store, jobs=jobs, ray=ray, threads=threads, progress=progress,
     )  # fmt: skip
     result.report(result.folder)
     return result

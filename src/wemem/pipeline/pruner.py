@@ -117,7 +117,7 @@ class Rounds(Stage[None]):
         work = training_work(split, pruning.recipe) * len(keys) * defense.passes_per_epoch
         needs = [one for one in (start, *dict.fromkeys(scores), soft_targets) if one is not None]
         super().__init__(
-            title, keys[-1], needs, Effort.training("train", work, len(seeds), step_time(defense))
+            title, keys[-1], needs, Effort.training(f"prune under {defense.name}", work, len(seeds), step_time(defense))
         )  # fmt: skip
         self.workspace, self.keys, self.start, self.split, self.pruning = workspace, keys, start, split, pruning
         self.defense, self.seeds, self.scores, self.soft_targets = defense, seeds, scores, soft_targets

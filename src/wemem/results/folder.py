@@ -1,20 +1,32 @@
 """The output folder of a study or an audit; ``results.json`` holds the SHA-256 of its other files."""
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from wemem.errors import InputError
+from wemem.errors import DivergedError, InputError
 from wemem.files.atomic import write_atomically
 from wemem.files.documents import read_json
 from wemem.files.hashing import file_sha256
 
 RESULTS, SAMPLES, TARGETS, GATE = "results.json", "per_sample.parquet", "leave_one_out.parquet", "gate.json"
+
+
+@contextmanager
+def no_results_of_before(folder: Path) -> Iterator[None]:
+    """Remove earlier results where training diverges, so that nobody takes them for those of the run
+    that failed.
+    """
+    try:
+        yield
+    except DivergedError:
+        remove_old_results(folder)
+        raise
 
 
 def remove_old_results(out: Path) -> None:
