@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run test test-fast fuzz fuzz-bytes kill-campaign campaigns lint types docs format bench dist clean
+.PHONY: run test test-fast fuzz fuzz-bytes kill-campaign ray-campaign campaigns lint types docs format bench dist clean
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -55,6 +55,10 @@ kill-campaign: .venv/.installed-dev
 # Kills, faults of files and injections, N times as many as the test suite tries.
 campaigns: .venv/.installed-dev
 	WEMEM_CAMPAIGN=$(N) $(BIN)/pytest tests/test_campaigns.py
+
+# Workers, nodes and drivers of a Ray of five nodes are killed N times; SEED draws other times.
+ray-campaign: .venv/.installed-dev
+	PYTHONPATH=tests $(BIN)/python tests/ray_campaign.py $(N) $(SEED)
 
 bench: .venv/.installed
 	set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done

@@ -13,6 +13,9 @@ from typing import Any
 #: Names that Ray gives its processes while they perform a task of ours, and while they wait.
 AT_WORK, WAITING = b"ray::_perform", b"ray::IDLE"
 PATIENCE = 120.0
+#: A node of one core.
+MEMORY: dict[str, Any] = {"memory": 8 * 2**30, "object_store_memory": 80 * 2**20}
+NODE: dict[str, Any] = {"num_cpus": 1, **MEMORY}
 
 
 @contextmanager
@@ -20,11 +23,10 @@ def cluster_of(nodes: int) -> Iterator[Any]:
     """A cluster whose nodes have one core each, and one without cores to which drivers connect."""
     from ray.cluster_utils import Cluster
 
-    memory: dict[str, Any] = {"memory": 8 * 2**30, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **MEMORY})
     try:
         for _ in range(nodes):
-            cluster.add_node(num_cpus=1, **memory)
+            cluster.add_node(**NODE)
         yield cluster
     finally:
         cluster.shutdown()

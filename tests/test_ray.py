@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarn
 
 #: Tasks of about a second, of which some are there to be killed.
 STUDY: dict[str, Any] = {
-    "training": {"epochs": 60, "patience": 60, "batch_size": 16}, "finetune": {"epochs": 2, "batch_size": 64},
+    "training": {"epochs": 30, "patience": 30, "batch_size": 16}, "finetune": {"epochs": 2, "batch_size": 64},
     "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 4}, "scores": {"models": 6},
     "attacks": ["confidence", "lira"], "defenses": ["undefended", "rmr"],
 }  # fmt: skip
@@ -39,7 +39,7 @@ def read(out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cluster():
-    with cluster_of(3) as started:
+    with cluster_of(2) as started:
         yield started
 
 
