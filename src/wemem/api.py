@@ -188,8 +188,7 @@ def plan(
 
     Args:
         study: the study.
-        store: the store in which tasks are looked up; None for that of ``WEMEM_STORE``, or an empty
-            one.
+        store: where tasks are looked up; None for the store of ``WEMEM_STORE``, or an empty one.
         progress: receives the trials that measure the rates.
         threads: the number of threads of each task; one if None.
     """

@@ -33,7 +33,7 @@ def plan_and_print(
     from wemem.reporting.plan import plan_sentences, plan_table
     from wemem.reporting.progress import LiveProgress
 
-    with LiveProgress(console) as progress:
+    with LiveProgress(Console(stderr=True)) as progress:
         plan = api.plan(config, store, progress, threads)
     if json_file is not None:
         text = json.dumps(plan.as_json(), indent=1) + "\n"

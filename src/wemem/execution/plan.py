@@ -48,7 +48,7 @@ class KindPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """The work that a run would do, and its expected time.
 
     Args:
         kinds: the tasks by kind, the longest first.

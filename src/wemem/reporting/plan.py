@@ -25,7 +25,7 @@ def plan_table(plan: Plan) -> Table:
 
 
 def plan_sentences(plan: Plan) -> list[str]:
-    """What the plan says, in sentences."""
+    """The plan in sentences."""
     todo = plan.tasks - plan.stored
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
     walls = "; ".join(f"{workers:,}: {duration(seconds)}" for workers, seconds in plan.wall.items())
