@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import save_file
 
 from small_study import as_toml, table, without_times, write_data
-from wemem import cli
+from wemem import api, cli
 from wemem.models import FullyConnected
 
 pytestmark = pytest.mark.slow
@@ -232,3 +232,10 @@ def test_a_model_that_was_not_given_is_one_line(study, capsys, monkeypatch):
         line = refused([command, "--study", str(study), "--out", "out"], capsys, monkeypatch)
         assert "--weights" in line
         assert "--members" in line
+
+
+def test_data_on_the_command_line_keep_the_other_settings_of_the_data(tmp_path):
+    study = tmp_path / "study.toml"
+    study.write_text('[data]\nsource = "cifar10"\npath = "images"\nrecords = 400\n')
+    data = api.read_study(study, [], data="mine.npz").data
+    assert (data.source, data.path, data.records) == ("mine.npz", None, 400)

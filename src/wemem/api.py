@@ -89,7 +89,7 @@ def read_study(
         path: a TOML file; the defaults if None.
         overrides: ``key=value``, as in :func:`~wemem.config.override.override_key`; they win over
             the options.
-        data: a data source in place of the study's.
+        data: a data source in place of the study's; the other settings of the data stay.
         label: the label column of the data, in place of the study's.
         model: a model kind in place of the study's.
         weights: a trained model in place of one that the study trains.
@@ -104,7 +104,8 @@ def read_study(
         raise InputError("expected --weights and --members together; who was a member decides what an audit says")
     table = {} if path is None else read_table(Path(path))
     if data is not None:
-        table["data"] = {"source": data}
+        kept = {key: value for key, value in _part(table, "data", {}).items() if key != "path"}
+        table["data"] = {**kept, "source": data}
     if label is not None:
         table["data"] = {**_part(table, "data", {}), "label": label}
     if model is not None:
