@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from small_study import as_toml, table, without_times, write_data
 from wemem import api, cli
+from wemem.data.sources import DataSource
 from wemem.models import FullyConnected
 
 pytestmark = pytest.mark.slow
@@ -238,4 +239,5 @@ def test_data_on_the_command_line_keep_the_other_settings_of_the_data(tmp_path):
     study = tmp_path / "study.toml"
     study.write_text('[data]\nsource = "cifar10"\npath = "images"\nrecords = 400\n')
     data = api.read_study(study, [], data="mine.npz").data
+    assert isinstance(data, DataSource)
     assert (data.source, data.path, data.records) == ("mine.npz", None, 400)
