@@ -17,6 +17,7 @@ from wemem.errors import InputError
 from wemem.models import FullyConnected
 from wemem.store.fingerprint import spelled
 from wemem.store.sources import source_fingerprint
+from wemem.study.plan import plan_in_words
 from wemem.training import Recipe
 
 OWN = """
@@ -111,6 +112,30 @@ def test_reference_models_of_an_arm_are_its_own_and_those_of_the_dense_model_the
     made = study(defenses=["undefended", {"kind": "rsw", "references": 64}, {"kind": "rmr", "references": 8}])
     counts = {label: made.references_of(label) for label in ("dense", "undefended", "rsw", "rmr")}
     assert counts == {"dense": 64, "undefended": 16, "rsw": 64, "rmr": 8}
+
+
+def test_defenses_compared_by_lira_have_64_reference_models_and_five_seeds_where_none_are_named():
+    made = study(attacks="ten")
+    assert (made.reference_models, made.seeds) == (64, (0, 1, 2, 3, 4))
+    assert {made.references_of(label) for label in ("dense", "unpruned", *made.labels)} == {64}
+    alone, by_rmia = study(attacks="ten", defenses=["rsw"]), study(attacks=["rmia"])
+    assert (alone.reference_models, alone.seeds, by_rmia.reference_models) == (16, (0,), 16)
+    named = study(attacks="ten", split={"references": 8}, seeds=[3])
+    assert (named.reference_models, named.seeds) == (8, (3,))
+
+
+def test_the_plan_states_seeds_arms_references_and_work():
+    text = plan_in_words(study(attacks="ten"))
+    assert text.startswith(
+        "Plan: 5 seeds; dense models and 6 arms (unpruned, one_shot, undefended, rsw, rmr, swmr); 64 "
+    )
+    made = study(
+        attacks="confidence", defenses=["undefended"], controls=[], pruning={"rounds": 1}, finetune={"epochs": 21}
+    )
+    # 6 unpruned models, and 6 rounds of as many epochs
+    assert plan_in_words(made).endswith(
+        "(undefended); no reference models; in all the work of training about 12 unpruned models."
+    )
 
 
 def test_given_label_stands():

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from wemem.errors import InputError
-from wemem.metrics.rates import auc, best_threshold, placements, roc, smallest_fpr, true_positive_rate
+from wemem.metrics.rates import auc, best_threshold, mean_fpr, placements, roc, smallest_fpr, true_positive_rate
 
 #: Few distinct values, so that ties are everywhere; infinities are scores like any other.
 tied = st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, np.inf]), min_size=1, max_size=12).map(np.array)
@@ -148,6 +148,17 @@ def test_tpr_at_fpr_is_a_point_of_the_roc(members, nonmembers, fpr):
 def test_false_positives_are_counted_without_rounding_errors(n, fpr, accused):
     # Members sit between the non-members, one in each gap: those above non-member n - accused are found.
     assert true_positive_rate(np.arange(n) + 0.5, np.arange(float(n)), fpr) == (accused + 1) / n
+
+
+@pytest.mark.parametrize(("n", "fpr", "mean"), [(100, 0.01, 2 / 101), (199, 0.01, 0.01), (150, 0.1, 16 / 151)])
+def test_the_mean_true_fpr_of_a_threshold_is_that_of_a_simulation(n, fpr, mean):
+    assert mean_fpr(n, fpr) == pytest.approx(mean)
+    draws = np.sort(np.random.default_rng(0).random((20_000, n)), axis=1)
+    # of uniform scores, the share above a threshold t is 1 - t, and the TPR at a rate is that of one more sample
+    place = n - 1 - (round(mean_fpr(n, fpr) * (n + 1)) - 1)
+    assert (1 - draws[:, place]).mean() == pytest.approx(mean, rel=0.02)
+    assert true_positive_rate(np.array([draws[0, place]]), draws[0], fpr) == 0
+    assert true_positive_rate(np.array([np.nextafter(draws[0, place], 1)]), draws[0], fpr) == 1
 
 
 def test_nonmembers_tied_at_the_threshold_are_all_spared():

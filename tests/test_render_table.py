@@ -153,6 +153,7 @@ def test_seconds_show_what_a_defense_costs_or_saves():
     (5000, "The smallest FPR they support is 0.02 %."),
     (452, "is 0.221 %: 0.1 % is below that"),
     (50, "is 2 %: 1 % and 0.1 % is below that"),
+    (100, "place the threshold at 1 % FPR where 1.98 % of further ones pass on average"),
 ])  # fmt: skip
 def test_rates_below_what_the_sample_supports_are_named(nonmembers: int, note: str):
     text = " ".join(drawn(make_results(nonmembers=nonmembers), 400).split())

@@ -113,6 +113,18 @@ def test_only_attacks_that_both_have_count():
     assert "no attack was run on both" in sentences(results, ["swmr"])[0]
 
 
+def test_an_attack_helped_by_more_models_against_one_arm_does_not_count():
+    results = differing()
+    for run in results["runs"]:
+        few = run["defense"] == "swmr"
+        by_few = {"reference_models": 16 if few else 64, "balanced_accuracy": 0.5 if few else 1.0}
+        run["attacks"] = {"equal": run["attacks"]["lira"], "lira": {**run["attacks"]["lira"], **by_few}}
+    assert of(results, "swmr", "rsw").leakage["balanced_accuracy"].value == pytest.approx(-0.12)
+    for run in results["runs"]:
+        run["attacks"] = {"lira": run["attacks"]["lira"]}
+    assert of(results, "swmr", "rsw").leakage == {}
+
+
 def test_only_equal_sparsities_are_compared():
     assert not any("dense" in (one.defense, one.rival) for one in pairwise(make_results()))
     assert len(pairwise(make_results())) == 4 * 3

@@ -60,6 +60,7 @@ from wemem.store.store import Store
 from wemem.study.black_box import audit_signals
 from wemem.study.grid_search import select_settings
 from wemem.study.outcome import Outcome
+from wemem.study.plan import plan_in_words
 from wemem.study.run import run_study
 from wemem.study.single_model import audit_model, prune_model
 from wemem.study.user_functions import audit_by_functions
@@ -166,6 +167,7 @@ def run(
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
     executor, config, progress = Executor(jobs, ray, threads), _config(study), progress or Silent()
+    progress.tell(plan_in_words(config))
     with output_folder(out) as folder, no_results_of_before(folder):
         data, root = load_data(config, progress), location_beside(store, folder)
         with executor.computed(StudyProgram(config), data, root, progress) as shown:

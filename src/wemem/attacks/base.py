@@ -56,6 +56,8 @@ class Attack(ABC):
         thresholds: ``global``, one threshold, or ``class``, one per class, chosen on the other
             models to maximize balanced accuracy there; or ``half``, the fixed 0.5 of a score that
             is itself a probability of membership.
+        estimates_spread: True if it estimates each record's spread over reference models, so that
+            it finds more with many of them.
     """
 
     name: ClassVar[str]
@@ -63,6 +65,7 @@ class Attack(ABC):
     required_signals: ClassVar[frozenset[str]] = frozenset()
     optional_signals: ClassVar[frozenset[str]] = frozenset()
     thresholds: ClassVar[Literal["global", "class", "half"]] = "global"
+    estimates_spread: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:

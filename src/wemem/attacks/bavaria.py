@@ -114,6 +114,7 @@ class Bavaria(Attack):
 
     name = "bavaria"
     layout = "shared"
+    estimates_spread = True
     optional_signals = frozenset({"queries"})
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:

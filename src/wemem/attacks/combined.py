@@ -38,6 +38,7 @@ class Combined(Attack):
 
     name = "combined"
     layout = "shared"
+    estimates_spread = True
     optional_signals: ClassVar[frozenset[str]] = frozenset({"queries"})
 
     def __post_init__(self) -> None:

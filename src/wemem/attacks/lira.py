@@ -159,6 +159,7 @@ class ReferenceLikelihood(Attack):
     centre: Literal["auto", "median", "mean"] = "auto"
 
     layout = "shared"
+    estimates_spread = True
 
     #: Variances that ``auto`` chooses among.
     variances: ClassVar[tuple[Variance, ...]] = ("global", "shrunk", "record")

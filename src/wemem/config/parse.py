@@ -19,7 +19,7 @@ from wemem.config.settings import (
     SplitSettings,
     VictimSettings,
 )
-from wemem.config.study import StudyConfig
+from wemem.config.study import COMPARED_SEEDS, StudyConfig
 from wemem.data.sources import DataSource
 from wemem.errors import InputError
 from wemem.files.documents import read_toml
@@ -112,10 +112,17 @@ def parse_study(table: Mapping[str, Any]) -> StudyConfig:
         attacks={entry.label: entry.attack for entry in attacks},
         finetune=from_table(Recipe, tables["finetune"], "[finetune]"),
         victim=victim,
-        **asdict(scalars),
+        **{**asdict(scalars), "seeds": _seeds(scalars.seeds, entries)},
         **settings,
     )
     return replace(study, table=_as_table(study, table, attacks, entries))
+
+
+def _seeds(given: tuple[int, ...] | None, entries: Sequence[DefenseEntry]) -> tuple[int, ...]:
+    """The seeds of a study: those that it names, or else as many as a comparison takes."""
+    if given is not None:
+        return given
+    return COMPARED_SEEDS if len(entries) > 1 else COMPARED_SEEDS[:1]
 
 
 def _recipe_table(table: Mapping[str, Any], stage: str) -> dict[str, Any]:
@@ -130,7 +137,7 @@ def _recipe_table(table: Mapping[str, Any], stage: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class _Scalars:
     name: str = "study"
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] | None = None
     backend: str = "auto"
     device: str = "auto"
     non_adaptive: bool = False

@@ -33,13 +33,14 @@ class SplitSettings:
         train: share of a half that a model trains on.
         dev: share of a half for early stopping. The rest are the model's audited non-members.
         references: number of models on random halves of the audited records, for LiRA and RMIA; an
-            even number.
+            even number. If None, the study decides
+            (:attr:`~wemem.config.study.StudyConfig.reference_models`).
     """
 
     shadows: int = 5
     train: float = 0.6
     dev: float = 0.1
-    references: int = 16
+    references: int | None = None
 
     def __post_init__(self) -> None:
         require_shares(self.shadows, self.train, self.dev)

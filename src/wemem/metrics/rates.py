@@ -156,6 +156,28 @@ def smallest_fpr(nonmembers: int) -> float:
     return 1 / nonmembers
 
 
+def mean_fpr(nonmembers: int, fpr: float) -> float:
+    """Compute the mean false positive rate, on further non-members, of the threshold that ``n``
+    non-members give for a rate of ``fpr``.
+
+    The threshold is the score of the (k+1)-th highest of the n, with ``k`` the largest whole number
+    for which ``k / n <= fpr``. A further score of the same distribution is equally likely to fall
+    into each of the n + 1 gaps between them, of which k + 1 lie above the threshold. So the mean is
+    ``(k + 1) / (n + 1)`` for scores without ties. It exceeds ``fpr``, the more so the fewer the
+    non-members, and the TPR is then too high.
+
+    Raises:
+        InputError: there are no non-members.
+
+    >>> round(mean_fpr(100, 0.01), 4), round(mean_fpr(199, 0.01), 4), round(mean_fpr(10_000, 0.01), 4)
+    (0.0198, 0.01, 0.0101)
+    """
+    smallest_fpr(nonmembers)  # refuses 0
+    false_positives = round(fpr * nonmembers)
+    false_positives -= false_positives / nonmembers > fpr
+    return (false_positives + 1) / (nonmembers + 1)
+
+
 def ordered(members: Members, nonmembers: Nonmembers) -> tuple[Members, Nonmembers]:
     """Convert the scores of members and non-members to float64, and check that they can be ordered.
 

@@ -67,6 +67,7 @@ def _on_adversary(rows: Sequence[Arm]) -> list[str]:
     if unlike:
         found.append(
             f"The adversary had {min(unlike)} reference models against some and {max(unlike)} against others: more "
-            "find more, so what few attacked looks safer than it is."
+            "find more, so what few attacked looks safer than it is. Differences between such arms leave these attacks "
+            "out; set split.references for all arms alike."
         )
     return found

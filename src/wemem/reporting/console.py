@@ -11,11 +11,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from wemem.metrics.rates import mean_fpr
 from wemem.metrics.registry import Metric, metrics_for
 from wemem.reporting.breakable import Name
 from wemem.reporting.canaries import READING, canary_table
 from wemem.results.arms import Arm, arms, audits_of
 from wemem.results.wording import interval, per_cent, printable
+
+#: Mean true FPR over the stated one from which readers are warned.
+COARSE = 1.25
 
 
 def results_table(results: Mapping[str, Any]) -> Group:
@@ -178,7 +182,23 @@ def _on_support(audits: Sequence[Mapping[str, Any]]) -> str:
     beyond = f": {' and '.join(below)} is below that and stands for no false positive at all" if below else ""
     return (
         f"Each attack scores {members} members and {nonmembers} non-members a run. "
-        f"The smallest FPR they support is {per_cent(smallest)}{beyond}."
+        f"The smallest FPR they support is {per_cent(smallest)}{beyond}.{_on_true_fpr(audits)}"
+    )
+
+
+def _on_true_fpr(audits: Sequence[Mapping[str, Any]]) -> str:
+    """The mean true FPR of thresholds from so few non-members that it is well above the stated one."""
+    rates = [m.fpr for m in metrics_for("table", audits) if m.fpr is not None]
+    coarse = {
+        rate: worst
+        for rate in rates
+        if (worst := max((mean_fpr(a["nonmembers"], rate) for a in audits if a["nonmembers"] * rate >= 1), default=0))
+        > COARSE * rate
+    }
+    return "".join(
+        f" So few non-members place the threshold at {per_cent(rate)} FPR where {per_cent(worst)} of further ones pass "
+        "on average: the TPR there errs high."
+        for rate, worst in coarse.items()
     )
 
 

@@ -119,20 +119,16 @@ class Arm:
         return any(self.leaks(metric.name) for metric in metrics_for("file", audits_of([self])))
 
     def strongest_by_seed(self, metric: str, attacks: Sequence[str]) -> dict[int, float]:
-        """The value of the strongest attack by seed, among the attacks that both compared arms
-        have.
-
-        For a run whose defense alters answers, all attacks count, since its additional attacks are
-        made for altered answers.
-        """
+        """The value of the strongest of some attacks, by seed, for the runs that have them all."""
         return {
-            run["seed"]: max(
-                _measured(run["attacks"][name], metric).value
-                for name in (run["attacks"] if run.get("altered_answers") else attacks)
-            )
+            run["seed"]: max(_measured(run["attacks"][name], metric).value for name in attacks)
             for run in self.runs
             if all(name in run["attacks"] for name in attacks)
         }
+
+    def helpers(self, attack: str) -> frozenset[int]:
+        """The number of other models that helped an attack, over the runs that have it."""
+        return frozenset(run["attacks"][attack]["reference_models"] for run in self.runs if attack in run["attacks"])
 
     def leave_one_out_attacks(self, metric: str) -> tuple[str, ...]:
         """Labels of the leave-one-out attacks for which every run has a metric."""

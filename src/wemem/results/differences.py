@@ -1,5 +1,8 @@
 """Paired differences between two arms.
 
+An attack counts only where as many other models helped it against both arms. With more of them it
+finds more, so an arm that few helped to attack would look safer than it is.
+
 Arms of one study and seed attack the same leave-one-out targets on the same records. Where both
 arms have pseudo-values, a difference is paired by target and record, and its interval covers other
 targets and other records (:mod:`wemem.metrics.crossed`). Otherwise it is paired by seed, and its
@@ -69,12 +72,12 @@ class Difference:
 def leakage_difference(ours: Arm, theirs: Arm, metric: str) -> Difference | None:
     """The strongest attack on one arm minus the strongest on the other.
 
-    Attacks that both arms have are compared. Leave-one-out targets are used only if the strongest
-    attack on each victim was run on the targets. Otherwise an arm could look safe because its
-    strongest attack was not run on them.
+    Attacks that both arms have, helped by equally many other models, are compared. Leave-one-out
+    targets are used only if the strongest attack on each victim was run on the targets. Otherwise
+    an arm could look safe because its strongest attack was not run on them.
 
     Returns:
-        None if the arms have no attack in common.
+        None if the arms have no such attack.
     """
     on_targets = _common_on_targets(ours, theirs, metric)
     if all(arm.strongest(metric)[0] in on_targets for arm in (ours, theirs)):
@@ -96,10 +99,10 @@ def leakage_over_targets(ours: Arm, theirs: Arm, metric: str) -> Difference | No
         return None
     strongest = [
         max(
-            arm.leave_one_out_attacks(metric) if arm.answers_only else attacks,
+            _counting(arm, other, arm.leave_one_out_attacks(metric), attacks),
             key=lambda name: _mean(arm, name, metric),
         )
-        for arm in (ours, theirs)
+        for arm, other in ((ours, theirs), (theirs, ours))
     ]
     first, second = (
         {run["seed"]: run["leave_one_out"][name][metric] for run in arm.runs}
@@ -117,10 +120,13 @@ def leakage_over_seeds(ours: Arm, theirs: Arm, metric: str) -> Difference | None
     """The difference of the strongest attacks over seeds; None without an attack and a seed in
     common.
     """
-    common = [attack for attack in ours.attacks if attack in theirs.attacks]
+    common = _common(ours, theirs, ours.attacks)
     if not common:
         return None
-    first, second = (arm.strongest_by_seed(metric, common) for arm in (ours, theirs))
+    first, second = (
+        arm.strongest_by_seed(metric, _counting(arm, other, arm.attacks, common))
+        for arm, other in ((ours, theirs), (theirs, ours))
+    )
     return _over_seeds(first, second, ours.strongest(metric)[1], theirs.strongest(metric)[1])
 
 
@@ -180,7 +186,26 @@ def holm(p_values: Sequence[float | None], error: float = 0.05) -> list[bool]:
 
 
 def _common_on_targets(ours: Arm, theirs: Arm, metric: str) -> list[str]:
-    return [name for name in ours.leave_one_out_attacks(metric) if name in theirs.leave_one_out_attacks(metric)]
+    on_targets = theirs.leave_one_out_attacks(metric)
+    return [name for name in _common(ours, theirs, ours.leave_one_out_attacks(metric)) if name in on_targets]
+
+
+def _common(ours: Arm, theirs: Arm, attacks: Sequence[str]) -> list[str]:
+    """The attacks, among some on the first arm, that equally many other models helped against the
+    second.
+    """
+    return [name for name in attacks if name in theirs.attacks and ours.helpers(name) == theirs.helpers(name)]
+
+
+def _counting(arm: Arm, other: Arm, attacks: Sequence[str], common: list[str]) -> list[str]:
+    """The attacks that count for an arm: the common ones, and where its defense alters answers, the
+    further ones that as many models helped as some attack on the other arm.
+    """
+    if not arm.answers_only:
+        return common
+    numbers = {other.helpers(name) for name in other.attacks}
+    further = [name for name in attacks if name not in other.attacks and arm.helpers(name) in numbers]
+    return [*common, *further]
 
 
 def _mean(arm: Arm, attack: str, metric: str) -> float:

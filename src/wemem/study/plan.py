@@ -2,12 +2,15 @@
 expected work.
 """
 
-from wemem.config.study import StudyConfig
+from wemem.config.study import MANY_REFERENCES, StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import Defense, Undefended
 from wemem.pipeline.cost import CostModel
 from wemem.pipeline.study_split import study_split, training_records
 from wemem.tuning.search import search_work
+
+#: The end of the line on a plan whose defaults are made for a comparison.
+LESS = " (fewer seeds, split.references or scores.models take less)"
 
 
 def settings_to_try(config: StudyConfig) -> list[tuple[str, Defense]]:
@@ -33,6 +36,45 @@ def planned_work(cost: CostModel) -> float:
     unaware = len(defended) * cost.unaware_shadows() if config.non_adaptive else 0.0
     arms = sum(cost.arm(label) for label in labels) + unaware
     return len(config.seeds) * (cost.preparation() + selection + searches + arms)
+
+
+def plan_in_words(config: StudyConfig) -> str:
+    """One line on what a study will train: seeds, arms, reference models and the work, in trainings
+    of one unpruned model.
+
+    Without a grid or a search, the work is proportional to the number of records, so none are
+    needed to state it.
+    """
+    cost = CostModel(config, 1.0)
+    arms = list(dict.fromkeys(label for label, _ in config.arms))
+    work = planned_work(cost) / cost.dense(1)
+    return (
+        f"Plan: {_counted(len(config.seeds), 'seed')}; dense models and {_counted(len(arms), 'arm')} "
+        f"({', '.join(arms)}); {_references_in_words(config)}; in all the work of training about {work:,.0f} unpruned "
+        f"models{LESS if config.split.references is None and len(config.labels) > 1 else ''}."
+    )
+
+
+def _references_in_words(config: StudyConfig) -> str:
+    if not config.uses("shared"):
+        return "no reference models"
+    counts = sorted({config.references_of(label) for label in config.labels})
+    if len(counts) > 1:
+        return (
+            f"{counts[0]} to {counts[-1]} reference models against an arm, and arms with different numbers are not "
+            "compared by them"
+        )
+    reason = ""
+    if config.split.references is None:
+        reason = (
+            ", since defenses are compared by LiRA or its kin" if counts[0] == MANY_REFERENCES
+            else ", enough for one defense or for RMIA"
+        )  # fmt: skip
+    return f"{counts[0]} reference models against each arm{reason}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
 def cost_of(config: StudyConfig, data: Dataset) -> CostModel:

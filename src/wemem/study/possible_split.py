@@ -60,9 +60,9 @@ def possible_split(pipeline: Pipeline, seed: int, check: Callable[[Parties], obj
 def _nearby(config: StudyConfig, records: int) -> Iterator[StudyConfig]:
     """Studies that differ in the split alone, the nearest first; as many as are drawn in seconds."""
     split, scores = config.split, config.scores
-    tries = max(8, DRAWN // (records * (1 + split.shadows + split.references)))
+    tries = max(8, DRAWN // (records * (1 + split.shadows + config.reference_models)))
     shares = {(split.train, split.dev), *((train, dev) for train in TRAIN for dev in DEV if train + dev <= 0.8)}
-    references = [split.references, *(count for count in REFERENCES if count > split.references)]
+    references = [split.references, *(count for count in REFERENCES if count > config.reference_models)]
     fractions = [scores.fraction, *(share for share in FRACTIONS if share > scores.fraction)]
     changes = [
         (abs(train - split.train) + abs(dev - split.dev) + 0.1 * i + 0.05 * j, train, dev, count, fraction)

@@ -144,7 +144,7 @@ def audit_by_functions(
     )  # fmt: skip
     halves = None
     if config.uses("shared"):
-        halves = halves_around(data.labels, split, known, config.split.references, seed=seed)
+        halves = halves_around(data.labels, split, known, config.reference_models, seed=seed)
         require_covered(halves, split.audited(0), least=2)
     functions = UserFunctions(predict, train, data, seed, store, progress)
     progress.plan(1.0 + (split.num_models - 1) * config.uses("disjoint") + (0 if halves is None else halves.num_models))
