@@ -155,7 +155,9 @@ def test_lira_settings_are_the_best_on_the_other_models():
     def mean_auc(attack):
         return np.mean([auc_of(attack.score(parties, k, seed=0), parties, k) for k in range(8)])
 
-    every = [Lira(v, c, augmented=False) for v in ("global", "shrunk", "record") for c in ("median", "mean")]
+    every = [
+        Lira(v, c, augmented=False, copies="none") for v in ("global", "shrunk", "record") for c in ("median", "mean")
+    ]
     assert chosen in every
     assert mean_auc(chosen) == max(map(mean_auc, every))
     logits = signals.logits.copy()

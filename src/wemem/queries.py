@@ -12,13 +12,16 @@ from wemem.data.packed_inputs import PackedInputs
 from wemem.data.table_form import TableForm
 from wemem.defenses import Defense, OutputPostprocessing
 from wemem.randomness import generator
-from wemem.signals import ROBUSTNESS_COPIES
+from wemem.signals import COPIES_OF_EACH_KIND, ROBUSTNESS_COPIES, logit_confidence
 
 #: Times the same query is repeated where answers are drawn at random.
 REPEATS = 64
 #: Probability with which a feature that is a whole number is replaced where others move by a small
 #: step.
 REPLACED = 0.05
+
+#: Shares of the features that are replaced in near and far copies.
+COPY_RATES = (0.2, 0.5)
 
 
 class Queried(Protocol):
@@ -93,6 +96,8 @@ def query_models(
     if "queries" in required_signals:
         mirrored = ensemble.logits(np.ascontiguousarray(features[..., ::-1]))
         answers["queries"] = np.stack([answers["logits"], mirrored], axis=2)
+    if "copies" in required_signals:
+        answers["copies"] = confidence_in_copies(ensemble, features, labels, seed=seed)
     if "robustness" in required_signals:
         answers["robustness"] = robustness(ensemble, features, labels, seed=seed, form=form)
     if "repeated" in required_signals:
@@ -123,6 +128,22 @@ def mean_answer(
             return np.asarray(log_softmax(first, axis=-1), np.float32)
         total += log_softmax(answer, axis=-1)
     return np.asarray(total / np.float32(repeats), np.float32)
+
+
+def confidence_in_copies(
+    ensemble: Queried, features: Real[np.ndarray, "N ..."], labels: Int64[np.ndarray, " N"], *, seed: int
+) -> Float32[np.ndarray, "K N V"]:
+    """Logit confidence in copies of every record that have some features of others: near copies
+    first, then far ones.
+
+    Only the confidence is kept: the logits of all copies would take many times the memory.
+    """
+    seen = []
+    for rate in COPY_RATES:
+        for copy in range(COPIES_OF_EACH_KIND):
+            moved = replace_features(features, rate, generator(seed, "copies", str(rate), copy))
+            seen.append(logit_confidence(ensemble.logits(moved.astype(features.dtype)), labels).astype(np.float32))
+    return np.stack(seen, axis=2)
 
 
 def sensitivity(

@@ -29,6 +29,7 @@ WEIGHTS_HELD = " (weights held)"
 EXTRAS: Mapping[str, str] = {
     "sensitivity": "(K, N, C) mean |f(x + eps u) - f(x)| / eps of the probabilities over Gaussian u",
     "queries": "(K, N, Q, C) logits of Q augmented queries, the plain record first",
+    "copies": "(K, N, V) logit confidence of V copies of the record with some features of others, near ones first",
     "robustness": "(K, N) share of perturbed copies of the record that get its label",
     "repeated": "(K, N, C) mean over repeated queries of the answers' log-probabilities",
     "trajectory": "(K, N, R, C) logits after each pruning round, the last one being `logits`",
@@ -37,6 +38,15 @@ EXTRAS: Mapping[str, str] = {
 
 #: Perturbed copies of a record whose labels give its robustness.
 ROBUSTNESS_COPIES = 60
+
+#: Copies of a record that may help attacks by reference models: near ones, with a fifth of the
+#: features of other records, and as many far ones, with half of them.
+COPIES_OF_EACH_KIND = 12
+#: Which of them count besides the record.
+Copies = Literal["none", "near", "far", "all"]
+COPIES: Mapping[Copies, slice] = {
+    "near": slice(0, COPIES_OF_EACH_KIND), "far": slice(COPIES_OF_EACH_KIND, None), "all": slice(None)
+}  # fmt: skip
 
 #: Relative distance of the sum of a record's outputs from 1 or 100, up to which they count as
 #: probabilities.
@@ -81,7 +91,7 @@ class Signals:
     layout: SignalLayout
     provenance: tuple[str, ...]
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
-    confidences: dict[float, Float[np.ndarray, "K N"]] = field(default_factory=dict, init=False, repr=False)
+    confidences: dict[float | Copies, Float[np.ndarray, "K N"]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3:
@@ -163,6 +173,18 @@ class Signals:
         if temperature not in self.confidences:
             self.confidences[temperature] = logit_confidence(self.logits, self.labels, temperature=temperature)
         return self.confidences[temperature]
+
+    def confidence_with(self, copies: Copies) -> Float[np.ndarray, "K N"]:
+        """Mean of the logit confidence in a record and in some of its copies; leave-one-out attacks
+        compute it once.
+        """
+        if copies == "none":
+            return self.logit_confidence
+        if copies not in self.confidences:
+            chosen = self.extras["copies"][..., COPIES[copies]]
+            total = self.logit_confidence + chosen.sum(axis=2, dtype=np.float64)
+            self.confidences[copies] = np.asarray(total / (1 + chosen.shape[2]))
+        return self.confidences[copies]
 
     @cached_property
     def query_logit_confidence(self) -> Float[np.ndarray, "K N Q"]:

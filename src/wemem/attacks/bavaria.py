@@ -23,17 +23,20 @@ squared scale ``V / d * (1 + 1 / k)``; the normal form has the same centre and t
 the variance, ``V / (d - 2)``.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Literal, Self
 
 import numpy as np
 from scipy.special import gammaln
 
 from wemem.attacks.base import Attack, Scores
+from wemem.attacks.copies import ChosenCopies, copies_to_try
 from wemem.attacks.lira import query_statistics
 from wemem.attacks.moments import Moments, PerRecord, side_moments, variance_prior
 from wemem.attacks.reference import Rows, best_on_others, references, require_models, trials
-from wemem.signals import Signals
+from wemem.settings import ADDED
+from wemem.signals import Copies, Signals
 
 Predictive = Literal["student", "normal"]
 
@@ -107,28 +110,35 @@ class Bavaria(Attack):
             higher mean AUC of attacks on the other models.
         augmented: whether to use the augmented queries if the signals have them: the mean over
             queries of their scores.
+        copies: which copies of a record of a table count besides it
+            (:mod:`wemem.attacks.copies`); none if not ``augmented``.
     """
 
     predictive: Literal["auto", "student", "normal"] = "auto"
     augmented: bool = True
+    copies: ChosenCopies = field(default="auto", metadata=ADDED)
 
     name = "bavaria"
     layout = "shared"
     estimates_spread = True
-    optional_signals = frozenset({"queries"})
+    optional_signals = frozenset({"queries", "copies"})
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         attack = self.tune(signals, target)
         return attack.compare(attack.collect(signals, target, signals.audited(target)))
 
     def tune(self, signals: Signals, target: int) -> Self:
-        if self.predictive != "auto":
-            return self
-        forms: tuple[Predictive, ...] = ("student", "normal")
-        others = trials(signals, target)
-        evidence = [(self.collect(one.signals, one.target, one.rows), one.member) for one in others]
-        candidates = [replace(self, predictive=form) for form in forms]
-        return best_on_others(candidates, lambda attack, known: attack.compare(known), evidence)
+        densities: tuple[Predictive, ...] = ("student", "normal") if self.predictive == "auto" else (self.predictive,)
+        copies = copies_to_try(signals, self.copies, augmented=self.augmented)
+        candidates = [replace(self, predictive=one, copies=which) for which, one in product(copies, densities)]
+        if len(candidates) == 1:
+            return candidates[0]
+        forms: dict[ChosenCopies, Self] = {which: replace(self, copies=which) for which in copies}
+        evidence = [
+            ({which: form.collect(one.signals, one.target, one.rows) for which, form in forms.items()}, one.member)
+            for one in trials(signals, target)
+        ]
+        return best_on_others(candidates, lambda attack, known: attack.compare(known[attack.copies]), evidence)
 
     def collect(self, signals: Signals, target: int, rows: Rows) -> list[tuple[PerRecord, Posterior, Posterior]]:
         """The target's statistic of some rows and the posteriors of both sides, query by query.
@@ -138,7 +148,8 @@ class Bavaria(Attack):
         """
         others, trained = references(signals, target, rows)
         require_models(trained, True, False, fewest=2)
-        queries = query_statistics(signals, augmented=self.augmented)
+        copies: Copies = "none" if self.copies == "auto" else self.copies
+        queries = query_statistics(signals, augmented=self.augmented, copies=copies)
         known = ((values[target, rows], values[np.ix_(others, rows)]) for values in queries)
         return [
             (own, posterior(side_moments(theirs, trained)), posterior(side_moments(theirs, ~trained)))

@@ -39,7 +39,7 @@ class Combined(Attack):
     name = "combined"
     layout = "shared"
     estimates_spread = True
-    optional_signals: ClassVar[frozenset[str]] = frozenset({"queries"})
+    optional_signals: ClassVar[frozenset[str]] = frozenset({"queries", "copies"})
 
     def __post_init__(self) -> None:
         if not self.parts:

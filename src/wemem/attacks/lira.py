@@ -13,7 +13,7 @@ both settings are chosen by attacking the other models, where they are not given
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import ClassVar, Literal, Self
 
@@ -21,9 +21,11 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from wemem.attacks.base import Attack, Scores
+from wemem.attacks.copies import ChosenCopies, copies_to_try
 from wemem.attacks.moments import Centre, Moments, Variance, overall_spread, side_moments
 from wemem.attacks.reference import Rows, Trained, best_on_others, references, require_models, trials
-from wemem.signals import Signals
+from wemem.settings import ADDED
+from wemem.signals import Copies, Signals
 
 Statistic = Float[np.ndarray, "K N"]
 Statistics = Float[np.ndarray, "Q K N"]
@@ -116,13 +118,16 @@ def _log_normal(value: PerRecord, centre: PerRecord, spread: PerRecord) -> PerRe
     return np.asarray(-0.5 * np.square((value - centre) / spread) - np.log(spread))
 
 
-def query_statistics(signals: Signals, *, augmented: bool) -> Statistics:
+def query_statistics(signals: Signals, *, augmented: bool, copies: Copies = "none") -> Statistics:
     """The logit confidence of every query, model and record; of the plain record alone if not
     ``augmented``.
+
+    With copies it is the mean over the record and these copies. They are alike, so a mean of them
+    says as much as scores of each.
     """
     if augmented and "queries" in signals.extras:
         return np.moveaxis(signals.query_logit_confidence, 2, 0)
-    return signals.logit_confidence[None]
+    return signals.confidence_with(copies)[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,15 +174,29 @@ class ReferenceLikelihood(Attack):
         return attack.compare(attack.collect(signals, target, signals.audited(target)))
 
     def tune(self, signals: Signals, target: int) -> Self:
-        candidates = self.candidates(signals, target)
+        forms = self.forms(signals)
+        candidates = [one for form in forms.values() for one in form.candidates(signals, target)]
         if len(candidates) == 1:
             return candidates[0]
-        others = trials(signals, target)
-        evidence = [(self.collect(one.signals, one.target, one.rows), one.member) for one in others]
-        return best_on_others(candidates, lambda attack, sides: attack.compare(sides), evidence)
+        evidence = [
+            ({name: form.collect(one.signals, one.target, one.rows) for name, form in forms.items()}, one.member)
+            for one in trials(signals, target)
+        ]
+        return best_on_others(candidates, lambda attack, known: attack.compare(known[attack.form]), evidence)
+
+    @property
+    def form(self) -> str:
+        """The choice of queries, which the statistic depends on."""
+        return ""
+
+    def forms(self, signals: Signals) -> dict[str, Self]:
+        """The attack with every choice of queries, by name."""
+        return {self.form: self}
 
     def candidates(self, signals: Signals, target: int) -> list[Self]:
-        """The attack with every choice of the settings that are ``auto``, the published ones first."""
+        """The attack with every choice of variance and centre that are ``auto``, the published ones
+        first.
+        """
         _, trained = references(signals, target, signals.audited(target))
         per_record = self.fewest(trained.sum(axis=0), (~trained).sum(axis=0)) >= PER_RECORD_SIDE
         allowed = self.variances if per_record else self.variances[:1]
@@ -248,15 +267,27 @@ class Lira(OnlineLikelihood):
         augmented: whether to use the augmented queries if the signals have them. The score is then
             the mean over queries of each one's score by normals of its own, as in the authors' code
             (the log of the product of normals, divided by their number).
+        copies: which copies of a record of a table count besides it
+            (:mod:`wemem.attacks.copies`); none if not ``augmented``.
     """
 
     augmented: bool = True
+    copies: ChosenCopies = field(default="auto", metadata=ADDED)
 
     name = "lira"
-    optional_signals = frozenset({"queries"})
+    optional_signals = frozenset({"queries", "copies"})
+
+    @property
+    def form(self) -> str:
+        return self.copies
+
+    def forms(self, signals: Signals) -> dict[str, Self]:
+        choices = copies_to_try(signals, self.copies, augmented=self.augmented)
+        return {copies: replace(self, copies=copies) for copies in choices}
 
     def statistics(self, signals: Signals) -> Statistics:
-        return query_statistics(signals, augmented=self.augmented)
+        copies: Copies = "none" if self.copies == "auto" else self.copies
+        return query_statistics(signals, augmented=self.augmented, copies=copies)
 
 
 @dataclass(frozen=True)
@@ -268,15 +299,26 @@ class LiraOffline(ReferenceLikelihood):
         variance: as in :class:`ReferenceLikelihood`.
         centre: as in :class:`ReferenceLikelihood`.
         augmented: as in :class:`Lira`.
+        copies: as in :class:`Lira`.
     """
 
     augmented: bool = True
+    copies: ChosenCopies = field(default="auto", metadata=ADDED)
 
     name = "lira_offline"
-    optional_signals = frozenset({"queries"})
+    optional_signals = frozenset({"queries", "copies"})
+
+    @property
+    def form(self) -> str:
+        return self.copies
+
+    def forms(self, signals: Signals) -> dict[str, Self]:
+        choices = copies_to_try(signals, self.copies, augmented=self.augmented)
+        return {copies: replace(self, copies=copies) for copies in choices}
 
     def statistics(self, signals: Signals) -> Statistics:
-        return query_statistics(signals, augmented=self.augmented)
+        copies: Copies = "none" if self.copies == "auto" else self.copies
+        return query_statistics(signals, augmented=self.augmented, copies=copies)
 
     def collect(self, signals: Signals, target: int, rows: Rows) -> list[Sides]:
         others, trained = references(signals, target, rows)

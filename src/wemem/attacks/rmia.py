@@ -15,7 +15,7 @@ temperature above 1, as in the authors' experiments, spreads them.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Self
 
@@ -24,9 +24,11 @@ from jaxtyping import Bool, Float, Int64
 from scipy.special import expit
 
 from wemem.attacks.base import Attack, Scores
+from wemem.attacks.copies import ChosenCopies, copies_to_try
 from wemem.attacks.reference import Trained, best_on_others, references, require_models, trials
 from wemem.errors import InputError
-from wemem.signals import Signals
+from wemem.settings import ADDED
+from wemem.signals import Copies, Signals
 
 PerRecord = Float[np.ndarray, " N"]
 Probabilities = Float[np.ndarray, "K N"]
@@ -125,12 +127,17 @@ class PopulationRatio(Attack):
             :data:`GAMMA`, by the mean AUC of attacks on the other models.
         temperature: the softmax temperature; None chooses among :data:`TEMPERATURE`, by the mean
             AUC of the ratio in attacks on the other models.
+        copies: which copies of a record of a table count besides it
+            (:mod:`wemem.attacks.copies`). With copies the temperature is 1, at which they are
+            queried, and the probability is that of the mean logit confidence.
     """
 
     gamma: float | None = None
     temperature: float | None = None
+    copies: ChosenCopies = field(default="auto", metadata=ADDED)
 
     layout = "shared"
+    optional_signals = frozenset({"copies"})
 
     def __post_init__(self) -> None:
         if self.gamma is not None and not self.gamma > 0:
@@ -140,6 +147,10 @@ class PopulationRatio(Attack):
                 f"attack {self.name!r} expected a temperature above 0, got {self.temperature}; leave it out to have it "
                 "chosen"
             )
+        if self.copies not in ("auto", "none") and self.temperature not in (None, 1):
+            raise InputError(
+                f"attack {self.name!r} expected the temperature 1 with copies, got {self.temperature}; leave one out"
+            )
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         attack = self.tune(signals, target)
@@ -147,7 +158,11 @@ class PopulationRatio(Attack):
 
     def collect(self, signals: Signals, target: int, rows: Int64[np.ndarray, " n"]) -> Collected:
         """Evidence of the rows, and of the population if there is one, at the attack's temperature."""
-        confidence, population = signals.confidence_at(self.temperature or 1.0), signals.population
+        copies: Copies = "none" if self.copies == "auto" else self.copies
+        confidence = (
+            signals.confidence_at(self.temperature or 1.0) if copies == "none" else signals.confidence_with(copies)
+        )
+        population = signals.population
         others, trained = references(signals, target, rows)
         means = self.means(expit(confidence[np.ix_(others, rows)]), trained)
         evidence = Evidence(expit(confidence[target, rows]), means)
@@ -177,28 +192,32 @@ class PopulationRatio(Attack):
         Raises:
             InputError: too few reference models to attack one of them with the others.
         """
-        candidates = self.ratio_candidates()
+        candidates = self.ratio_candidates(signals)
         if len(candidates) == 1 and self.gamma is not None:
             return candidates[0]
         others = trials(signals, target)
-        # evidence depends on the temperature alone
-        by_temperature = {attack.temperature: attack for attack in candidates}
+        # evidence depends on temperature and copies alone
+        forms = {(attack.temperature, attack.copies): attack for attack in candidates}
         collected = {
-            temperature: [attack.collect(one.signals, one.target, one.rows) for one in others]
-            for temperature, attack in by_temperature.items()
+            form: [attack.collect(one.signals, one.target, one.rows) for one in others]
+            for form, attack in forms.items()
         }
-        evidence = [
-            ({temperature: known[i] for temperature, known in collected.items()}, one.member)
-            for i, one in enumerate(others)
-        ]
-        attack = best_on_others(candidates, lambda tried, known: tried.ratio(known[tried.temperature][0]), evidence)
-        gammas = [replace(attack, gamma=gamma) for gamma in (GAMMA if self.gamma is None else (self.gamma,))]
-        return best_on_others(gammas, lambda tried, known: tried.share(known[tried.temperature]), evidence)
+        evidence = [({form: known[i] for form, known in collected.items()}, one.member) for i, one in enumerate(others)]
 
-    def ratio_candidates(self) -> list[Self]:
-        """The attack with every choice of the settings of its ratio that are None."""
+        def known_to(tried: Self, known: dict[tuple[float | None, ChosenCopies], Collected]) -> Collected:
+            return known[tried.temperature, tried.copies]
+
+        attack = best_on_others(candidates, lambda tried, known: tried.ratio(known_to(tried, known)[0]), evidence)
+        gammas = [replace(attack, gamma=gamma) for gamma in (GAMMA if self.gamma is None else (self.gamma,))]
+        return best_on_others(gammas, lambda tried, known: tried.share(known_to(tried, known)), evidence)
+
+    def ratio_candidates(self, signals: Signals) -> list[Self]:
+        """The attack with every choice of the settings of its ratio that are open."""
         temperatures = TEMPERATURE if self.temperature is None else (self.temperature,)
-        return [replace(self, temperature=temperature) for temperature in temperatures]
+        choices = copies_to_try(signals, self.copies)
+        plain = [replace(self, temperature=temperature, copies="none") for temperature in temperatures]
+        more = [replace(self, temperature=1.0, copies=copies) for copies in choices if copies != "none"]
+        return [*(plain if "none" in choices else []), *(more if 1.0 in temperatures else [])] or plain
 
     @abstractmethod
     def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
@@ -241,6 +260,7 @@ class RmiaOffline(PopulationRatio):
     Args:
         gamma: as in :class:`Rmia`.
         temperature: as in :class:`Rmia`.
+        copies: as in :class:`Rmia`.
         a: in [0, 1]: 1 takes models trained with a record to be no surer of it, 0 to be certain.
             None chooses among 0, 0.1, ..., 1, by the mean AUC of attacks on the other models.
     """
@@ -256,9 +276,9 @@ class RmiaOffline(PopulationRatio):
                 f"attack {self.name!r} expected a between 0 and 1, got {self.a}; leave it out to have it chosen"
             )
 
-    def ratio_candidates(self) -> list[Self]:
+    def ratio_candidates(self, signals: Signals) -> list[Self]:
         values = OFFLINE_A if self.a is None else (self.a,)
-        return [replace(attack, a=a) for attack, a in product(super().ratio_candidates(), values)]
+        return [replace(attack, a=a) for attack, a in product(super().ratio_candidates(signals), values)]
 
     def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
         require_models(trained, False)

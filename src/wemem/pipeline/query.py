@@ -169,6 +169,8 @@ def _query_sides(
     wanted, seed = required_signals(attacks, "shared"), derive_seed(parties.seed, "queries")
     if mirrors(parties) and any("queries" in attack.optional_signals for attack in attacks.values()):
         wanted |= {"queries"}
+    if len(parties.data.input_shape) == 1 and any("copies" in attack.optional_signals for attack in attacks.values()):
+        wanted |= {"copies"}
     stages = [stage for side in sides for stage in side.stages]
     parts = [
         parties.pipeline.querier.plan(
