@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32
 from torch import nn
 
-from wemem.config.study import StudyConfig
+from wemem.config.study import FEW_REFERENCES, StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.given_victim import given_victim, halves_around
 from wemem.data.split import Role, Split, require_covered
@@ -144,7 +144,7 @@ def audit_by_functions(
     )  # fmt: skip
     halves = None
     if config.uses("shared"):
-        halves = halves_around(data.labels, split, known, config.reference_models, seed=seed)
+        halves = halves_around(data.labels, split, known, config.split.references or FEW_REFERENCES, seed=seed)
         require_covered(halves, split.audited(0), least=2)
     functions = UserFunctions(predict, train, data, seed, store, progress)
     progress.plan(1.0 + (split.num_models - 1) * config.uses("disjoint") + (0 if halves is None else halves.num_models))
