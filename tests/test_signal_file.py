@@ -193,16 +193,3 @@ def test_a_model_that_ends_in_a_softmax_is_refused_before_any_training(tmp_path,
     with pytest.raises(InputError, match="from the model, got probabilities"):
         list(run_study(config, Store(tmp_path / "store", lambda message: None), Heard(), config.data.load()))
     assert not begun
-
-
-def test_outputs_of_a_sigmoid_are_no_logits():
-    logits = np.random.default_rng(0).normal(0, 3, (40, 5))
-    with pytest.raises(InputError, match=r"from model 0, got numbers that all lie in \[0, 1\], as a sigmoid"):
-        refuse_probabilities(1 / (1 + np.exp(-logits)), "model 0")
-    refuse_probabilities(logits, "model 0")
-
-
-def test_logits_moved_below_zero_pass_and_so_do_equal_outputs():
-    outputs = np.random.default_rng(0).random((40, 5))
-    refuse_probabilities(outputs - 1, "a model")
-    refuse_probabilities(np.zeros((40, 5)), "a model")

@@ -54,8 +54,6 @@ SUM_ERROR = 2e-3
 #: The same at most for probabilities that were rounded to a few decimals, and the units they may be
 #: rounded to.
 LARGEST_SUM_ERROR, ROUNDING_UNITS = 0.25, (0.1, 0.01, 0.001, 0.0001)
-#: Fewest records whose outputs, all in [0, 1], count as those of a sigmoid.
-SIGMOID_ROWS = 8
 #: Rows that are looked at first for probabilities.
 FEW_ROWS = 64
 
@@ -262,10 +260,9 @@ def logit_confidence(
 
 def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None:
     """Refuse outputs of one model that are probabilities: none is negative, and every record's sum
-    to 1 or to 100, or all lie in [0, 1] as those of a sigmoid do.
+    to 1 or to 100.
 
-    Sums may differ from that by as much as rounding to a few decimals explains. Outputs that are
-    all equal, and those of fewer than :data:`SIGMOID_ROWS` records, are no evidence of a sigmoid.
+    Sums may differ from that by as much as rounding to a few decimals explains.
 
     Attacks take the softmax of logits. Of probabilities it would be almost uniform, and a model
     that leaks would look safe.
@@ -290,17 +287,6 @@ def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None
                 f"to {total}; give the outputs before the softmax, or the logarithm of the probabilities: "
                 "np.log(np.maximum(probabilities, 1e-30))"
             )
-    if all(_are_sigmoids(rows) for rows in (outputs[:FEW_ROWS], outputs)):
-        raise InputError(
-            f"expected logits from {source}, got numbers that all lie in [0, 1], as a sigmoid gives them; give the "
-            "outputs before the sigmoid, np.log(p / (1 - p)) of its outputs p. If they are logits, subtract 1 from "
-            "each: that changes no attack"
-        )
-
-
-def _are_sigmoids(rows: Float[np.ndarray, "N C"]) -> bool:
-    """Return True if enough records have outputs in [0, 1] alone, not all of them equal."""
-    return len(rows) >= SIGMOID_ROWS and bool(rows.min() >= 0 and rows.max() <= 1 and np.ptp(rows) > 0)
 
 
 def refuse_sigmoid(outputs: Float[np.ndarray, "N C"], source: str) -> None:

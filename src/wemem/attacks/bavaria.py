@@ -6,8 +6,9 @@ Brännvall, "Exponential-family membership inference: from LiRA and RMIA to BaVa
 variance have a conjugate normal-inverse-gamma prior, and the score is the log-ratio of two
 predictive densities, Student's t (BaVarIA-t) or a normal with the stabilized variance (BaVarIA-n).
 
-We know the paper by its abstract and choose its prior ourselves, on each side by itself, from the
-reference models:
+Known to us are the abstract and the introduction of the paper, which state the conjugate family and
+both predictive forms. The prior and its estimation below are our own choice, on each side by itself,
+from the reference models, so this attack's figures need not agree with the paper's:
 
 ``sigma_i^2 ~ d_0 s_0^2 / chi^2(d_0)``,  ``mu_i | sigma_i ~ N(m_0, sigma_i^2 / k_0)``,
 
