@@ -79,8 +79,8 @@ def test_the_confidence_in_a_copy_is_that_of_its_logits(place, rate, copy):
 def test_a_leak_in_copies_alone_is_found_and_copies_that_hide_a_leak_are_left_out(kind):
     attack = make_attack(kind)
     leaking, hiding = drawn(0, 0.0, 0.6), drawn(1, 2.0, 0.0)
-    assert attack.tune(leaking, 0).copies == "all"
-    assert attack.tune(hiding, 0).copies == "none"
+    assert attack.tune(leaking, 0).settings["copies"] == "all"
+    assert attack.tune(hiding, 0).settings["copies"] == "none"
     for signals, copies in ((leaking, "all"), (hiding, "none")):
         score, member = attack.score(signals, 0, seed=0), signals.is_member(0)
         np.testing.assert_array_equal(score, make_attack(kind, {"copies": copies}).score(signals, 0, seed=0))
@@ -102,7 +102,7 @@ def test_without_a_leak_copies_leave_the_attack_at_chance(kind):
 def test_rmia_takes_copies_at_the_temperature_of_their_answers_alone():
     with pytest.raises(InputError, match="expected the temperature 1 with copies, got 2"):
         make_attack("rmia", {"temperature": 2.0, "copies": "far"})
-    assert make_attack("rmia", {"temperature": 2.0}).tune(drawn(0, 0.0, 0.6), 0).copies == "none"
+    assert make_attack("rmia", {"temperature": 2.0}).tune(drawn(0, 0.0, 0.6), 0).settings["copies"] == "none"
 
 
 @pytest.mark.slow

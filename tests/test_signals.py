@@ -148,7 +148,8 @@ def test_what_does_not_hold_is_refused_in_one_line(change, message, disjoint):
 
 
 def test_every_planted_extra_is_documented(shared):
-    assert set(shared.extras) == set(EXTRAS)
+    # copies are beside queries of no use, and have planted signals of their own (test_copies.py)
+    assert set(shared.extras) == set(EXTRAS) - {"copies"}
 
 
 def test_queries_collect_what_is_needed_and_no_more():
