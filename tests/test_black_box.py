@@ -1,5 +1,6 @@
 """Audits by a predict and a train function of the user's: the audited model is asked every time, shadows are stored."""
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from small_study import table, write_data
+from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.pipeline.progress import Silent
@@ -119,3 +121,24 @@ def test_an_error_in_the_users_function_shows_the_users_lines_and_not_ours(folde
     assert "helper.py:2, in __getattr__: raise ValueError('no such layer')" in line
     assert "user_functions.py" not in line
     assert "\n" not in line
+
+
+def test_the_file_behind_a_predict_function_is_bound_by_its_hash(folder):
+    study = table(folder / "data.npz", attacks=["confidence"], split={"shadows": 2})
+    arguments = (parse_study(study), "theirs:predict", "theirs:train", folder / "members.npz")
+    results, _ = api.audit_functions(*arguments, folder / "out", folder / "store", file=folder / "weights.npy")
+    digest = hashlib.sha256((folder / "weights.npy").read_bytes()).hexdigest()
+    assert results["runs"][0]["audited_file"] == {"name": "weights.npy", "sha256": digest}
+    results, _ = api.audit_functions(*arguments, folder / "other", folder / "store")
+    assert "audited_file" not in results["runs"][0]
+    with pytest.raises(InputError, match=r"expected the file of the audited model, got .*gone\.pt"):
+        api.audit_functions(*arguments, folder / "other", folder / "store", file=folder / "gone.pt")
+
+
+def test_models_of_another_size_than_the_audited_one_are_noted(folder):
+    assert audited(folder, "confidence", "rmia").remarks == ()
+    np.savez(folder / "members.npz", members=np.arange(300))
+    (note,) = audited(folder, "confidence").remarks
+    assert note.code == "unmatched_size"
+    assert note.values["kind"] == "shadow models"
+    assert note.values["records"] < 300

@@ -377,14 +377,23 @@ def audit_outputs(
 
 def audit_functions(
     study: Study, predict: str | Given, train: str | Given, members: Place, out: Place, store: Place | None = None,
-    progress: Progress | None = None,
+    progress: Progress | None = None, file: Place | None = None,
 ) -> tuple[dict[str, Any], pa.Table]:  # fmt: skip
-    """Audit a model by its predictions (:func:`~wemem.study.user_functions.audit_by_functions`)."""
-    config, progress = _config(study), progress or Silent()
+    """Audit a model by its predictions (:func:`~wemem.study.user_functions.audit_by_functions`).
+
+    ``file`` is that of the model behind ``predict``. Results keep its hash, so that a gate can tell
+    whether it is the file that ships. It is not opened otherwise: that ``predict`` reads it is not
+    checked.
+    """
+    config, progress, model = _config(study), progress or Silent(), None if file is None else Path(file)
+    if model is not None and not model.is_file():
+        raise InputError(
+            f"expected the file of the audited model, got {model}, which is no file; name the one that ships"
+        )
     with output_folder(out) as folder:
         kept = Store(location_beside(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
-        return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0]))
+        return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0], model))
 
 
 def _leave(

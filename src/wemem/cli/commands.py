@@ -269,9 +269,9 @@ def audit(
 
                 config = api.read_study(study, settings, data="digits")  # the functions have the records
                 results, samples = audit_by_numbers(config, predict, train, labels, members, out, store, progress)
-            case (None, None, str(), str(), Path()):
+            case (file, None, str(), str(), Path()):
                 config = api.read_study(study, settings, data=data, label=label)
-                results, samples = api.audit_functions(config, predict, train, members, out, store, progress)
+                results, samples = api.audit_functions(config, predict, train, members, out, store, progress, file)
             case _:
                 raise InputError(
                     "expected --weights or --onnx with --members, or --signals, or --predict with --train and "

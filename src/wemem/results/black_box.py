@@ -27,7 +27,8 @@ def black_box_results(
         audit: the audit by outputs.
         name: the name of the audited file or function.
         seed: the seed of the attacks.
-        file: the file with the outputs, if they were read from one.
+        file: the file with the outputs, or the file of the model behind the audited function, if
+            one is known. Its hash is kept.
     """
     signals, study = audit.outputs, {"signals": name}
     correct = signals.logits[0].argmax(1) == signals.labels
@@ -77,7 +78,7 @@ def black_box_results(
             "classes": signals.classes,
             "input_shape": [],
         },
-        "notes": [note.as_json() for note in (Note("outputs_alone"), *audit.left_out, *constant)],
+        "notes": [note.as_json() for note in (Note("outputs_alone"), *audit.remarks, *audit.left_out, *constant)],
         "scores": [],
         "runs": [run],
     }

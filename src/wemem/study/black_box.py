@@ -21,12 +21,14 @@ class BlackBoxAudit:
         signals: the outputs that the attacks used, by layout.
         left_out: a note on each attack that could not run on these outputs, with the reason.
         attacks: the attacks that ran, by label.
+        remarks: notes on the models that attacked.
     """
 
     report: AuditReport
     signals: Mapping[SignalLayout, Signals]
     left_out: tuple[Note, ...]
     attacks: Mapping[str, Attack]
+    remarks: tuple[Note, ...] = ()
 
     @property
     def outputs(self) -> Signals:

@@ -9,8 +9,8 @@ the victim.
 import copy
 import sysconfig
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from torch import nn
 
 from wemem.config.study import FEW_REFERENCES, StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.data.given_victim import given_victim, halves_around
-from wemem.data.split import Role, Split, require_covered
+from wemem.data.given_victim import given_victim, halves_around, matched
+from wemem.data.split import Indices, Role, Split, require_covered
 from wemem.errors import InputError
 from wemem.files.record_tables import read_members
 from wemem.models.outputs import returning_logits
+from wemem.notes import Note
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress
 from wemem.randomness import derive_seed
@@ -158,7 +159,21 @@ def audit_by_functions(
         rows = np.sort(np.concatenate([split.audited(0), np.flatnonzero(~used)]))
         roles = np.concatenate([split.roles[:1], halves.roles])
         signals["shared"] = _signals(data, [victim, *others], roles, "shared", rows)
-    return run_possible_attacks(signals, config.attacks, seed)
+    others_of = {"shadow models": split.select(range(1, split.num_models))} if config.uses("disjoint") else {}
+    if halves is not None:
+        others_of["reference models"] = halves
+    unmatched = tuple(_unmatched(data, known, others_of))
+    return replace(run_possible_attacks(signals, config.attacks, seed), remarks=unmatched)
+
+
+def _unmatched(data: Dataset, members: Indices, others: Mapping[str, Split]) -> Iterator[Note]:
+    """A note on each kind of model that was not trained on as many records of each class as the
+    audited one.
+    """
+    for kind, split in others.items():
+        trains = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
+        if not all(matched(data.labels, members, train) for train in trains):
+            yield Note("unmatched_size", {"kind": kind, "records": round(float(np.mean([len(own) for own in trains])))})
 
 
 def _signals(
