@@ -130,7 +130,7 @@ def _trial_config(config: StudyConfig) -> StudyConfig:
         training=replace(config.training, epochs=2, patience=None),
         finetune=replace(config.finetune, epochs=1, patience=None),
         pruning=replace(config.pruning, rounds=2, sparsity=sparsity),
-        split=replace(config.split, references=min(CHUNK, config.split.references)),
+        split=replace(config.split, references=min(CHUNK, config.reference_models)),
         scores=replace(config.scores, models=min(CHUNK, config.scores.models), drawn_from="own"),
     )  # fmt: skip
 
