@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from wemem.cli.handover import report
 from wemem.cli.options import (
     Data,
     Device,
@@ -131,20 +132,7 @@ def plan(
     plan_and_print(Console(), api.read_study(study, set_ or [], data=data, device=device), store, threads, json_file)
 
 
-@app.command()
-def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
-    out: Out,
-) -> None:
-    """Render the report of one study, or of several on the same data together, from what they
-    stored.
-    """
-    from wemem.files.output_folder import output_folder
-    from wemem.reporting.report import write_report
-
-    with output_folder(out) as folder:
-        write_report(folders, folder)
-    print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
+app.command()(report)
 
 
 @app.command()

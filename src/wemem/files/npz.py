@@ -50,7 +50,7 @@ def read_npz(path: Path, names: Sequence[str], *, limit: int) -> list[Array]:
     """
     try:
         with open_file(path, "a .npz file") as file:
-            _require_short_directory(file)
+            require_short_directory(file)
             archive = zipfile.ZipFile(file)
             need = 0
             for name in names:
@@ -73,7 +73,7 @@ def larger_than(path: Path, names: Sequence[str], limit: int) -> bool:
     """
     try:
         with open_file(path, "a .npz file") as file:
-            _require_short_directory(file)
+            require_short_directory(file)
             archive = zipfile.ZipFile(file)
             sizes = [declared(archive, name, str(path)) for name in names]
             stored = archive.getinfo(f"{names[0]}.npy").compress_type == zipfile.ZIP_STORED
@@ -85,7 +85,7 @@ def larger_than(path: Path, names: Sequence[str], limit: int) -> bool:
     return stored and sum(math.prod(shape) * (dtype.itemsize + 4) for shape, dtype in sizes) > limit
 
 
-def _require_short_directory(file: BinaryIO) -> None:
+def require_short_directory(file: BinaryIO) -> None:
     """Refuse a zip file whose list of entries is longer than any set of arrays; zipfile reads it
     whole.
     """

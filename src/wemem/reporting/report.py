@@ -12,6 +12,7 @@ from typing import Any
 
 from wemem.files.atomic import require_folder, write_atomically
 from wemem.metrics.registry import metrics_for
+from wemem.reporting.attackers import access_needed, exposed_records
 from wemem.reporting.canaries import READING, canary_rows
 from wemem.reporting.captions import plates
 from wemem.reporting.content import (
@@ -30,14 +31,16 @@ from wemem.reporting.content import (
     times,
 )
 from wemem.reporting.csv_tables import write_csv, write_runs_csv
+from wemem.reporting.release import release_answer
 from wemem.reporting.summary import FPR_MEANS, adaptivity_gaps, dense_warning, report_summary
 from wemem.reporting.tables import sheets
 from wemem.results.arms import arms, audits_of
 from wemem.results.combine import Combined, read_sources
+from wemem.results.gate import Limits
 from wemem.results.wording import per_cent
 
 
-def write_report(folders: Sequence[Path], out: Path) -> None:
+def write_report(folders: Sequence[Path], out: Path, limits: Limits | None = None) -> None:
     """Render the report of one or several ``--out`` folders.
 
     The same folders give the same bytes.
@@ -45,6 +48,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     Args:
         folders: output folders of studies or audits of one data set.
         out: output directory; created if missing; may be one of the folders.
+        limits: the limits by which the report says whether a model may ship; those of
+            :data:`~wemem.reporting.release.PROFILE` if None.
 
     Raises:
         InputError: the folders are refused by
@@ -53,6 +58,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     out = require_folder(out)
     combined = read_sources(folders)
     content = report_content(combined)
+    answer = release_answer(combined, folders, limits)
+    content |= {} if answer is None else {"release": answer}
     drawn = plates(content)
     # matplotlib takes its time, and what is refused needs none of it
     from wemem.reporting.figures import draw_all
@@ -101,6 +108,8 @@ def report_content(combined: Combined) -> dict[str, Any]:
         ],
         "headline": shown,
         **({"canaries": {"reading": READING, "rows": canaries}} if canaries else {}),
+        "access": access_needed(rows),
+        "exposed": exposed_records(combined, rows),
         "featured": [named(arm) for arm in featured(rows)],
         "plane": plane(rows),
         "roc": curves(combined, rows),

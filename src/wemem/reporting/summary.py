@@ -298,15 +298,30 @@ def _on_only(cast: _Cast) -> list[str]:
     ]
 
 
-def _recommendation(cast: _Cast) -> list[str]:
-    """The arm to release, with the reason: the least leak among those that protect weights and cost
-    little accuracy.
+def recommended(results: Mapping[str, Any]) -> Arm | None:
+    """The arm that a summary recommends for release: the least leak among those that protect the
+    weights and cost little accuracy; None where nothing can be compared.
+    """
+    fit = _fit(_cast(results))
+    return least_leaking(fit, LOW_FPR) if fit else None
+
+
+def _fit(cast: _Cast) -> list[Arm]:
+    """The arms that protect the weights and cost little accuracy, with undefended pruning among
+    them; none where nothing can be compared.
     """
     plain = cast.plain
     if plain is None or plain not in cast.attacked or len(cast.attacked) < 2:
-        return ["None: that takes undefended pruning and at least one defense, both attacked."]
+        return []
     floor = plain.accuracy().value - CHEAP
-    fit = [arm for arm in cast.attacked if not arm.answers_only and arm.accuracy().value >= floor]
+    return [arm for arm in cast.attacked if not arm.answers_only and arm.accuracy().value >= floor]
+
+
+def _recommendation(cast: _Cast) -> list[str]:
+    """The arm to release, with the reason."""
+    plain, fit = cast.plain, _fit(cast)
+    if plain is None or not fit:
+        return ["None: that takes undefended pruning and at least one defense, both attacked."]
     best = least_leaking(fit, LOW_FPR)
     which = (
         f"among arms that protect the weights and cost at most {100 * CHEAP:.0f} points of test accuracy "

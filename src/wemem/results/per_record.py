@@ -35,6 +35,8 @@ class RunScores:
         called: the decisions by attack, true where the attack predicts member.
         correct: true where the victim predicts the class of the record; None in files without this
             column.
+        records: the number of each record in the data set; None in files without this column.
+        risk_rank: the rank of each record by exposure, from 1; None in files without this column.
     """
 
     member: Bool[np.ndarray, " n"]
@@ -43,6 +45,8 @@ class RunScores:
     scores: Mapping[str, Float64[np.ndarray, " n"]]
     called: Mapping[str, Bool[np.ndarray, " n"]] = field(default_factory=dict)
     correct: Bool[np.ndarray, " n"] | None = None
+    records: Int64[np.ndarray, " n"] | None = None
+    risk_rank: Int64[np.ndarray, " n"] | None = None
 
     def members(self, attack: str) -> Float64[np.ndarray, " m"]:
         """Scores of the members."""
@@ -176,4 +180,8 @@ def _scores(
     memorization = columns["memorization"][rows].astype(np.float64) if "memorization" in columns else None
     called = {name: columns[f"{name}_called"][rows].astype(bool) for name in scores if f"{name}_called" in columns}
     correct = columns["correct_prediction"][rows].astype(bool) if "correct_prediction" in columns else None
-    return RunScores(member, columns["class"][rows].astype(np.int64), memorization, scores, called, correct)
+    records, ranks = (
+        columns[name][rows].astype(np.int64) if name in columns else None for name in ("record", "risk_rank")
+    )
+    classes = columns["class"][rows].astype(np.int64)
+    return RunScores(member, classes, memorization, scores, called, correct, records, ranks)
