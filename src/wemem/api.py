@@ -220,6 +220,18 @@ def gate(
     return check_folder(Path(folder), limits, labels, waivers, None if shipped is None else Path(shipped))
 
 
+def evidence(folder: Place, out: Place, author: str, written_at: str, limits: Limits | None = None) -> str:
+    """Write a bundle of evidence on a folder of results
+    (:func:`~wemem.evidence.bundle.write_bundle`).
+
+    Returns:
+        The SHA-256 of its manifest.
+    """
+    from wemem.evidence.bundle import write_bundle
+
+    return write_bundle(Path(folder), Path(out), author, written_at, limits)
+
+
 def verify(folder: Place) -> Verified:
     """Verify the hashes and the rates of a folder of results
     (:func:`~wemem.results.verify.verify`).

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from wemem.cli.handover import report
+from wemem.cli.handover import evidence, report, verify
 from wemem.cli.options import (
     Data,
     Device,
@@ -133,6 +133,7 @@ def plan(
 
 
 app.command()(report)
+app.command()(evidence)
 
 
 @app.command()
@@ -357,25 +358,7 @@ def gate(
         raise typer.Exit(1)
 
 
-@app.command()
-def verify(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
-) -> None:
-    """Verify the hashes of all files and recompute every rate: exit code 0 if all hold, 1 if one
-    does not.
-    """
-    from wemem.results.verify import verify as verify_folder
-    from wemem.results.wording import printable
-
-    verified = [verify_folder(folder) for folder in folders]
-    words = {True: "passed", False: "failed", None: "not verifiable"}
-    for one in verified:
-        place = "" if len(folders) == 1 else f"{printable(str(one.folder))}: "
-        print_plainly(Console(), f"{place}results.json has SHA-256 {one.sha256}")
-        for finding in one.findings:
-            print_plainly(Console(), f"{place}{words[finding.passed]}: {printable(finding.text)}")
-    if not all(one.passed for one in verified):
-        raise typer.Exit(1)
+app.command()(verify)
 
 
 def _one_file(weights: Path | None, onnx: Path | None) -> Path | None:

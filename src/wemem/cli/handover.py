@@ -1,12 +1,15 @@
-"""Commands that hand results over: to readers."""
+"""Commands that hand results over, to readers and to auditors."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from wemem.cli.printing import print_plainly
+
+if TYPE_CHECKING:
+    from wemem.results.gate import Limits
 
 
 def report(
@@ -22,11 +25,66 @@ def report(
     """
     from wemem.files.output_folder import output_folder
     from wemem.reporting.report import write_report
+
+    with output_folder(out) as folder:
+        write_report(folders, folder, _limits(max_tpr, at_fpr, min_accuracy, max_auc))
+    print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
+
+
+def evidence(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="--out folder of a study or an audit.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write, a .zip file.")],
+    author: Annotated[str, typer.Option(help="Who hands the evidence over.")] = "not stated",
+    date: Annotated[str | None, typer.Option(help="When, as text [default: the time in UTC].")] = None,
+    max_tpr: Annotated[float | None, typer.Option(help="Limit: largest TPR at the FPR below, as a fraction.")] = None,
+    at_fpr: Annotated[float, typer.Option(help="The FPR of --max-tpr: 0.1, 0.01 or 0.001.")] = 0.01,
+    min_accuracy: Annotated[float | None, typer.Option(help="Limit: smallest test accuracy.")] = None,
+    max_auc: Annotated[float | None, typer.Option(help="Limit: largest AUC.")] = None,
+) -> None:
+    """Write one bundle for an auditor: what was measured and what was not, bound by hashes."""
+    from datetime import UTC, datetime
+
+    from wemem.evidence.bundle import write_bundle
+    from wemem.evidence.content import STATEMENT
+
+    when = datetime.now(UTC).strftime("%d/%m/%Y %H:%M:%S") if date is None else date
+    digest = write_bundle(folder, out, author, when, _limits(max_tpr, at_fpr, min_accuracy, max_auc))
+    print_plainly(Console(), f"Evidence {out}, its manifest has SHA-256 {digest}. {STATEMENT}")
+
+
+def verify(
+    places: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits, or bundles of evidence.")
+    ],
+) -> None:
+    """Verify the hashes of all files and recompute every rate: exit code 0 if all hold, 1 if one
+    does not.
+    """
+    from wemem.evidence.bundle import verify_bundle
+    from wemem.results.verify import verify as verify_folder
+    from wemem.results.wording import printable
+
+    words = {True: "passed", False: "failed", None: "not verifiable"}
+    holds = True
+    for path in places:
+        if path.suffix.lower() == ".zip":
+            file, (digest, findings) = "manifest.json", verify_bundle(path)
+        else:
+            verified = verify_folder(path)
+            file, digest, findings = "results.json", verified.sha256, list(verified.findings)
+        place = "" if len(places) == 1 else f"{printable(str(path))}: "
+        print_plainly(Console(), f"{place}{file} has SHA-256 {digest}")
+        for finding in findings:
+            print_plainly(Console(), f"{place}{words[finding.passed]}: {printable(finding.text)}")
+        holds = holds and all(finding.passed for finding in findings)
+    if not holds:
+        raise typer.Exit(1)
+
+
+def _limits(
+    max_tpr: float | None, at_fpr: float, min_accuracy: float | None, max_auc: float | None
+) -> "Limits | None":  # fmt: skip
     from wemem.results.gate import Limits
 
-    limits = None
-    if (max_tpr, min_accuracy, max_auc) != (None, None, None):
-        limits = Limits(max_tpr, at_fpr, min_accuracy, max_auc)
-    with output_folder(out) as folder:
-        write_report(folders, folder, limits)
-    print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
+    given = (max_tpr, min_accuracy, max_auc) != (None, None, None)
+    return Limits(max_tpr, at_fpr, min_accuracy, max_auc) if given else None
