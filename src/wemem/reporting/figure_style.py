@@ -17,7 +17,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -38,8 +37,8 @@ MARKERS: tuple[Marker, ...] = (
 )  # fmt: skip
 DASHES: tuple[Dash, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 INK, GREY, FAINT = "#1a1a1a", "#767676", "#d9d9d9"
-#: A white edge that keeps a text legible on the lines that cross it.
-HALO = [withStroke(linewidth=2.2, foreground="white")]
+#: A white ground that keeps a text legible on the lines that cross it; the text stays text in SVG.
+GROUND = {"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none"}
 #: Characters of a name in a figure; what is longer loses its middle, and the tables have all of it.
 NAME = 26
 FORMATS = ("svg", "png", "pdf")
@@ -195,7 +194,7 @@ def place_labels(
     taken += [Bbox(axes.transData.transform([span[:2], span[2:]])).padded(1) for span in spans]
     inside, left_out = axes.get_window_extent(), []
     for (x, y, text), pixels in zip(points, at, strict=True):
-        label = axes.annotate(text, (x, y), fontsize=8, annotation_clip=False, zorder=5, path_effects=HALO)
+        label = axes.annotate(text, (x, y), fontsize=8, annotation_clip=False, zorder=5, bbox=GROUND)
         if not _settle(axes, label, pixels, taken, inside):
             label.remove()
             left_out.append(text)

@@ -17,7 +17,6 @@ from wemem.reporting.figure_groups import draw_classes, draw_deciles, draw_pairs
 from wemem.reporting.figure_style import (
     FAINT,
     GREY,
-    HALO,
     NAME,
     Mark,
     arm_marks,
@@ -104,7 +103,7 @@ def _number(axes: Axes, points: Sequence[Value]) -> None:
     fronts = [str(number) for number, point in enumerate(points, 1) if point["front"]]
     order = [*fronts, *(number for number in at if number not in fronts)]
     for number in place_labels(axes, [(*at[number], number) for number in order]):
-        axes.annotate(number, at[number], (3, 3), textcoords="offset points", fontsize=8, zorder=6, path_effects=HALO)
+        axes.annotate(number, at[number], (3, 3), textcoords="offset points", fontsize=8, zorder=6)
 
 
 def draw_curves(curves: Sequence[Value], kinds: Mapping[str, Mark]) -> Figure:
