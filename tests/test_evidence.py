@@ -12,6 +12,7 @@ import pytest
 
 from bound_results import LEAKY, bound_folder
 from results_example import make_results
+from wemem.cli.endings import run_command
 from wemem.errors import InputError
 from wemem.evidence.bundle import PARTS, verify_bundle, write_bundle
 from wemem.evidence.content import STATEMENT, from_results
@@ -162,3 +163,22 @@ def test_form_counts_members_at_both_ends_by_hand():
     called = _called(member, np.array([False] * 4 + [True] * 3 + [False] * 3))
     assert (called["TPR"], called["FPR"], called["ACC"]) == (0.4, 0.2, 0.6)
     assert called["PPV"] == pytest.approx(2 / 3)
+
+
+def test_commands_write_and_verify_a_bundle_and_find_a_changed_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def ends_with(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["wemem", *arguments])
+        return run_command()
+
+    path = tmp_path / "e.zip"
+    assert ends_with("evidence", str(folder), "--out", str(path), "--author", "me", "--max-tpr", "0.01") == 0
+    assert STATEMENT in " ".join(capsys.readouterr().out.split())
+    assert ends_with("verify", str(path)) == 0
+    assert "passed: evidence.html follows from evidence.json" in capsys.readouterr().out
+    content = json.loads(parts_of(path)["evidence.json"])
+    assert (content["release"]["decision"], content["written"]["by"]) == ("no", "me")
+    changed = rewritten(path, tmp_path / "x.zip", lambda parts: parts.update({"model_card.md": b"safe"}))
+    assert ends_with("verify", str(changed)) == 1
+    assert ends_with("evidence", str(folder), "--out", str(tmp_path / "e.pdf")) == 2
