@@ -15,6 +15,7 @@ from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import InputError
 from wemem.pipeline.progress import Silent
+from wemem.results.black_box import black_box_results
 from wemem.store.store import Store
 from wemem.study.black_box import BlackBoxAudit
 from wemem.study.user_functions import audit_by_functions
@@ -105,6 +106,17 @@ def test_lira_and_rmia_attack_by_reference_models_of_the_train_function(folder):
 def test_models_of_the_train_function_train_on_as_many_records_as_the_audited_model(folder):
     audited(folder, "confidence", "lira")
     assert set((folder / "sizes.txt").read_text().split()) == {"200"}
+
+
+def test_members_from_another_source_are_told_by_the_records_alone(folder):
+    assert [one["above_chance"] for one in audited(folder).blind] == [False]
+    arrays = dict(np.load(folder / "data.npz"))
+    arrays["x"][:200, 0] += 5.0
+    np.savez(folder / "data.npz", **arrays)
+    moved = audited(folder)
+    assert [one["above_chance"] for one in moved.blind] == [True]
+    results, _ = black_box_results(moved, "theirs:predict", 0)
+    assert [note["code"] for note in results["notes"]] == ["outputs_alone", "split_leaks"]
 
 
 def test_no_shadow_is_trained_where_no_attack_uses_one(folder):

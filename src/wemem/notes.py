@@ -139,6 +139,11 @@ SENTENCES: Mapping[str, Callable[..., str]] = {
         "{label}, seed {seed}: the audited model gives every audited record the same answer, so that no attack can "
         "find anything; check that it was loaded and trained, and that it reads its input"
     ).format,
+    "split_leaks": (
+        "Seed {seed}: a classifier that sees no model tells members from non-members by the records alone (AUC "
+        "{auc:.1%} [{ci[0]:.1%}-{ci[1]:.1%}]). The two differ in themselves, so that every attack measures that "
+        "difference beside the leak and its figures mean little; draw members and non-members from one source"
+    ).format,
     "canaries_in_references": (
         "The given victim was trained without canaries; the worst case is that of reference models that were "
         "trained by the study's recipe with canaries"

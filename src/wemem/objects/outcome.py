@@ -129,9 +129,9 @@ class AuditResult(MeasuredOutcome):
     """Leakage of one model: every attack with its intervals, and the chance level."""
 
     def _text(self) -> str:
-        return _printed(
-            attack_table(rows := arms(self.content)), "", accuracy_table(rows), "", *plain_summary(self.content)
-        )
+        content = self.content
+        tables = attack_table(rows := arms(content), content), "", accuracy_table(rows)
+        return _printed(*tables, "", *plain_summary(content))
 
 
 @final

@@ -16,6 +16,7 @@ from wemem.metrics.registry import Metric, metrics_for
 from wemem.reporting.breakable import Name
 from wemem.reporting.canaries import READING, canary_table
 from wemem.results.arms import Arm, arms, audits_of
+from wemem.results.blind import ROW, blind_estimate
 from wemem.results.wording import interval, per_cent, printable
 
 #: Mean true FPR over the stated one from which readers are warned.
@@ -34,20 +35,27 @@ def results_table(results: Mapping[str, Any]) -> Group:
     rows = arms(results)
     parts: list[RenderableType] = []
     if any(arm.attacks for arm in rows):
-        parts += [attack_table(rows), Text()]
+        parts += [attack_table(rows, results), Text()]
     if (canaries := canary_table(rows)) is not None:
         parts += [canaries, Text(READING, "dim"), Text()]
     return Group(*parts, accuracy_table(rows), Text(), *(Text(note, "dim") for note in _notes(rows)))
 
 
-def attack_table(rows: Sequence[Arm]) -> Table:
-    """One row an attack, below a line that names the arm."""
+def attack_table(rows: Sequence[Arm], results: Mapping[str, Any]) -> Table:
+    """One row an attack, below a line that names the arm; then the blind baseline, and chance.
+
+    Args:
+        rows: the arms.
+        results: the content of ``results.json``, for the blind baseline.
+    """
     table = _table("Attacks")
     heading = ("Defense, sparsity", "  Attack")
+    metrics = metrics_for("table", audits_of(rows))
+    blind = [blind_estimate(results, metric.name) for metric in metrics]
     names = [f"  {_marked(arm, attack)}" for arm in rows for attack in arm.attacks]
     titles = [f"{printable(arm.label)}, {per_cent(arm.sparsity)}" for arm in rows]
-    table.add_column("\n".join(heading), overflow="fold", width=_room([*heading, *map(printable, names), *titles], 22))
-    metrics = metrics_for("table", audits_of(rows))
+    shown = [*heading, *map(printable, names), *titles, *([ROW] if any(blind) else [])]
+    table.add_column("\n".join(heading), overflow="fold", width=_room(shown, 22))
     for metric in metrics:
         table.add_column(metric.label, overflow="fold")
     for arm, title in zip(rows, titles, strict=True):
@@ -57,6 +65,8 @@ def attack_table(rows: Sequence[Arm]) -> Table:
             values = [Text(interval(arm.measure(attack, metric.name))) for metric in metrics]
             table.add_row(Name(_marked(arm, attack), indent=2), *values)
         table.add_section()
+    if any(blind):
+        table.add_row(ROW, *(Text("-" if one is None else interval(one)) for one in blind), style="dim")
     table.add_row("chance", *_chance(metrics), style="dim")
     return table
 

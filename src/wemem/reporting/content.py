@@ -14,6 +14,7 @@ from wemem.reporting.comparison import sentences
 from wemem.reporting.notes import notes
 from wemem.reporting.summary import least_leaking
 from wemem.results.arms import Arm, Run, audits_of, over_seeds
+from wemem.results.blind import ROW, blind_estimate
 from wemem.results.combine import Combined
 from wemem.results.comparison import ACCURACY, Comparison, against_rivals, leaders
 from wemem.results.curves import by_class, by_decile, front, roc_points
@@ -86,6 +87,15 @@ def curves(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
         }
         for arm, attack, runs in _followed(combined, rows)
     ]  # fmt: skip
+
+
+def blind_row(results: Mapping[str, Any]) -> Value:
+    """The blind baseline by each metric that needs no threshold, beside the name of its row; empty
+    in results without it.
+    """
+    measured = {metric.name: blind_estimate(results, metric.name) for metric in metrics_for("table")}
+    known = {name: asdict(estimate) for name, estimate in measured.items() if estimate is not None}
+    return {"name": ROW, **known} if known else {}
 
 
 def chance_of(points: Sequence[Value], metric: Metric) -> Value:

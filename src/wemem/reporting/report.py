@@ -16,6 +16,7 @@ from wemem.reporting.attackers import access_needed, exposed_records
 from wemem.reporting.canaries import READING, canary_rows
 from wemem.reporting.captions import plates
 from wemem.reporting.content import (
+    blind_row,
     chance_of,
     classes,
     comparisons,
@@ -87,7 +88,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
         combined: the results of at least one folder.
     """
     results, rows = combined.results, arms(combined.results)
-    canaries = canary_rows(rows)
+    canaries, blind = canary_rows(rows), blind_row(results)
     metrics, shown = metrics_for("table", audits_of(rows)), headline(rows)
     names = dict.fromkeys(str(source.results["study"].get("name") or source.name) for source in combined.sources)
     content: dict[str, Any] = {
@@ -107,6 +108,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
             for metric in metrics
         ],
         "headline": shown,
+        **({"blind_baseline": blind} if blind else {}),
         **({"canaries": {"reading": READING, "rows": canaries}} if canaries else {}),
         "access": access_needed(rows),
         "exposed": exposed_records(combined, rows),

@@ -13,7 +13,7 @@ from wemem.data.split import Role
 from wemem.files.hashing import file_sha256, sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.notes import Note
-from wemem.results.build import SCHEMA, answers_are_constant, certificate, environment
+from wemem.results.build import SCHEMA, answers_are_constant, certificate, environment, leaking
 from wemem.results.sample_table import sample_rows
 from wemem.study.black_box import BlackBoxAudit
 
@@ -78,8 +78,12 @@ def black_box_results(
             "classes": signals.classes,
             "input_shape": [],
         },
-        "notes": [note.as_json() for note in (Note("outputs_alone"), *audit.remarks, *audit.left_out, *constant)],
+        "notes": [
+            note.as_json()
+            for note in (Note("outputs_alone"), *audit.remarks, *audit.left_out, *constant, *leaking(audit.blind))
+        ],
         "scores": [],
+        **({"blind_baseline": list(audit.blind)} if audit.blind else {}),
         "runs": [run],
     }
     return results, samples

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool
 
 from wemem.attacks import kind_of
+from wemem.auditing.blind import blind_baseline
 from wemem.auditing.report import as_json
 from wemem.config.study import StudyConfig
 from wemem.data.concerns import concerns
@@ -44,6 +45,8 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
     runs = [_run(outcome, config, data, plain.get((outcome.seed, outcome.sparsity))) for outcome in outcomes]
     attacks = {name: kind_of(attack) for name, attack in config.attacks.items()}
     scores = {o.seed: o.scores for o in outcomes if o.scores is not None}
+    splits = {o.seed: o.split for o in outcomes if o.report.results}
+    blind = [one for seed, split in splits.items() if (one := blind_baseline(data, split, seed)) is not None]
     return {
         "schema": SCHEMA,
         "study": config.table,
@@ -63,7 +66,7 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "input_shape": list(data.input_shape),
             **({"class_names": list(data.class_names)} if data.class_names else {}),
         },
-        "notes": [note.as_json() for note in (*_notes(config, outcomes), *concerns(data))],
+        "notes": [note.as_json() for note in (*_notes(config, outcomes), *leaking(blind), *concerns(data))],
         "scores": [
             {
                 "seed": seed,
@@ -75,8 +78,18 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             for seed, estimated in scores.items()
             if estimated.models
         ],
+        **({"blind_baseline": blind} if blind else {}),
         "runs": runs,
     }
+
+
+def leaking(blind: Sequence[Mapping[str, Any]]) -> list[Note]:
+    """A note on each seed in which records alone tell members from non-members."""
+    return [
+        Note("split_leaks", {"seed": one["seed"], "auc": one["auc"]["value"], "ci": one["auc"]["ci"]})
+        for one in blind
+        if one["above_chance"]
+    ]
 
 
 def answers_are_constant(signals: Signals) -> bool:

@@ -111,7 +111,13 @@ def combine(sources: Sequence[Source]) -> Combined:
                 scores.setdefault(key, stored)
     notes = [note for source in sources for note in source.results["notes"]]
     different = [note for i, note in enumerate(notes) if note not in notes[:i]]
-    results = {**sources[0].results, "notes": different, "runs": list(runs.values())}
+    blind = [one for source in sources for one in source.results.get("blind_baseline", ())]
+    results = {
+        **sources[0].results,
+        "notes": different,
+        "blind_baseline": [one for i, one in enumerate(blind) if one not in blind[:i]],
+        "runs": list(runs.values()),
+    }
     return Combined(tuple(sources), results, scores)
 
 

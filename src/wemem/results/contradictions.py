@@ -27,6 +27,8 @@ def contradictions(results: Mapping[str, Any]) -> Iterator[str]:
     true positive rate that falls as the false positive rate rises, an adaptive audit whose recipe
     fingerprints differ, runs or files that are not declared, and one model file for two runs.
     """
+    for entry in results.get("blind_baseline", ()):
+        yield from (f"blind_baseline, seed {entry['seed']}, {wrong}" for wrong in _in_blind(entry))
     runs = results["runs"]
     seen = set()
     for i, run in enumerate(runs):
@@ -41,6 +43,13 @@ def contradictions(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"seeds {one['seed']} and {other['seed']} of {one['label']!r} have the same numbers and times"
     if results["schema"] != "wemem.results/1":
         yield from _undeclared(results)
+
+
+def _in_blind(entry: Mapping[str, Any]) -> Iterator[str]:
+    for name in (metric.name for metric in METRICS.values() if metric.name in entry):
+        yield from _outside(name, Estimate(entry[name]["value"], *entry[name]["ci"]))
+    if entry["above_chance"] and entry["auc"]["ci"][0] <= METRICS["auc"].chance:
+        yield "is called above chance, and its interval is not"
 
 
 def _in_run(run: Run) -> Iterator[str]:

@@ -12,6 +12,7 @@ from wemem.errors import InputError
 from wemem.exporting.shards import weights_sha256
 from wemem.resolve import did_you_mean
 from wemem.results.arms import Arm
+from wemem.results.blind import leaking_splits
 from wemem.results.folder import SAMPLES, TARGETS
 from wemem.results.verify import Verified
 from wemem.results.wording import per_cent, printable
@@ -31,6 +32,7 @@ NAMES = {
     "unsupported-fpr": "too few non-members for the false positive rate of the limit",
     "altered-answers": "the defense alters answers; the weights leak more than the answers do",
     "constant-answers": "the audited model gives every record the same answer, as a broken one does",
+    "split-leaks": "records alone tell members from non-members, so that figures mean little",
     "other-file": "a model file is missing, or is not the one that was audited",
     "partial": "runs or attacks that were planned are missing",
     "unverified": "the rates cannot be recomputed from records that are bound to the results",
@@ -94,6 +96,9 @@ def reservations(
             yield Reservation("other-file", one.text)
     if (unverified := _unverified(verified)) is not None:
         yield Reservation("unverified", unverified)
+    for entry in leaking_splits(verified.results):
+        text = f"seed {entry['seed']}: records alone, without any model, tell members from non-members"
+        yield Reservation("split-leaks", f"{text}, AUC {100 * entry['auc']['value']:.1f} %")
     digest = None if shipped is None else weights_sha256(shipped)
     kinds = verified.results.get("planned", {}).get("attacks", {})
     constant = {

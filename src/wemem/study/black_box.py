@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wemem.attacks.base import Attack
 from wemem.auditing.report import AuditReport, run_attacks
@@ -22,6 +23,7 @@ class BlackBoxAudit:
         left_out: a note on each attack that could not run on these outputs, with the reason.
         attacks: the attacks that ran, by label.
         remarks: notes on the models that attacked.
+        blind: the blind baseline; empty where the records are not known.
     """
 
     report: AuditReport
@@ -29,6 +31,7 @@ class BlackBoxAudit:
     left_out: tuple[Note, ...]
     attacks: Mapping[str, Attack]
     remarks: tuple[Note, ...] = ()
+    blind: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def outputs(self) -> Signals:

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float32
 from torch import nn
 
+from wemem.auditing.blind import blind_baseline
 from wemem.config.study import FEW_REFERENCES, StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.given_victim import given_victim, halves_around, matched
@@ -163,7 +164,9 @@ def audit_by_functions(
     if halves is not None:
         others_of["reference models"] = halves
     unmatched = tuple(_unmatched(data, known, others_of))
-    return replace(run_possible_attacks(signals, config.attacks, seed), remarks=unmatched)
+    baseline = blind_baseline(data, split, seed)
+    blind = () if baseline is None else (baseline,)
+    return replace(run_possible_attacks(signals, config.attacks, seed), remarks=unmatched, blind=blind)
 
 
 def _unmatched(data: Dataset, members: Indices, others: Mapping[str, Split]) -> Iterator[Note]:
