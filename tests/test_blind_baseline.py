@@ -98,6 +98,13 @@ def test_the_same_seed_gives_the_same_entry():
     assert blind_baseline(data, split, 1) == blind_baseline(data, split, 1) != blind_baseline(data, split, 2)
 
 
+def test_large_records_are_fewer(monkeypatch):
+    monkeypatch.setattr("wemem.auditing.blind.MOST_FEATURES", 2 * 3 * 40)
+    entry = blind_baseline(*sides(100, 3, 1.0), 0)
+    assert entry is not None
+    assert entry["members"] == entry["nonmembers"] == 20
+
+
 def test_results_have_a_row_that_is_never_the_strongest():
     results = with_baseline(0.99, True)
     Draft202012Validator(results_schema()).validate(results)

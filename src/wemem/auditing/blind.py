@@ -14,6 +14,7 @@ Cross-validation would score every record, but the errors of its folds depend on
 fails is no proof that the two sides are alike.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from wemem.randomness import generator
 
 #: The fewest and most records of each side, and the most columns that are used.
 FEWEST_RECORDS, MOST_RECORDS, MOST_COLUMNS = 20, 4000, 256
+#: The most features of all records together, 128 MiB; large records are fewer.
+MOST_FEATURES = 2**25
 #: The confidence level at which the AUC must exclude one half before the split is said to leak.
 LEVEL = 0.999
 
@@ -42,10 +45,11 @@ def blind_baseline(data: Dataset, split: Split, seed: int) -> dict[str, Any] | N
 
     Returns:
         The entry of one seed in ``results.json``, where members and non-members are those that were
-        scored; None if a side has fewer than :data:`FEWEST_RECORDS`.
+        scored; None if fewer than :data:`FEWEST_RECORDS` of a side can be used.
     """
     rng = generator(seed, "blind baseline")
-    sides = [rng.permutation(split.records(0, role))[:MOST_RECORDS] for role in (Role.TRAIN, Role.AUDIT)]
+    most = min(MOST_RECORDS, MOST_FEATURES // (2 * math.prod(data.input_shape)))
+    sides = [rng.permutation(split.records(0, role))[:most] for role in (Role.TRAIN, Role.AUDIT)]
     if min(map(len, sides)) < FEWEST_RECORDS:
         return None
     halves = [np.array_split(side, 2) for side in sides]
@@ -91,5 +95,5 @@ def _columns(features: np.ndarray) -> np.ndarray:
     flat = np.nan_to_num(flat - np.nanmean(flat, axis=0))
     scale = flat.std(axis=0)
     flat = flat / np.where(scale > 0, scale, 1)
-    u, s, _ = randomized_svd(flat, min(MOST_COLUMNS, len(flat)), random_state=0)
+    u, s, _ = randomized_svd(flat, min(MOST_COLUMNS, len(flat)), n_iter=2, random_state=0)
     return np.asarray(u * s)
