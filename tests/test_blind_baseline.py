@@ -80,7 +80,7 @@ def test_the_true_side_of_scored_records_is_not_read():
     member, fitted = rng.random(200) < 0.5, np.arange(200) < 100
     x = rng.normal(size=(200, 3)).astype(np.float32) + member[:, None]
     scores = [blind_scores(x, np.zeros(200, np.int64), own, fitted) for own in (member, member & fitted)]
-    np.testing.assert_array_equal(*scores)
+    np.testing.assert_array_equal(scores[0], scores[1])
 
 
 def test_many_columns_with_missing_values_are_scored():
