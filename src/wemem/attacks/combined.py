@@ -23,7 +23,9 @@ PARTS: tuple[Attack, ...] = (Lira(), Bavaria(), Rmia(), LiraOffline())
 
 @dataclass(frozen=True)
 class Combined(Attack):
-    """Weighted normal ranks of several attacks' scores (:mod:`wemem.attacks.combination`).
+    """Weighted normal ranks of several attacks' scores.
+
+    The ranks are combined as in :mod:`wemem.attacks.combination`.
 
     The attacks' own settings and the weights are chosen by attacking the other models in the
     target's place, with models other than the target.

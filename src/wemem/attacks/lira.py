@@ -259,7 +259,9 @@ class OnlineLikelihood(ReferenceLikelihood):
 
 @dataclass(frozen=True)
 class Lira(OnlineLikelihood):
-    """Online: :func:`lira_online`. Carlini et al., S&P 2022.
+    """Likelihood ratio of models trained with the record and models trained without it.
+
+    Online: :func:`lira_online`. Carlini et al., S&P 2022.
 
     Args:
         variance: as in :class:`ReferenceLikelihood`.
@@ -292,8 +294,9 @@ class Lira(OnlineLikelihood):
 
 @dataclass(frozen=True)
 class LiraOffline(ReferenceLikelihood):
-    """Offline: :func:`lira_offline`, no model trained with the record is needed. Carlini et al.,
-    S&P 2022.
+    """LiRA without models trained with the record.
+
+    Offline: :func:`lira_offline`. Carlini et al., S&P 2022.
 
     Args:
         variance: as in :class:`ReferenceLikelihood`.

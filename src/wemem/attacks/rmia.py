@@ -234,7 +234,9 @@ class PopulationRatio(Attack):
 
 @dataclass(frozen=True)
 class Rmia(PopulationRatio):
-    """Online: ``prior = (mean_in + mean_out) / 2``, each side weighing the same however many models
+    """Share of population records whose likelihood ratio the record exceeds.
+
+    Online: ``prior = (mean_in + mean_out) / 2``, each side weighing the same however many models
     it has.
 
     Zarifzadeh, Liu & Shokri, ICML 2024.
@@ -252,8 +254,9 @@ class Rmia(PopulationRatio):
 
 @dataclass(frozen=True)
 class RmiaOffline(PopulationRatio):
-    """Offline: ``prior = (mean_out + (a mean_out + 1 - a)) / 2``, no model trained with the record
-    is needed.
+    """RMIA without models trained with the record.
+
+    Offline: ``prior = (mean_out + (a mean_out + 1 - a)) / 2``.
 
     Zarifzadeh, Liu & Shokri, ICML 2024.
 

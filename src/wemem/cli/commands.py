@@ -10,6 +10,7 @@ from wemem.cli.handover import evidence, report, verify
 from wemem.cli.options import (
     Data,
     Device,
+    DryRun,
     Jobs,
     Label,
     Members,
@@ -24,13 +25,13 @@ from wemem.cli.options import (
     Weights,
 )
 from wemem.cli.printing import plan_and_print, print_plainly, print_results, run_and_print
+from wemem.cli.start_commands import start_app
 from wemem.cli.store_commands import store_app
 from wemem.errors import InputError
 
-app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
-)
+app = typer.Typer(pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
+app.add_typer(start_app)
 app.add_typer(store_app, name="store")
 
 
@@ -71,6 +72,7 @@ def run(
     threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Prune under every defense of a study, attack every model, print what leaks."""
     from wemem import api
@@ -78,6 +80,8 @@ def run(
     settings = _settings(set_, non_adaptive)
     config = api.read_study(study, settings, data=data, label=label, weights=weights, members=members, device=device)
     console = Console()
+    if dry_run:
+        return print_outline(console, config, out)
     run_and_print(console, config, out, store, jobs, ray, threads)
     print_plainly(
         console, f"\nResults {out / 'results.json'}, records {out / 'per_sample.parquet'}, models {out / 'models'}"
@@ -97,6 +101,7 @@ def compare(
     threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Run every defense of a study and compare those that leak least with all others."""
     from wemem import api
@@ -106,6 +111,8 @@ def compare(
 
     config = api.read_study(study, _settings(set_, non_adaptive), data=data, label=label, device=device)
     console = Console()
+    if dry_run:
+        return print_outline(console, config, out)
     results = run_and_print(console, config, out, store, jobs, ray, threads)
     write_report([out], out)
     print_plainly(

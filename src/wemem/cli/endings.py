@@ -38,7 +38,9 @@ LONGEST, LONGEST_WORD = 1200, 240
 #: Set to show the traceback of every error, as ``--debug`` does.
 DEBUG = "WEMEM_DEBUG"
 #: Environment of this process and its workers: no warnings of libraries on a user's terminal.
-QUIET = {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+QUIET = {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+#: Set by the shell that asks for completions, and the options that print or install its script.
+COMPLETE, COMPLETION = "_WEMEM_COMPLETE", ("--show-completion", "--install-completion")
 
 #: The folder of this package.
 PACKAGE = str(Path(__file__).parents[1])
@@ -68,6 +70,8 @@ def run_command() -> int:
         say(STOPPED)
         return int(str(stopped.code))
     except SystemExit as error:
+        if COMPLETE in os.environ or any(option in arguments[:1] for option in COMPLETION):
+            return error.code if isinstance(error.code, int) else 0  # completion ends in this way
         say(f"wemem: expected code that returns, got sys.exit({error.code!r}) from a function of yours; return from it")
         return UNUSABLE
     except Exception as error:

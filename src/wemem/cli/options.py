@@ -29,3 +29,4 @@ StorePlace = Annotated[
         "beside --out]."
     ),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; train and write nothing.")]

@@ -43,6 +43,16 @@ def plan_and_print(
         print_plainly(console, line)
 
 
+def print_outline(console: Console, config: "StudyConfig", out: Path) -> None:
+    """Print what a study would do, after reading its data and nothing more."""
+    from wemem.config.outline import outline
+    from wemem.pipeline.loading import study_data
+    from wemem.results.wording import printable
+
+    for line in [*outline(config, study_data(config)), f"Would write into {out}. Nothing was trained or written."]:
+        print_plainly(console, printable(line))
+
+
 def print_results(console: Console, results: dict[str, Any]) -> None:
     """Print the table of results, the sentences below it and the notes."""
     from wemem.reporting.budgets import budgets

@@ -74,6 +74,25 @@ OPTIONS: dict[Kind, tuple[str, ...]] = {
     "factory": (),
 }
 
+#: One line on each source, for lists.
+DESCRIPTIONS: dict[Kind, str] = {
+    "digits": "1,797 handwritten digits of 8 x 8 pixels, within scikit-learn.",
+    "location": "Location-30: 5,010 users by the places they visited; downloaded once.",
+    "purchase100": "Purchase-100: customers by the products they bought, 100 classes.",
+    "texas100": "Texas-100: hospital stays by diagnoses and procedures, 100 classes.",
+    "cifar10": "CIFAR-10: 60,000 colour images of 32 x 32 pixels, 10 classes.",
+    "cifar100": "CIFAR-100: 60,000 colour images of 32 x 32 pixels, 100 classes.",
+    "svhn": "SVHN: colour images of house numbers, 32 x 32 pixels, 10 classes.",
+    "cinic10": "CINIC-10: colour images of 32 x 32 pixels, 10 classes.",
+    "folder": "Your images, in one folder per class.",
+    ".npz": "A NumPy archive with arrays x and y.",
+    ".npy": "A NumPy array of features, with labels beside it.",
+    ".csv": "A table of numbers and categories, or a text, with a label column.",
+    ".tsv": "The same, separated by tabs.",
+    ".parquet": "The same, as a Parquet file.",
+    "factory": "Your function, package.module:factory.",
+}
+
 
 @dataclass(frozen=True)
 class DataSource:

@@ -1,1 +1,3 @@
-"""Callbacks that put pruning under a defense into training frameworks, each an optional extra."""
+"""Connections to other libraries, each an optional extra: callbacks for training frameworks, and
+figures for experiment trackers.
+"""

@@ -1,0 +1,66 @@
+"""The commands for a beginning, a look around, and figures for an experiment tracker."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from wemem.cli.options import Label
+from wemem.cli.printing import print_plainly
+
+start_app = typer.Typer()
+
+
+@start_app.command()
+def init(
+    data: Annotated[str, typer.Option(help="Data source: a name, a file, or module:factory.")],
+    out: Annotated[Path, typer.Option(help="The study file to write; it must not exist.")] = Path("study.toml"),
+    label: Label = None,
+) -> None:
+    """Write a commented study file that suits the data."""
+    from wemem.config.starter import write_starter
+    from wemem.data.sources import DataSource
+
+    write_starter(DataSource(data, label=label), out)
+    print_plainly(Console(), f"Study {out}; next: wemem plan {out}, then wemem compare {out} --out runs/first")
+
+
+@start_app.command("list")
+def list_names(
+    kind: Annotated[
+        Literal["attacks", "defenses", "data", "models", "criteria"] | None,
+        typer.Argument(help="One list; all of them if not given."),
+    ] = None,
+) -> None:
+    """List the attacks, defenses, data sources, models and pruning criteria, one line each."""
+    from wemem.config.catalogue import catalogue
+
+    console = Console()
+    lists = catalogue()
+    for name in lists if kind is None else [kind]:
+        print_plainly(console, f"{name}:")
+        width = max(map(len, lists[name]))
+        for entry, line in lists[name].items():
+            print_plainly(console, f"  {entry:{width}}  {line}")
+
+
+@start_app.command()
+def log(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder of TensorBoard's event files.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="Tracking URI of MLflow, such as sqlite:///mlflow.db.")] = None,
+) -> None:
+    """Log the figures of finished studies to TensorBoard or MLflow."""
+    from wemem.errors import InputError
+    from wemem.integrations.mlflow import MlflowLogger
+    from wemem.integrations.tensorboard import TensorBoardLogger
+    from wemem.integrations.tracking import log_study
+    from wemem.results.read import read_results
+
+    if (tensorboard is None) == (mlflow is None):
+        raise InputError("expected either --tensorboard FOLDER or --mlflow URI, got none or both; give one")
+    results = [read_results(folder) for folder in folders]
+    logger = TensorBoardLogger(tensorboard) if mlflow is None else MlflowLogger(mlflow)
+    count = sum(log_study(one, logger) for one in results)
+    print_plainly(Console(), f"Logged {count:,} runs to {tensorboard or mlflow}")
