@@ -24,7 +24,7 @@ from wemem.cli.options import (
     Threads,
     Weights,
 )
-from wemem.cli.printing import plan_and_print, print_plainly, print_results, run_and_print
+from wemem.cli.printing import print_outline, print_plainly, print_results, run_and_print
 from wemem.cli.start_commands import start_app
 from wemem.cli.store_commands import store_app
 from wemem.errors import InputError
@@ -121,22 +121,6 @@ def compare(
     for line in sentences(results, leaders(results)):
         print_plainly(console, line)
     print_plainly(console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}")
-
-
-@app.command()
-def plan(
-    study: Annotated[Path, typer.Argument(help="A study file, see studies/.")],
-    set_: Overrides = None,
-    data: Data = None,
-    threads: Threads = None,
-    device: Device = None,
-    store: StorePlace = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the plan as JSON.")] = None,
-) -> None:
-    """Show what a study would compute, what is stored already, and how long it would take."""
-    from wemem import api
-
-    plan_and_print(Console(), api.read_study(study, set_ or [], data=data, device=device), store, threads, json_file)
 
 
 app.command()(report)

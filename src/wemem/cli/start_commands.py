@@ -1,4 +1,4 @@
-"""The commands for a beginning, a look around, and figures for an experiment tracker."""
+"""The commands before and after a study: a starter file, lists, a plan, figures for a tracker."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from wemem.cli.options import Label
-from wemem.cli.printing import print_plainly
+from wemem.cli.options import Data, Device, Label, Overrides, StorePlace, Threads
+from wemem.cli.printing import plan_and_print, print_plainly
 
 start_app = typer.Typer()
 
@@ -24,6 +24,22 @@ def init(
 
     write_starter(DataSource(data, label=label), out)
     print_plainly(Console(), f"Study {out}; next: wemem plan {out}, then wemem compare {out} --out runs/first")
+
+
+@start_app.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="A study file, see studies/.")],
+    set_: Overrides = None,
+    data: Data = None,
+    threads: Threads = None,
+    device: Device = None,
+    store: StorePlace = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the plan as JSON.")] = None,
+) -> None:
+    """Show what a study would compute, what is stored already, and how long it would take."""
+    from wemem import api
+
+    plan_and_print(Console(), api.read_study(study, set_ or [], data=data, device=device), store, threads, json_file)
 
 
 @start_app.command("list")
