@@ -29,7 +29,7 @@ def outline(config: StudyConfig, data: Dataset) -> list[str]:
             f"Would train up to {config.scores.models} subset models for each scored model, for memorization scores."
         )
     sentences += [
-        f"Would prune as {label} in {pruning.schedule.rounds} rounds to {pruning.schedule.sparsity:.0%} sparsity."
+        f"Would prune as {label} in {pruning.schedule.rounds} rounds to sparsity {pruning.schedule.sparsity:.4g}."
         for label, pruning in config.arms
     ]
     return [*sentences, f"Would attack every model by {', '.join(config.attacks)}."]
