@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run test test-fast fuzz fuzz-bytes kill-campaign ray-campaign campaigns lint types docs format bench dist clean
+.PHONY: run evidence test test-fast fuzz fuzz-bytes kill-campaign ray-campaign campaigns lint types docs format bench dist clean
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -43,6 +43,10 @@ types: .venv/.installed-dev
 docs: .venv/.installed-dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build/html
 
+# The comparisons of the evidence page, a night on two cores; the same command goes on where it was stopped.
+evidence: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence $(STUDIES)
+
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -75,7 +79,7 @@ dist: .venv/.installed-dev
 	build/smoke/bin/wemem run studies/smoke.toml --out build/smoke/run
 
 clean:
-	rm -rf .venv build dist runs/quickstart .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist docs/_build docs/gallery runs/quickstart .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

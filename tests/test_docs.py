@@ -3,6 +3,7 @@
 import re
 import shlex
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,13 @@ def test_every_key_of_a_study_is_described(table):
     described = set(re.findall(r"`([a-z_]+)`", (ROOT / "docs" / "study.md").read_text("utf-8")))
     assert {field.name for field in fields(table)} <= described
     assert settings.__doc__
+
+
+def test_the_reference_gives_every_key_a_meaning(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    reference = import_module("study_reference")
+    text = reference.page()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row.split(" | ")[-1].strip(" |") == ""] == []
+    for table in reference.TABLES.values():
+        assert all(any(row.startswith(f"| `{field.name}` |") for row in rows) for field in fields(table))

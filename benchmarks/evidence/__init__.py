@@ -1,0 +1,1 @@
+"""The comparisons of the evidence page of the documentation."""
