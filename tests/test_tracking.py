@@ -57,7 +57,9 @@ def test_mlflow_reads_the_figures_back(tmp_path):
     log_study(RESULTS, MlflowLogger(uri))
     log_study(RESULTS, MlflowLogger(uri))  # the experiment exists by now
     client = MlflowClient(tracking_uri=uri)
-    runs = client.search_runs([client.get_experiment_by_name("wemem").experiment_id], max_results=100)
+    experiment = client.get_experiment_by_name("wemem")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
     assert len(runs) == 2 * len(RESULTS["runs"])
     (run, _) = [one for one in runs if one.info.run_name == "location/swmr/sparsity0.6/seed1"]
     assert run.data.params["defense"] == "swmr"

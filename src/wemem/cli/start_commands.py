@@ -71,12 +71,17 @@ def log(
     from wemem.errors import InputError
     from wemem.integrations.mlflow import MlflowLogger
     from wemem.integrations.tensorboard import TensorBoardLogger
-    from wemem.integrations.tracking import log_study
+    from wemem.integrations.tracking import RunLogger, log_study
     from wemem.results.read import read_results
 
     if (tensorboard is None) == (mlflow is None):
         raise InputError("expected either --tensorboard FOLDER or --mlflow URI, got none or both; give one")
     results = [read_results(folder) for folder in folders]
-    logger = TensorBoardLogger(tensorboard) if mlflow is None else MlflowLogger(mlflow)
+    logger: RunLogger
+    if mlflow is not None:
+        logger = MlflowLogger(mlflow)
+    else:
+        assert tensorboard is not None
+        logger = TensorBoardLogger(tensorboard)
     count = sum(log_study(one, logger) for one in results)
     print_plainly(Console(), f"Logged {count:,} runs to {tensorboard or mlflow}")

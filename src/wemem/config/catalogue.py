@@ -22,8 +22,9 @@ def catalogue() -> dict[str, dict[str, str]]:
     """
     presets = {name: f"Preset of {len(names)} attacks." for name, names in PRESETS.items()}
     chains = {name: f"Chain of {' and '.join(parts.split('+'))}." for name, parts in CHAINS.items()}
-    listed = _lines(ATTACKS) | presets, _lines(DEFENSES) | chains, DESCRIPTIONS, _lines(MODELS), _lines(CRITERIA)
-    return {name: dict(lines) for name, lines in zip(LISTS, listed, strict=True)}
+    data: dict[str, str] = {**DESCRIPTIONS}
+    listed = [_lines(ATTACKS) | presets, _lines(DEFENSES) | chains, data, _lines(MODELS), _lines(CRITERIA)]
+    return dict(zip(LISTS, listed, strict=True))
 
 
 def _lines(classes: Mapping[str, type]) -> dict[str, str]:

@@ -83,7 +83,7 @@ def _batch_size(train: int) -> int:
     >>> _batch_size(180), _batch_size(10_000)
     (16, 128)
     """
-    return max(16, min(128, 2 ** int(np.log2(max(train // STEPS, 1)) + 0.5)))
+    return max(16, min(128, 1 << int(np.log2(max(train // STEPS, 1)) + 0.5)))
 
 
 def _toml(value: Any) -> str:
