@@ -22,7 +22,7 @@ def catalogue() -> dict[str, dict[str, str]]:
     """
     presets = {name: f"Preset of {len(names)} attacks." for name, names in PRESETS.items()}
     chains = {name: f"Chain of {' and '.join(parts.split('+'))}." for name, parts in CHAINS.items()}
-    data: dict[str, str] = {**DESCRIPTIONS}
+    data = {str(name): line for name, line in DESCRIPTIONS.items()}
     listed = [_lines(ATTACKS) | presets, _lines(DEFENSES) | chains, data, _lines(MODELS), _lines(CRITERIA)]
     return dict(zip(LISTS, listed, strict=True))
 
