@@ -85,6 +85,7 @@ def test_most_exposed_records_are_members_in_order_of_their_rank(safe: Path):
         ranks = [record["rank"] for record in arm["records"]]
         assert ranks == sorted(ranks)
         scores = combined.scores[arm["label"], arm["sparsity"], arm["seed"]]
+        assert scores.records is not None
         members = set(scores.records[scores.member].tolist())
         assert len(ranks) == 10
         assert all(record["record"] in members for record in arm["records"])
