@@ -47,6 +47,8 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["gallery.css"]
 html_title = f"WeMem {release}"
 exclude_patterns = ["_build", "sg_execution_times.rst", "gallery/*.py", "gallery/*.ipynb"]
 

@@ -59,3 +59,9 @@ def test_the_reference_gives_every_key_a_meaning(monkeypatch):
     assert [row for row in rows if row.split(" | ")[-1].strip(" |") == ""] == []
     for table in reference.TABLES.values():
         assert all(any(row.startswith(f"| `{field.name}` |") for row in rows) for field in fields(table))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_has_one_title(name):
+    text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
