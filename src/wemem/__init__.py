@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         StudyResult,
     )
     from wemem.objects.plan import plan
+    from wemem.objects.training import TrainResult, train
     from wemem.pruning import Pruning, Schedule, iterate
     from wemem.signals import Signals
     from wemem.study.run import run_study
@@ -57,11 +58,11 @@ __all__ = [
     "DefenseBatchSampler", "DefenseLoss", "DiagnosisResult", "Ensemble", "ExportResult", "Footprint",
     "FullyConnected", "GateResult", "InputError", "IterativePruner", "Memorization", "MemoryRegularizer",
     "Preprocessing", "PruneResult", "Pruning", "PruningEngine", "Recipe", "Role", "Schedule", "Signals",
-    "SlidingWindow", "Split", "StudyConfig", "StudyResult", "TableForm", "Undefended", "api", "audit", "chain",
-    "compare", "diagnose", "estimate_memorization", "export", "fit", "footprint", "gate", "given_victim", "iterate",
-    "load_dataset", "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense",
+    "SlidingWindow", "Split", "StudyConfig", "StudyResult", "TableForm", "TrainResult", "Undefended", "api", "audit",
+    "chain", "compare", "diagnose", "estimate_memorization", "export", "fit", "footprint", "gate", "given_victim",
+    "iterate", "load_dataset", "load_pruned", "load_study", "make_attack", "make_attacks", "make_defense",
     "memorization_scores", "model_for", "out_of_sample_targets", "parse_study", "plan", "prune", "random_halves",
-    "read_preprocessing", "read_scores", "read_sparse", "report", "run", "run_attacks", "run_study", "subsets",
+    "read_preprocessing", "read_scores", "read_sparse", "report", "run", "run_attacks", "run_study", "subsets", "train",
     "victim_and_shadows", "with_preprocessing",
 ]  # fmt: skip
 
@@ -92,6 +93,7 @@ _HOMES = {
     "wemem.objects.commands": "audit compare diagnose export gate prune report run",
     "wemem.objects.plan": "plan",
     "wemem.objects.outcome": "AuditResult DiagnosisResult ExportResult GateResult PruneResult StudyResult",
+    "wemem.objects.training": "TrainResult train",
     "wemem.pruning": "Pruning Schedule iterate",
     "wemem.signals": "Signals",
     "wemem.study.run": "run_study",

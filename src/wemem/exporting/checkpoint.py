@@ -23,8 +23,9 @@ from wemem.signals import UNKNOWN
 from wemem.training import Ensemble
 from wemem.training.resize import resized
 
-#: The names of the certificate beside a pruned model's weights and of the one beside its ONNX file.
-CERTIFICATE, EXPORTED = "pruning.json", "export.json"
+#: The names of the certificates beside a pruned model's weights, beside its ONNX file, and beside the
+#: weights of a model that was trained.
+CERTIFICATE, EXPORTED, TRAINED = "pruning.json", "export.json", "training.json"
 #: The entry of a certificate that names a defense which alters answers.
 ALTERED = "answers_altered_by"
 
@@ -226,9 +227,18 @@ def altering_defense(weights: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def training_certificate(weights: Path) -> Mapping[str, Any]:
+    """The certificate of the training beside a model's file; empty if none fits the file."""
+    return _fitting(weights.with_name(TRAINED), weights)
+
+
 def _certificate(weights: Path) -> Mapping[str, Any]:
-    """The certificate beside a model's file; empty if none fits the file."""
-    path = weights.with_name(EXPORTED if weights.suffix.lower() == ".onnx" else CERTIFICATE)
+    """The certificate of the pruning or export beside a model's file; empty if none fits the file."""
+    return _fitting(weights.with_name(EXPORTED if weights.suffix.lower() == ".onnx" else CERTIFICATE), weights)
+
+
+def _fitting(path: Path, weights: Path) -> Mapping[str, Any]:
+    """A certificate that holds the hash of a model's file; empty if there is none."""
     try:
         certificate = read_json(path, "a certificate")
         fits = certificate["weights_sha256"] == weights_sha256(weights)

@@ -36,6 +36,12 @@ class RecordIds:
         return RecordIds(self.column, (*self.values, *more))
 
 
+def write_members(path: Path, members: Int64[np.ndarray, " m"]) -> None:
+    """Write record numbers as :func:`read_members` reads them, whatever the name of the file ends in."""
+    with path.open("wb") as file:
+        np.savez(file, members=members.astype(np.int64))
+
+
 def read_members(file: str | Path, records: int, ids: RecordIds | None = None) -> Int64[np.ndarray, " m"]:
     """Read the indices of the records that a model was trained on, sorted and each once.
 

@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import CERTIFICATE, EXPORTED
 from wemem.files.documents import read_json
-from wemem.models.table import model_for
 from wemem.objects.code import ArchitectureLike, anonymous, given_function
 from wemem.objects.inputs import (
     AttackLike,
@@ -25,6 +25,7 @@ from wemem.objects.inputs import (
     MembersLike,
     Place,
     StudyLike,
+    built_network,
     by_numbers,
     members_file,
     numbered_records,
@@ -44,7 +45,6 @@ from wemem.objects.outcome import (
     gate_outcome,
 )
 from wemem.objects.output import OutputPlace, shown_progress
-from wemem.pipeline.loading import study_data
 from wemem.pipeline.progress import Progress
 from wemem.resolve import resolve
 from wemem.results.gate import Limits
@@ -185,13 +185,8 @@ def prune(
         victim = weights_file(model, inputs), members_file(members, inputs)
         config = study_of(study, settings, data=data, architecture=architecture, defenses=defense, victim=victim)
         lines = api.prune(config, config.labels[0], place.folder, store, shown)
-
-    def build() -> nn.Module:
-        records = study_data(config)
-        return model_for(config.model, records).build(records.input_shape, records.classes)
-
     certificate = read_json(place.folder / CERTIFICATE, "a certificate")
-    return PruneResult(place.folder, certificate, place.keeper, tuple(lines), build)
+    return PruneResult(place.folder, certificate, place.keeper, tuple(lines), partial(built_network, config))
 
 
 def run(

@@ -25,8 +25,11 @@ from wemem.errors import InputError
 from wemem.exporting.checkpoint import write_weights
 from wemem.exporting.shards import weights_path
 from wemem.files.atomic import write_atomically
+from wemem.files.record_tables import write_members
 from wemem.models.custom import unwrapped
+from wemem.models.table import model_for
 from wemem.objects.code import ArchitectureLike, architecture_of
+from wemem.pipeline.loading import study_data
 from wemem.resolve import Given
 
 Place = str | Path
@@ -229,12 +232,7 @@ def members_file(members: MembersLike, folder: Path) -> Path:
             "each training record, as np.flatnonzero makes them of a mask"
         )
     path = folder / "members.npz"
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:
-            np.savez(file, members=numbers.astype(np.int64))
-
-    write_atomically(path, write)
+    write_atomically(path, lambda part: write_members(part, numbers))
     return path
 
 
@@ -245,6 +243,12 @@ def weights_file(model: Place | nn.Module, folder: Path) -> Path:
         write_atomically(path, lambda part: write_weights(part, {k: v.cpu() for k, v in state.items()}))
         return path
     return weights_path(model)
+
+
+def built_network(config: StudyConfig) -> nn.Module:
+    """Return the architecture of a study, with new weights."""
+    records = study_data(config)
+    return model_for(config.model, records).build(records.input_shape, records.classes)
 
 
 def _table(study: StudyLike | None) -> dict[str, Any]:

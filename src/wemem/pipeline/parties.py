@@ -33,10 +33,9 @@ from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.stage import Derived, Stage, given
 from wemem.pipeline.study_split import study_split, training_records
 from wemem.pipeline.trainer import chunks
-from wemem.pipeline.victim import load_victim, selected, with_shadows
+from wemem.pipeline.victim import certified_training, load_victim, selected, with_shadows
 from wemem.pruning import Pruning
 from wemem.randomness import derive_seed, generator
-from wemem.signals import UNKNOWN
 
 Records = Int64[np.ndarray, " _"]
 
@@ -174,7 +173,7 @@ class Parties:
             return self.pipeline.trainer.plan(self.title("dense models"), self.split, self.model_seeds)
         if self.split.num_models == 1:
             return given(load_victim(self.pipeline.workspace))
-        return self.join_victim(self.dense_shadows(), UNKNOWN)
+        return self.join_victim(self.dense_shadows(), certified_training(self.pipeline.workspace, self.members))
 
     def dense_shadows(self) -> Stage[TrainedModels]:
         """The unpruned shadows alone, for a victim that exists already."""

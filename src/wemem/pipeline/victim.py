@@ -7,20 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
-from wemem.exporting.checkpoint import load_pruned
+from wemem.exporting.checkpoint import load_pruned, training_certificate
 from wemem.exporting.onnx import OnnxModel, read_onnx
-from wemem.exporting.shards import weights_sha256
+from wemem.exporting.shards import weights_path, weights_sha256
+from wemem.files.hashing import sha256_of
 from wemem.models.table import model_for
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.stage import Derived, Stage
 from wemem.pipeline.workspace import Workspace
 from wemem.pruning import masks_of_zeros
 from wemem.signals import UNKNOWN
+from wemem.store.fingerprint import spelled
 from wemem.store.key import Key
 from wemem.store.keys import SelectionKey, ShippedVictimKey, SwappedKey, VictimKey
 from wemem.training import Ensemble
@@ -64,6 +68,32 @@ def load_victim(space: Workspace) -> TrainedModels:
     victim, weights = read_victim(space.config, space.data, space.cache.progress.warn)
     key = VictimKey(space.architecture, weights, None).key()
     return TrainedModels(key, victim, {"seconds": 0.0, "recipe_fingerprint": UNKNOWN})
+
+
+def training_fingerprint(space: Workspace) -> str:
+    """Fingerprint of how an unpruned model of a study is trained, for the certificate beside its
+    weights.
+    """
+    return sha256_of([space.recipe_fingerprint(None, None), spelled(space.config.training)])
+
+
+def members_fingerprint(members: Int64[np.ndarray, " n"]) -> str:
+    """Fingerprint of a set of records by their numbers."""
+    return sha256_of(np.unique(members).tolist())
+
+
+def certified_training(space: Workspace, members: Int64[np.ndarray, " n"]) -> str:
+    """The recipe fingerprint of an unpruned victim: that of the study's own models if a certificate
+    beside the weights states the same training on the same records, else :data:`UNKNOWN`.
+    """
+    assert space.config.victim is not None
+    if is_onnx(space.config):
+        return UNKNOWN
+    certificate = training_certificate(weights_path(space.config.victim.weights))
+    expected = (training_fingerprint(space), members_fingerprint(members))
+    if (certificate.get("recipe_fingerprint"), certificate.get("members_sha256")) != expected:
+        return UNKNOWN
+    return space.recipe_fingerprint(None, None)
 
 
 def with_shadows(

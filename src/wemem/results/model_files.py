@@ -7,15 +7,26 @@ from typing import Any
 from wemem.config.defense_entries import file_name
 from wemem.config.study import StudyConfig
 from wemem.defenses import FreshStart, OutputPostprocessing
-from wemem.exporting.checkpoint import ALTERED, CERTIFICATE, certificate_of, channels_of, channels_path, write_weights
+from wemem.exporting.checkpoint import (
+    ALTERED,
+    CERTIFICATE,
+    TRAINED,
+    certificate_of,
+    channels_of,
+    channels_path,
+    write_weights,
+)
 from wemem.exporting.footprint import footprint_lines
 from wemem.exporting.preprocess import preprocess_of, preprocess_path
 from wemem.exporting.sparse import sparse_bytes
 from wemem.files.atomic import write_atomically
+from wemem.files.record_tables import write_members
 from wemem.models.table import table_input
+from wemem.pipeline.victim import members_fingerprint
 from wemem.results.build import environment
 from wemem.study.outcome import Outcome
 from wemem.study.single_model import PrunedModel
+from wemem.study.single_training import TrainedModel
 from wemem.training import Ensemble, choose_device
 from wemem.tuning.wording import tuning_in_words
 
@@ -76,6 +87,42 @@ def write_pruned(out: Path, config: StudyConfig, pruned: PrunedModel, costs: Map
     write_atomically(out / "weights.sparse.safetensors", lambda part: part.write_bytes(compact))
     certificate = certificate_of(out / "weights.safetensors", pruned.stage.provenance[0], payload)
     write_atomically(out / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
+
+
+def write_trained(out: Path, config: StudyConfig, trained: TrainedModel) -> None:
+    """Write a trained model's weights, the list of its training records, and its certificate.
+
+    Args:
+        out: the output folder.
+        config: the study with the settings of the training.
+        trained: the trained model.
+    """
+    weights = out / "weights.safetensors"
+    for stale in (CERTIFICATE, TRAINED, "weights.sparse.safetensors"):
+        (out / stale).unlink(missing_ok=True)
+    write_weights_and_masks(weights, trained.stage.ensemble, out / "masks.safetensors", trained.class_names)
+    write_atomically(out / "members.npz", lambda part: write_members(part, trained.members))
+    payload = {
+        "members": len(trained.members),
+        "members_sha256": members_fingerprint(trained.members),
+        "study": config.table,
+        "environment": environment(choose_device(config.device)),
+        **trained.certified(),
+    }
+    certificate = certificate_of(weights, trained.fingerprint, payload, "wemem.training/1")
+    write_atomically(out / TRAINED, lambda part: part.write_text(certificate, encoding="utf-8"))
+
+
+def training_summary(weights: Path, trained: TrainedModel) -> list[str]:
+    """Sentences about a trained model."""
+    dev, test = trained.accuracy["dev"], trained.accuracy["test"]
+    accuracy = "no dev accuracy" if dev is None else f"dev accuracy {100 * dev:.1f} %"
+    if test is not None:
+        accuracy += f", accuracy on records it was not trained on {100 * test:.1f} %"
+    lines = [f"Trained on {len(trained.members)} records: {accuracy}."]
+    if trained.dev_from_training:
+        lines.append("The dev records were taken from the given members, and members.npz lists the others alone.")
+    return [*lines, f"Wrote {weights}."]
 
 
 def pruning_summary(

@@ -121,9 +121,7 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
             that a search needs is not installed.
     """
     _require_prunable(parties)
-    blank = parties.pipeline.workspace.untrained([0])
-    refuse_probabilities(blank.logits(parties.data.features[:PROBED])[0], "the model")
-    refuse_squashed(blank.module(0), torch.from_numpy(parties.data.features[:2]))
+    require_logits(parties.pipeline)
     if parties.config.searches:
         proposer()
     for defense in parties.config.every_defense:
@@ -133,6 +131,13 @@ def require_feasible(parties: Parties, splits: Sequence[Split]) -> None:
         if distillation is not None and isinstance(distillation.source, Teachers):
             some = _of_each_size(split)
             held_out(some, distillation.source, range(some.num_models), parties.data.features, parties.data.table)
+
+
+def require_logits(pipeline: Pipeline) -> None:
+    """Refuse a model whose outputs are no logits, before it is trained."""
+    blank, features = pipeline.workspace.untrained([0]), pipeline.workspace.data.features
+    refuse_probabilities(blank.logits(features[:PROBED])[0], "the model")
+    refuse_squashed(blank.module(0), torch.from_numpy(features[:2]))
 
 
 def _of_each_size(split: Split) -> Split:

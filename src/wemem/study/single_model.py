@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from wemem.config.settings import PruningSettings
 from wemem.config.study import StudyConfig
@@ -106,7 +107,10 @@ def config_for_pruning(config: StudyConfig, label: str) -> StudyConfig:
 def parties_for_pruning(pipeline: Pipeline) -> tuple[Parties, bool]:
     """The defender alone, with the given model, and True if its dev records are training records."""
     config = pipeline.workspace.config
-    split, taken = _split_for_pruning(config, pipeline.workspace.data)
+    assert config.victim is not None
+    data = pipeline.workspace.data
+    data.require_all_records("members")
+    split, taken = split_of_members(config, data, read_members(config.victim.members, len(data), data.ids))
     parties = Parties(pipeline, config.seeds[0], split)
     require_feasible(parties, [split])
     return parties, taken
@@ -173,13 +177,12 @@ def _with_settings(config: StudyConfig) -> StudyConfig:
     return replace(config, defenses=config.known_defenses, budgets={})
 
 
-def _split_for_pruning(config: StudyConfig, data: Dataset) -> tuple[Split, bool]:
-    """The roles of the records in fine-tuning, and whether the dev records are taken from the
+def split_of_members(
+    config: StudyConfig, data: Dataset, members: Int64[np.ndarray, " n"]
+) -> tuple[Split, bool]:  # fmt: skip
+    """The roles of the records for one model, and whether its dev records are taken from its
     training records.
     """
-    assert config.victim is not None
-    data.require_all_records("members")
-    members = read_members(config.victim.members, len(data), data.ids)
     others = np.setdiff1d(np.arange(len(data)), members)
     wanted = round(config.split.dev / config.split.train * len(members))
     rng = generator(config.seeds[0], "split/pruning")
