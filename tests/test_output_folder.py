@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+import wemem
 from small_study import table, write_data
 from wemem import api
 from wemem.config.parse import parse_study
 from wemem.errors import DivergedError, InputError
 from wemem.files.output_folder import output_folder
 from wemem.results import folder as results_folder
+from wemem.results.model_files import remove_old_model
 from wemem.results.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -144,3 +147,42 @@ def test_a_run_that_is_refused_leaves_the_results_of_an_earlier_one(data, tmp_pa
     with pytest.raises(InputError):
         api.run(parse_study(table(tmp_path / "none.npz", **SMALL)), out)
     assert verify(out).passed
+
+
+@pytest.mark.parametrize("error", [KilledError, InputError])
+def test_a_command_that_fails_in_mid_training_leaves_no_results_of_an_earlier_one(data, tmp_path, monkeypatch, error):
+    def failing(*given: Any, **named: Any) -> Any:
+        raise error("in mid-training")
+
+    first, out = parse_study(table(data, **SMALL)), tmp_path / "out"
+    api.run(first, out)
+    weights = tmp_path / "given.safetensors"
+    save_file(load_file(out / "models/dense-seed0.safetensors"), weights)
+    np.savez(tmp_path / "members.npz", members=np.arange(200))
+    victim = {"weights": str(weights), "members": str(tmp_path / "members.npz")}
+    second = parse_study(table(data, **SMALL | {"seeds": [1], "victim": victim}))
+    api.prune(second, "undefended", tmp_path / "pruned")
+    wemem.train(study=first, out=tmp_path / "trained", progress=False)
+    assert all((tmp_path / name / "weights.safetensors").exists() for name in ("pruned", "trained"))
+    monkeypatch.setattr("wemem.pipeline.trainer.fit", failing)
+    monkeypatch.setattr(sys.modules["wemem.pruning.iterate"], "fit", failing)
+    third = table(data, **SMALL | {"seeds": [2]})
+    with pytest.raises(error):
+        api.run(parse_study(third), out)
+    assert not (out / "results.json").exists()
+    with pytest.raises(error):
+        api.prune(parse_study(third | {"victim": victim}), "undefended", tmp_path / "pruned")
+    with pytest.raises(error):
+        wemem.train(study=third, out=tmp_path / "trained", progress=False)
+    for name in ("pruned", "trained"):
+        assert not list((tmp_path / name).glob("*.safetensors"))
+    assert weights.exists()
+
+
+def test_a_failed_pruning_into_the_folder_of_its_model_keeps_the_model(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"given")
+    remove_old_model(tmp_path, str(tmp_path))
+    assert weights.exists()
+    remove_old_model(tmp_path, str(tmp_path.parent / "other.safetensors"))
+    assert not weights.exists()

@@ -12,6 +12,7 @@ strings or Path objects.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,13 +30,7 @@ from wemem.execution.executor import Executor
 from wemem.execution.forecast import planned
 from wemem.execution.plan import Plan
 from wemem.execution.program import AuditProgram, PruneProgram, StudyProgram
-from wemem.exporting.checkpoint import (
-    EXPORTED,
-    altering_defense,
-    certificate_of,
-    load_pruned,
-    read_certificate,
-)
+from wemem.exporting.checkpoint import EXPORTED, altering_defense, certificate_of, load_pruned, read_certificate
 from wemem.exporting.footprint import side_by_side
 from wemem.exporting.onnx import BATCH, metadata_of, onnx_bytes
 from wemem.exporting.shards import weights_path, weights_sha256
@@ -50,7 +45,7 @@ from wemem.results.black_box import black_box_results
 from wemem.results.build import environment, study_results
 from wemem.results.folder import TARGETS, no_results_of_before, remove_old_results, write_results
 from wemem.results.gate import FolderGate, Limits, check_folder
-from wemem.results.model_files import pruning_summary, write_model, write_pruned
+from wemem.results.model_files import pruning_summary, remove_old_model, write_model, write_pruned
 from wemem.results.sample_table import per_sample_table
 from wemem.results.target_table import write_target_table
 from wemem.results.verify import Verified
@@ -168,7 +163,7 @@ def run(
     """
     executor, config, progress = Executor(jobs, ray, threads), _config(study), progress or Silent()
     progress.tell(plan_in_words(config))
-    with output_folder(out) as folder, no_results_of_before(folder):
+    with output_folder(out) as folder, no_results_of_before(folder, progress) as progress:
         data, root = load_data(config, progress), location_beside(store, folder)
         with executor.computed(StudyProgram(config), data, root, progress) as shown:
             return _run_alone(config, data, folder, Store(root, progress.warn), shown)
@@ -296,7 +291,8 @@ def prune(
         Sentences on what was done and how the model is loaded.
     """
     config, progress = _config(study), progress or Silent()
-    with output_folder(out) as folder:
+    remove = partial(remove_old_model, victim=config.victim.weights if config.victim else None)
+    with output_folder(out) as folder, no_results_of_before(folder, progress, remove) as progress:
         data, root = load_data(config, progress), location_beside(store, folder)
         with Executor(1, ray, threads).computed(PruneProgram(config, label), data, root, progress) as shown:
             pruned = prune_model(config, label, Store(root, progress.warn), shown, data)
@@ -369,7 +365,7 @@ def audit(
         The content of ``results.json`` and of ``per_sample.parquet``.
     """
     config, progress = _config(study), progress or Silent()
-    with output_folder(out) as folder, no_results_of_before(folder):
+    with output_folder(out) as folder, no_results_of_before(folder, progress) as progress:
         data, root = load_data(config, progress), location_beside(store, folder)
         with Executor(1, ray, threads).computed(AuditProgram(config, label), data, root, progress) as shown:
             outcome = audit_model(config, label, Store(root, progress.warn), shown, data)
@@ -402,7 +398,7 @@ def audit_functions(
         raise InputError(
             f"expected the file of the audited model, got {model}, which is no file; name the one that ships"
         )
-    with output_folder(out) as folder:
+    with output_folder(out) as folder, no_results_of_before(folder, progress) as progress:
         kept = Store(location_beside(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
         return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0], model))

@@ -17,6 +17,7 @@ from wemem.metrics.intervals import Estimate
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress, Silent
 from wemem.results.build import environment
+from wemem.results.folder import no_results_of_before
 from wemem.store.location import location_beside
 from wemem.store.store import Store
 from wemem.training import choose_device
@@ -44,14 +45,19 @@ def diagnose_into(
     Raises:
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
-    progress = progress or Silent()
     out = require_folder(out)
-    data = load_data(config, progress)
-    diagnosis = diagnose(config, settings, Store(location_beside(store, out), progress.warn), progress, data)
+    with no_results_of_before(out, progress or Silent(), _remove_old_diagnosis) as watched:
+        data = load_data(config, watched)
+        diagnosis = diagnose(config, settings, Store(location_beside(store, out), watched.warn), watched, data)
     content = diagnosis_content(config, data, diagnosis)
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(out / "diagnosis.json", lambda part: part.write_text(text, encoding="utf-8"))
     return content
+
+
+def _remove_old_diagnosis(out: Path) -> None:
+    for name in ("diagnosis.json", "diagnosis.html"):
+        (out / name).unlink(missing_ok=True)
 
 
 def diagnosis_content(config: StudyConfig, data: Dataset, diagnosis: Diagnosis) -> dict[str, Any]:

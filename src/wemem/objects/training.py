@@ -18,7 +18,8 @@ from wemem.objects.inputs import DataLike, MembersLike, Place, StudyLike, built_
 from wemem.objects.outcome import Outcome
 from wemem.objects.output import OutputPlace, shown_progress
 from wemem.pipeline.progress import Progress
-from wemem.results.model_files import training_summary, write_trained
+from wemem.results.folder import no_results_of_before
+from wemem.results.model_files import remove_old_model, training_summary, write_trained
 from wemem.results.wording import printable
 from wemem.store.location import location_beside
 from wemem.store.store import Store
@@ -106,7 +107,10 @@ def train(
         InputError: anything that cannot be used.
     """
     config, place = study_of(study, settings, data=data, architecture=architecture), OutputPlace.of(out)
-    with place.inputs() as inputs, output_folder(place.folder) as folder, shown_progress(progress) as shown:
+    with (
+        place.inputs() as inputs, output_folder(place.folder) as folder, shown_progress(progress) as receiver,
+        no_results_of_before(folder, receiver, remove_old_model) as shown,
+    ):  # fmt: skip
         listed = None if members is None else members_file(members, inputs)
         trained = train_model(config, listed, Store(location_beside(store, folder), shown.warn), shown)
         write_trained(folder, config, trained)

@@ -58,6 +58,40 @@ class Silent:
         return self
 
 
+class WatchedProgress:
+    """Passes everything on, and knows whether a stage has begun.
+
+    Args:
+        receiver: the receiver of all reports.
+    """
+
+    def __init__(self, receiver: Progress) -> None:
+        self.receiver, self.begun = receiver, False
+
+    def plan(self, work: float) -> None:
+        self.receiver.plan(work)
+
+    def begin(self, stage: str, work: float) -> None:
+        self.begun = True
+        self.receiver.begin(stage, work)
+
+    def advance(self, fraction: float, detail: str) -> None:
+        self.receiver.advance(fraction, detail)
+
+    def end(self, *, stored: bool) -> None:
+        self.receiver.end(stored=stored)
+
+    def tell(self, message: str) -> None:
+        self.receiver.tell(message)
+
+    def warn(self, message: str) -> None:
+        self.receiver.warn(message)
+
+    def worker(self, number: int, workers: int) -> Progress:
+        self.begun = True
+        return self.receiver.worker(number, workers)
+
+
 def show_epoch(progress: Progress, epoch: int, epochs: int, running: int, index: int = 0, rounds: int = 1) -> None:
     """Show where a training is.
 

@@ -1,7 +1,7 @@
 """The output folder of a study or an audit; ``results.json`` holds the SHA-256 of its other files."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,35 @@ from wemem.errors import DivergedError, InputError
 from wemem.files.atomic import write_atomically
 from wemem.files.documents import read_json
 from wemem.files.hashing import file_sha256
+from wemem.pipeline.progress import Progress, WatchedProgress
 
 RESULTS, SAMPLES, TARGETS, GATE = "results.json", "per_sample.parquet", "leave_one_out.parquet", "gate.json"
 
 
 @contextmanager
-def no_results_of_before(folder: Path) -> Iterator[None]:
-    """Remove earlier results where training diverges, so that nobody takes them for those of the run
-    that failed.
+def no_results_of_before(
+    folder: Path, progress: Progress, remove: Callable[[Path], object] | None = None
+) -> Iterator[Progress]:
+    """Remove earlier results where a command fails after its first stage has begun, so that nobody
+    takes them for those of the command that failed.
+
+    A command that is refused before leaves them as they are. So does a process that the system
+    kills.
+
+    Args:
+        folder: the output folder.
+        progress: receives every stage.
+        remove: removes the earlier results; :func:`remove_old_results` if None.
+
+    Yields:
+        The receiver that the command must report to.
     """
+    watched = WatchedProgress(progress)
     try:
-        yield
-    except DivergedError:
-        remove_old_results(folder)
+        yield watched
+    except BaseException as error:
+        if watched.begun or isinstance(error, DivergedError):
+            (remove or remove_old_results)(folder)
         raise
 
 

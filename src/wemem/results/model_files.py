@@ -18,6 +18,7 @@ from wemem.exporting.checkpoint import (
 )
 from wemem.exporting.footprint import footprint_lines
 from wemem.exporting.preprocess import preprocess_of, preprocess_path
+from wemem.exporting.shards import weights_path
 from wemem.exporting.sparse import sparse_bytes
 from wemem.files.atomic import write_atomically
 from wemem.files.record_tables import write_members
@@ -123,6 +124,22 @@ def training_summary(weights: Path, trained: TrainedModel) -> list[str]:
     if trained.dev_from_training:
         lines.append("The dev records were taken from the given members, and members.npz lists the others alone.")
     return [*lines, f"Wrote {weights}."]
+
+
+def remove_old_model(out: Path, victim: str | None = None) -> None:
+    """Remove a model of an earlier command from a folder, with its certificates.
+
+    Args:
+        out: the output folder.
+        victim: the weights that the present command was given; where they lie in the folder,
+            nothing is removed.
+    """
+    weights = out / "weights.safetensors"
+    if victim is not None and weights_path(victim).resolve().is_relative_to(out.resolve()):
+        return
+    names = (CERTIFICATE, TRAINED, weights.name, "weights.sparse.safetensors", "masks.safetensors")
+    for path in (*(out / name for name in names), channels_path(weights), preprocess_path(weights)):
+        path.unlink(missing_ok=True)
 
 
 def pruning_summary(
