@@ -11,7 +11,6 @@ strings or Path objects.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,19 +29,15 @@ from wemem.execution.executor import Executor
 from wemem.execution.forecast import planned
 from wemem.execution.plan import Plan
 from wemem.execution.program import AuditProgram, PruneProgram, StudyProgram
-from wemem.exporting.checkpoint import EXPORTED, altering_defense, certificate_of, load_pruned, read_certificate
 from wemem.exporting.footprint import side_by_side
-from wemem.exporting.onnx import BATCH, metadata_of, onnx_bytes
-from wemem.exporting.shards import weights_path, weights_sha256
 from wemem.files.atomic import write_atomically
-from wemem.files.hashing import file_sha256
 from wemem.files.output_folder import output_folder
-from wemem.models.table import model_for
-from wemem.pipeline.loading import load_data, study_data
+from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress, Silent
 from wemem.resolve import Given
 from wemem.results.black_box import black_box_results
-from wemem.results.build import environment, study_results
+from wemem.results.build import study_results
+from wemem.results.export_files import export_model
 from wemem.results.folder import TARGETS, no_results_of_before, remove_old_results, write_results
 from wemem.results.gate import FolderGate, Limits, check_folder
 from wemem.results.model_files import pruning_summary, remove_old_model, write_model, write_pruned
@@ -318,32 +313,7 @@ def export(study: Study, weights: Place, out: Place) -> list[str]:
         InputError: weights that do not fit the model, or a model that cannot be written as ONNX.
     """
     with output_folder(out) as folder:
-        return _export(_config(study), Path(weights), folder)
-
-
-def _export(config: StudyConfig, weights: Path, out: Path) -> list[str]:
-    weights = weights_path(weights)
-    data = study_data(config)
-    notes: list[str] = []
-    module = load_pruned(model_for(config.model, data).build(data.input_shape, data.classes), weights, notes.append)
-    content, parity = onnx_bytes(module, data.features[:BATCH], metadata_of(data))
-    path = out / "model.onnx"
-    write_atomically(path, lambda part: part.write_bytes(content))
-    payload = {"source_sha256": weights_sha256(weights), "parity": asdict(parity), "environment": environment()}
-    certificate = certificate_of(path, read_certificate(weights), payload, "wemem.export/1")
-    write_atomically(out / EXPORTED, lambda part: part.write_text(certificate, encoding="utf-8"))
-    altering = altering_defense(weights)
-    if altering is not None:
-        notes.append(
-            f"{altering} alters answers when the model is queried, and that does not ship with the file: its answers "
-            "are the model's own, so audit the file and not the defended model"
-        )
-    return [
-        *(f"{note[0].upper()}{note[1:]}." for note in notes),
-        f"Wrote {path}, {len(content):,} bytes, SHA-256 {file_sha256(path)}.",
-        f"On {parity.records} records its logits are within {parity.difference:.1e} of PyTorch's; {parity.allowed:.1e} "
-        "is allowed.",
-    ]
+        return export_model(_config(study), Path(weights), folder)
 
 
 def audit(
