@@ -28,7 +28,7 @@ def save_pruned(
     """Write the files of ``wemem prune`` for a model from a user's loop.
 
     The certificate names the defense and the rounds. Its recipe fingerprint is unknown, because
-    WeMem does not know the loop: an audit of the model is adaptive only with a train function.
+    WeMem does not know the loop: no audit of the model counts as adaptive.
 
     Args:
         directory: output directory; created if missing.
