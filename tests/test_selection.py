@@ -79,13 +79,13 @@ def test_none_that_qualifies_gives_the_most_accurate_and_says_so(study, folder, 
 
 def test_victim_is_pruned_alone_and_no_audited_record_is_looked_at(study, tmp_path, monkeypatch):
     seen = []
-    prune = Pruner.prune
+    plan = Pruner.plan
 
     def watched(self, title, dense, split, *args, **kwargs):
         seen.append((title, split))
-        return prune(self, title, dense, split, *args, **kwargs)
+        return plan(self, title, dense, split, *args, **kwargs)
 
-    monkeypatch.setattr(Pruner, "prune", watched)
+    monkeypatch.setattr(Pruner, "plan", watched)
     config = parse_study(study | {"seeds": [0]})
     select_settings(config, Store(tmp_path / "store"), Silent(), config.data.load())
     assert [title.split(" hard")[0] for title, _ in seen] == ["select undefended"] + [
