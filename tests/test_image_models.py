@@ -230,9 +230,9 @@ def test_a_study_of_images_asks_lira_about_mirror_images_where_training_mirrored
     np.savez(tmp_path / "images.npz", x=data.features, y=data.labels)
     asked = []
 
-    def query(models, features, labels, needs, *, seed):
+    def query(models, features, labels, needs, **given):
         asked.append(needs)
-        return query_models(models, features, labels, needs, seed=seed)
+        return query_models(models, features, labels, needs, **given)
 
     monkeypatch.setattr(querier, "query_models", query)
     table = {

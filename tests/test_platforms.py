@@ -22,7 +22,7 @@ for name in ("SIGHUP",):
 IMPORT = """
 import importlib, pkgutil, wemem
 for module in pkgutil.walk_packages(wemem.__path__, "wemem."):
-    if not module.name.startswith(("wemem.integrations.", "wemem.__main__")):
+    if not module.name.startswith(("wemem.integrations.", "wemem.execution.ray", "wemem.__main__")):
         importlib.import_module(module.name)
 print("imported")
 """

@@ -217,13 +217,15 @@ def computing_files():
 def test_every_file_that_writes_to_the_store_is_in_the_fingerprint():
     writes = re.compile(r"\.(put|remember)\(")
     writing = {path for path in PACKAGE.rglob("*.py") if writes.search(path.read_text("utf-8"))}
+    writing -= {PACKAGE / "execution/ray.py"}  # puts arrays into the memory of nodes, not into the store
     assert len(writing) > 3
     assert writing <= computing_files()
 
 
 def test_no_part_of_the_package_is_neither_computing_nor_known_not_to():
     others = {
-        "__init__.py", "__main__.py", "api.py", "blocks", "cli", "config", "diagnosis", "errors.py", "execution",
+        "__init__.py", "__main__.py", "api.py", "blocks", "cli", "config", "diagnosis", "errors.py", "evidence",
+        "execution",
         "exporting", "integrations", "notes.py", "objects", "reporting", "resolve.py", "results", "store", "study",
         "testing",
     }  # fmt: skip

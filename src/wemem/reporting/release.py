@@ -23,6 +23,7 @@ REMEDIES = {
     "few-references": "Raise split.references to 16 at least, and to 64 for a final audit.",
     "few-records": "Audit with at least 100 members and 100 other records.",
     "unsupported-fpr": "Add records that the model was not trained on, until they support the rate of the limit.",
+    "split-leaks": "Draw members and other records from one source, so that records alone do not tell them apart.",
     "altered-answers": "Protect the weights too, or never release them.",
     "constant-answers": "Mend the model: it gives every record the same answer.",
     "other-file": "Audit the file that ships.",

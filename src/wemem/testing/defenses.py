@@ -22,7 +22,7 @@ from wemem.defenses import (
     Undefended,
     make_defense,
 )
-from wemem.settings import from_table
+from wemem.settings import ADDED, from_table
 from wemem.store.fingerprint import spelled
 from wemem.testing.trials import CLASSES, Trial, known_records, largest_difference
 
@@ -109,7 +109,11 @@ def _check_settings(defense: Defense) -> None:
 def _check_fingerprint(defense: Defense) -> None:
     fingerprint = spelled(defense)
     json.dumps(fingerprint, allow_nan=False)
-    missing = [field.name for field in fields(defense) if field.name not in fingerprint]
+    added = {field.name for field in fields(defense) if field.metadata == ADDED}
+    required = {field.name for field in fields(defense)} - {
+        name for name in added if getattr(defense, name) == getattr(type(defense), name)
+    }
+    missing = sorted(required - set(fingerprint))
     _require(not missing, f"expected every field of {defense!r} in its fingerprint, got none of {missing}")
     _require(
         fingerprint == spelled(replace(defense)),
