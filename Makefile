@@ -41,7 +41,7 @@ types: .venv/.installed-dev
 	$(BIN)/mypy
 
 docs: .venv/.installed-dev
-	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build/html
 
 # The comparisons of the evidence page, a night on two cores; the same command goes on where it was stopped.
 evidence: .venv/.installed-dev
