@@ -30,7 +30,7 @@ class WithPaddingMask(nn.Module):
         self.classifier = classifier
 
     def forward(self, ids):
-        return self.classifier(input_ids=ids.long(), attention_mask=(ids != 0).long())
+        return self.classifier(input_ids=ids, attention_mask=(ids != 0).long())
 
 
 def hugging_face_text(input_shape, classes, *, vocabulary=8192, width=64, layers=2, heads=4, hidden=128):

@@ -119,7 +119,8 @@ def test_an_error_in_a_users_own_function_names_the_users_line(tmp_path, capsys,
     study = tmp_path / "study.toml"
     study.write_text(as_toml(table(Path("own_broken:data"))))
     assert ended(["run", str(study), "--out", "out"], monkeypatch) == 2
-    *_, line = capsys.readouterr().err.splitlines()
+    plan, line = capsys.readouterr().err.splitlines()
+    assert plan.startswith("Plan: ")
     assert "own_broken.py" in line
     assert "list index out of range" in line
 

@@ -219,6 +219,11 @@ def read_certificate(weights: Path) -> str:
     return fingerprint if isinstance(fingerprint, str) else UNKNOWN
 
 
+def has_certificate(weights: Path) -> bool:
+    """Return True if the certificate of a pruning or export lies beside a model's file and fits it."""
+    return bool(_certificate(weights))
+
+
 def altering_defense(weights: Path) -> str | None:
     """The defense that alters the answers of a pruned model when it is queried, by the certificate
     beside its file; None if there is none.

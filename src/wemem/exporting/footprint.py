@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from wemem.exporting.multiplications import multiplications
+from wemem.exporting.multiplications import accepted_zeros, multiplications
 from wemem.exporting.sparse import sparse_bytes
 
 BATCHES = (1, 128)
@@ -78,18 +78,19 @@ def latencies(
         repeats: the number of timed passes of each module.
         patience: the number of seconds after which 3 passes are enough.
     """
-    x = torch.zeros(batch, *input_shape)
+    first, *others = (module.eval() for module in modules.values())
     taken: dict[str, list[float]] = {name: [] for name in modules}
-    begun = time.perf_counter()
+    x, begun = accepted_zeros(first, input_shape, batch), time.perf_counter()
     with torch.inference_mode():
-        for turn in range(1 + repeats):
-            if turn > 3 and time.perf_counter() - begun > patience:
+        for module in others:
+            module(x)
+        for turn in range(repeats):
+            if turn >= 3 and time.perf_counter() - begun > patience:
                 break
             for name, module in modules.items():
                 start = time.perf_counter()
-                module.eval()(x)
-                if turn:
-                    taken[name].append(time.perf_counter() - start)
+                module(x)
+                taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
 

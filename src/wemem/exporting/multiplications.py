@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from wemem.errors import InputError
 from wemem.exporting.products import CountedProducts
@@ -36,13 +37,10 @@ class Multiplications:
 
 
 def multiplications(module: nn.Module, input_shape: tuple[int, ...]) -> Multiplications:
-    """Count the multiplications of one record of zeros.
-
-    The zeros are float32, or int64 for a module that fails on float32, such as one that begins with
-    an embedding.
+    """Count the multiplications of one record of zeros, of the type of :func:`accepted_zeros`.
 
     Raises:
-        InputError: the module fails on both types.
+        InputError: as :func:`accepted_zeros`.
 
     >>> multiplications(nn.Linear(3, 2), (3,)).all
     6
@@ -52,33 +50,44 @@ def multiplications(module: nn.Module, input_shape: tuple[int, ...]) -> Multipli
     def count(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: object) -> None:
         counts.append(_layer_multiplications(layer, args, kwargs, output))
 
-    hooks = [layer.register_forward_hook(count, with_kwargs=True) for _, layer in outermost(module, WEIGHTED)]
+    hooks: list[RemovableHandle] = []
     was_training = module.training
     try:
-        _run_on_zeros(module.eval(), input_shape, counts)
+        zeros = accepted_zeros(module.eval(), input_shape)
+        hooks += [layer.register_forward_hook(count, with_kwargs=True) for _, layer in outermost(module, WEIGHTED)]
+        with torch.no_grad(), CountedProducts() as products:
+            module(zeros)
     finally:
         module.train(was_training)
         for hook in hooks:
             hook.remove()
-    return sum(counts, Multiplications())
+    return sum(counts, Multiplications(products.total, products.total))
 
 
-def _run_on_zeros(module: nn.Module, input_shape: tuple[int, ...], counts: list[Multiplications]) -> None:
-    """Run a module on one record of zeros; the counts of a failed attempt are dropped."""
+def accepted_zeros(module: nn.Module, input_shape: tuple[int, ...], batch: int = 1) -> Tensor:
+    """Zeros ``(batch, *input_shape)`` of the first type that a module in evaluation mode computes
+    with: float32 or int64.
+
+    Raises:
+        InputError: the module fails on both types.
+
+    >>> accepted_zeros(nn.Embedding(5, 2), (3,), batch=2).dtype
+    torch.int64
+    """
     failures: list[Exception] = []
     for dtype in (torch.float32, torch.int64):
-        counts.clear()
+        zeros = torch.zeros(batch, *input_shape, dtype=dtype)
         try:
-            with torch.no_grad(), CountedProducts() as products:
-                module(torch.zeros(1, *input_shape, dtype=dtype))
-            counts.append(Multiplications(products.total, products.total))
-            return
+            with torch.no_grad():
+                module(zeros)
         except InputError:
             raise
         except Exception as error:  # the code of the model is the user's and may raise anything
             failures.append(error)
+        else:
+            return zeros
     raise InputError(
-        f"the model fails on input of shape {(1, *input_shape)}: {first_line(failures[0])}; check its shape"
+        f"the model fails on input of shape {(batch, *input_shape)}: {first_line(failures[0])}; check its shape"
     ) from failures[0]
 
 

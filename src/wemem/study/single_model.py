@@ -12,7 +12,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
-from wemem.exporting.checkpoint import read_certificate
+from wemem.exporting.checkpoint import has_certificate, read_certificate
 from wemem.exporting.shards import weights_path
 from wemem.files.record_tables import read_members
 from wemem.pipeline.artifacts import TrainedModels
@@ -314,7 +314,9 @@ def _require_size(parties: Parties, pruning: PruningSettings | None) -> None:
                 "model was trained on"
             )
         refuse_probabilities(logits, "the ONNX file")
-        refuse_sigmoid(logits, "the ONNX file")
+        assert parties.config.victim is not None
+        if not has_certificate(weights_path(parties.config.victim.weights)):
+            refuse_sigmoid(logits, "the ONNX file")  # a file that this package exported gives logits
         return
     victim = read_victim(parties.config, parties.data, lambda _: None)[0]
     for name, tensor in expected.parameters.items():
