@@ -68,3 +68,17 @@ def objects(server: str, gate: Any) -> Any:
     from s3_server import client
 
     return client(server, "s3://studies/ours")
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    """What a store warns of."""
+    return []
+
+
+@pytest.fixture
+def store(gate: Any, warnings: list[str]) -> Any:
+    """A store in the bucket, behind the gate."""
+    from wemem.store.store import Store
+
+    return Store("s3://studies/ours", warnings.append)

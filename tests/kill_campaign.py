@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from wemem.results.verify import verify
 
 PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wemem.cli import main; main()"
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+#: Lines of progress, which stand on standard error beside the line that a stopped command ends with.
+PROGRESS = re.compile(r" *\d+ %  |\d+ stages in |Plan: ")
 #: Every command that computes, with its arguments; files that do not depend on time are compared.
 COMMANDS = {
     "run": ["run", "study.toml"],
@@ -103,7 +106,8 @@ class Campaign:
             os.kill(target, signal.SIGKILL if targets else getattr(signal, name))
         _, errors = process.communicate(timeout=120)
         wrong = []
-        if "Traceback" in errors:  # lines of progress stand on standard error too
+        endings = [line for line in errors.splitlines() if not PROGRESS.match(line)]
+        if "Traceback" in errors or len(endings) > 1:
             wrong.append(f"it printed {errors[-500:]!r}")
         if process.returncode not in (0, 2, 128 + getattr(signal, name), -getattr(signal, name)):
             wrong.append(f"its exit code was {process.returncode}")

@@ -20,16 +20,6 @@ obstore = pytest.importorskip("obstore", reason="wemem[cloud] is not installed")
 pytest.importorskip("moto", reason="moto, the S3 server of the tests, is not installed")
 
 
-@pytest.fixture
-def warnings():
-    return []
-
-
-@pytest.fixture
-def store(gate, warnings):
-    return Store(URL, warnings.append)
-
-
 # A storage that does not answer
 
 

@@ -17,7 +17,7 @@ from wemem.defenses import DEFENSES, make_defense
 from wemem.files.hashing import sha256_of
 from wemem.models import MODELS, FullyConnected
 from wemem.pruning import CRITERIA, L1Filter, Pruning, Schedule
-from wemem.store import keys
+from wemem.store import diagnosis_keys, keys
 from wemem.store.fingerprint import PACKAGE, spelled
 from wemem.store.key import Key, PieceKey, StageKey
 from wemem.training import Recipe
@@ -52,8 +52,8 @@ EXAMPLES: tuple[StageKey, ...] = (
     keys.SearchKey("try", KEY, 4, PRUNING, ("rsw",), 0.01, 0),
     keys.SearchedKey(KEY, Budget(), PRUNING, Recipe(), ENSEMBLE),
     PieceKey(KEY, 0),
-    keys.ExposedRoundKey(KEY, 0, 0.6, keys.rules_of(PRUNING), ENSEMBLE),
-    keys.ExposedAnswersKey(KEY, "data", (1, 2), "cpu"),
+    diagnosis_keys.ExposedRoundKey(KEY, 0, 0.6, keys.rules_of(PRUNING), ENSEMBLE),
+    diagnosis_keys.ExposedAnswersKey(KEY, "data", (1, 2), "cpu"),
 )
 
 

@@ -42,7 +42,7 @@ from wemem.memorization import read_scores
 from wemem.pruning import Pruning, Schedule
 
 M = TypeVar("M", bound=nn.Module)
-O = TypeVar("O", bound=Optimizer)  # noqa: E741
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ class PruningEngine:
     def prepare(
         self,
         model: M,
-        optimizer: O,
+        optimizer: AnyOptimizer,
         loader: DataLoader[Any],
         *,
         labels: Sequence[int] | np.ndarray | None = None,
         scores: str | Path | Float64[np.ndarray, " N"] | None = None,
         targets: str | Path | Float32[np.ndarray, "M C"] | None = None,
         example: Example | None = None,
-    ) -> tuple[M, O, DefendedLoader]:
+    ) -> tuple[M, AnyOptimizer, DefendedLoader]:
         """Connect the engine with a model, its optimizer and its training data.
 
         Args:

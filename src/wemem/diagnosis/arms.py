@@ -22,8 +22,9 @@ from wemem.pipeline.cost import training_work
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pruning import Pruning, iterate
 from wemem.signals import logit_confidence
+from wemem.store.diagnosis_keys import ExposedAnswersKey, ExposedRoundKey
 from wemem.store.key import Key
-from wemem.store.keys import ExposedAnswersKey, ExposedRoundKey, rules_of
+from wemem.store.keys import rules_of
 from wemem.training import Ensemble
 
 

@@ -7,7 +7,7 @@ JSON holds, so that another process builds the same stages from the name.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
@@ -23,6 +23,8 @@ from wemem.study.grid_search import select_settings
 from wemem.study.groups import Group, arm_groups, search_groups, selection_groups, stages_of
 from wemem.study.plan import cost_of, planned_work
 from wemem.study.single_model import config_for_audit, config_for_pruning, parties_for_audit, parties_for_pruning
+
+L = TypeVar("L", bound=str | None)
 
 
 @dataclass(frozen=True)
@@ -134,21 +136,17 @@ class StudyProgram:
 
 
 @dataclass(frozen=True, eq=False)
-class AuditProgram:
-    """``wemem audit`` of a given model.
+class GivenModelProgram(Generic[L]):
+    """A command on a given model.
 
     Args:
         study: the study, with ``[victim]``.
-        label: the label of the defense under which the model was pruned; None if it was not.
+        label: the label of the defense under which the model was pruned, None if it was not; or of
+            the one to prune under.
     """
 
-    command: ClassVar[str] = "audit"
     study: StudyConfig
-    label: str | None
-
-    @property
-    def config(self) -> StudyConfig:
-        return config_for_audit(self.study, self.label)
+    label: L
 
     def as_json(self) -> dict[str, Any]:
         return {"study": dict(self.study.table), "label": self.label}
@@ -157,57 +155,48 @@ class AuditProgram:
     def from_json(cls, name: Mapping[str, Any]) -> Self:
         return cls(parse_study(name["study"]), name["label"])
 
-    def parties(self, pipeline: Pipeline, seed: int) -> Parties:
-        return Parties.of(pipeline, seed)
-
     def stages(self, parties: Parties, group: Group) -> Sequence[Stage[Any]]:
         return stages_of(parties, group)
 
-    def require_feasible(self, pipeline: Pipeline) -> None:
-        parties_for_audit(pipeline, self.label)
-
     def expected_work(self, data: Dataset) -> float:
         return 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class AuditProgram(GivenModelProgram[str | None]):
+    """``wemem audit`` of a given model."""
+
+    command: ClassVar[str] = "audit"
+
+    @property
+    def config(self) -> StudyConfig:
+        return config_for_audit(self.study, self.label)
+
+    def parties(self, pipeline: Pipeline, seed: int) -> Parties:
+        return Parties.of(pipeline, seed)
+
+    def require_feasible(self, pipeline: Pipeline) -> None:
+        parties_for_audit(pipeline, self.label)
 
     def phases(self, store: Store, data: Dataset) -> Iterator[Phase]:
         yield Phase(self, (Group("audit", self.label or ""),))
 
 
 @dataclass(frozen=True, eq=False)
-class PruneProgram:
-    """``wemem prune`` of a given model.
-
-    Args:
-        study: the study, with ``[victim]``.
-        label: the label of the defense to prune under.
-    """
+class PruneProgram(GivenModelProgram[str]):
+    """``wemem prune`` of a given model."""
 
     command: ClassVar[str] = "prune"
-    study: StudyConfig
-    label: str
 
     @property
     def config(self) -> StudyConfig:
         return config_for_pruning(self.study, self.label)
 
-    def as_json(self) -> dict[str, Any]:
-        return {"study": dict(self.study.table), "label": self.label}
-
-    @classmethod
-    def from_json(cls, name: Mapping[str, Any]) -> Self:
-        return cls(parse_study(name["study"]), name["label"])
-
     def parties(self, pipeline: Pipeline, seed: int) -> Parties:
         return parties_for_pruning(pipeline)[0]
 
-    def stages(self, parties: Parties, group: Group) -> Sequence[Stage[Any]]:
-        return stages_of(parties, group)
-
     def require_feasible(self, pipeline: Pipeline) -> None:
         parties_for_pruning(pipeline)
-
-    def expected_work(self, data: Dataset) -> float:
-        return 0.0
 
     def phases(self, store: Store, data: Dataset) -> Iterator[Phase]:
         if searches := search_groups(self.config):
