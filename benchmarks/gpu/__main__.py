@@ -14,7 +14,14 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.gpu.record import Record
 
 #: The groups and the share of the remaining time that each may take at most.
 GROUPS = {"correctness": 0.35, "speed": 0.6, "studies": 1.0}
@@ -101,13 +108,13 @@ def run_group(given: argparse.Namespace) -> None:
         measure_studies(record, device, given)
 
 
-def measure_studies(record, device, given: argparse.Namespace) -> None:  # type: ignore[no-untyped-def]
+def measure_studies(record: "Record", device: "torch.device", given: argparse.Namespace) -> None:
     """Run every study, each for its share of the time."""
     from benchmarks.gpu.studies import Task, run_study
 
     for i, path in enumerate(given.study):
         task = Task(path, given.set, record.left / (len(given.study) - i))
-        record.measure("study", path.stem, lambda task=task: run_study(record, task, device, given.out))  # type: ignore[misc]
+        record.measure("study", path.stem, partial(run_study, record, task, device, given.out))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from wemem.pruning.masks import weight_masks, with_masks
 from wemem.training import Ensemble, Recipe, fit
 from wemem.training.device import CPU, CudaSettings, use_cuda_settings
 from wemem.training.fit import Fitted
+from wemem.training.recipe import Precision
 from wemem.training.run import Run
 
 KINDS = [
@@ -98,8 +100,8 @@ def agrees_with_cpu(device: torch.device, kind: str, defense: str, backend: str,
     return row(f"GPU and CPU, {kind}, {backend}{replayed}, {defense}", value, EXACT[kind], value <= EXACT[kind])
 
 
-def repeats(device: torch.device, kind: str, backend: str, settings: CudaSettings, precision: str) -> list[Row]:
-    toy, recipe = Toy(kind), Recipe(epochs=4, batch_size=16, precision=precision)  # type: ignore[arg-type]
+def repeats(device: torch.device, kind: str, backend: str, settings: CudaSettings, precision: Precision) -> list[Row]:
+    toy, recipe = Toy(kind), Recipe(epochs=4, batch_size=16, precision=precision)
     one, two = (toy.fit(recipe, device, backend, settings=settings) for _ in range(2))
     name = f"twice on the GPU, {kind}, {backend}, {precision}, {settings}"
     return row(name, "same bytes" if same_bytes(one, two) else difference(one, two), "same bytes", same_bytes(one, two))
@@ -135,8 +137,9 @@ def early_stopping(device: torch.device) -> list[Row]:
 def low_precision(device: torch.device, kind: str) -> list[Row]:
     toy, accuracies = Toy(kind), []
     backend = "vmapped" if kind == "fc" else "sequential"
-    for precision in ("fp32", "bf16"):
-        after = toy.fit(Recipe(epochs=8, batch_size=16, keep="last", precision=precision), device, backend)  # type: ignore[arg-type]
+    compared: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in compared:
+        after = toy.fit(Recipe(epochs=8, batch_size=16, keep="last", precision=precision), device, backend)
         logits = after.ensemble.logits(toy.data.features, device=device)
         accuracies.append(float((logits.argmax(-1) == toy.data.labels).mean()))
     value = abs(accuracies[0] - accuracies[1])
@@ -172,7 +175,8 @@ def answers(device: torch.device, kind: str) -> list[Row]:
 def rounding_of_tf32(device: torch.device) -> list[Row]:
     toy = Toy("resnet8")
     recipe = Recipe(epochs=4, batch_size=16, optimizer="sgd", learning_rate=0.01, keep="last")
-    value = difference(*(toy.fit(replace(recipe, precision=p), device, "sequential") for p in ("fp32", "tf32")))  # type: ignore[arg-type]
+    exact, rounded = (toy.fit(one, device, "sequential") for one in (recipe, replace(recipe, precision="tf32")))
+    value = difference(exact, rounded)
     return row("resnet8, weights in fp32 less those in tf32", value, TF32, value <= TF32)
 
 
@@ -192,11 +196,8 @@ def waits(device: torch.device, defense: str) -> list[Row]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    Run.step = watched  # type: ignore[method-assign]
-    try:
+    with patch.object(Run, "step", watched):
         Toy("fc").fit(Recipe(epochs=2, batch_size=16), device, defense=made(defense))
-    finally:
-        Run.step = step  # type: ignore[method-assign]
     expected = defense not in ("advreg", "dpsgd")
     places = {place: seen.count(place) for place in dict.fromkeys(seen)}
     return row(f"waits within steps, {defense}", places or 0, 0 if expected else "stated", not (expected and seen))

@@ -1,5 +1,6 @@
 """Speed of the ensemble backends, against a plain loop, a well-tuned loop and the peak of the device."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -57,7 +58,7 @@ def peaks(device: torch.device, *, tiny: bool) -> dict[str, float]:
     ):  # fmt: skip
         torch.backends.cuda.matmul.allow_tf32 = tf32
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        rates[name] = 2 * size**3 * repeats / _seconds(lambda a=a, b=b: a @ b, repeats, device)  # type: ignore[misc]
+        rates[name] = 2 * size**3 * repeats / _seconds(partial(torch.matmul, a, b), repeats, device)
     torch.backends.cuda.matmul.allow_tf32 = False
     x = torch.randn(size * size * 4, device=device)
     y = torch.empty_like(x)
@@ -65,7 +66,7 @@ def peaks(device: torch.device, *, tiny: bool) -> dict[str, float]:
     return rates
 
 
-def _seconds(call, repeats: int, device: torch.device) -> float:  # type: ignore[no-untyped-def]
+def _seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
     call()
     return timed(lambda: [call() for _ in range(repeats)], device)[0]
 

@@ -16,7 +16,9 @@ from wemem.data.dataset import Dataset
 from wemem.data.split import Role, Split, stratified_draw
 from wemem.models import FullyConnected, Model, ResNet8, ResNet9, ResNet18
 from wemem.training import FAST, Ensemble, Recipe, fit
+from wemem.training.augment import Augmentation
 from wemem.training.device import CudaSettings, use_cuda_settings
+from wemem.training.recipe import Precision
 
 #: The number of different initial weights of an ensemble.
 DIFFERENT = 6
@@ -95,8 +97,8 @@ class Method:
 
     backend: str
     cuda: CudaSettings = field(default_factory=CudaSettings)
-    precision: str = "fp32"
-    augment: str = "none"
+    precision: Precision = "fp32"
+    augment: Augmentation = "none"
 
     @property
     def name(self) -> str:
@@ -129,7 +131,7 @@ def time_ours(case: Case, models: int, method: Method, device: torch.device) -> 
     start = case.start(models)
     recipe = replace(
         case.recipe, epochs=case.epochs, batch_size=case.batch, precision=method.precision, augment=method.augment
-    )  # type: ignore[arg-type]
+    )
     stamps: list[tuple[int, float]] = []
     together = models if method.backend == "vmapped" else method.cuda.together if device.type == "cuda" else 1
     at_a_time = -(-models // -(-models // together))  # parts are of equal size
@@ -201,7 +203,8 @@ def tuned_loop(
 
     def logits_of(inputs: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return (compiled or module)(inputs) if module.training else module(inputs)  # type: ignore[no-any-return]
+            logits: torch.Tensor = (compiled or module)(inputs) if module.training else module(inputs)
+            return logits
 
     def epoch() -> None:
         module.train()

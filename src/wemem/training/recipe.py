@@ -17,6 +17,8 @@ from wemem.settings import ADDED
 from wemem.training.augment import Augmentation
 from wemem.training.schedule import SCHEDULES, Schedule
 
+Precision = Literal["fp32", "tf32", "bf16"]
+
 
 @dataclass(frozen=True)
 class Recipe:
