@@ -56,10 +56,10 @@ class TableInput(nn.Module):
     def encode(
         self,
         x: Float32[Tensor, "*B F"],
-        filling: Float[Tensor, "*B n"],
-        shift: Float[Tensor, "*B n"],
-        scale: Float[Tensor, "*B n"],
-        present: Float[Tensor, "*B s"],
+        filling: Float[Tensor, "*#B n"],
+        shift: Float[Tensor, "*#B n"],
+        scale: Float[Tensor, "*#B n"],
+        present: Float[Tensor, "*#B s"],
     ) -> Float32[Tensor, "*B W"]:
         """Apply the preprocessing with these numbers, which may differ by model along leading axes."""
         if self.numbers.device != x.device:

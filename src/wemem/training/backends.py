@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Float, Real, Shaped
 from torch import Tensor, nn
 from torch.func import vmap
 
@@ -49,7 +49,7 @@ class Choice:
 
 def choose_backend(
     ensemble: Ensemble,
-    example: Float[Tensor, "2 ..."],
+    example: Shaped[Tensor, "2 ..."],
     classes: int,
     requested: str = "auto",
     device: torch.device = CPU,

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from wemem.data.batches import Group, Step, plan_steps
@@ -221,7 +221,7 @@ class _Task:
         return distillation.views.draw([own.train for own in self.records], len(self.data), self.data.input_shape)
 
     @property
-    def example(self) -> Float[Tensor, "2 ..."]:
+    def example(self) -> Shaped[Tensor, "2 ..."]:
         """Two records, on the CPU."""
         return torch.from_numpy(self.data.features[:2])
 

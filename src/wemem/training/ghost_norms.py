@@ -32,7 +32,7 @@ PLAIN = (
 )  # fmt: skip
 
 
-def has_closed_form(template: nn.Module, example: Float[Tensor, "B ..."]) -> bool:
+def has_closed_form(template: nn.Module, example: Real[Tensor, "B ..."]) -> bool:
     """Return True if a model has only linear layers, each used once on inputs ``(B, n)``, and
     parameter-free layers.
 

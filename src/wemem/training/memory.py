@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -84,7 +84,7 @@ def peak(run: Callable[[], object], device: torch.device) -> int:
     return meter.peak
 
 
-def bound(module: nn.Module, example: Float[Tensor, "2 ..."], batch: int, asked: int) -> int:
+def bound(module: nn.Module, example: Shaped[Tensor, "2 ..."], batch: int, asked: int) -> int:
     """Compute an upper bound on the bytes of training one model, from the tensors that two records
     create.
 

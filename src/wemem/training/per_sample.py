@@ -56,7 +56,7 @@ class PerSample:
 
     @classmethod
     def of(
-        cls, clipping: Clipping, template: nn.Module, example: Float[Tensor, "B ..."], backend: Backend,
+        cls, clipping: Clipping, template: nn.Module, example: Real[Tensor, "B ..."], backend: Backend,
         seeds: Sequence[int], pruned: Mapping[str, Bool[Tensor, "K ..."]],
     ) -> "PerSample":  # fmt: skip
         """Build the value, with the closed form where the model has one; a few records decide this."""
@@ -117,7 +117,7 @@ class PerSample:
         return {name: torch.stack([total[name] for total in sums]) for name in parameters}
 
     def _records(
-        self, parameters: State, buffers: State, x: Float[Tensor, "B ..."], labels: Int64[Tensor, " B"],
+        self, parameters: State, buffers: State, x: Real[Tensor, "B ..."], labels: Int64[Tensor, " B"],
         places: Int64[Tensor, " B"], pruned: Mapping[str, Bool[Tensor, "..."]],
     ) -> Iterator[RecordGradients]:  # fmt: skip
         """Iterate over the gradients of one model's records in portions; they are 0 at pruned

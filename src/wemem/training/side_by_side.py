@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from wemem.training.ensemble import Ensemble
@@ -20,7 +20,7 @@ T = TypeVar("T")
 OnEpoch = Callable[[int, int], None]
 
 
-def draws_globally(ensemble: Ensemble, example: Float[Tensor, "2 ..."]) -> bool:
+def draws_globally(ensemble: Ensemble, example: Shaped[Tensor, "2 ..."]) -> bool:
     """Return True if training draws from PyTorch's global generator (Dropout2d, noise), which
     threads would share.
     """
