@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from wemem.attacks import ATTACKS
 from wemem.cli.commands import app
 from wemem.config import settings
 from wemem.config.settings import PruningSettings, ScoreSettings, SelectionSettings, SplitSettings, VictimSettings
+from wemem.defenses import DEFENSES
 from wemem.training import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -19,12 +21,56 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmar
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES if "_build" not in page.parts]
 
 
+def without_code(text: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a forge and the site give the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", without_code(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def broken(page: Path, text: str) -> list[str]:
+    """Links of a page within the project that lead nowhere."""
+    found = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(text)):
+        file, _, anchor = link.partition("#")
+        place = page.parent / file if file else page
+        named = place.suffix == ".md" and anchor and anchor not in anchors(place.read_text("utf-8"))
+        if "://" not in link and (not place.exists() or named):
+            found.append(link)
+    return found
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_link_leads_to_a_file(name):
-    page = ROOT / name
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
-    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert missing == []
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(name):
+    assert broken(ROOT / name, (ROOT / name).read_text("utf-8")) == []
+
+
+def test_a_link_to_no_file_or_no_heading_is_found():
+    page = ROOT / "README.md"
+    assert anchors("# A `b`, c\n## On a GPU (2)\n") == {"a-b-c", "on-a-gpu-2"}
+    assert broken(page, "[a](docs/gate.md#reservations) [b](docs/none.md) [c](docs/gate.md#none) [d](#none)") == [
+        "docs/none.md", "docs/gate.md#none", "#none",
+    ]  # fmt: skip
+
+
+def test_the_first_output_of_the_readme_stands_within_two_screens():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert next(n for n, line in enumerate(lines) if line.startswith("chance ")) < 100
+
+
+def test_the_tables_of_attacks_and_defenses_name_every_key_and_its_models():
+    rows = re.findall(
+        r"^\| (`.*?) \| .* \| (\w+) \| .* \|$", (ROOT / "docs/attacks.md").read_text("utf-8"), re.MULTILINE
+    )
+    models = {key: column for keys, column in rows for key in re.findall(r"`(\w+)`", keys)}
+    layouts = {"shared": "reference", "disjoint": "shadow"}
+    assert models | {"correctness": "shadow"} == {key: layouts[attack.layout] for key, attack in ATTACKS.items()}
+    described = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", (ROOT / "docs/defenses.md").read_text("utf-8"), re.MULTILINE)
+    assert set(DEFENSES) <= {key for keys in described for key in re.findall(r"`(\w+)`", keys)}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,5 +109,4 @@ def test_the_reference_gives_every_key_a_meaning(monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_has_one_title(name):
-    text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^# ", without_code((ROOT / name).read_text("utf-8")), re.MULTILINE)) == 1
