@@ -56,6 +56,13 @@ def test_what_is_read_equals_what_was_written_to_the_bit(folder, state):
     assert content == sparse_bytes(dict(reversed(state.items())))
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_tensor_of_at_most_one_element_comes_back_from_any_stride(folder, size):
+    strided = torch.ones(3)[:size].as_strided((size,), (0,))
+    (folder / "w").write_bytes(sparse_bytes({"w": strided}))
+    assert same_bits(read_sparse(folder / "w")["w"], torch.ones(size))
+
+
 def test_bfloat16_comes_back(folder):
     state = {"w": torch.tensor([0, 1.5, 0, 0, 0, 0, 0, -0.0]).bfloat16()}
     (folder / "w").write_bytes(sparse_bytes(state))

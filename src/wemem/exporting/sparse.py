@@ -75,7 +75,8 @@ def _encode(tensor: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _bits_of(tensor: Tensor) -> Bits:
     """The bytes of every element, in order."""
-    flat = tensor.reshape(-1)
+    # PyTorch counts a tensor of no or one element as contiguous at any stride, which ``view`` does not
+    flat = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.reshape(-1))
     return flat.view(torch.uint8).numpy().reshape(len(flat), flat.element_size())
 
 
