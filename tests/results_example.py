@@ -1,9 +1,14 @@
 """Hand-made results of a small study, whose numbers are easy to follow through tables and sentences."""
 
 import copy
+import io
 from typing import Any
 
+from rich.console import Console
+
 from wemem.files.hashing import sha256_of
+from wemem.reporting.console import results_table
+from wemem.results.combine import Source
 
 #: (defense, test accuracy, balanced accuracy of the confidence attack, TPR of LiRA at 1 % FPR)
 ARMS = (
@@ -131,3 +136,16 @@ def value_of(audit: dict[str, Any], metric: str) -> float:
 def around(value: float, reach: float) -> list[float]:
     """An interval within [0, 1]."""
     return [max(0.0, value - reach), min(1.0, value + reach)]
+
+
+def drawn(results: dict[str, Any], width: int = 110) -> str:
+    """The table of results as a terminal of this width shows it."""
+    console = Console(file=io.StringIO(), force_terminal=False, width=width)
+    console.print(results_table(results))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def sources(*results: dict[str, Any]) -> list[Source]:
+    """The results as if each were read from a folder without scores of single records."""
+    return [Source(f"folder{i}", one, [None] * len(one["runs"])) for i, one in enumerate(results)]

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import small_study
-from test_training import ConvNet, modules
+from networks import ConvNet, modules
 from toy import CLASSES, blobs, ensemble_of, largest_difference, same_bytes, split_of, uneven_split
 from wemem.config.parse import parse_study
 from wemem.data.split import Role

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from s3_server import SECRET, URL, Gate, another_machine, new_bucket, paths_of, s3_server
-from test_store import ARRAYS, META, key, same
+from stored import ARRAYS, META, key, same
 from wemem.errors import InputError
 from wemem.store.local_cache import LocalCache
 from wemem.store.shared_work import SharedWork

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from s3_server import URL, another_machine, paths_of
-from test_store import ARRAYS, META, key, same
+from stored import ARRAYS, META, key, same
 from wemem.files.documents import JSON_LIMIT
 from wemem.files.hashing import sha256_of
 from wemem.store.backend import Address
@@ -219,7 +219,7 @@ def test_damaged_entry_of_the_cache_is_read_from_the_bucket_again(store, gate, t
 WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_store import ARRAYS, META, key
+from stored import ARRAYS, META, key
 from wemem.store.store import Store
 Store(sys.argv[2]).put(key("dense"), ARRAYS, META)
 """

@@ -1,23 +1,19 @@
-"""LiRA and RMIA: closed forms, double loops, which models they compare with, and their settings."""
+"""LiRA in closed form, which models each attack compares with, and its settings."""
 
-import tracemalloc
 from dataclasses import replace
-from functools import cache
-from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm, spearmanr
-from scipy.stats import t as student_t
+from scipy.stats import norm
 
-from wemem.attacks.bavaria import Bavaria, posterior
+from planted_signals import auc_of, seeds, shared
+from wemem.attacks.bavaria import Bavaria
 from wemem.attacks.combined import Combined
 from wemem.attacks.lira import Lira, LiraOffline, lira_offline, lira_online
-from wemem.attacks.moments import shrunk_variance, side_moments, variance_prior
 from wemem.attacks.reference import references, whole_pairs
-from wemem.attacks.rmia import OFFLINE_A, TEMPERATURE, Rmia, RmiaOffline, chosen_mean, dominated, dominated_others
+from wemem.attacks.rmia import Rmia, RmiaOffline
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.metrics.rates import auc, true_positive_rate
@@ -25,18 +21,6 @@ from wemem.signals import logit_confidence
 from wemem.testing import planted
 
 pytestmark = pytest.mark.slow
-
-seeds = st.integers(0, 2**32 - 1)
-
-
-@cache
-def shared(leak):
-    return planted.shared(leak)
-
-
-def auc_of(score, signals, target=0):
-    member = signals.is_member(target)
-    return auc(score[member], score[~member])
 
 
 # The statistic.
@@ -171,113 +155,6 @@ def test_few_models_leave_one_variance_for_all_records():
     assert {attack.variance for attack in LiraOffline().candidates(shared(0.0), 0)} == {"global", "shrunk", "record"}
 
 
-# Variances that records share.
-
-
-@given(st.integers(3, 9), seeds)
-def test_shrunk_variance_lies_between_the_records_own_and_the_usual_one(count, seed):
-    rng = np.random.default_rng(seed)
-    squares, counts = rng.gamma(2, size=60) * rng.chisquare(count - 1, 60), np.full(60, count)
-    freedom, usual = variance_prior(squares, counts)
-    own, shrunk = squares / (count - 1), shrunk_variance(squares, counts)
-    assert (shrunk >= np.minimum(own, usual) * (1 - 1e-9)).all()
-    assert (shrunk <= np.maximum(own, usual) * (1 + 1e-9)).all()
-    assert (np.diff(shrunk[np.argsort(own)]) >= -1e-12).all()
-    assert freedom > 0
-
-
-def test_prior_of_variances_is_found_from_values_drawn_by_it():
-    """40,000 records, d_0 = 6 and s_0^2 = 2, 8 values each: the moments find both to a few per cent."""
-    rng = np.random.default_rng(3)
-    variance = 6 * 2 / rng.chisquare(6, 40_000)
-    values = np.sqrt(variance) * rng.standard_normal((8, 40_000))
-    moments = side_moments(values, np.ones(values.shape, bool))
-    freedom, usual = variance_prior(moments.squares, moments.count)
-    assert abs(freedom - 6) < 0.3
-    assert abs(usual - 2) < 0.05
-    error = [
-        np.mean(np.square(np.log(v / variance)))
-        for v in (moments.squares / 7, shrunk_variance(moments.squares, moments.count))
-    ]
-    assert error[1] < 0.6 * error[0]
-
-
-def test_equal_variances_are_shrunk_to_one_and_a_lone_record_keeps_its_own():
-    rng = np.random.default_rng(0)
-    moments = side_moments(rng.standard_normal((40, 5000)), np.ones((40, 5000), bool))
-    assert variance_prior(moments.squares, moments.count)[0] > 500
-    np.testing.assert_allclose(shrunk_variance(moments.squares, moments.count), 1, atol=0.1)
-    assert shrunk_variance(np.array([6.0]), np.array([4])).tolist() == [2.0]
-
-
-def test_values_all_equal_leave_the_shrunk_variance_finite():
-    squares = np.array([0.0, 0.0, 1.0, 2.0])
-    assert np.isfinite(shrunk_variance(squares, np.full(4, 4))).all()
-    assert (shrunk_variance(np.zeros(4), np.full(4, 4)) == 0).all()
-
-
-@given(st.integers(2, 6), st.integers(2, 6), seeds)
-def test_moments_are_numpys_record_by_record(inside, outside, seed):
-    rng = np.random.default_rng(seed)
-    trained = rng.permuted(np.repeat([[True], [False]], [inside, outside], axis=0) & np.ones((1, 12), bool), axis=0)
-    values = rng.normal(size=trained.shape)
-    moments = side_moments(values, trained)
-    for i in range(12):
-        own = values[trained[:, i], i]
-        assert moments.count[i] == inside
-        np.testing.assert_allclose(
-            [moments.mean[i], moments.median[i], moments.squares[i]], [own.mean(), np.median(own), own.var() * inside]
-        )
-
-
-# Bayesian variances.
-
-
-def test_bavaria_predictive_is_scipys_student_t_of_the_posterior():
-    """The posterior by scipy's parametrization, d degrees of freedom, and the density written out."""
-    rng = np.random.default_rng(2)
-    values, target = rng.normal(2, 1, (6, 50)) + rng.normal(0, 3, 50), rng.normal(2, 3, 50)
-    moments = side_moments(values, np.ones(values.shape, bool))
-    known = posterior(moments)
-    freedom, usual = variance_prior(moments.squares, moments.count)
-    within = moments.squares.sum() / (5 * 50)
-    k0 = within / (moments.mean.var(ddof=1) - within / 6)
-    m0 = moments.mean.mean()
-    for i in range(50):
-        x, s = values[:, i].mean(), np.square(values[:, i] - values[:, i].mean()).sum()
-        k, d = k0 + 6, freedom + 6
-        v = freedom * usual + s + k0 * 6 * (x - m0) ** 2 / k
-        expected = student_t.logpdf(target[i], d, (k0 * m0 + 6 * x) / k, np.sqrt(v / d * (1 + 1 / k)))
-        got = known.log_predictive(target, "student")[i] - 0.5 * np.log(2 * np.pi)
-        np.testing.assert_allclose(got, expected, rtol=1e-9)
-        normal = norm.logpdf(target[i], (k0 * m0 + 6 * x) / k, np.sqrt(v / (d - 2)))
-        np.testing.assert_allclose(known.log_predictive(target, "normal")[i] - 0.5 * np.log(2 * np.pi), normal)
-
-
-def test_bavaria_with_many_models_is_lira_with_means():
-    """The priors are outweighed: 400 models on a side leave the two log-ratios in almost the same order."""
-    rng = np.random.default_rng(0)
-    trained = np.repeat([[True], [False]], 400, axis=0) & np.ones((800, 300), bool)
-    values = rng.normal(size=(800, 300)) * rng.uniform(0.5, 2, 300) + 2 * trained
-    target = rng.normal(1, 1.5, 300)
-    inside, outside = (posterior(side_moments(values, side)) for side in (trained, ~trained))
-    plain = lira_online(values, trained, target, variance="record", centre="mean")
-    for form in ("student", "normal"):
-        ours = inside.log_predictive(target, form) - outside.log_predictive(target, form)
-        assert spearmanr(ours, plain).statistic > 0.999
-
-
-def test_bavaria_beats_a_variance_of_each_record_where_models_are_few():
-    """Four models on a side, variances that differ between records: planted, mean of 12 draws."""
-    gains = []
-    for seed in range(12):
-        signals = planted.shared(planted.LEAK, seed=seed, models=8, pool=600, outside=400)
-        own = Lira(variance="record", centre="mean", augmented=False).score(signals, 0, seed=0)
-        bayes = Bavaria(predictive="student", augmented=False).score(signals, 0, seed=0)
-        gains.append(auc_of(bayes, signals) - auc_of(own, signals))
-    assert np.mean(gains) > 0.01
-
-
 def test_augmented_queries_are_averaged_and_help():
     signals = shared(planted.LEAK)
     attack = Lira("global", "median")
@@ -353,137 +230,3 @@ def test_offline_attacks_need_no_model_trained_with_the_record(attack):
     roles = signals.roles.copy()
     roles[1:, signals.audited(0)] = Role.AUDIT
     assert auc_of(attack.score(replace(signals, roles=roles), 0, seed=0), signals) > 0.9
-
-
-# Ratios.
-
-
-@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([0.5, 1.0, 2.0]), seeds)
-def test_dominated_counts_pairs(n, p, gamma, seed):
-    """Ratios of few values, so that ties at gamma are everywhere."""
-    rng = np.random.default_rng(seed)
-    x, z = rng.choice([0.5, 1.0, 2.0, 4.0], n), rng.choice([0.5, 1.0, 2.0, 4.0], p)
-    np.testing.assert_allclose(dominated(x, z, gamma), [np.mean([a / b >= gamma for b in z]) for a in x])
-    if n > 1:
-        others = [np.mean([x[i] / x[j] >= gamma for j in range(n) if j != i]) for i in range(n)]
-        np.testing.assert_allclose(dominated_others(x, gamma), others)
-
-
-@given(st.floats(0.5, 3), seeds)
-def test_rmia_is_in_the_order_of_the_ratio_whatever_gamma_and_population(gamma, seed):
-    rng = np.random.default_rng(seed)
-    ratios = rng.exponential(size=30)
-    for score in (dominated(ratios, rng.exponential(size=17), gamma), dominated_others(ratios, gamma)):
-        assert (np.diff(score[np.argsort(ratios)]) >= 0).all()
-        assert score.min() >= 0
-        assert score.max() <= 1
-
-
-def test_rmia_online_weighs_both_sides_alike_and_the_population_by_all_models():
-    signals = shared(planted.LEAK)
-    score = Rmia(gamma=1.5, temperature=1.0).score(signals, 0, seed=0)
-    n = signals.logits.shape[1]
-    p = np.stack([signals.probabilities(k, np.arange(n))[np.arange(n), signals.labels] for k in range(17)])
-    trained = signals.roles == Role.TRAIN
-
-    def ratio(row):
-        inside, outside = p[1:][trained[1:, row], row], p[1:][~trained[1:, row], row]
-        return p[0, row] / (outside.mean() if len(inside) == 0 else (inside.mean() + outside.mean()) / 2)
-
-    population = np.array([ratio(z) for z in signals.population])
-    expected = [np.mean(ratio(row) / population >= 1.5) for row in signals.audited(0)[:40]]
-    np.testing.assert_allclose(score[:40], expected)
-
-
-def test_rmia_without_a_population_compares_the_audited_records_with_each_other():
-    signals = planted.shared(planted.LEAK, outside=100)
-    assert len(signals.population) == 0
-    attack = Rmia(gamma=1.0, temperature=1.0)
-    evidence, population = attack.collect(signals, 0, signals.audited(0))
-    assert population is None
-    ratios = attack.ratio(evidence)
-    expected = [np.mean([ratios[i] / z >= 1 for j, z in enumerate(ratios) if j != i]) for i in range(20)]
-    np.testing.assert_allclose(attack.score(signals, 0, seed=0)[:20], expected)
-
-
-def test_rmia_settings_are_chosen_on_the_other_models():
-    """No other a and temperature does better on them with the chosen gamma, and the target has no say."""
-    signals = shared(planted.LEAK)
-    chosen, parties = RmiaOffline().tune(signals, 0), signals.without(0)
-
-    def mean_auc(a, temperature):
-        attack = RmiaOffline(gamma=chosen.gamma, temperature=temperature, a=a)
-        return np.mean([auc_of(attack.score(parties, k, seed=0), parties, k) for k in range(8)])
-
-    assert chosen.a is not None
-    assert chosen.temperature is not None
-    # Chosen by the ratio, which has no ties; the shares' ties may move the order by less than this.
-    tried = [mean_auc(a, t) for a, t in product(OFFLINE_A[::2], TEMPERATURE)]
-    assert mean_auc(chosen.a, chosen.temperature) >= max(tried) - 2e-3
-    logits = signals.logits.copy()
-    logits[0] = 0
-    assert RmiaOffline().tune(replace(signals, logits=logits), 0) == chosen
-
-
-def test_rmia_at_a_temperature_is_rmia_on_logits_divided_by_it():
-    signals = shared(planted.LEAK)
-    warm = Rmia(gamma=1.5, temperature=2.0).score(signals, 0, seed=0)
-    divided = Rmia(gamma=1.5, temperature=1.0).score(replace(signals, logits=signals.logits / 2), 0, seed=0)
-    np.testing.assert_allclose(warm, divided)
-
-
-def test_rmia_keeps_the_settings_it_was_given():
-    signals = shared(planted.LEAK)
-    assert RmiaOffline(a=0.3).tune(signals, 0).a == 0.3
-    assert RmiaOffline(gamma=2.0).tune(signals, 0).gamma == 2.0
-
-
-@pytest.mark.parametrize(
-    "bad", [{"gamma": 0.0}, {"gamma": -1.0}, {"gamma": float("nan")}, {"a": 1.5}, {"a": -0.1}, {"temperature": 0.0}]
-)
-def test_rmia_refuses_settings_out_of_range(bad):
-    with pytest.raises(InputError, match="attack 'rmia_offline' expected"):
-        RmiaOffline(**bad)
-
-
-# Size.
-
-
-def test_blocks_change_nothing(monkeypatch):
-    rng = np.random.default_rng(1)
-    values, target = rng.normal(size=(8, 50)), rng.normal(size=50)
-    trained = np.broadcast_to(np.repeat([[True], [False]], 4, axis=0), (8, 50))
-    logits, labels = rng.normal(size=(2, 50, 3)), rng.integers(0, 3, 50)
-
-    def everything():
-        online = lira_online(values, trained, target, variance="record")
-        return online, chosen_mean(values, trained), logit_confidence(logits, labels)
-
-    whole = everything()
-    monkeypatch.setattr("wemem.attacks.moments.BLOCK", 7)
-    monkeypatch.setattr("wemem.attacks.rmia.BLOCK", 7)
-    monkeypatch.setattr("wemem.signals.BLOCK", 20)
-    for blocked, expected in zip(everything(), whole, strict=True):
-        np.testing.assert_array_equal(blocked, expected)
-
-
-def test_memory_beyond_the_arguments_is_a_few_blocks():
-    """64 models: of 20 MiB that they read, LiRA allocates under two thirds, RMIA a third; logits a fifth."""
-    rng = np.random.default_rng(0)
-    records = 40_000
-    values = rng.standard_normal((64, records))
-    half = rng.random((32, records)) < 0.5
-    trained, target = np.concatenate([half, ~half]), rng.standard_normal(records)
-    logits, labels = rng.standard_normal((1, 500_000, 10), np.float32), np.zeros(500_000, int)
-    calls = {
-        "record": (lambda: lira_online(values, trained, target, variance="record"), 12),
-        "global": (lambda: lira_online(values, trained, target, variance="global"), 12),
-        "rmia": (lambda: chosen_mean(values, trained), 7),
-        "logits": (lambda: logit_confidence(logits, labels) is None, 8),
-    }
-    for name, (call, limit) in calls.items():
-        tracemalloc.start()
-        call()
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < limit * 2**20, name

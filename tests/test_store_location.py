@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from s3_server import SECRET, URL
-from test_store import ARRAYS, META, key, same
+from stored import ARRAYS, META, key, same
 from wemem.errors import InputError
 from wemem.store.location import location_beside, store_location
 from wemem.store.store import Store

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from s3_server import client, environment, new_bucket, paths_of
+from stored import ARRAYS, META, key, same
 from test_cli import done, refused
-from test_store import ARRAYS, META, key, same
 from wemem.store.store import Store
 from wemem.store.upkeep import StageSize, damaged_entries, old_entries, remove_entries, sizes
 
