@@ -38,7 +38,7 @@ def test_copies_are_counted_as_by_comparing_every_pair(records):
     if copies:
         original = next(j for j in range(len(x)) if (x[copies[0]] == x[j]).all())
         assert said[0].startswith(f"{len(copies)} of {len(x)} records ")
-        assert f"({copies[0]} of {original})" in said[0]
+        assert f"(record {copies[0]} of record {original})" in said[0]
 
 
 @pytest.mark.parametrize(("offset", "deviation"), [(0, 800), (2020, 5)])

@@ -18,7 +18,7 @@ PART = Note("at_a_time", {"models": 2, "of": 6, "limit": Note("slow_tensors", {"
 
 
 def test_sentence_states_every_value():
-    assert sentence(COPIES).startswith("2 of 1,500 records are copies of others (7 of 3)")
+    assert sentence(COPIES).startswith("2 of 1,500 records are copies of others (record 7 of record 3)")
     assert shown(COPIES) == f"Data: {sentence(COPIES)}."
     reason = Note("no_convolutions", {"at_a_time": PART})
     assert str(reason) == "rule: no convolutions; 2 of 6 models at a time: tensors above 32 MiB are slow"

@@ -41,8 +41,8 @@ def sentence(note: str | Mapping[str, Any]) -> str:
         note: the note in the form of ``results.json``; earlier files hold the sentence itself. A
             note of an unknown code is spelled with its values.
 
-    >>> sentence({"code": "copies", "copies": 1, "records": 3, "copy": 2, "original": 0})[:46]
-    '1 of 3 records is a copy of another (2 of 0); '
+    >>> sentence({"code": "copies", "copies": 1, "records": 3, "copy": 2, "original": 0})[:60]
+    '1 of 3 records is a copy of another (record 2 of record 0); '
     >>> sentence({"code": "of_a_later_version", "records": 3})
     'of_a_later_version, records: 3'
     >>> sentence("the sentence itself")
@@ -75,7 +75,7 @@ def _class_numbers(names: Sequence[str], classes: int) -> str:
 def _copies(copies: int, records: int, copy: int, original: int) -> str:
     are = "is a copy of another" if copies == 1 else "are copies of others"
     return (
-        f"{copies:,} of {records:,} records {are} ({copy} of {original}); a copy of a training record "
+        f"{copies:,} of {records:,} records {are} (record {copy} of record {original}); a copy of a training record "
         "may count as a record that was not trained on; keep one of each"
     )
 
@@ -108,7 +108,7 @@ def _at_a_time(models: int, of: int, limit: Mapping[str, Any]) -> str:
 #: Codes of notes on the data.
 ON_DATA = (
     "class_numbers", "texts_cut", "channels_last", "pixels_scaled", "copies", "large_features", "features_in_file",
-    "features_in_temporary_file",
+    "features_in_temporary_file", "unknown_categories", "unexpected_missing",
 )  # fmt: skip
 #: The sentence of each code, from its values.
 SENTENCES: Mapping[str, Callable[..., str]] = {
@@ -116,6 +116,14 @@ SENTENCES: Mapping[str, Callable[..., str]] = {
     "channels_last": "images {was} have their channels last and were moved to {moved}".format,
     "pixels_scaled": "pixels 0..255 were divided by 255, less 0.5, divided by 0.25, as images from folders are".format,
     "texts_cut": "{cut:,} of {texts:,} texts have more than {tokens} tokens and were cut".format,
+    "unknown_categories": (
+        "{values:,} values in {columns:,} column(s) ({most} has most) are no categories of the model's table, and are "
+        "read as none of its categories"
+    ).format,
+    "unexpected_missing": (
+        "{values:,} values in {columns:,} column(s) ({most} has most) are missing where the model's table has none "
+        "missing; numbers are read as the mean, categories as none"
+    ).format,
     "features_in_file": "the features are larger than memory_gib allows ({gib:.3g} GiB) and stay in their file".format,
     "features_in_temporary_file": (
         "the features are larger than memory_gib allows ({gib:.3g} GiB) and were put into a temporary file"

@@ -142,12 +142,73 @@ class TableForm:
             raise InputError("expected as many values in every column, got different numbers; give one for each record")
         return np.array(encoded, np.float32).T.copy()
 
+    def recode(
+        self, features: Float32[np.ndarray, "N F"], given: "TableForm"
+    ) -> tuple[Float32[np.ndarray, "N F"], dict[str, int], dict[str, int]]:
+        """Records of another table in this form, by the names of columns and categories.
+
+        A category that this form does not have is none of its categories. A value that is missing
+        in a column without missing ones is none of its categories either, or, among numbers, stays
+        NaN, which the preprocessing replaces by the mean.
+
+        Args:
+            features: the records.
+            given: their form; the order of its columns does not matter.
+
+        Returns:
+            The records, the number of unknown categories by column, and the number of values by
+            column that are missing where this form has none missing.
+
+        Raises:
+            InputError: other columns, or numbers in place of categories.
+
+        >>> form = TableForm((Column("age"), Column("job", ("cook", "nurse"))))
+        >>> other = TableForm((Column("job", ("nurse", "smith")), Column("age", missing=True)))
+        >>> x, unknown, missing = form.recode(np.array([[0, 30], [1, np.nan]], np.float32), other)
+        >>> x.tolist(), unknown, missing
+        ([[30.0, 1.0], [nan, 2.0]], {'job': 1}, {'age': 1})
+        """
+        place = {column.name: i for i, column in enumerate(given.columns)}
+        self._require_columns(place, given)
+        x, unknown, missing = np.empty_like(features), dict[str, int](), dict[str, int]()
+        for j, column in enumerate(self.columns):
+            values = features[:, place[column.name]]
+            absent = np.isnan(values)
+            if column.categories:
+                codes = {name: code for code, name in enumerate(column.categories)}
+                none = len(codes)
+                names = given.columns[place[column.name]].categories
+                # the last two: none of the categories of the other form, and a missing value
+                new = np.array([codes.get(name, none) for name in names] + [none, np.nan if column.missing else none])
+                values = new[np.where(absent, len(names) + 1, values).astype(np.int64)].astype(np.float32)
+                unknown[column.name] = int(((values == none) & ~absent).sum())
+            x[:, j] = values
+            missing[column.name] = 0 if column.missing else int(absent.sum())
+        return x, {name: n for name, n in unknown.items() if n}, {name: n for name, n in missing.items() if n}
+
+    def _require_columns(self, place: Mapping[str, int], given: "TableForm") -> None:
+        if lone := sorted({column.name for column in self.columns} ^ set(place)):
+            raise InputError(
+                f"expected the columns that the model was trained on, got others ({', '.join(lone[:5])} on one side "
+                "only); keep or drop columns (data.keep, data.drop), or give the table that it was trained on"
+            )
+        for column in self.columns:
+            other = given.columns[place[column.name]]
+            if bool(column.categories) != bool(other.categories):
+                wanted, got = (
+                    f"categories {', '.join(c.categories[:5])}" if c.categories else "numbers" for c in (column, other)
+                )
+                remedy = "list it in data.categorical" if column.categories else "correct what is no number"
+                raise InputError(
+                    f"expected {wanted} in column {column.name!r}, as the model was trained on, got {got}; {remedy}"
+                )
+
     def require_records(self, features: Float32[np.ndarray, "N F"], name: str) -> None:
         """Refuse records that do not have this form.
 
         Raises:
-            InputError: another number of columns, infinity, a category that does not exist, or a
-                missing value in a column without missing ones.
+            InputError: another number of columns, infinity, or a code beyond that of none of the
+                categories.
         """
         if features.ndim != 2 or features.shape[1] != len(self.columns) or features.dtype != np.float32:
             raise InputError(
@@ -156,10 +217,10 @@ class TableForm:
             )
         for i, column in enumerate(self.columns):
             x = features[:, i]
-            bad = np.isinf(x) | (np.isnan(x) & (not column.missing))
+            bad = np.isinf(x)
             if column.categories:
                 codes = np.nan_to_num(x)
-                bad |= (codes < 0) | (codes >= len(column.categories)) | (codes != np.floor(codes))
+                bad |= (codes < 0) | (codes > len(column.categories)) | (codes != np.floor(codes))
             if bad.any():
                 wanted = f"a category 0..{len(column.categories) - 1}" if column.categories else "a finite number"
                 raise InputError(

@@ -80,6 +80,11 @@ class OnnxModel:
         """The library that computes the logits, with its version."""
         return f"onnxruntime {version('onnxruntime')}"
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The entries that the file carries, as :func:`metadata_of` writes them."""
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
     def _as_declared(self, features: Real[np.ndarray, "N ..."], dtype: type[np.generic]) -> np.ndarray[Any, Any]:
         """The features in the type of the file's input; whole numbers must be whole."""
         if np.issubdtype(dtype, np.integer) and features.dtype.kind == "f" and (features != np.rint(features)).any():

@@ -23,6 +23,14 @@ def preprocess_path(weights: Path) -> Path:
     return weights.with_name(NAME) if weights.stem == "weights" else weights.with_suffix(f".{NAME}")
 
 
+def preprocess_beside(weights: Path) -> Path | None:
+    """The preprocessing that lies beside a weights file, under its name or as ``preprocess.json``;
+    None without one.
+    """
+    places = (preprocess_path(weights), weights.with_name(NAME))
+    return next((place for place in places if exists(place, "a preprocessing")), None)
+
+
 def preprocess_of(weights: Path, module: nn.Module, class_names: Sequence[str]) -> str | None:
     """The content of :func:`preprocess_path` for a model whose weights are written; None for a
     model without a table.
@@ -53,7 +61,7 @@ def state_with_preprocess(
     if layer is None:
         return dict(state)
     inside = any(name.startswith(f"{PREPROCESS}.") for name in state)
-    path = next((p for p in (preprocess_path(weights), weights.with_name(NAME)) if exists(p, "a preprocessing")), None)
+    path = preprocess_beside(weights)
     if path is None:
         if inside:
             return dict(state)

@@ -9,6 +9,7 @@ from wemem.config.study import StudyConfig
 from wemem.data.concerns import concerns
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
+from wemem.exporting.trained_form import trained_form
 from wemem.models import CustomModel, EntityEmbedding, Model
 from wemem.models.outputs import require_logits
 from wemem.models.table import model_for
@@ -29,12 +30,14 @@ def load_data(config: StudyConfig, progress: Progress) -> Dataset:
 
 
 def study_data(config: StudyConfig) -> Dataset:
-    """Load the data of a study in the form that its model takes (:func:`suited_to`).
+    """Load the data of a study in the form that its model takes (:func:`suited_to`), and that of a
+    given model's table (:mod:`~wemem.exporting.trained_form`).
 
     Raises:
         InputError: data that cannot be used.
     """
-    return suited_to(config.model, config.data.load())
+    data = suited_to(config.model, config.data.load())
+    return data if config.victim is None else trained_form(config.victim.weights, data).applied(data)
 
 
 def suited_to(model: Model, data: Dataset) -> Dataset:

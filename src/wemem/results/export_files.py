@@ -7,6 +7,7 @@ from wemem.config.study import StudyConfig
 from wemem.exporting.checkpoint import EXPORTED, altering_defense, certificate_of, load_pruned, read_certificate
 from wemem.exporting.onnx import BATCH, metadata_of, onnx_bytes
 from wemem.exporting.shards import weights_path, weights_sha256
+from wemem.exporting.trained_form import trained_form
 from wemem.files.atomic import write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.models.table import model_for
@@ -27,6 +28,7 @@ def export_model(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     """
     weights = weights_path(weights)
     data = study_data(config)
+    data = trained_form(weights, data).applied(data)
     notes: list[str] = []
     module = load_pruned(model_for(config.model, data).build(data.input_shape, data.classes), weights, notes.append)
     content, parity = onnx_bytes(module, data.features[:BATCH], metadata_of(data))
