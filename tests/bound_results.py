@@ -1,5 +1,6 @@
 """A folder of results that an honest study could have written: real numbers from planted scores, bound by hashes."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from wemem.auditing.report import AttackResult, AuditReport, as_json
 from wemem.files.hashing import sha256_of
 from wemem.metrics.intervals import proportion
 from wemem.metrics.over_targets import TargetsResult, metrics_over_targets, reference_accuracy
+from wemem.results.content_hash import content_sha256
 from wemem.results.folder import TARGETS, remove_old_results, write_results
 from wemem.results.sample_table import sample_rows
 from wemem.results.target_table import write_target_table
@@ -26,17 +28,20 @@ def bound_folder(
     folder: Path, arms: Mapping[str, float] = ARMS, *, seeds: tuple[int, ...] = (0,), members: int = 400,
     nonmembers: int = 1500, attacks: tuple[str, ...] = ("confidence", "lira", "rmia"), adaptive: bool = True,
     references: int = 16, altered: bool = False, targets: int = 0, over_targets: float | None = None,
+    leaks: Mapping[int, float] | None = None,
 ) -> Path:  # fmt: skip
     """Write results, records and model files as a study does, and return the folder.
 
     With ``targets``, LiRA and RMIA were run leave-one-out too; ``over_targets`` is their leak, that of the arm if None.
+    ``leaks`` plants another leak in some seeds.
     """
     import pyarrow as pa
 
     remove_old_results(folder)
     results, runs, tables, models, audits = make_results(seeds, attacks), [], [], [], []
     for seed in seeds:
-        for label, leak in arms.items():
+        for label, planted in arms.items():
+            leak = (leaks or {}).get(seed, planted)
             rng = np.random.default_rng([seed, len(label)])
             report = planted_report(rng, leak, members, nonmembers, attacks, adaptive, references)
             correct = rng.random(members + nonmembers) < 0.7
@@ -96,11 +101,11 @@ def planted_report(
     return AuditReport(tuple(found))
 
 
-def edit(folder: Path, change: Any) -> None:
-    """Change the content of a folder's ``results.json``, as an editor would: nothing else changes."""
-    import json
-
+def edit(folder: Path, change: Any, *, rehash: bool = True) -> None:
+    """Change the content of a folder's ``results.json``, and its own hash with it, as a forger would who knows it."""
     path = folder / "results.json"
     results = json.loads(path.read_text())
     change(results)
+    if rehash:
+        results["content_sha256"] = content_sha256(results)
     path.write_text(json.dumps(results))

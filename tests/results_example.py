@@ -63,8 +63,8 @@ def as_version_1(results: dict[str, Any]) -> dict[str, Any]:
     """The same results as version 1 had them: no hashes, other names in the certificate."""
     old = copy.deepcopy(results)
     old["schema"] = "wemem.results/1"
-    for name in ("study_sha256", "planned", "files"):
-        del old[name]
+    for name in ("study_sha256", "planned", "files", "content_sha256"):
+        old.pop(name, None)
     for run in old["runs"]:
         for worst in run["worst"].values():
             for name in ("chance", "chance_high"):

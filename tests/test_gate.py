@@ -57,7 +57,7 @@ def test_lower_end_of_accuracy_decides_and_not_its_value():
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_limits_at_the_ends_themselves_pass(seeds: tuple[int, ...]):
     results = make_results(seeds)
-    loose = Limits(max_tpr=1, min_accuracy=0, max_auc=1, max_balanced_accuracy=1)
+    loose = Limits(max_tpr=0.99, min_accuracy=0.01, max_auc=0.99, max_balanced_accuracy=0.99)
     tpr, auc, balanced, accuracy = (one.estimate for one in check(results, loose, ["swmr"]))
     exact = Limits(tpr.high, 0.01, accuracy.low, auc.high, balanced.high)
     assert all(one.passed for one in check(results, exact, ["swmr"]))
@@ -115,7 +115,7 @@ def test_limits_that_limit_nothing_are_refused(given_: dict[str, float]):
 ])  # fmt: skip
 def test_nothing_to_judge_is_an_error_and_no_pass(results: dict[str, Any], labels: list[str], message: str):
     with pytest.raises(InputError, match=message):
-        check(results, Limits(max_tpr=1.0), labels)
+        check(results, Limits(max_tpr=0.99), labels)
 
 
 def test_exit_code_is_0_if_all_hold_and_1_if_one_does_not(tmp_path, monkeypatch, capsys):

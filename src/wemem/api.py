@@ -31,6 +31,7 @@ from wemem.execution.plan import Plan
 from wemem.execution.program import AuditProgram, PruneProgram, StudyProgram
 from wemem.exporting.footprint import side_by_side
 from wemem.files.atomic import write_atomically
+from wemem.files.input_files import user_path
 from wemem.files.output_folder import output_folder
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress, Silent
@@ -158,7 +159,7 @@ def run(
     """
     executor, config, progress = Executor(jobs, ray, threads), _config(study), progress or Silent()
     progress.tell(plan_in_words(config))
-    with output_folder(out) as folder, no_results_of_before(folder, progress) as progress:
+    with output_folder(out) as folder, no_results_of_before(folder, progress, _inputs(config)) as progress:
         data, root = load_data(config, progress), location_beside(store, folder)
         with executor.computed(StudyProgram(config), data, root, progress) as shown:
             return _run_alone(config, data, folder, Store(root, progress.warn), shown)
@@ -247,6 +248,12 @@ def _config(study: Study) -> StudyConfig:
     return study if isinstance(study, StudyConfig) else read_study(Path(study))
 
 
+def _inputs(config: StudyConfig) -> list[Path | None]:
+    """The files of a study that may be results of another."""
+    names = (config.scores.file, *((config.victim.weights, config.victim.members) if config.victim else ()))
+    return [None if name is None else user_path(name) for name in names]
+
+
 def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progress: Progress) -> dict[str, Any]:
     selection = select_settings(config, kept, progress, data) if config.grids else None
     outcomes = list(run_study(selection.config if selection else config, kept, progress, data))
@@ -287,7 +294,7 @@ def prune(
     """
     config, progress = _config(study), progress or Silent()
     remove = partial(remove_old_model, victim=config.victim.weights if config.victim else None)
-    with output_folder(out) as folder, no_results_of_before(folder, progress, remove) as progress:
+    with output_folder(out) as folder, no_results_of_before(folder, progress, remove=remove) as progress:
         data, root = load_data(config, progress), location_beside(store, folder)
         with Executor(1, ray, threads).computed(PruneProgram(config, label), data, root, progress) as shown:
             pruned = prune_model(config, label, Store(root, progress.warn), shown, data)
@@ -335,7 +342,7 @@ def audit(
         The content of ``results.json`` and of ``per_sample.parquet``.
     """
     config, progress = _config(study), progress or Silent()
-    with output_folder(out) as folder, no_results_of_before(folder, progress) as progress:
+    with output_folder(out) as folder, no_results_of_before(folder, progress, _inputs(config)) as progress:
         data, root = load_data(config, progress), location_beside(store, folder)
         with Executor(1, ray, threads).computed(AuditProgram(config, label), data, root, progress) as shown:
             outcome = audit_model(config, label, Store(root, progress.warn), shown, data)
@@ -368,7 +375,7 @@ def audit_functions(
         raise InputError(
             f"expected the file of the audited model, got {model}, which is no file; name the one that ships"
         )
-    with output_folder(out) as folder, no_results_of_before(folder, progress) as progress:
+    with output_folder(out) as folder, no_results_of_before(folder, progress, [Path(members), model]) as progress:
         kept = Store(location_beside(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
         return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0], model))

@@ -16,6 +16,7 @@ from wemem.cli.options import (
     Members,
     ModelKind,
     NonAdaptive,
+    OncePerOption,
     Out,
     Overrides,
     Ray,
@@ -123,8 +124,8 @@ def compare(
     print_plainly(console, f"\nResults {out / 'results.json'}, report {out / 'report.html'}, tables {out / 'runs.csv'}")
 
 
-app.command()(report)
-app.command()(evidence)
+app.command(cls=OncePerOption)(report)
+app.command(cls=OncePerOption)(evidence)
 
 
 @app.command()
@@ -303,7 +304,7 @@ def diagnose(
     )
 
 
-@app.command()
+@app.command(cls=OncePerOption)
 def gate(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="--out folders of studies or audits.")],
     max_tpr: Annotated[float | None, typer.Option(help="Largest TPR at the FPR below, as a fraction.")] = None,
@@ -329,10 +330,13 @@ def gate(
     """
     from wemem.results.folder import GATE
     from wemem.results.gate import Limits, check_folder
-    from wemem.results.gate_files import write_gate_json, write_junit
+    from wemem.results.gate_files import remove_old_outcome, write_gate_json, write_junit
     from wemem.results.wording import printable
 
     limits, waivers = Limits(max_tpr, at_fpr, min_accuracy, max_auc, max_balanced_accuracy, max_canary_tpr), waive or []
+    for file in (json_file, junit, *(folder / GATE for folder in folders)):
+        if file is not None:
+            remove_old_outcome(file, folders)
     gated = [check_folder(folder, limits, label or (), waivers, shipped) for folder in folders]
     if json_file is not None:
         write_gate_json(json_file, gated, waivers)
@@ -345,6 +349,8 @@ def gate(
         place = "" if len(folders) == 1 else f"{printable(str(result.folder))}: "
         for line in [*map(str, result.checks), *map(str, result.reservations)]:
             print_plainly(Console(), f"{place}{line}")
+    if not limits.on_a_leak:
+        print_plainly(Console(), "no limit on a leak was given, so none was checked")
     if not all(result.passed for result in gated):
         raise typer.Exit(1)
 

@@ -1,9 +1,12 @@
 """Options that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from wemem.errors import InputError
 
 Out = Annotated[Path, typer.Option(help="Output directory, created if missing.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the study.")]
@@ -30,3 +33,18 @@ StorePlace = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; train and write nothing.")]
+
+
+class OncePerOption(TyperCommand):
+    """A command with limits: it refuses an option that is given twice, of which the parser would
+    take the last in silence.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse a repeated option, then parse as every command does."""
+        _, _, order = self.make_parser(ctx).parse_args(args=[*args])
+        for param in order:
+            if order.count(param) > 1 and not getattr(param, "multiple", False):
+                option = param.opts[0]
+                raise InputError(f"expected {option} once, got it {order.count(param)} times; leave the others out")
+        return super().parse_args(ctx, args)

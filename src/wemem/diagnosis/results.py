@@ -46,7 +46,7 @@ def diagnose_into(
         InputError: anything that cannot be used, or a folder that cannot be written.
     """
     out = require_folder(out)
-    with no_results_of_before(out, progress or Silent(), _remove_old_diagnosis) as watched:
+    with no_results_of_before(out, progress or Silent(), remove=_remove_old_diagnosis) as watched:
         data = load_data(config, watched)
         diagnosis = diagnose(config, settings, Store(location_beside(store, out), watched.warn), watched, data)
     content = diagnosis_content(config, data, diagnosis)

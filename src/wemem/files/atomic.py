@@ -22,18 +22,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write: a function that writes the content to the path that it is given.
 
     Raises:
-        InputError: the folder cannot be written, or the disk is full.
+        InputError: the folder cannot be written, the disk is full, or the path is that of a folder,
+            a pipe or a device.
     """
     part = path.with_name(f".{path.name}.part")
     try:
+        if path.exists() and not path.is_file():  # renaming would replace even a device
+            raise InputError(f"cannot write {shown(path)}: it is no plain file; choose another path")
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         part.replace(path)
-    except (OSError, SafetensorError) as error:
+    except BaseException as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+        if not isinstance(error, OSError | SafetensorError):
+            raise
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise InputError(f"cannot write {path}: {reason}; free some space or choose another --out") from error
+        raise InputError(f"cannot write {shown(path)}: {reason}; free some space or choose another --out") from error
 
 
 def require_folder(out: str | Path) -> Path:

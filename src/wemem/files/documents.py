@@ -4,6 +4,7 @@ import json
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def parse_json(text: str | bytes, what: str) -> Any:
         what: a phrase for what the text is, for the message.
 
     Raises:
-        InputError: not JSON, numbers that are not finite or have too many digits, or lists nested
-            too deep.
+        InputError: not JSON, a name twice in one object, numbers that are not finite or have too
+            many digits, or lists nested too deep.
 
     >>> parse_json('{"a": [1, 0.5]}', "an example")
     {'a': [1, 0.5]}
@@ -86,7 +87,9 @@ def parse_stored_json(text: str | bytes, what: str) -> Any:
 
 def _parsed_json(text: str | bytes, what: str, number: Callable[[str], float]) -> Any:
     try:
-        value = json.loads(text, parse_constant=number, parse_float=number, parse_int=_whole)
+        value = json.loads(
+            text, parse_constant=number, parse_float=number, parse_int=_whole, object_pairs_hook=_without_repeats
+        )
     except RecursionError as error:
         raise _too_deep(what) from error
     except ValueError as error:
@@ -153,6 +156,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"a number that is not finite: {text[:20]}")
     return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of two values of one name, other programs may read the other one."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the name {name[:20]!r} twice in one object")
+    return table
 
 
 def _whole(text: str) -> int:

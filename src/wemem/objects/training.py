@@ -109,7 +109,7 @@ def train(
     config, place = study_of(study, settings, data=data, architecture=architecture), OutputPlace.of(out)
     with (
         place.inputs() as inputs, output_folder(place.folder) as folder, shown_progress(progress) as receiver,
-        no_results_of_before(folder, receiver, remove_old_model) as shown,
+        no_results_of_before(folder, receiver, remove=remove_old_model) as shown,
     ):  # fmt: skip
         listed = None if members is None else members_file(members, inputs)
         trained = train_model(config, listed, Store(location_beside(store, folder), shown.warn), shown)

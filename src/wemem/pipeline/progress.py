@@ -1,5 +1,6 @@
 """Progress of a running study: the protocol that a display implements."""
 
+from collections.abc import Callable
 from typing import Protocol, Self
 
 
@@ -59,20 +60,22 @@ class Silent:
 
 
 class WatchedProgress:
-    """Passes everything on, and knows whether a stage has begun.
+    """Passes everything on, and calls a function when the first stage begins.
 
     Args:
         receiver: the receiver of all reports.
+        at_first: called once, before the first stage begins.
     """
 
-    def __init__(self, receiver: Progress) -> None:
-        self.receiver, self.begun = receiver, False
+    def __init__(self, receiver: Progress, at_first: Callable[[], object]) -> None:
+        self.receiver, self.at_first = receiver, at_first
+        self._begun = False
 
     def plan(self, work: float) -> None:
         self.receiver.plan(work)
 
     def begin(self, stage: str, work: float) -> None:
-        self.begun = True
+        self._note_begin()
         self.receiver.begin(stage, work)
 
     def advance(self, fraction: float, detail: str) -> None:
@@ -88,8 +91,13 @@ class WatchedProgress:
         self.receiver.warn(message)
 
     def worker(self, number: int, workers: int) -> Progress:
-        self.begun = True
+        self._note_begin()
         return self.receiver.worker(number, workers)
+
+    def _note_begin(self) -> None:
+        if not self._begun:
+            self.at_first()
+            self._begun = True
 
 
 def show_epoch(progress: Progress, epoch: int, epochs: int, running: int, index: int = 0, rounds: int = 1) -> None:

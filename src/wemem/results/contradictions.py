@@ -8,6 +8,7 @@ from typing import Any
 from wemem.metrics.intervals import Estimate
 from wemem.metrics.rates import smallest_fpr
 from wemem.metrics.registry import METRICS, fprs, tpr_metric
+from wemem.results.content_hash import CONTENT_SHA256, content_sha256
 from wemem.signals import UNKNOWN
 
 #: Largest difference between two numbers that is attributed to rounding.
@@ -22,11 +23,14 @@ Run = Mapping[str, Any]
 def contradictions(results: Mapping[str, Any]) -> Iterator[str]:
     """Find contradictions, each as a phrase that names the run.
 
-    These are: a run that occurs twice, equal numbers under different seeds, a value outside its
-    interval, a strongest attack that another attack exceeds, an unpruned model with a sparsity, a
-    true positive rate that falls as the false positive rate rises, an adaptive audit whose recipe
-    fingerprints differ, runs or files that are not declared, and one model file for two runs.
+    These are: content with another SHA-256 than the stored one, a run that occurs twice, equal
+    numbers under different seeds, a value outside its interval, a strongest attack that another
+    attack exceeds, an unpruned model with a sparsity, a true positive rate that falls as the false
+    positive rate rises, an adaptive audit whose recipe fingerprints differ, runs or files that are
+    not declared, and one model file for two runs.
     """
+    if results.get(CONTENT_SHA256, digest := content_sha256(results)) != digest:
+        yield "the content is not the one of content_sha256: the file was changed after it was written"
     for entry in results.get("blind_baseline", ()):
         yield from (f"blind_baseline, seed {entry['seed']}, {wrong}" for wrong in _in_blind(entry))
     runs = results["runs"]

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from wemem.errors import InputError
+from wemem.exporting.shards import weights_sha256
 from wemem.metrics.intervals import Estimate
 from wemem.metrics.registry import METRICS, fprs, tpr_metric
 from wemem.results.arms import Arm, arms, require_labels
 from wemem.results.canaries import worst_case
-from wemem.results.reservations import Reservation, require_known, reservations
+from wemem.results.reservations import Reservation, arm_of_file, other_file, require_known, reservations
 from wemem.results.verify import verify
 from wemem.results.wording import interval, per_cent, printable
 
@@ -38,8 +39,8 @@ class Limits:
             study with canaries.
 
     Raises:
-        InputError: no limit, a limit outside [0, 1], or a false positive rate that results do not
-            report.
+        InputError: no limit, a limit outside [0, 1], a limit that every model meets, or a false
+            positive rate that results do not report.
     """
 
     max_tpr: float | None = None
@@ -56,9 +57,19 @@ class Limits:
         for name, limit in given.items():
             if limit is not None and not 0 <= limit <= 1:
                 raise InputError(f"expected {name.replace('_', '-')} between 0 and 1, got {limit}; 0.05 is 5 %")
+            if limit == (0 if name == "min_accuracy" else 1):
+                raise InputError(
+                    f"expected {name.replace('_', '-')} that a model can miss, got {limit}, which every model meets; "
+                    "limits are fractions, 0.01 is 1 %"
+                )
         if all(limit is None for limit in given.values()):
             listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(f"expected a limit to check, got none; give one of {listed}")
+
+    @property
+    def on_a_leak(self) -> bool:
+        """True if a limit on a leak is among the limits."""
+        return self.max_canary_tpr is not None or any(True for _ in self.of_leaks())
 
     def of_leaks(self) -> Iterator[tuple[str, str, float]]:
         """The name of the metric, its phrase and the limit, for every limit on a leak."""
@@ -145,8 +156,8 @@ def check_folder(
         shipped: the model file that is to be released, if the user names one.
 
     Raises:
-        InputError: the results were changed after they were written, or a waiver is unknown; also
-            all errors of :func:`check`.
+        InputError: the results were changed after they were written, a waiver is unknown, or the
+            file to be released cannot be read; also all errors of :func:`check`.
     """
     require_known(waivers)
     verified = verify(folder, [name for name, _, _ in limits.of_leaks() if not METRICS[name].needs_threshold])
@@ -157,8 +168,13 @@ def check_folder(
         )
     checks = check(verified.results, limits, labels)
     fpr = None if limits.max_tpr is None else limits.at_fpr
-    raised = reservations(verified, _chosen(verified.results, labels), fpr, shipped)
-    marked = tuple(replace(one, waived=one.name in waivers) for one in raised)
+    rows = _chosen(verified.results, labels)
+    raised = list(reservations(verified, rows, fpr))
+    if shipped is not None:
+        digest = weights_sha256(shipped)
+        checks += [one for arm in rows for one in _shipped_checks(arm, limits, digest, verified.results)]
+        raised += [other_file(arm, shipped) for arm in rows if not arm_of_file(arm, digest, verified.results)]
+    marked = tuple(replace(one, waived=one.waivable and one.name in waivers) for one in raised)
     return FolderGate(folder, verified.sha256, limits, tuple(checks), marked)
 
 
@@ -206,6 +222,13 @@ def _checks(arm: Arm, limits: Limits) -> Iterator[Check]:
         measured, least = arm.accuracy(), limits.min_accuracy
         reached = measured.low >= least
         yield Check(arm.label, arm.sparsity, len(arm.runs), "test accuracy", measured, least, reached)
+
+
+def _shipped_checks(arm: Arm, limits: Limits, digest: str, results: Mapping[str, Any]) -> Iterator[Check]:
+    """The limits on the file that ships by itself, which a mean over other seeds could hide."""
+    own = arm_of_file(arm, digest, results)
+    if own is not None and len(own.runs) < len(arm.runs):
+        yield from (replace(one, measure=f"{one.measure} of the file to release") for one in _checks(own, limits))
 
 
 def _canary_check(arm: Arm, fpr: float, limit: float) -> Check:

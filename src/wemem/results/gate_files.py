@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from wemem.errors import InputError
 from wemem.files.atomic import write_atomically
+from wemem.files.input_files import shown
+from wemem.results.folder import require_elsewhere
 from wemem.results.gate import FolderGate
 from wemem.results.reservations import NAMES, Reservation
 from wemem.results.wording import printable
@@ -33,6 +36,26 @@ def gate_content(gated: Sequence[FolderGate], waivers: Sequence[str]) -> dict[st
             for result in gated
         ],
     }
+
+
+def remove_old_outcome(path: Path, folders: Sequence[Path]) -> None:
+    """Remove the file of an earlier gate, so that it never stands for one that fails before it
+    writes its own.
+
+    Args:
+        path: the file that the gate is to write.
+        folders: the folders of results that it checks.
+
+    Raises:
+        InputError: the path is that of a file of the results, or the file cannot be removed.
+    """
+    for folder in folders:
+        require_elsewhere(folder, path)
+    try:
+        if path.is_file():
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"cannot remove {shown(path)}: {error.strerror}; remove it by hand") from error
 
 
 def write_gate_json(path: Path, gated: Sequence[FolderGate], waivers: Sequence[str]) -> None:

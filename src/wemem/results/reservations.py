@@ -4,12 +4,12 @@ A gate fails on each reservation unless it is waived by name.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wemem.errors import InputError
-from wemem.exporting.shards import weights_sha256
+from wemem.files.input_files import shown
 from wemem.resolve import did_you_mean
 from wemem.results.arms import Arm
 from wemem.results.blind import leaking_splits
@@ -23,6 +23,8 @@ FEWEST_REFERENCES, FEWEST_RECORDS = 16, 100
 #: Kinds of attacks that a gate requires; each is the strongest on some models.
 EXPECTED_KINDS = ("lira", "rmia")
 
+#: Reasons that one reservation lists.
+SHOWN = 3
 #: Names of the reservations for waivers, with their meanings.
 NAMES = {
     "non-adaptive": "the adversary's models were not trained and pruned as the audited model was",
@@ -48,18 +50,21 @@ class Reservation:
         text: the reason as a phrase, with its figures.
         label: the label of the arm; None for all arms.
         waived: whether the user accepted the reservation.
+        waivable: whether it can be accepted by its name.
     """
 
     name: str
     text: str
     label: str | None = None
     waived: bool = False
+    waivable: bool = True
 
     def __str__(self) -> str:
         arm = "" if self.label is None else f"{printable(self.label)}: "
         if self.waived:
             return f"waived: {arm}{printable(self.text)} ({self.name})"
-        return f"failed: {arm}{printable(self.text)} (accept it by --waive {self.name})"
+        remedy = f"accept it by --waive {self.name}" if self.waivable else f"{self.name}, no waiver helps"
+        return f"failed: {arm}{printable(self.text)} ({remedy})"
 
 
 def require_known(waivers: Sequence[str]) -> None:
@@ -75,19 +80,13 @@ def require_known(waivers: Sequence[str]) -> None:
             )
 
 
-def reservations(
-    verified: Verified, chosen: Sequence[Arm], fpr: float | None, shipped: Path | None = None
-) -> Iterator[Reservation]:
+def reservations(verified: Verified, chosen: Sequence[Arm], fpr: float | None) -> Iterator[Reservation]:
     """Find all reservations about the results of a folder and the arms that a gate checks.
 
     Args:
         verified: the verified results.
         chosen: the arms that are checked.
         fpr: the false positive rate of a limit on TPR; None without such a limit.
-        shipped: the model file that is to be released, if the user names one.
-
-    Raises:
-        InputError: the file to be released cannot be read.
     """
     for one in verified.findings:
         if one.subject == "runs" and one.passed is False:
@@ -99,7 +98,6 @@ def reservations(
     for entry in leaking_splits(verified.results):
         text = f"seed {entry['seed']}: records alone, without any model, tell members from non-members"
         yield Reservation("split-leaks", f"{text}, AUC {100 * entry['auc']['value']:.1f} %")
-    digest = None if shipped is None else weights_sha256(shipped)
     kinds = verified.results.get("planned", {}).get("attacks", {})
     constant = {
         (str(note.get("label")), int(note.get("seed", 0)))
@@ -108,25 +106,41 @@ def reservations(
     }
     for arm in chosen:
         yield from _of_arm(arm, kinds, fpr, constant)
-        if digest is not None and digest not in _digests(arm, verified.results):
-            text = f"the file {shipped} is not a model of {arm.label!r} that was audited"
-            yield Reservation("other-file", text, arm.label)
+
+
+def other_file(arm: Arm, shipped: Path) -> Reservation:
+    """A reservation about a file to be released that is no audited model of an arm.
+
+    The user named the file, so a waiver for a missing model file does not accept it.
+    """
+    text = f"the file {shown(shipped)} is not a model of {arm.label!r} that was audited"
+    return Reservation("other-file", text, arm.label, waivable=False)
+
+
+def arm_of_file(arm: Arm, digest: str, results: Mapping[str, Any]) -> Arm | None:
+    """The runs of an arm whose audited model is the file of that SHA-256; None if there are none."""
+    runs = tuple(run for run in arm.runs if digest in _digests(run, results))
+    return replace(arm, runs=runs) if runs else None
 
 
 def _unverified(verified: Verified) -> str | None:
-    """A phrase on rates that cannot be recomputed, or on records that no hash binds to the results."""
+    """Phrases on rates that cannot be recomputed, and on content or records that no hash binds to
+    the results.
+    """
     rates = [one for one in verified.findings if one.subject == "rates"]
+    others = [one for one in verified.findings if one.subject in ("targets", "study")]
     bound = [one for one in verified.findings if one.subject == "files" and one.file in (None, SAMPLES, TARGETS)]
-    targets = [one for one in verified.findings if one.subject == "targets"]
-    text = next((one.text for one in [*rates, *targets, *bound] if not one.passed), None)
-    return text if rates else "no rates to verify"
+    texts = ["no rates to verify"] if not rates else []
+    texts += [one.text for one in [*rates, *others, *bound] if not one.passed]
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return "; ".join(texts[:SHOWN]) + more if texts else None
 
 
-def _digests(arm: Arm, results: Mapping[str, Any]) -> set[str]:
-    """SHA-256 of all files that were audited as models of an arm."""
+def _digests(run: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+    """SHA-256 of the files that were audited as the model of a run."""
     files = results.get("files", {})
-    written = {files[run["model_file"]] for run in arm.runs if run.get("model_file") in files}
-    return written | {run["audited_file"]["sha256"] for run in arm.runs if "audited_file" in run}
+    written = [files[run["model_file"]]] if run.get("model_file") in files else []
+    return [*written, *([run["audited_file"]["sha256"]] if "audited_file" in run else [])]
 
 
 def _of_arm(

@@ -16,6 +16,7 @@ from wemem.files.input_files import exists
 from wemem.metrics.intervals import Estimate, proportion
 from wemem.metrics.registry import METRICS, ScoredRecords
 from wemem.metrics.strongest import strongest
+from wemem.results.content_hash import CONTENT_SHA256
 from wemem.results.folder import RESULTS, SAMPLES, TARGETS, is_inside
 from wemem.results.per_record import RunScores, read_scores, recorded_audits
 from wemem.results.read import read_results
@@ -33,7 +34,8 @@ class Finding:
     """The outcome of one verification.
 
     Args:
-        subject: the statement that is verified. ``study``: the settings have the stored hash.
+        subject: the statement that is verified. ``study``: the settings have the stored hash, and
+            a hash binds the content of ``results.json``.
             ``files``: a file exists and has the stored hash. ``runs``: all planned runs and attacks
             exist. ``rates``: the stored rates follow from the records. ``targets``: so do the
             figures of leave-one-out audits.
@@ -110,6 +112,8 @@ def _study(results: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         passed = sha256_of(results["study"]) == results["study_sha256"]
         yield Finding("study", passed, f"the study's settings {'have' if passed else 'do not have'} the stored SHA-256")
+        if CONTENT_SHA256 not in results:
+            yield Finding("study", None, "no SHA-256 binds the content of results.json; run the study again")
 
 
 def _files(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
