@@ -109,7 +109,7 @@ def test_label_position_outside_the_table_is_refused(tmp_path, position):
         ("a,y\n", "expected at least one record"),
         ("a,y\n1,0\nx,1\n", "expected numbers or names in column 'a', got 'x' beside numbers"),
         ("a,y,b\n1,0,2\n3,1,it's\n", "expected numbers or names in column 'b', got \"it's\" beside numbers"),
-        ("a,y\n1,0\n2\n", "Expected 2 columns, got 1"),
+        ("a,y\n1,0\n2\n", "Expected 2 columns, got 1: 2; give each line as many values"),
         ("a,y\n,0\n,1\n", "expected values in column 'a', got none"),
         ("a,y\ninf,0\n2,1\n", "expected finite numbers in column 'a', got infinity in record 0"),
         ("a,y\n1e99,0\n2,1\n", "expected finite numbers in column 'a', got infinity in record 0"),
@@ -123,7 +123,9 @@ def test_label_position_outside_the_table_is_refused(tmp_path, position):
         ("y\n1\n0\n", "expected features and a label"),
         ("a,a,y\n1,2,0\n3,4,1\n", "expected column names that differ"),
         ("label,a,y\n0,2,0\n1,4,1\n", "name the label column with label"),
-        (",a,y\n0,2,0\n1,4,1\n", "expected no record numbers as a feature"),
+        (",a,y\n0,2,0\n1,4,1\n", r"got column ''; set data.drop = \[''\]"),
+        ("a;y\n1,5;0\n2;1\n", r"expected numbers with a decimal point in column 'a', got '1,5'; set data.decimal"),
+        ("a,y\n1,0\n".encode("utf-16"), "got UTF-16; save the file as UTF-8"),
         (b"a,y\n1,\xff\n2,x\n", "invalid UTF8"),
         (b"a\xff,y\n1,0\n2,1\n", "expected text in utf8, got other bytes .* data.encoding"),
     ],
@@ -146,6 +148,28 @@ def test_delimiter_may_be_given(tmp_path):
     assert load_dataset(csv(tmp_path, "a#b#y\n1#2#0\n3#4#1\n"), delimiter="#").features.tolist() == [[1, 2], [3, 4]]
     with pytest.raises(InputError, match="expected a delimiter of one character, got '##'"):
         load_dataset(csv(tmp_path, "a#b#y\n1#2#0\n"), delimiter="##")
+
+
+def test_decimal_commas_are_numbers_where_they_are_declared(tmp_path):
+    path = csv(tmp_path, "a;y\n1,5;0\n-2;1\n")
+    assert load_dataset(path, decimal=",").features.tolist() == [[1.5], [-2]]
+    declared = load_dataset(path, categorical=["a"])
+    assert columns_of(declared)[0].categories == ("-2", "1,5")
+    with pytest.raises(InputError, match=r"expected '\.' or ',' as the decimal point, and another character than"):
+        load_dataset(path, decimal=",", delimiter=",")
+
+
+def test_spaces_around_a_value_do_not_count(tmp_path):
+    toy = load_dataset(csv(tmp_path, "a,b,y\n 1, x,no\n ?,x , yes\n3, ?,no \n"), missing=["?"])
+    assert [column.categories for column in columns_of(toy)] == [(), ("x",)]
+    assert [column.missing for column in columns_of(toy)] == [True, True]
+    assert (toy.labels.tolist(), toy.class_names) == ([0, 1, 0], ("no", "yes"))
+
+
+def test_dates_that_name_each_record_get_their_own_remedy(tmp_path):
+    rows = "".join(f"{1900 + i}-01-02,{i % 2}\n" for i in range(120))
+    with pytest.raises(InputError, match=r"120 different values .* write a date as a number, such as days"):
+        load_dataset(csv(tmp_path, "day,y\n" + rows))
 
 
 def test_text_of_another_encoding_is_read_where_it_is_named(tmp_path):

@@ -51,7 +51,7 @@ COLUMNS = (
     "label", "keep", "drop", "id", "categorical", "categories", "standardize", "text", "tokens", "vocabulary",
     "memory_gib",
 )  # fmt: skip
-CHARACTERS = ("missing", "encoding", "delimiter")
+CHARACTERS = ("missing", "encoding", "delimiter", "decimal")
 
 #: Keys that the table of a source has even if they were not given.
 ALWAYS = ("source", "path", "label", "features", "memory_gib", "records")
@@ -124,6 +124,7 @@ class DataSource:
         missing: values of a CSV file that mark a missing value, besides the empty one, NA and NaN.
         encoding: the encoding of a CSV file; None means UTF-8.
         delimiter: the delimiter of a CSV file; None finds it in the line of column names.
+        decimal: the decimal point of numbers in a CSV file; None means ``"."``.
 
     Raises:
         InputError: an unknown source, or a key that the source does not have.
@@ -156,6 +157,7 @@ folder, a path ending in .npz, .npy, .csv, .tsv or .parquet, or package.module:f
     missing: tuple[str, ...] = ()
     encoding: str | None = None
     delimiter: str | None = None
+    decimal: str | None = None
 
     def __post_init__(self) -> None:
         for key in dict.fromkeys(("path", "features", *COLUMNS, *CHARACTERS)):

@@ -1,5 +1,6 @@
 """CSV and Parquet tables from outside, read batch by batch and within limits."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,16 +36,23 @@ class CsvFormat:
         encoding: the name of the encoding of the text, as Python knows it.
         missing: further values, besides the empty one, NA and NaN, that state that a value is
             missing.
+        decimal: the decimal point of numbers, ``"."`` or ``","``.
 
     Raises:
-        InputError: a delimiter of several characters, or an unknown encoding.
+        InputError: a delimiter of several characters, an unknown encoding, or another decimal point.
     """
 
     delimiter: str = ","
     encoding: str = "utf8"
     missing: tuple[str, ...] = ()
+    decimal: str = "."
 
     def __post_init__(self) -> None:
+        if self.decimal not in (".", ",") or self.decimal == self.delimiter:
+            raise InputError(
+                f"expected '.' or ',' as the decimal point, and another character than the delimiter "
+                f"{self.delimiter!r}, got {self.decimal!r}; set data.decimal and data.delimiter"
+            )
         if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in '"\r\n':
             raise InputError(f"expected a delimiter of one character, got {self.delimiter!r}; use ',' or ';' or '\\t'")
         try:
@@ -79,9 +87,10 @@ def open_csv(
     """
     read = pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False, encoding=form.encoding)
     parse = pa.csv.ParseOptions(delimiter=form.delimiter)
+    absent = [*pa.csv.ConvertOptions().null_values, *form.missing]
     convert = pa.csv.ConvertOptions(
         column_types=dict(types or {}), include_columns=list(only), strings_can_be_null=True,
-        null_values=[*pa.csv.ConvertOptions().null_values, *form.missing],
+        null_values=[*absent, *(f" {value}" for value in absent)], decimal_point=form.decimal,
     )  # fmt: skip
     with readable(path, kind), open_file(path, kind) as file:
         _require_short_header(path, kind, file, form.delimiter)
@@ -135,7 +144,9 @@ def readable(path: Path, kind: str) -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{shown(path)}: expected {kind} that can be read, got: {reason}; write it again") from error
+        uneven = re.search(r"Expected \d+ columns, got", reason)
+        remedy = "give each line as many values as the first has names" if uneven else "write it again"
+        raise InputError(f"{shown(path)}: expected {kind} that can be read, got: {reason}; {remedy}") from error
 
 
 def unfolded_bytes(table: Any, columns: Sequence[str]) -> int:
@@ -195,6 +206,8 @@ def _require_short_header(path: Path, kind: str, file: BinaryIO, delimiter: str)
     """Count the columns before pyarrow allocates memory for each of them."""
     head = file.read(HEADER_LIMIT + 1).removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
     file.seek(0)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{shown(path)}: expected {kind} of one byte for ASCII, got UTF-16; save the file as UTF-8")
     line, newline, _ = head.partition(b"\n")
     if not newline and len(line) >= HEADER_LIMIT:
         raise InputError(

@@ -12,6 +12,9 @@ from wemem.data.table_form import Column
 from wemem.errors import InputError
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+#: Numbers as written where the comma is the decimal point, and a day or a moment of time.
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
+DATE = re.compile(r"\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*", re.ASCII)
 #: Categories of one column.
 CATEGORY_LIMIT = 10_000
 #: A column identifies records if it has more categories than this number and this share of them.
@@ -97,6 +100,7 @@ class Categories:
         codes = np.concatenate(self.parts)
         values = {_text(value): place for value, place in self.places.items() if value is not None}
         numbers = sum(map(is_number, values))
+        self._refuse_decimal_commas(list(values))
         if not self.declared and 0 < numbers < len(values):
             odd = min((text for text in values if not is_number(text)), key=lambda text: values[text])
             raise InputError(
@@ -115,11 +119,23 @@ class Categories:
         x = rank[codes]
         return Column(self.name, tuple(ordered), bool(np.isnan(x).any())), x
 
+    def _refuse_decimal_commas(self, values: Sequence[str]) -> None:
+        commas = [text for text in values if DECIMAL_COMMA.fullmatch(text)]
+        if not self.declared and commas and all(is_number(text.replace(",", ".", 1)) for text in values):
+            raise InputError(
+                f"{self.path}: expected numbers with a decimal point in column {self.name!r}, got {commas[0]!r}; set "
+                "data.decimal = ',', remove the commas if they part thousands, or list the column in data.categorical"
+            )
+
     def _too_many(self, count: str) -> InputError:
+        remedy = (
+            f"set data.id = {self.name!r} if it names the records, data.text if it is a text, or drop it (data.drop)"
+        )
+        if any(isinstance(value, str) and DATE.fullmatch(value) for value in self.places):
+            remedy = "write a date as a number, such as days or the year, or drop the column (data.drop)"
         return InputError(
-            f"{self.path}: expected a column of categories that records share, got {count} in "
-            f"column {self.name!r}; set data.id = {self.name!r} if it names the records, data.text if it is a text, "
-            "or drop it (data.drop)"
+            f"{self.path}: expected a column of categories that records share, got {count} in column {self.name!r}; "
+            f"{remedy}"
         )
 
 
@@ -146,10 +162,13 @@ class Labels:
 
 
 def label_codes(column: pa.Array, classes: dict[object, int]) -> Int64[np.ndarray, " n"]:
-    """Each record's position in ``classes``, to which labels that are new to it are added."""
+    """Each record's position in ``classes``, to which labels that are new to it are added; spaces
+    around a name do not count.
+    """
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     used, inverse = np.unique(encoded.indices.fill_null(-1).to_numpy(), return_inverse=True)
     values = [encoded.dictionary[int(i)].as_py() if i >= 0 else None for i in used]
+    values = [value.strip() or None if isinstance(value, str) else value for value in values]
     return np.array([classes.setdefault(value, len(classes)) for value in values], np.int64)[inverse]
 
 

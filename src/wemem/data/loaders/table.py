@@ -56,6 +56,7 @@ class TableOptions:
         missing: further values that mark a missing value.
         encoding: the encoding of a CSV file.
         delimiter: the delimiter of a CSV file; None finds it in the line of column names.
+        decimal: the decimal point of numbers in a CSV file.
     """
 
     label: str | int | None = None
@@ -70,6 +71,7 @@ class TableOptions:
     missing: tuple[str, ...] = ()
     encoding: str = "utf8"
     delimiter: str | None = None
+    decimal: str = "."
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def csv_format(path: Path, options: TableOptions) -> CsvFormat:
     delimiter = options.delimiter
     if delimiter is None:
         delimiter = "\t" if path.suffix.lower() == ".tsv" else likely_delimiter(path, "a table")
-    return CsvFormat(delimiter, options.encoding, options.missing)
+    return CsvFormat(delimiter, options.encoding, options.missing, options.decimal)
 
 
 @contextmanager
@@ -156,8 +158,8 @@ def read_parquet(path: Path, options: TableOptions, *, limit: int) -> Dataset:
         InputError: a file that cannot be read, no label column, or columns that
             :mod:`wemem.data.loaders.columns` refuses.
     """
-    if (options.delimiter, options.encoding, options.missing) != (None, "utf8", ()):
-        raise InputError(f"{path}: expected delimiter, encoding and missing for CSV, got one for Parquet; leave it out")
+    if (options.delimiter, options.encoding, options.missing, options.decimal) != (None, "utf8", (), "."):
+        raise InputError(f"{path}: expected delimiter, encoding, missing and decimal for CSV, got one; leave it out")
     with open_parquet(path, "a table") as table:
         schema, rows = table.schema_arrow, table.metadata.num_rows
     chosen = choose_columns(path, schema, options)
@@ -203,7 +205,9 @@ def choose_columns(path: Path, schema: pa.Schema, options: TableOptions) -> Chos
     features.sort(key=names.index)
     for name in features:
         if name == "" or PANDAS_INDEX.fullmatch(name):
-            raise InputError(f"{path}: expected no record numbers as a feature, got column {name!r}; drop the index")
+            raise InputError(
+                f"{path}: expected no record numbers as a feature, got column {name!r}; set data.drop = [{name!r}]"
+            )
     if options.text is not None and features != [options.text]:
         others = listed([name for name in features if name != options.text])
         raise InputError(f"{path}: expected the text {options.text!r} as the only feature, got {others} too; drop them")
