@@ -127,8 +127,9 @@ def test_records_are_drawn_in_equal_numbers_and_always_the_same(tmp_path):
     assert some.fingerprint == load_dataset("cifar10", path=path, records=30).fingerprint
     rows = {row.tobytes() for row in every.features}
     assert all(row.tobytes() in rows for row in some.features)
-    with pytest.raises(InputError, match="at least 101 records to draw from, got 100"):
-        load_dataset("cifar10", path=path, records=101)
+    whole = load_dataset("cifar10", path=path, records=101)
+    assert (whole.fingerprint, whole.drawn_from) == (every.fingerprint, None)
+    assert str(whole.notes[-1]) == "all 100 records are taken, fewer than the 101 of data.records"
 
 
 def test_records_cut_any_source():

@@ -109,6 +109,7 @@ def _at_a_time(models: int, of: int, limit: Mapping[str, Any]) -> str:
 ON_DATA = (
     "class_numbers", "texts_cut", "channels_last", "pixels_scaled", "copies", "large_features", "features_in_file",
     "features_in_temporary_file", "unknown_categories", "unexpected_missing",
+    "fewer_records",
 )  # fmt: skip
 #: The sentence of each code, from its values.
 SENTENCES: Mapping[str, Callable[..., str]] = {
@@ -116,6 +117,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = {
     "channels_last": "images {was} have their channels last and were moved to {moved}".format,
     "pixels_scaled": "pixels 0..255 were divided by 255, less 0.5, divided by 0.25, as images from folders are".format,
     "texts_cut": "{cut:,} of {texts:,} texts have more than {tokens} tokens and were cut".format,
+    "fewer_records": "all {available:,} records are taken, fewer than the {records:,} of data.records".format,
     "unknown_categories": (
         "{values:,} values in {columns:,} column(s) ({most} has most) are no categories of the model's table, and are "
         "read as none of its categories"

@@ -36,6 +36,7 @@ from wemem.data.loaders.location import load_location
 from wemem.errors import InputError
 from wemem.files.input_files import user_path
 from wemem.files.memory_limit import memory_limit
+from wemem.notes import Note
 from wemem.resolve import did_you_mean
 from wemem.settings import from_table
 
@@ -110,7 +111,7 @@ class DataSource:
             memory. Larger features of a Parquet, ``.npy`` or uncompressed ``.npz`` file stay in a
             file.
         records: the number of records to draw in the classes' proportions, always the same ones;
-            all if None.
+            all if None, or, with a note, if there are fewer.
         keep: the names of the columns of features; all that are not dropped if empty.
         drop: the names of columns that are not read.
         id: the name of a column that names the records, which is no feature.
@@ -207,7 +208,10 @@ folder, a path ending in .npz, .npy, .csv, .tsv or .parquet, or package.module:f
             InputError: a source that cannot be used; see the loaders.
         """
         dataset = self._read()
-        if self.records is not None and self.records != len(dataset):
+        if self.records is not None and self.records > len(dataset) and dataset.drawn_from is None:
+            note = Note("fewer_records", {"records": self.records, "available": len(dataset)})
+            dataset = replace(dataset, notes=(*dataset.notes, note))
+        elif self.records is not None and self.records != len(dataset):
             drawn = dataset.select(draw_records(dataset.labels, self.records))
             dataset = replace(drawn, drawn_from=len(dataset))
         if dataset.classes > len(dataset):

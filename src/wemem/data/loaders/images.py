@@ -28,17 +28,15 @@ ANY = Channels((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def draw_records(labels: Labels, records: int | None) -> Int64[np.ndarray, " n"]:
-    """Indices of ``records`` records, ascending, drawn in the classes' proportions; all if None.
+    """Indices of ``records`` records, ascending, drawn in the classes' proportions; all if None or
+    if there are fewer.
 
     The draw is always the same: the records of a data set are no part of a study's randomness.
-
-    Raises:
-        InputError: there are fewer.
 
     >>> draw_records(np.arange(8) % 2, 4)
     array([3, 4, 6, 7])
     """
-    if records is None:
+    if records is None or records >= len(labels):
         return np.arange(len(labels))
     (drawn,) = stratified_draw(labels, np.arange(len(labels)), [records], generator(0, "records"))
     return np.sort(drawn)
