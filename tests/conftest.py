@@ -9,6 +9,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from heard_signals import let_children_hear
+
+let_children_hear()
+
 # One thread per process: test processes run side by side, and sums come out the same on every machine.
 torch.set_num_threads(1)
 

@@ -6,6 +6,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from heard_signals import let_children_hear
 from small_study import as_toml, table, without_times, write_data
 from wemem.results.verify import verify
 
-PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wemem.cli import main; main()"
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 #: Lines of progress, which stand on standard error beside the line that a stopped command ends with.
 PROGRESS = re.compile(r" *\d+ %  |\d+ stages in |Plan: ")
@@ -33,6 +34,8 @@ COMMANDS = {
     "prune": ["prune", "--study", "study.toml", "--weights", "given.safetensors", "--members", "members.npz"],
     "audit": ["audit", "--study", "study.toml", "--weights", "given.safetensors", "--members", "members.npz"],
 }
+#: Commands that replace the results in their directory.
+REPLACING = ("run", "compare", "audit")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,12 @@ class Campaign:
             self._finish(COMMANDS[name], whole, f"whole-store-{name}")
         chosen, seconds = str(self.rng.choice(SIGNALS)), float(self.rng.uniform(0, 9))
         worker = "two processes" in name and bool(self.rng.random() < 0.5)
+        used = COMMANDS[name][0] in REPLACING and bool(self.rng.random() < 0.5)
+        if used:
+            shutil.copytree(self.folder / "first", self.folder / out)
         wrong = self._kill(COMMANDS[name], out, store, chosen, seconds, worker=worker)
+        if used and self._old_results_beside_new_stages(out, store):
+            wrong.append("results of another run are left after the first stage has ended")
         try:
             self._finish(COMMANDS[name], out, store)
         except subprocess.CalledProcessError as error:
@@ -85,8 +93,13 @@ class Campaign:
         )
         return [f"{name}, {chosen} after {seconds:.1f} s: {one}" for one in wrong]
 
+    def _old_results_beside_new_stages(self, out: str, store: str) -> bool:
+        old, left = self.folder / "first/results.json", self.folder / out / "results.json"
+        stored = any(path.suffix == ".safetensors" for path in (self.folder / store).rglob("*"))
+        return stored and left.exists() and left.read_bytes() == old.read_bytes()
+
     def _command(self, arguments: list[str], out: str, store: str) -> list[str]:
-        return [sys.executable, "-c", PROGRAM, *arguments, "--out", out, "--store", store]
+        return [sys.executable, "-m", "wemem", *arguments, "--out", out, "--store", store]
 
     def _finish(self, arguments: list[str], out: str, store: str) -> None:
         command = self._command(arguments, out, store)
@@ -164,6 +177,7 @@ def campaign(folder: Path, trials: int, seed: int) -> list[str]:
 
 
 if __name__ == "__main__":
+    let_children_hear()
     trials, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else int(time.time())
     sys.stdout.write(f"{trials} kills, seed {seed}\n")
     with tempfile.TemporaryDirectory() as temporary:

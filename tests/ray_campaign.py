@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from heard_signals import let_children_hear
 from ray_cluster import AT_WORK, NODE, cluster_of, finished, kill_worker, processes, start, wait_until
 from small_study import without_times
 from test_ray import read, write_study
@@ -57,5 +58,6 @@ def campaign(kills: int, seed: int) -> dict[str, int]:
 
 
 if __name__ == "__main__":
+    let_children_hear()
     done = campaign(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     sys.stdout.write(json.dumps(done) + "\n")

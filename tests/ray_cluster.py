@@ -34,11 +34,8 @@ def cluster_of(nodes: int) -> Iterator[Any]:
 
 def start(study: Path, out: str, address: str, *more: str) -> subprocess.Popen[str]:
     """Start ``wemem run`` on a cluster, as a user does in a terminal."""
-    listening = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wemem.cli import main; main()"
-    )
     return subprocess.Popen(
-        [sys.executable, "-c", listening, "run", str(study), "--out", out, "--ray", address, *more],
+        [sys.executable, "-m", "wemem", "run", str(study), "--out", out, "--ray", address, *more],
         cwd=study.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 
 from bound_results import bound_folder
 from small_study import as_toml, table, write_data
-from test_workers import LISTENING, none_left
+from test_workers import none_left
 from wemem import cli
 from wemem.cli.endings import clipped
 from wemem.results import gate
@@ -67,7 +67,7 @@ def test_a_signal_while_libraries_are_imported_is_one_line(seconds, name, tmp_pa
     study = tmp_path / "study.toml"
     study.write_text(as_toml(table(write_data(tmp_path), training={"epochs": 2000, "patience": 2000, "batch_size": 8})))
     process = subprocess.Popen(
-        [*LISTENING, "run", str(study), "--out", str(tmp_path / "out")], stdout=subprocess.DEVNULL,
+        [*WEMEM, "run", str(study), "--out", str(tmp_path / "out")], stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     time.sleep(seconds)
@@ -79,12 +79,25 @@ def test_a_signal_while_libraries_are_imported_is_one_line(seconds, name, tmp_pa
     assert errors.splitlines()[-1:] in (["wemem: stopped; the same command goes on from here"], [])
 
 
+def test_a_signal_that_is_ignored_on_purpose_stays_ignored(results):
+    numbers = (signal.SIGHUP, signal.SIGINT)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    process = subprocess.Popen(passing(results), stdout=subprocess.DEVNULL)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    while process.poll() is None:
+        for number in numbers:
+            process.send_signal(number)
+        time.sleep(0.02)
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
 def test_workers_end_with_their_parent_even_while_they_import(name, tmp_path):
     study = tmp_path / "study.toml"
     study.write_text(as_toml(table(write_data(tmp_path), attacks=["confidence"], defenses=["undefended"])))
     process = subprocess.Popen(
-        [*LISTENING, "run", str(study), "--out", "out", "--jobs", "2"], cwd=tmp_path, start_new_session=True,
+        [*WEMEM, "run", str(study), "--out", "out", "--jobs", "2"], cwd=tmp_path, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

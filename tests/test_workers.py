@@ -36,11 +36,7 @@ class Deadly(Defense):
     def loss(self, batch):
         os.kill(os.getpid(), signal.SIGKILL)
 """
-#: Shells start what runs in the background deaf to Ctrl-C; this one hears it all the same.
-LISTENING = [
-    sys.executable, "-c",
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wemem.cli import main; main()",
-]  # fmt: skip
+WEMEM = [sys.executable, "-m", "wemem"]
 SMALL: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
     "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 6}, "scores": {"models": 6},
@@ -158,7 +154,7 @@ def test_ctrl_c_ends_all_processes_and_the_next_run_goes_on(own):
     long = {**SMALL, "finetune": {"epochs": 2000, "patience": 2000, "batch_size": 8}}
     study.write_text(as_toml(table(write_data(own), **long, attacks=["lira"], defenses=["undefended", "rsw"])))
     process = subprocess.Popen(
-        [*LISTENING, "run", str(study), "--out", "out", "--jobs", "2"], cwd=own, start_new_session=True,
+        [*WEMEM, "run", str(study), "--out", "out", "--jobs", "2"], cwd=own, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while process.poll() is None and not stored_entries(own / ".store"):
@@ -183,7 +179,7 @@ def test_workers_end_with_the_process_that_started_them_even_if_it_is_killed(own
     long = {**SMALL, "training": {"epochs": 100_000, "patience": 100_000, "batch_size": 8}}
     study.write_text(as_toml(table(write_data(own), **long, attacks=["confidence"], defenses=["undefended"])))
     process = subprocess.Popen(
-        [*LISTENING, "run", str(study), "--out", "out", "--jobs", "2"], cwd=own, start_new_session=True,
+        [*WEMEM, "run", str(study), "--out", "out", "--jobs", "2"], cwd=own, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while process.poll() is None and not list(own.glob(".store/lock")):
