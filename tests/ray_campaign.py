@@ -18,7 +18,7 @@ from ray_cluster import AT_WORK, NODE, cluster_of, finished, kill_worker, proces
 from small_study import without_times
 from test_ray import read, write_study
 from wemem import api
-from wemem.store.store import Store
+from wemem.store.upkeep import damaged_entries, existing_store
 
 
 def campaign(kills: int, seed: int) -> dict[str, int]:
@@ -27,7 +27,7 @@ def campaign(kills: int, seed: int) -> dict[str, int]:
     with TemporaryDirectory() as place, cluster_of(5) as cluster:
         folder = Path(place)
         study = write_study(folder)
-        expected = without_times(api.run(study, folder / "one/out", threads=1))
+        expected, began = without_times(api.run(study, folder / "one/out", threads=1)), time.monotonic()
         while sum(done[kind] for kind in ("worker", "node", "driver")) < kills:
             out = f"ray{done['runs']}/out"
             done["runs"] += 1
@@ -47,13 +47,13 @@ def campaign(kills: int, seed: int) -> dict[str, int]:
                         done["driver"] += 1
                         driver = start(study, out, cluster.address)
             finished(driver)
-            wait_until(lambda: not processes(AT_WORK))
+            wait_until(lambda: not processes(AT_WORK, folder))
             assert read(folder / out) == expected, out
-            warnings: list[str] = []
-            entries = [one for one in (folder / out).parent.glob(".store/*/*/*") if one.is_dir()]
-            Store((folder / out).parent / ".store", warnings.append)
-            assert all((one / "meta.json").exists() for one in entries), "a half entry"
-            assert not warnings, warnings
+            store = existing_store((folder / out).parent / ".store")
+            assert all(one.complete for one in store.listed()), "a half entry"
+            assert not damaged_entries(store), "a damaged entry"
+            sys.stderr.write(f"{time.monotonic() - began:.0f} s, equal results: {done}\n")
+    wait_until(lambda: not processes(b"ray::") and not processes(b"ray::", folder))
     return done
 
 
