@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wemem.diagnosis.diagnose import DiagnosisSettings, diagnose
+from wemem.diagnosis.diagnose import diagnose
+from wemem.diagnosis.experiment import DiagnosisSettings
 from wemem.pipeline.progress import Silent
 from wemem.store.store import Store
 

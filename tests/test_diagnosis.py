@@ -14,7 +14,8 @@ from small_study import as_toml, table, write_data
 from wemem import cli
 from wemem.config.parse import parse_study
 from wemem.diagnosis.design import BASE, NEVER, draw_exposures
-from wemem.diagnosis.diagnose import DiagnosisSettings, diagnose
+from wemem.diagnosis.diagnose import diagnose
+from wemem.diagnosis.experiment import DiagnosisSettings
 from wemem.diagnosis.results import diagnosis_content, diagnosis_schema
 from wemem.diagnosis.scenario import Decision, Effect, EffectName, Scenario
 from wemem.diagnosis.within_record import compare, contrast, higher, levelled, surplus
@@ -23,7 +24,9 @@ from wemem.metrics.intervals import Estimate
 from wemem.pipeline.progress import Silent
 from wemem.reporting.diagnosis import diagnosis_sentences
 from wemem.reporting.diagnosis_figures import write_figures
+from wemem.results.build import environment
 from wemem.store.store import Store
+from wemem.training import choose_device
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +49,7 @@ def found(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def content(found):
-    return diagnosis_content(STUDY, data("reuse"), found["reuse"])
+    return diagnosis_content(STUDY, data("reuse"), found["reuse"], environment(choose_device(STUDY.device)))
 
 
 # Leakage within a record
@@ -256,7 +259,7 @@ def test_the_command_leaves_numbers_a_page_that_needs_no_other_file_and_figures_
     tmp_path, capsys, monkeypatch
 ):
     path = tiny(tmp_path)
-    assert run([path, "--out", tmp_path / "a", "--models", 6], monkeypatch) == 0
+    assert run([path, "--out", tmp_path / "a", "--models", 6, "--jobs", 2], monkeypatch) == 0
     printed = capsys.readouterr().out
     assert "The rule" in printed
     page = (tmp_path / "a" / "diagnosis.html").read_text()

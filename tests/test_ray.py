@@ -5,16 +5,21 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ray_cluster import AT_WORK, cluster_of, finished, kill_worker, processes, start, wait_until
-from small_study import as_toml, table, without_times, write_data
+from small_study import CLASSES, FEATURES, RECORDS, as_toml, table, without_times, write_data
 from test_cli import refused, stored_entries
 from test_resume import same_files
 from wemem import api
+from wemem.config.parse import parse_study
+from wemem.diagnosis.experiment import DiagnosisSettings
 from wemem.errors import InputError
 from wemem.execution.executor import Executor
 from wemem.execution.remote import perform_remotely, versions
+from wemem.exporting.checkpoint import write_weights
+from wemem.models import FullyConnected
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -23,7 +28,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarn
 STUDY: dict[str, Any] = {
     "training": {"epochs": 30, "patience": 30, "batch_size": 16}, "finetune": {"epochs": 2, "batch_size": 64},
     "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 4}, "scores": {"models": 6},
-    "attacks": ["confidence", "lira"], "defenses": ["undefended", "rmr"],
+    "attacks": ["confidence", "lira"], "defenses": ["rmr"],
+}  # fmt: skip
+#: Tasks of a moment.
+SHORT: dict[str, Any] = {
+    "training": {"epochs": 1, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
+    "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 4}, "scores": {"models": 6},
+    "model": {"kind": "fc", "hidden": [24, 12], "dropout": 0.0},
 }  # fmt: skip
 
 
@@ -52,13 +63,31 @@ def test_kills_of_a_worker_a_node_and_the_driver_change_no_byte(cluster, tmp_pat
     wait_until(lambda: stored_entries(tmp_path / "ray/.store") > 5 and processes(AT_WORK))
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
-    wait_until(lambda: not processes(AT_WORK))  # what a driver began ends with it
+    wait_until(lambda: not processes(AT_WORK, tmp_path))  # what a driver began ends with it
     before = stored_entries(tmp_path / "ray/.store")
     finished(start(study, "ray/out", cluster.address))
     assert before < stored_entries(tmp_path / "ray/.store")
     alone = api.run(study, tmp_path / "one/out", threads=1)
     assert read(tmp_path / "ray/out") == without_times(alone)
     same_files(tmp_path / "ray/out", tmp_path / "one/out")
+
+
+def test_one_model_and_a_diagnosis_come_out_of_a_cluster_as_out_of_one_process(cluster, tmp_path):
+    given = FullyConnected((24, 12), 0.0).build((FEATURES,), CLASSES)
+    write_weights(tmp_path / "given.safetensors", given.state_dict())
+    np.savez(tmp_path / "members.npz", members=np.arange(0, RECORDS, 2))
+    study = table(write_data(tmp_path), **SHORT, attacks=["confidence", "lira"], defenses=["rsw"])
+    victim = {"weights": str(tmp_path / "given.safetensors"), "members": str(tmp_path / "members.npz")}
+    config, own = parse_study(study | {"victim": victim}), parse_study(study)
+    for name, ray in (("ray", cluster.address), ("one", None)):
+        api.prune(config, "rsw", tmp_path / name / "pruned", ray=ray, threads=1)
+        api.audit(config, None, tmp_path / name / "audit", ray=ray, threads=1)
+        api.diagnose(own, tmp_path / name / "diagnosis", DiagnosisSettings(models=6), ray=ray, threads=1)
+    assert read(tmp_path / "ray/audit") == read(tmp_path / "one/audit")
+    for file in ("pruned/weights.safetensors", "audit/per_sample.parquet"):
+        assert (tmp_path / "ray" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+    ours, alone = (json.loads((tmp_path / n / "diagnosis/diagnosis.json").read_text()) for n in ("ray", "one"))
+    assert ours | {"seconds": 0} == alone | {"seconds": 0}
 
 
 def test_ctrl_c_ends_the_tasks_of_a_cluster_in_one_line(cluster, tmp_path):
@@ -69,7 +98,7 @@ def test_ctrl_c_ends_the_tasks_of_a_cluster_in_one_line(cluster, tmp_path):
     assert "Traceback" not in errors
     assert errors.splitlines()[-1] == "wemem: stopped; the same command goes on from here"  # after lines of progress
     assert driver.returncode == 130
-    wait_until(lambda: not processes(AT_WORK))
+    wait_until(lambda: not processes(AT_WORK, tmp_path))
 
 
 def test_no_cluster_is_one_line(tmp_path, capsys, monkeypatch):

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from wemem.memorization import Memorization, estimate_memorization, read_scores
     from wemem.models import CustomModel, FullyConnected
     from wemem.models.table import model_for, with_preprocessing
-    from wemem.objects.commands import audit, compare, diagnose, export, gate, prune, report, run
+    from wemem.objects.commands import audit, compare, export, gate, prune, report, run
+    from wemem.objects.diagnosing import diagnose
     from wemem.objects.outcome import (
         AuditResult,
         DiagnosisResult,
@@ -90,7 +91,8 @@ _HOMES = {
     "wemem.memorization": "Memorization estimate_memorization read_scores",
     "wemem.models": "CustomModel FullyConnected",
     "wemem.models.table": "model_for with_preprocessing",
-    "wemem.objects.commands": "audit compare diagnose export gate prune report run",
+    "wemem.objects.commands": "audit compare export gate prune report run",
+    "wemem.objects.diagnosing": "diagnose",
     "wemem.objects.plan": "plan",
     "wemem.objects.outcome": "AuditResult DiagnosisResult ExportResult GateResult PruneResult StudyResult",
     "wemem.objects.training": "TrainResult train",

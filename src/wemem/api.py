@@ -22,28 +22,28 @@ from wemem.config.override import override_key
 from wemem.config.parse import parse_study, read_table
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
-from wemem.diagnosis.diagnose import DiagnosisSettings
-from wemem.diagnosis.results import diagnose_into
+from wemem.diagnosis.diagnose import diagnose as diagnosed
+from wemem.diagnosis.experiment import DiagnosisSettings
+from wemem.diagnosis.results import diagnosis_content, remove_old_diagnosis, write_diagnosis
 from wemem.errors import InputError
 from wemem.execution.executor import Executor
 from wemem.execution.forecast import planned
 from wemem.execution.plan import Plan
-from wemem.execution.program import AuditProgram, PruneProgram, StudyProgram
+from wemem.execution.program import AuditProgram, DiagnosisProgram, PruneProgram, StudyProgram
 from wemem.exporting.footprint import side_by_side
-from wemem.files.atomic import write_atomically
 from wemem.files.input_files import user_path
 from wemem.files.output_folder import output_folder
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress, Silent
 from wemem.resolve import Given
 from wemem.results.black_box import black_box_results
-from wemem.results.build import study_results
+from wemem.results.build import environment, study_results
 from wemem.results.export_files import export_model
-from wemem.results.folder import TARGETS, no_results_of_before, remove_old_results, write_results
+from wemem.results.folder import no_results_of_before, remove_old_results, write_results
 from wemem.results.gate import FolderGate, Limits, check_folder
 from wemem.results.model_files import pruning_summary, remove_old_model, write_model, write_pruned
 from wemem.results.sample_table import per_sample_table
-from wemem.results.target_table import write_target_table
+from wemem.results.target_table import write_targets
 from wemem.results.verify import Verified
 from wemem.results.verify import verify as verify_folder
 from wemem.store.location import location_beside
@@ -55,6 +55,7 @@ from wemem.study.plan import plan_in_words
 from wemem.study.run import run_study
 from wemem.study.single_model import audit_model, prune_model
 from wemem.study.user_functions import audit_by_functions
+from wemem.training import choose_device
 
 #: A path as a user gives it, and a study or the path of its file.
 Place = str | Path
@@ -232,16 +233,23 @@ def verify(folder: Place) -> Verified:
 
 def diagnose(
     study: Study, out: Place, settings: DiagnosisSettings | None = None, store: Place | None = None,
-    progress: Progress | None = None,
+    progress: Progress | None = None, jobs: int = 1, ray: str | None = None, threads: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Diagnose a study into a folder (:func:`~wemem.diagnosis.results.diagnose_into`).
+    """Diagnose a study into a folder (:func:`~wemem.diagnosis.diagnose.diagnose`); what is no setting
+    of the diagnosis is as in :func:`run`.
 
     Returns:
         The content of ``diagnosis.json``.
     """
-    settings = settings or DiagnosisSettings()
-    with output_folder(out) as folder:
-        return diagnose_into(_config(study), settings, folder, location_beside(store, folder), progress)
+    settings, config, progress = settings or DiagnosisSettings(), _config(study), progress or Silent()
+    executor, program, clear = Executor(jobs, ray, threads), DiagnosisProgram(config, settings), remove_old_diagnosis
+    with output_folder(out) as folder, no_results_of_before(folder, progress, _inputs(config), clear) as progress:
+        data, root = load_data(config, progress), location_beside(store, folder)
+        with executor.computed(program, data, root, progress) as shown:
+            diagnosis = diagnosed(config, settings, Store(root, progress.warn), shown, data)
+            content = diagnosis_content(config, data, diagnosis, environment(choose_device(config.device)))
+        write_diagnosis(folder, content)
+    return content
 
 
 def _config(study: Study) -> StudyConfig:
@@ -265,13 +273,13 @@ def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progr
     for run, (weights, *_) in zip(results["runs"], files, strict=True):
         run["model_file"] = weights.relative_to(out).as_posix()
     return write_results(
-        out, results, samples, [*(path for paths in files for path in paths), *_targets(out, outcomes)]
+        out, results, samples, [*(path for paths in files for path in paths), *write_targets(out, outcomes)]
     )
 
 
 def prune(
     study: Study, label: str, out: Place, store: Place | None = None, progress: Progress | None = None,
-    ray: str | None = None, threads: int | None = None,
+    jobs: int = 1, ray: str | None = None, threads: int | None = None,
 ) -> list[str]:  # fmt: skip
     """Prune the study's given model under one defense.
 
@@ -286,6 +294,7 @@ def prune(
         out: the output directory, created if missing.
         store: the store of finished stages, as in :func:`run`.
         progress: receives every stage.
+        jobs: the number of processes, as in :func:`run`.
         ray: the address of a Ray cluster, as in :func:`run`.
         threads: the number of threads of each task, as in :func:`run`.
 
@@ -296,7 +305,7 @@ def prune(
     remove = partial(remove_old_model, victim=config.victim.weights if config.victim else None)
     with output_folder(out) as folder, no_results_of_before(folder, progress, remove=remove) as progress:
         data, root = load_data(config, progress), location_beside(store, folder)
-        with Executor(1, ray, threads).computed(PruneProgram(config, label), data, root, progress) as shown:
+        with Executor(jobs, ray, threads).computed(PruneProgram(config, label), data, root, progress) as shown:
             pruned = prune_model(config, label, Store(root, progress.warn), shown, data)
         costs = side_by_side(pruned.dense.ensemble.module(0), pruned.stage.ensemble.module(0), pruned.input_shape)
         write_pruned(folder, config, pruned, costs)
@@ -325,7 +334,7 @@ def export(study: Study, weights: Place, out: Place) -> list[str]:
 
 def audit(
     study: Study, label: str | None, out: Place, store: Place | None = None, progress: Progress | None = None,
-    ray: str | None = None, threads: int | None = None,
+    jobs: int = 1, ray: str | None = None, threads: int | None = None,
 ) -> tuple[dict[str, Any], pa.Table]:  # fmt: skip
     """Audit the study's given model.
 
@@ -335,6 +344,7 @@ def audit(
         out: the output directory, created if missing.
         store: the store of finished stages, as in :func:`run`.
         progress: receives every stage.
+        jobs: the number of processes, as in :func:`run`.
         ray: the address of a Ray cluster, as in :func:`run`.
         threads: the number of threads of each task, as in :func:`run`.
 
@@ -344,7 +354,7 @@ def audit(
     config, progress = _config(study), progress or Silent()
     with output_folder(out) as folder, no_results_of_before(folder, progress, _inputs(config)) as progress:
         data, root = load_data(config, progress), location_beside(store, folder)
-        with Executor(1, ray, threads).computed(AuditProgram(config, label), data, root, progress) as shown:
+        with Executor(jobs, ray, threads).computed(AuditProgram(config, label), data, root, progress) as shown:
             outcome = audit_model(config, label, Store(root, progress.warn), shown, data)
             results, samples = study_results(config, data, [outcome]), per_sample_table(config, [outcome], data)
             return _leave(folder, results, samples, [outcome])
@@ -385,13 +395,4 @@ def _leave(
     folder: Path, results: Mapping[str, Any], samples: pa.Table, outcomes: Sequence[Outcome] = ()
 ) -> tuple[dict[str, Any], pa.Table]:
     remove_old_results(folder)
-    return write_results(folder, results, samples, _targets(folder, outcomes)), samples
-
-
-def _targets(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
-    """Write the records of leave-one-out audits; the path of the file, or none without such audits."""
-    audits = [(o.label, o.seed, o.sparsity, o.targets) for o in outcomes if o.targets is not None]
-    if not audits:
-        return []
-    write_atomically(out / TARGETS, lambda part: write_target_table(part, audits))
-    return [out / TARGETS]
+    return write_results(folder, results, samples, write_targets(folder, outcomes)), samples

@@ -139,6 +139,7 @@ def prune(
     defense: Annotated[str, typer.Option(help="swmr, oosd or any other, a chain a+b, or module:Class.")] = "swmr",
     study: StudyFile = None,
     set_: Overrides = None,
+    jobs: Jobs = 1,
     ray: Ray = None,
     threads: Threads = None,
     device: Device = None,
@@ -154,7 +155,7 @@ def prune(
     )  # fmt: skip
     console = Console()
     with LiveProgress(Console(stderr=True)) as progress:
-        summary = api.prune(config, defense, out, store, progress, ray, threads)
+        summary = api.prune(config, defense, out, store, progress, jobs, ray, threads)
     for line in summary:
         print_plainly(console, line)
 
@@ -209,6 +210,7 @@ def audit(
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
     set_: Overrides = None,
+    jobs: Jobs = 1,
     ray: Ray = None,
     threads: Threads = None,
     device: Device = None,
@@ -232,8 +234,8 @@ def audit(
         )
     if labels is not None and (predict is None or train is None or data is not None):
         raise InputError("expected --labels with --predict and --train and without --data, got another mix")
-    if ray is not None and (signals is not None or predict is not None):
-        raise InputError("expected --ray with --weights or --onnx, got outputs or a function; leave --ray out")
+    if (ray is not None or jobs != 1) and (signals is not None or predict is not None):
+        raise InputError("expected --jobs or --ray with --weights or --onnx, got outputs or a function; leave it out")
     console = Console()
     with LiveProgress(Console(stderr=True)) as progress:
         match (_one_file(weights, onnx), signals, predict, train, members):
@@ -242,7 +244,7 @@ def audit(
                     study, settings, data=data, label=label, model=model, weights=victim, members=members,
                     defense=defense, device=device,
                 )  # fmt: skip
-                results, samples = api.audit(config, defense, out, store, progress, ray, threads)
+                results, samples = api.audit(config, defense, out, store, progress, jobs, ray, threads)
             case (None, Path(), None, None, None):
                 results, samples = api.audit_outputs(signals, named or "ten", out)
             case (None, None, str(), str(), Path()) if labels is not None:
@@ -274,6 +276,9 @@ def diagnose(
     set_: Overrides = None,
     data: Data = None,
     label: Label = None,
+    jobs: Jobs = 1,
+    ray: Ray = None,
+    threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
 ) -> None:
@@ -281,7 +286,7 @@ def diagnose(
     defense.
     """
     from wemem import api
-    from wemem.diagnosis.diagnose import DiagnosisSettings
+    from wemem.diagnosis.experiment import DiagnosisSettings
     from wemem.files.atomic import write_atomically
     from wemem.reporting.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
     from wemem.reporting.diagnosis_figures import write_figures
@@ -292,7 +297,7 @@ def diagnose(
     config = api.read_study(study, set_ or [], data=data, label=label, device=device)
     console = Console()
     with LiveProgress(Console(stderr=True)) as progress:
-        diagnosis = api.diagnose(config, out, settings, store, progress)
+        diagnosis = api.diagnose(config, out, settings, store, progress, jobs, ray, threads)
     page = diagnosis_html(diagnosis, write_figures(diagnosis, out / "figures"))
     write_atomically(out / "diagnosis.html", lambda part: part.write_text(page, encoding="utf-8"))
     console.print(diagnosis_tables(diagnosis))

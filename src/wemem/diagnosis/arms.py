@@ -16,10 +16,12 @@ from scipy.special import expit
 
 from wemem.data.split import Split
 from wemem.defenses import Undefended
+from wemem.errors import InputError
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cache import Arrays
 from wemem.pipeline.cost import training_work
-from wemem.pipeline.pipeline import Pipeline
+from wemem.pipeline.stage import Effort, Stage
+from wemem.pipeline.workspace import Workspace
 from wemem.pruning import Pruning, iterate
 from wemem.signals import logit_confidence
 from wemem.store.diagnosis_keys import ExposedAnswersKey, ExposedRoundKey
@@ -62,12 +64,14 @@ class Trace:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Course:
-    """The course of an arm for some models.
+class ExposedRounds(Stage[Trace]):
+    """One arm for some models: rounds of pruning on records of their own.
+
+    Answers after every round are kept, and weights until the next round ends.
 
     Args:
-        title: the title for the progress display.
+        title: the name in the progress display.
+        workspace: settings, data, device and cache.
         dense: the dense models that the first round starts from.
         splits: the split of each round.
         pruning: the schedule and the fine-tuning recipe; models are not rewound.
@@ -75,98 +79,81 @@ class Course:
         pool: the indices of the records on which the models are evaluated.
     """
 
-    title: str
-    dense: TrainedModels
-    splits: tuple[Split, ...]
-    pruning: Pruning
-    seeds: tuple[int, ...]
-    pool: Int64[np.ndarray, " N"]
+    def __init__(
+        self, title: str, workspace: Workspace, dense: Stage[TrainedModels], splits: Sequence[Split], pruning: Pruning,
+        seeds: Sequence[int], pool: Int64[np.ndarray, " N"],
+    ) -> None:  # fmt: skip
+        keys: list[Key] = []  # each contains the key of the round before
+        for split, sparsity in zip(splits, pruning.schedule.sparsities, strict=True):
+            models, before = workspace.ensemble_inputs(split, seeds), keys[-1] if keys else dense.key
+            keys.append(ExposedRoundKey(before, len(keys), sparsity, rules_of(pruning), models).key())
+        data, rows, device = workspace.data.fingerprint, tuple(pool.tolist()), workspace.device.type
+        answers = [ExposedAnswersKey(models, data, rows, device).key() for models in (dense.key, *keys)]
+        work = sum(training_work(split, pruning.recipe) for split in splits)
+        effort = Effort.training(f"prune under {Undefended().name}", work, len(seeds))
+        super().__init__(title, answers[-1], [dense], effort)
+        self.workspace, self.dense, self.splits, self.pruning = workspace, dense, tuple(splits), pruning
+        self.seeds, self.pool, self.keys, self.answers = tuple(seeds), pool, keys, answers
 
     @property
-    def work(self) -> float:
-        """Work of all rounds, in records times models times expected epochs."""
-        return sum(training_work(split, self.pruning.recipe) for split in self.splits)
+    def stores(self) -> tuple[Key, ...]:
+        return tuple(self.answers)
 
+    @property
+    def deletes(self) -> tuple[Key, ...]:
+        return tuple(self.keys)
 
-def follow(pipeline: Pipeline, course: Course) -> Trace:
-    """Run an arm; rounds in the store are not computed again."""
-    keys = _round_keys(pipeline, course)
-    data, pool, device = (
-        pipeline.workspace.data.fingerprint,
-        tuple(course.pool.tolist()),
-        pipeline.workspace.device.type,
-    )
-    answers = [ExposedAnswersKey(models, data, pool, device).key() for models in (course.dense.key, *keys)]
-    pipeline.cache.progress.begin(course.title, course.work)
-    missing = [r for r, key in enumerate(answers) if pipeline.cache.store.get(key) is None]
-    if missing:
-        first, start = _begin(pipeline, course, keys, max(missing[0] - 1, 0))
-        if first == 0:
-            pipeline.cache.store.put(answers[0], *_evaluate(pipeline, course, start, (), 0.0))
-        _run(pipeline, course, keys, answers, first, start)
-    pipeline.cache.store.delete(keys[-1])
-    pipeline.cache.progress.end(stored=not missing)
-    entries = [entry for key in answers if (entry := pipeline.cache.store.get(key)) is not None]
-    return Trace(
-        np.stack([entry.arrays["confidence"] for entry in entries]),
-        np.stack([entry.arrays["right"] for entry in entries]),
-        tuple(tuple(entry.meta["kept_epochs"]) for entry in entries[1:]),
-        sum(float(entry.meta["seconds"]) for entry in entries),
-    )
+    def ensure(self) -> None:
+        cache = self.workspace.cache
+        missing = [r for r, key in enumerate(self.answers) if cache.store.get(key) is None]
+        if missing:
+            self.ensure_needs()
+        cache.begin(self, stored=not missing)
+        if missing:
+            self._compute(max(missing[0] - 1, 0))
+        cache.store.delete(self.keys[-1])
+        cache.progress.end(stored=not missing)
 
+    def read(self) -> Trace:
+        entries = [self.workspace.cache.store.get(key) for key in self.answers]
+        kept = [entry for entry in entries if entry is not None]
+        if len(kept) < len(entries):
+            raise InputError("expected the answers of every round in the store, got fewer; run the same command again")
+        return Trace(
+            np.stack([entry.arrays["confidence"] for entry in kept]),
+            np.stack([entry.arrays["right"] for entry in kept]),
+            tuple(tuple(entry.meta["kept_epochs"]) for entry in kept[1:]),
+            sum(float(entry.meta["seconds"]) for entry in kept),
+        )
 
-def _begin(pipeline: Pipeline, course: Course, keys: Sequence[Key], first: int) -> tuple[int, Ensemble]:
-    """The round to begin with and its models: ``first`` if the weights before it are stored, else
-    0.
-    """
-    weights = pipeline.cache.store.get(keys[first - 1]) if first else None
-    if weights is None:
-        return 0, course.dense.ensemble
-    return first, pipeline.workspace.untrained(course.seeds).with_arrays(weights.arrays)
+    def _compute(self, first: int) -> None:
+        """Compute the rounds from ``first`` on, or all if the weights before it are not stored."""
+        space, store = self.workspace, self.workspace.cache.store
+        weights = store.get(self.keys[first - 1]) if first else None
+        if weights is None:
+            first, ensemble = 0, self.dense.read().ensemble
+            store.put(self.answers[0], *self._evaluate(ensemble, (), 0.0))
+        else:
+            ensemble = space.untrained(self.seeds).with_arrays(weights.arrays)
+        for index in range(first, len(self.keys)):
+            began = time.perf_counter()
+            done = next(
+                iterate(
+                    ensemble, space.data, self.splits[index], self.pruning, Undefended(), seeds=self.seeds,
+                    backend=space.config.backend, device=space.device, first_round=index,
+                )
+            )  # fmt: skip
+            ensemble = done.ensemble
+            store.put(self.keys[index], ensemble.arrays(), {})
+            kept, seconds = tuple(one.best_epoch + 1 for one in done.history), time.perf_counter() - began
+            store.put(self.answers[index + 1], *self._evaluate(ensemble, kept, seconds))
+            if index:
+                store.delete(self.keys[index - 1])
+            space.cache.progress.advance((index + 1) / len(self.keys), f"round {index + 1}/{len(self.keys)}")
 
-
-def _run(
-    pipeline: Pipeline, course: Course, keys: Sequence[Key], answers: Sequence[Key], first: int, ensemble: Ensemble
-) -> None:
-    """Compute the rounds from ``first`` on; ``answers[0]`` is the key of the outputs before round
-    0.
-    """
-    space = pipeline.workspace
-    for index in range(first, len(keys)):
-        began = time.perf_counter()
-        done = next(
-            iterate(
-                ensemble, space.data, course.splits[index], course.pruning, Undefended(), seeds=course.seeds,
-                backend=space.config.backend, device=space.device, first_round=index,
-            )
-        )  # fmt: skip
-        ensemble = done.ensemble
-        pipeline.cache.store.put(keys[index], ensemble.arrays(), {})
-        kept = tuple(history.best_epoch + 1 for history in done.history)
-        seconds = time.perf_counter() - began
-        pipeline.cache.store.put(answers[index + 1], *_evaluate(pipeline, course, ensemble, kept, seconds))
-        if index:
-            pipeline.cache.store.delete(keys[index - 1])
-        pipeline.cache.progress.advance((index + 1) / len(keys), f"round {index + 1}/{len(keys)}")
-
-
-def _evaluate(
-    pipeline: Pipeline, course: Course, ensemble: Ensemble, kept: tuple[int, ...], seconds: float
-) -> tuple[Arrays, dict[str, Any]]:
-    """Evaluate the models on the pool, in the form that the store keeps."""
-    logits = ensemble.logits(pipeline.workspace.data.features[course.pool], device=pipeline.workspace.device)
-    labels = pipeline.workspace.data.labels[course.pool]
-    arrays = {"confidence": logit_confidence(logits, labels), "right": logits.argmax(-1) == labels}
-    return arrays, {"kept_epochs": list(kept), "seconds": seconds}
-
-
-def _round_keys(pipeline: Pipeline, course: Course) -> list[Key]:
-    """The key of each round; it contains the key of the round before."""
-    keys: list[Key] = []
-    for split, sparsity in zip(course.splits, course.pruning.schedule.sparsities, strict=True):
-        inputs = ExposedRoundKey(
-            keys[-1] if keys else course.dense.key, len(keys), sparsity, rules_of(course.pruning),
-            pipeline.workspace.ensemble_inputs(split, course.seeds),
-        )  # fmt: skip
-        keys.append(inputs.key())
-    return keys
+    def _evaluate(self, ensemble: Ensemble, kept: tuple[int, ...], seconds: float) -> tuple[Arrays, dict[str, Any]]:
+        """The answers of the models on the pool, in the form that the store keeps."""
+        data = self.workspace.data
+        logits, labels = ensemble.logits(data.features[self.pool], device=self.workspace.device), data.labels[self.pool]
+        arrays = {"confidence": logit_confidence(logits, labels), "right": logits.argmax(-1) == labels}
+        return arrays, {"kept_epochs": list(kept), "seconds": seconds}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -10,63 +11,40 @@ from typing import Any
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.diagnosis.design import BASE
-from wemem.diagnosis.diagnose import Diagnosis, DiagnosisSettings, diagnose
+from wemem.diagnosis.diagnose import Diagnosis
 from wemem.diagnosis.scenario import Scenario
-from wemem.files.atomic import require_folder, write_atomically
+from wemem.files.atomic import write_atomically
 from wemem.metrics.intervals import Estimate
-from wemem.pipeline.loading import load_data
-from wemem.pipeline.progress import Progress, Silent
-from wemem.results.build import environment
-from wemem.results.folder import no_results_of_before
-from wemem.store.location import location_beside
-from wemem.store.store import Store
-from wemem.training import choose_device
 
 
-def diagnose_into(
-    config: StudyConfig,
-    settings: DiagnosisSettings,
-    out: Path,
-    store: str | Path | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Diagnose a study and write ``diagnosis.json`` into a folder.
-
-    Args:
-        config: the study.
-        settings: the settings of the diagnosis.
-        out: the output directory; created if missing.
-        store: the store of finished stages, as in :func:`wemem.api.run`.
-        progress: the receiver of progress reports; silent if None.
-
-    Returns:
-        The content of the file.
-
-    Raises:
-        InputError: anything that cannot be used, or a folder that cannot be written.
-    """
-    out = require_folder(out)
-    with no_results_of_before(out, progress or Silent(), remove=_remove_old_diagnosis) as watched:
-        data = load_data(config, watched)
-        diagnosis = diagnose(config, settings, Store(location_beside(store, out), watched.warn), watched, data)
-    content = diagnosis_content(config, data, diagnosis)
+def write_diagnosis(out: Path, content: Mapping[str, Any]) -> None:
+    """Write ``diagnosis.json`` into a folder."""
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(out / "diagnosis.json", lambda part: part.write_text(text, encoding="utf-8"))
-    return content
 
 
-def _remove_old_diagnosis(out: Path) -> None:
+def remove_old_diagnosis(out: Path) -> None:
+    """Remove the files of an earlier diagnosis from a folder."""
     for name in ("diagnosis.json", "diagnosis.html"):
         (out / name).unlink(missing_ok=True)
 
 
-def diagnosis_content(config: StudyConfig, data: Dataset, diagnosis: Diagnosis) -> dict[str, Any]:
-    """The content of ``diagnosis.json``."""
+def diagnosis_content(
+    config: StudyConfig, data: Dataset, diagnosis: Diagnosis, environment: Mapping[str, Any]
+) -> dict[str, Any]:  # fmt: skip
+    """The content of ``diagnosis.json``.
+
+    Args:
+        config: the study.
+        data: its records.
+        diagnosis: the diagnosis.
+        environment: the machine and the versions that computed it.
+    """
     part, trust = diagnosis.exposures.part, diagnosis.scores.halves_correlation
     return {
         "schema": "wemem.diagnosis/2",
         "study": config.table,
-        "environment": environment(choose_device(config.device)),
+        "environment": dict(environment),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "records": len(data), "classes": data.classes},
         "settings": {**asdict(diagnosis.settings), "seed": diagnosis.seed},
         "design": {

@@ -6,12 +6,24 @@ JSON holds, so that another process builds the same stages from the name.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
+from wemem.diagnosis.design import Exposures
+from wemem.diagnosis.experiment import (
+    AS_RUN,
+    DiagnosisSettings,
+    Experiment,
+    config_for_diagnosis,
+    controlled_ways,
+    epochs_of,
+    expected_work,
+    exposures_for,
+    trace_of,
+)
 from wemem.errors import InputError
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
@@ -204,8 +216,60 @@ class PruneProgram(GivenModelProgram[str]):
         yield Phase(self, (Group("prune", self.label),))
 
 
+@dataclass(frozen=True, eq=False)
+class DiagnosisProgram:
+    """``wemem diagnose``: the arms of a diagnosis.
+
+    Args:
+        study: the study.
+        settings: the settings of the diagnosis.
+        epochs: the number of epochs of every controlled round; 0 while it is not known.
+    """
+
+    command: ClassVar[str] = "diagnose"
+    study: StudyConfig
+    settings: DiagnosisSettings
+    epochs: int = 0
+
+    @property
+    def config(self) -> StudyConfig:
+        return config_for_diagnosis(self.study)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"study": dict(self.study.table), "settings": asdict(self.settings), "epochs": self.epochs}
+
+    @classmethod
+    def from_json(cls, name: Mapping[str, Any]) -> Self:
+        return cls(parse_study(name["study"]), DiagnosisSettings(**name["settings"]), name["epochs"])
+
+    def parties(self, pipeline: Pipeline, seed: int) -> Parties:
+        return Parties.of(pipeline, seed)
+
+    def stages(self, parties: Parties, group: Group) -> Sequence[Stage[Any]]:
+        return Experiment(parties, self.settings).stages(group.label, self.epochs)
+
+    def require_feasible(self, pipeline: Pipeline) -> None:
+        self._exposures(pipeline.workspace.data)
+
+    def expected_work(self, data: Dataset) -> float:
+        return expected_work(self.config, self._exposures(data))
+
+    def phases(self, store: Store, data: Dataset) -> Iterator[Phase]:
+        yield Phase(self, (Group("dense"), Group("arm", AS_RUN)))
+        parties = self.parties(Pipeline.open(self.config, data, store, Silent()), self.config.seeds[0])
+        experiment = Experiment(parties, self.settings)
+        epochs = epochs_of(trace_of(experiment.as_run()))
+        ways = controlled_ways(experiment.pruning, epochs)
+        yield Phase(replace(self, epochs=epochs), tuple(Group("arm", way.name) for way in ways))
+
+    def _exposures(self, data: Dataset) -> Exposures:
+        return exposures_for(self.config, self.settings, data)
+
+
 #: The programs by command.
-PROGRAMS: dict[str, type[Program]] = {one.command: one for one in (StudyProgram, AuditProgram, PruneProgram)}
+PROGRAMS: dict[str, type[Program]] = {
+    one.command: one for one in (StudyProgram, AuditProgram, PruneProgram, DiagnosisProgram)
+}
 
 
 def require_table(config: StudyConfig) -> None:

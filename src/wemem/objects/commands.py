@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 
 from wemem import api
-from wemem.diagnosis.diagnose import DiagnosisSettings
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import CERTIFICATE, EXPORTED
 from wemem.files.documents import read_json
@@ -29,6 +28,7 @@ from wemem.objects.inputs import (
     by_numbers,
     members_file,
     numbered_records,
+    own_architecture,
     record_numbers,
     require_processes,
     study_of,
@@ -36,7 +36,6 @@ from wemem.objects.inputs import (
 )
 from wemem.objects.outcome import (
     AuditResult,
-    DiagnosisResult,
     ExportResult,
     GateResult,
     Outcome,
@@ -67,6 +66,9 @@ def audit(
     settings: Settings = None,
     out: Place | None = None,
     store: Place | None = None,
+    jobs: int = 1,
+    ray: str | None = None,
+    threads: int | None = None,
     progress: bool | Progress = True,
 ) -> AuditResult:
     """Attack one model and measure what it leaks about its training records.
@@ -93,12 +95,17 @@ def audit(
         settings: keys of the study set anew, such as ``{"split": {"shadows": 2}}``.
         out: the output directory; a temporary one that the result keeps if None.
         store: the store of finished stages, as in :func:`wemem.api.run`.
+        jobs: the number of processes, as in :func:`run`.
+        ray: the address of a Ray cluster, as in :func:`run`.
+        threads: the number of threads of each task, as in :func:`run`.
         progress: True for lines or a live display, False for none, or a receiver.
 
     Raises:
         InputError: anything that cannot be used.
     """
     place = OutputPlace.of(out)
+    if (signals is not None or train is not None) and (jobs != 1 or ray is not None):
+        raise InputError("expected jobs or ray with a model alone, got outputs or a function too; leave it out")
     if signals is not None:
         if (model, data, members, train, labels) != (None,) * 5:
             raise InputError("expected signals alone, got a model, data or functions too; leave them out")
@@ -112,14 +119,16 @@ def audit(
         return _audit_functions(model, data, members, train, labels, attacks, study, settings, place, store, progress)
     if labels is not None or not isinstance(model, str | Path | nn.Module):
         raise InputError("expected train with a predict function or labels, got none; add train(...) -> predict")
-    if architecture is None and isinstance(model, nn.Module):
-        architecture = model
+    architecture = own_architecture(architecture, model)
     with place.inputs() as inputs, shown_progress(progress) as shown:
         victim = weights_file(model, inputs), members_file(members, inputs)
         config = study_of(
             study, settings, data=data, architecture=architecture, defenses=defense, attacks=attacks, victim=victim
         )
-        results, _ = api.audit(config, None if defense is None else config.labels[0], place.folder, store, shown)
+        require_processes(config, jobs, ray)
+        results, _ = api.audit(
+            config, None if defense is None else config.labels[0], place.folder, store, shown, jobs, ray, threads
+        )
     return AuditResult(place.folder, results, place.keeper)
 
 
@@ -157,6 +166,9 @@ def prune(
     settings: Settings = None,
     out: Place | None = None,
     store: Place | None = None,
+    jobs: int = 1,
+    ray: str | None = None,
+    threads: int | None = None,
     progress: bool | Progress = True,
 ) -> PruneResult:
     """Prune one trained model under a defense.
@@ -171,6 +183,9 @@ def prune(
         settings: keys of the study set anew, such as ``{"pruning": {"sparsity": 0.8}}``.
         out: the output directory; a temporary one that the result keeps if None.
         store: the store of finished stages, as in :func:`wemem.api.run`.
+        jobs: the number of processes, as in :func:`run`.
+        ray: the address of a Ray cluster, as in :func:`run`.
+        threads: the number of threads of each task, as in :func:`run`.
         progress: True for lines or a live display, False for none, or a receiver.
 
     Raises:
@@ -179,12 +194,12 @@ def prune(
     if members is None:
         raise InputError("expected the members of the model, got none; give the numbers of its training records")
     place = OutputPlace.of(out)
-    if architecture is None and isinstance(model, nn.Module):
-        architecture = model
+    architecture = own_architecture(architecture, model)
     with place.inputs() as inputs, shown_progress(progress) as shown:
         victim = weights_file(model, inputs), members_file(members, inputs)
         config = study_of(study, settings, data=data, architecture=architecture, defenses=defense, victim=victim)
-        lines = api.prune(config, config.labels[0], place.folder, store, shown)
+        require_processes(config, jobs, ray)
+        lines = api.prune(config, config.labels[0], place.folder, store, shown, jobs, ray, threads)
     certificate = read_json(place.folder / CERTIFICATE, "a certificate")
     return PruneResult(place.folder, certificate, place.keeper, tuple(lines), partial(built_network, config))
 
@@ -216,7 +231,7 @@ def run(
         out: the output directory; a temporary one that the result keeps if None.
         store: the store of finished stages, as in :func:`wemem.api.run`.
         jobs: number of processes; one where data or model are in memory.
-        ray: the address of a Ray cluster, or ``auto``; None without Ray.
+        ray: the address of a Ray cluster, or ``auto``; None without Ray, and where they are in memory.
         threads: the number of threads of each task, as in :func:`wemem.api.run`.
         progress: True for lines or a live display, False for none, or a receiver.
 
@@ -224,7 +239,7 @@ def run(
         InputError: anything that cannot be used.
     """
     config = study_of(study, settings, data=data, architecture=architecture, defenses=defenses, attacks=attacks)
-    require_processes(config, jobs)
+    require_processes(config, jobs, ray)
     place = OutputPlace.of(out)
     with shown_progress(progress) as shown:
         results = api.run(config, place.folder, store, shown, jobs, ray, threads)
@@ -253,44 +268,6 @@ def compare(
     )  # fmt: skip
     result.report(result.folder)
     return result
-
-
-def diagnose(
-    study: StudyLike | None = None,
-    *,
-    data: DataLike | None = None,
-    architecture: ArchitectureLike | None = None,
-    models: int = 32,
-    relevant: float = 0.02,
-    top: float = 0.2,
-    settings: Settings = None,
-    out: Place | None = None,
-    store: Place | None = None,
-    progress: bool | Progress = True,
-) -> DiagnosisResult:
-    """Find which drives memorization, data reuse or inherent memorability, and the defense that
-    follows from it.
-
-    Args:
-        study: a study, its table, or its file; its defenses and attacks play no part.
-        data: the records (:func:`~wemem.objects.inputs.loaded_data`), in place of the study's.
-        architecture: a kind, a module or a factory, in place of the study's model.
-        models: models of each controlled arm.
-        relevant: the smallest effect on leakage that matters; 0.02 is 2 points.
-        top: the share of the records that counts as memorable.
-        settings: keys of the study set anew.
-        out: the output directory; a temporary one that the result keeps if None.
-        store: the store of finished stages, as in :func:`wemem.api.run`.
-        progress: True for lines or a live display, False for none, or a receiver.
-
-    Raises:
-        InputError: anything that cannot be used.
-    """
-    config = study_of(study, settings, data=data, architecture=architecture)
-    place = OutputPlace.of(out)
-    with shown_progress(progress) as shown:
-        content = api.diagnose(config, place.folder, DiagnosisSettings(models, relevant, top), store, shown)
-    return DiagnosisResult(place.folder, content, place.keeper)
 
 
 def report(results: Outcome | Place | Iterable[Outcome | Place], out: Place) -> Path:
@@ -370,8 +347,7 @@ def export(
             ONNX.
     """
     place = OutputPlace.of(out)
-    if architecture is None and isinstance(model, nn.Module):
-        architecture = model
+    architecture = own_architecture(architecture, model)
     with place.inputs() as inputs:
         weights = model.folder if isinstance(model, PruneResult) else weights_file(model, inputs)
         lines = api.export(study_of(study, settings, data=data, architecture=architecture), weights, place.folder)

@@ -93,17 +93,22 @@ def study_of(
     return config
 
 
-def require_processes(config: StudyConfig, jobs: int) -> None:
-    """Refuse several processes for a study that other processes cannot read from its table.
+def own_architecture(architecture: ArchitectureLike | None, model: object) -> ArchitectureLike | None:
+    """The architecture that is given, else that of a model that is a module."""
+    return model if architecture is None and isinstance(model, nn.Module) else architecture
+
+
+def require_processes(config: StudyConfig, jobs: int, ray: str | None) -> None:
+    """Refuse other processes for a study that they cannot read from its table.
 
     Raises:
-        InputError: data or a model in memory, and more than one process.
+        InputError: data or a model in memory, and more than one process or Ray.
     """
     in_memory = isinstance(config.data, LoadedData) or isinstance(getattr(config.model, "factory", None), Given)
-    if jobs > 1 and in_memory:
+    if in_memory and (jobs > 1 or ray is not None):
         raise InputError(
-            f"expected jobs=1 with data or a model in memory, got jobs={jobs}; for several processes give the path of "
-            "a data file and the model as 'module:factory'"
+            f"expected jobs=1 and no ray with data or a model in memory, got jobs={jobs} and ray={ray!r}; for other "
+            "processes give the path of a data file and the model as 'module:factory'"
         )
 
 
