@@ -48,8 +48,9 @@ class Memorization:
     inside: Int64[np.ndarray, " N"]
     outside: Int64[np.ndarray, " N"]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write the scored records to a ``.csv`` or ``.parquet`` file, one row per record."""
+        path = Path(path)
         rows = np.flatnonzero(~np.isnan(self.score))
         table = pa.table(
             {
