@@ -12,6 +12,7 @@ import typer.main
 from wemem.attacks import ATTACKS
 from wemem.cli.commands import app
 from wemem.config import settings
+from wemem.config.glossary import GLOSSARY
 from wemem.config.settings import PruningSettings, ScoreSettings, SelectionSettings, SplitSettings, VictimSettings
 from wemem.defenses import DEFENSES
 from wemem.training import Recipe
@@ -110,3 +111,10 @@ def test_the_reference_gives_every_key_a_meaning(monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_has_one_title(name):
     assert len(re.findall(r"^# ", without_code((ROOT / name).read_text("utf-8")), re.MULTILINE)) == 1
+
+
+def test_the_glossary_is_that_of_reports_and_of_the_command_line():
+    text = (ROOT / "docs" / "glossary.md").read_text("utf-8").split("```{glossary}\n")[1].split("```")[0]
+    entries = [entry.split("\n", 1) for entry in text.strip().split("\n\n")]
+    assert {term: " ".join(lines.split()) for term, lines in entries} == GLOSSARY
+    assert list(GLOSSARY) == sorted(GLOSSARY, key=str.casefold)

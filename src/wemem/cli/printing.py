@@ -68,6 +68,7 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
     for section in sections:
         for line in section:
             print_plainly(console, line)
+    print_plainly(console, "Terms and names: wemem list")
 
 
 def print_plainly(console: Console, text: str) -> None:

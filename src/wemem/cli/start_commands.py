@@ -45,11 +45,11 @@ def plan(
 @start_app.command("list")
 def list_names(
     kind: Annotated[
-        Literal["attacks", "defenses", "data", "models", "criteria"] | None,
+        Literal["attacks", "defenses", "data", "models", "criteria", "terms"] | None,
         typer.Argument(help="One list; all of them if not given."),
     ] = None,
 ) -> None:
-    """List the attacks, defenses, data sources, models and pruning criteria, one line each."""
+    """List the attacks, defenses, data sources, models, pruning criteria and terms, one line each."""
     from wemem.config.catalogue import catalogue
 
     console = Console()

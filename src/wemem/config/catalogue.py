@@ -1,21 +1,22 @@
-"""Lists of what a study can name, with one line on each entry."""
+"""Lists of what a study can name and of the terms of results, with one line on each entry."""
 
 import inspect
 import re
 from collections.abc import Mapping
 
 from wemem.attacks import ATTACKS, PRESETS
+from wemem.config.glossary import GLOSSARY
 from wemem.data.sources import DESCRIPTIONS
 from wemem.defenses import CHAINS, DEFENSES
 from wemem.models import MODELS
 from wemem.pruning import CRITERIA
 
 #: The lists, by the word that selects one.
-LISTS = ("attacks", "defenses", "data", "models", "criteria")
+LISTS = ("attacks", "defenses", "data", "models", "criteria", "terms")
 
 
 def catalogue() -> dict[str, dict[str, str]]:
-    """Every name that a study knows, by list, with one line on each.
+    """Every name that a study knows and every term, by list, with one line on each.
 
     >>> catalogue()["defenses"]["undefended"]
     'Plain fine-tuning: the identity, and in every comparison.'
@@ -23,7 +24,7 @@ def catalogue() -> dict[str, dict[str, str]]:
     presets = {name: f"Preset of {len(names)} attacks." for name, names in PRESETS.items()}
     chains = {name: f"Chain of {' and '.join(parts.split('+'))}." for name, parts in CHAINS.items()}
     data = {str(name): line for name, line in DESCRIPTIONS.items()}
-    listed = [_lines(ATTACKS) | presets, _lines(DEFENSES) | chains, data, _lines(MODELS), _lines(CRITERIA)]
+    listed = [_lines(ATTACKS) | presets, _lines(DEFENSES) | chains, data, _lines(MODELS), _lines(CRITERIA), GLOSSARY]
     return dict(zip(LISTS, listed, strict=True))
 
 

@@ -6,6 +6,7 @@ its own direction of writing within the line (``bdi``). The page forbids itself 
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 from xml.etree import ElementTree
@@ -13,10 +14,12 @@ from xml.etree import ElementTree
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from wemem.config.glossary import anchor
 from wemem.metrics.intervals import Estimate
 from wemem.reporting.captions import Plate
 from wemem.reporting.tables import Sheet
 from wemem.results.wording import interval, printable
+from wemem.signals import WEIGHTS_HELD
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 #: What may stand in the page beside its text: its own styles, and images that are part of it.
@@ -35,7 +38,8 @@ def page(
         sheets: the tables.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(name=name, cell=cell, share=share, plain=plain, prose=prose)
+    environment.filters.update(name=name, cell=cell, share=share, plain=plain, prose=prose, anchor=anchor)
+    environment.filters["linked"] = partial(linked, terms=content["terms"])
     template = environment.from_string(files("wemem.reporting").joinpath("report.html.jinja").read_text("utf-8"))
     drawn = {plate.name: accessible(images[plate.name], plate) for plate in plates}
     text = template.render(content=content, plates=plates, drawn=drawn, sheets=sheets, policy=POLICY)
@@ -78,6 +82,19 @@ def name(text: object) -> Markup:
     '<bdi>&lt;b&gt;</bdi>'
     """
     return Markup("<bdi>{}</bdi>").format(printable(str(text)))
+
+
+def linked(text: str, terms: Mapping[str, str]) -> Markup:
+    """A name or a heading, with a link to the term that it is or begins with.
+
+    >>> str(linked("TPR at 1 % FPR", {"TPR": "..."}))
+    '<a href="#term-tpr"><bdi>TPR at 1 % FPR</bdi></a>'
+    """
+    wanted = text.removesuffix(WEIGHTS_HELD).casefold()
+    for term in terms:
+        if wanted == term.casefold() or wanted.startswith(f"{term.casefold()} at "):
+            return Markup('<a href="#{}">{}</a>').format(anchor(term), name(text))
+    return name(text)
 
 
 def prose(text: str) -> Markup:

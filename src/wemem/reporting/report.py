@@ -35,6 +35,7 @@ from wemem.reporting.csv_tables import write_csv, write_runs_csv
 from wemem.reporting.release import release_answer
 from wemem.reporting.summary import FPR_MEANS, adaptivity_gaps, dense_warning, report_summary
 from wemem.reporting.tables import sheets
+from wemem.reporting.terms import terms_of
 from wemem.results.arms import arms, audits_of
 from wemem.results.combine import Combined, read_sources
 from wemem.results.gate import Limits
@@ -122,6 +123,7 @@ def report_content(combined: Combined) -> dict[str, Any]:
         "selection": selections(combined),
         "comparisons": comparisons(results),
         "provenance": provenance(combined, rows),
+        "terms": terms_of(rows),
     }
     content["not_measured"] = _not_measured(content)
     content["figures"] = [
