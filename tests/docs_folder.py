@@ -103,7 +103,9 @@ def write_inputs(folder: Path) -> None:
 def write_recipe(path: Path) -> None:
     """Write the small study as a file."""
     study = small_study()
-    tables = {None: {key: value for key, value in study.items() if not isinstance(value, dict)}}
+    tables: dict[str, dict[str, Any]] = {
+        "": {key: value for key, value in study.items() if not isinstance(value, dict)}
+    }
     tables |= {name: table for name, table in study.items() if isinstance(table, dict)}
     lines = [line for name, table in tables.items() for line in
              ([f"[{name}]"] if name else []) + [f"{key} = {value}" for key, value in table.items()]]  # fmt: skip
