@@ -129,9 +129,7 @@ def test_what_is_not_run_is_still_shown():
 
 
 def test_commands_are_found_behind_variables_and_in_joined_lines():
-    text = (
-        "```\nWEMEM_STORE=s wemem run a \\\n    --out b && wemem gate b   # then\nmake run\n```\n    wemem list\n"
-    )
+    text = "```\nWEMEM_STORE=s wemem run a \\\n    --out b && wemem gate b   # then\nmake run\n```\n    wemem list\n"
     assert commands_of(text) == ["WEMEM_STORE=s wemem run a --out b", "wemem gate b", "wemem list"]
 
 
