@@ -76,7 +76,7 @@ def test_nothing_but_data_gives_the_papers_setting():
     assert (made.pruning.sparsities, made.pruning.rounds, made.split.shadows) == ((0.6,), 5, 5)
 
 
-@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "studies").glob("*.toml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "studies").rglob("*.toml")), ids=lambda f: f.stem)
 def test_shipped_studies_can_be_read(file: Path):
     assert load_study(file).defenses
 

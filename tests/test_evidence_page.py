@@ -2,27 +2,26 @@
 
 import json
 import re
-from importlib import util
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
 from results_example import make_results
 from wemem.results.arms import arms
+from wemem.results.combine import Combined
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = sorted((ROOT / "docs" / "claims").glob("c*.md"))
 
 
-def evidence() -> Any:
-    """The module of the tables, which is not installed."""
-    spec = util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def evidence(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Tables and page of the evidence, which are not installed."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    tables, page = (import_module(f"benchmarks.evidence.{name}") for name in ("tables", "page"))
+    return SimpleNamespace(**vars(tables) | {"CLAIMS": page.CLAIMS, "page": page.page})
 
 
 def cells(line: str) -> list[str]:
@@ -51,23 +50,34 @@ def test_a_changed_figure_of_a_claim_is_found():
     assert without_source("| RSW | 60.8 ± 2.2 | 11.1 (10.5-11.9) |", sources) == ["60.8 ± 2.2 | 11.1 (10.5-11.9)"]
 
 
-def test_the_evidence_page_is_what_the_stored_figures_give():
-    script = evidence()
-    stored = json.loads(script.STORED.read_text("utf-8"))
-    assert set(stored) <= set(script.STUDIES)
-    assert script.PAGE.read_text("utf-8") == script.page(stored)
+def test_the_evidence_page_is_what_the_stored_figures_give(evidence):
+    stored = json.loads(evidence.STORED.read_text("utf-8"))
+    assert set(stored) <= {Path(name).name for name in evidence.STUDIES}
+    assert evidence.PAGE.read_text("utf-8") == evidence.page(stored)
 
 
-def test_every_study_of_the_evidence_exists():
-    assert all((ROOT / "studies" / f"{name}.toml").exists() for name in evidence().STUDIES)
+def test_every_study_of_the_evidence_exists(evidence):
+    assert all((ROOT / "studies" / f"{name}.toml").exists() for name in evidence.STUDIES)
 
 
-def test_stored_figures_are_those_of_the_results():
-    script, results = evidence(), make_results(seeds=(0, 1))
-    rows = {row["arm"]: row for row in script.figures(results)["rows"]}
-    for arm in arms(results):
+def test_every_difference_of_the_evidence_is_a_column_of_its_claim(evidence):
+    columns = {(claim, *column) for claim, (_, _, columns) in evidence.CLAIMS.items() for column in columns}
+    assert set(evidence.DIFFERENCES) == columns
+
+
+def test_stored_figures_are_those_of_the_results(evidence):
+    results = make_results(seeds=(0, 1))
+    results["study"]["split"] = {"references": 16}
+    figures = evidence.figures(Combined((), results, {}))
+    rows = {row["arm"]: row for row in figures["rows"]}
+    by_label = {arm.label: arm for arm in arms(results)}
+    for label, arm in by_label.items():
         name, tpr = arm.strongest("tpr_at_0.01")
-        assert (rows[arm.label]["attack"], rows[arm.label]["tpr"][0]) == (name, tpr.value)
-    text = script.page({"quickstart": script.figures(results)})
+        assert (rows[label]["attack"], rows[label]["tpr"][0]) == (name, tpr.value)
+    gap = next(one for one in figures["differences"] if one["of"] == "accuracy" and one["arms"][0] == "swmr")
+    expected = by_label["swmr"].accuracy().value - by_label["undefended"].accuracy().value
+    assert gap["difference"][0] == pytest.approx(expected)
+    text = evidence.page({"digits": figures})
     assert f"{100 * rows['swmr']['tpr'][0]:.1f} [" in text
-    assert "Not run yet: `studies/bank.toml`" in text
+    assert f"{100 * expected:+.1f}" in text
+    assert "Not run yet: `studies/evidence/adult.toml`" in text

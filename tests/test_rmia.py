@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from planted_signals import auc_of, seeds, shared
 from wemem.attacks.lira import lira_online
+from wemem.attacks.reference import Attacked
 from wemem.attacks.rmia import OFFLINE_A, TEMPERATURE, Rmia, RmiaOffline, chosen_mean, dominated, dominated_others
 from wemem.data.split import Role
 from wemem.errors import InputError
@@ -61,7 +62,7 @@ def test_rmia_without_a_population_compares_the_audited_records_with_each_other(
     signals = planted.shared(planted.LEAK, outside=100)
     assert len(signals.population) == 0
     attack = Rmia(gamma=1.0, temperature=1.0)
-    evidence, population = attack.collect(signals, 0, signals.audited(0))
+    evidence, population = attack.collect(Attacked.on_all_rows(signals, 0), attack.probability(signals))
     assert population is None
     ratios = attack.ratio(evidence)
     expected = [np.mean([ratios[i] / z >= 1 for j, z in enumerate(ratios) if j != i]) for i in range(20)]

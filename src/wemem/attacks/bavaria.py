@@ -34,8 +34,8 @@ from scipy.special import gammaln
 from wemem.attacks.base import Attack, Scores
 from wemem.attacks.copies import ChosenCopies, copies_to_try
 from wemem.attacks.lira import query_statistics
-from wemem.attacks.moments import Moments, PerRecord, side_moments, variance_prior
-from wemem.attacks.reference import Rows, best_on_others, references, require_models, trials
+from wemem.attacks.moments import Moments, PerRecord, both_moments, variance_prior
+from wemem.attacks.reference import Attacked, best_on_others, require_models, trials
 from wemem.settings import ADDED
 from wemem.signals import Copies, Signals
 
@@ -126,7 +126,7 @@ class Bavaria(Attack):
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         attack = self.tune(signals, target)
-        return attack.compare(attack.collect(signals, target, signals.audited(target)))
+        return attack.compare(attack.collect(Attacked.on_all_rows(signals, target)))
 
     def tune(self, signals: Signals, target: int) -> Self:
         densities: tuple[Predictive, ...] = ("student", "normal") if self.predictive == "auto" else (self.predictive,)
@@ -136,26 +136,23 @@ class Bavaria(Attack):
             return candidates[0]
         forms: dict[ChosenCopies, Self] = {which: replace(self, copies=which) for which in copies}
         evidence = [
-            ({which: form.collect(one.signals, one.target, one.rows) for which, form in forms.items()}, one.member)
-            for one in trials(signals, target)
+            ({which: form.collect(one) for which, form in forms.items()}, one.member) for one in trials(signals, target)
         ]
         return best_on_others(candidates, lambda attack, known: attack.compare(known[attack.copies]), evidence)
 
-    def collect(self, signals: Signals, target: int, rows: Rows) -> list[tuple[PerRecord, Posterior, Posterior]]:
-        """The target's statistic of some rows and the posteriors of both sides, query by query.
+    def collect(self, attacked: Attacked) -> list[tuple[PerRecord, Posterior, Posterior]]:
+        """The target's statistic of its rows and the posteriors of both sides, query by query.
 
         Raises:
             InputError: a record with fewer than two reference models on a side.
         """
-        others, trained = references(signals, target, rows)
+        others, trained = attacked.references
         require_models(trained, True, False, fewest=2)
         copies: Copies = "none" if self.copies == "auto" else self.copies
-        queries = query_statistics(signals, augmented=self.augmented, copies=copies)
-        known = ((values[target, rows], values[np.ix_(others, rows)]) for values in queries)
-        return [
-            (own, posterior(side_moments(theirs, trained)), posterior(side_moments(theirs, ~trained)))
-            for own, theirs in known
-        ]
+        queries = query_statistics(attacked.signals, augmented=self.augmented, copies=copies)
+        target, rows = attacked.target, attacked.rows
+        known = ((values[target, rows], both_moments(values[np.ix_(others, rows)], trained)) for values in queries)
+        return [(own, posterior(inside), posterior(outside)) for own, (inside, outside) in known]
 
     def compare(self, known: list[tuple[PerRecord, Posterior, Posterior]]) -> Scores:
         """The score of each record."""

@@ -22,8 +22,8 @@ from jaxtyping import Float, Int64
 
 from wemem.attacks.base import Attack, Scores
 from wemem.attacks.copies import ChosenCopies, copies_to_try
-from wemem.attacks.moments import Centre, Moments, Variance, overall_spread, side_moments
-from wemem.attacks.reference import Rows, Trained, best_on_others, references, require_models, trials
+from wemem.attacks.moments import Centre, Moments, Variance, both_moments, overall_spread, side_moments
+from wemem.attacks.reference import Attacked, Trained, best_on_others, require_models, trials
 from wemem.settings import ADDED
 from wemem.signals import Copies, Signals
 
@@ -65,7 +65,7 @@ def lira_online(
     """
     require_models(trained, True, False, fewest=1 if variance == "global" else 2)
     width = overall_spread(references, trained) if variance == "global" else None
-    inside, outside = side_moments(references, trained), side_moments(references, ~trained)
+    inside, outside = both_moments(references, trained)
     return log_ratio(target, inside, outside, variance=variance, centre=centre, width=width)
 
 
@@ -171,7 +171,7 @@ class ReferenceLikelihood(Attack):
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         attack = self.tune(signals, target)
-        return attack.compare(attack.collect(signals, target, signals.audited(target)))
+        return attack.compare(attack.collect(Attacked.on_all_rows(signals, target)))
 
     def tune(self, signals: Signals, target: int) -> Self:
         forms = self.forms(signals)
@@ -179,8 +179,7 @@ class ReferenceLikelihood(Attack):
         if len(candidates) == 1:
             return candidates[0]
         evidence = [
-            ({name: form.collect(one.signals, one.target, one.rows) for name, form in forms.items()}, one.member)
-            for one in trials(signals, target)
+            ({name: form.collect(one) for name, form in forms.items()}, one.member) for one in trials(signals, target)
         ]
         return best_on_others(candidates, lambda attack, known: attack.compare(known[attack.form]), evidence)
 
@@ -197,7 +196,7 @@ class ReferenceLikelihood(Attack):
         """The attack with every choice of variance and centre that are ``auto``, the published ones
         first.
         """
-        _, trained = references(signals, target, signals.audited(target))
+        _, trained = Attacked.on_all_rows(signals, target).references
         per_record = self.fewest(trained.sum(axis=0), (~trained).sum(axis=0)) >= PER_RECORD_SIDE
         allowed = self.variances if per_record else self.variances[:1]
         variances: tuple[Variance, ...] = allowed if self.variance == "auto" else (self.variance,)
@@ -216,8 +215,8 @@ class ReferenceLikelihood(Attack):
         return self.variance, self.centre
 
     @abstractmethod
-    def collect(self, signals: Signals, target: int, rows: Rows) -> list[Sides]:
-        """Sum up what reference models make of some rows, query by query."""
+    def collect(self, attacked: Attacked) -> list[Sides]:
+        """Sum up what reference models make of the target's rows, query by query."""
 
     @abstractmethod
     def compare(self, sides: list[Sides]) -> Scores:
@@ -232,14 +231,14 @@ class ReferenceLikelihood(Attack):
 class OnlineLikelihood(ReferenceLikelihood):
     """:func:`lira_online` of a statistic that a subclass defines."""
 
-    def collect(self, signals: Signals, target: int, rows: Rows) -> list[Sides]:
-        others, trained = references(signals, target, rows)
+    def collect(self, attacked: Attacked) -> list[Sides]:
+        others, trained = attacked.references
         require_models(trained, True, False, fewest=1 if self.variance in ("auto", "global") else 2)
         sides = []
-        for values in self.statistics(signals):
-            known = values[np.ix_(others, rows)]
-            inside, outside = side_moments(known, trained), side_moments(known, ~trained)
-            sides.append(Sides(values[target, rows], outside, overall_spread(known, trained), inside))
+        for values in self.statistics(attacked.signals):
+            own, known = values[attacked.target, attacked.rows], values[np.ix_(others, attacked.rows)]
+            inside, outside = both_moments(known, trained)
+            sides.append(Sides(own, outside, overall_spread(known, trained), inside))
         return sides
 
     def compare(self, sides: list[Sides]) -> Scores:
@@ -323,13 +322,13 @@ class LiraOffline(ReferenceLikelihood):
         copies: Copies = "none" if self.copies == "auto" else self.copies
         return query_statistics(signals, augmented=self.augmented, copies=copies)
 
-    def collect(self, signals: Signals, target: int, rows: Rows) -> list[Sides]:
-        others, trained = references(signals, target, rows)
+    def collect(self, attacked: Attacked) -> list[Sides]:
+        others, trained = attacked.references
         require_models(trained, False, fewest=1 if self.variance in ("auto", "global") else 2)
         sides = []
-        for values in self.statistics(signals):
-            known = values[np.ix_(others, rows)]
-            sides.append(Sides(values[target, rows], side_moments(known, ~trained), overall_spread(known, ~trained)))
+        for values in self.statistics(attacked.signals):
+            own, known = values[attacked.target, attacked.rows], values[np.ix_(others, attacked.rows)]
+            sides.append(Sides(own, side_moments(known, ~trained), overall_spread(known, ~trained)))
         return sides
 
     def compare(self, sides: list[Sides]) -> Scores:

@@ -15,8 +15,9 @@ microarray experiments", 2004). If the records' variances scatter no more than c
 ``d_0`` is infinite and all are ``s_0^2``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -65,6 +66,11 @@ class Moments:
             return np.full_like(self.mean, width)
         if variance == "record":
             return np.asarray(np.sqrt(self.squares / self.count) + LEAST_SPREAD)
+        return self.shrunk_spread
+
+    @cached_property
+    def shrunk_spread(self) -> PerRecord:
+        """Square root of the :func:`shrunk_variance`, computed once for all centres."""
         return np.asarray(np.sqrt(shrunk_variance(self.squares, self.count)) + LEAST_SPREAD)
 
 
@@ -79,21 +85,41 @@ def side_moments(statistic: Statistic, chosen: Bool[np.ndarray, "K N"]) -> Momen
     >>> moments.median, moments.mean, moments.squares  # deviations from the mean 4: -3, -2, 5
     (array([2.]), array([4.]), array([38.]))
     """
-    records = statistic.shape[1]
-    count, mean, median, squares = np.empty(records, np.int64), np.empty(records), np.empty(records), np.empty(records)
-    for here, values, weight in _blocks(statistic, chosen):
-        number = weight.sum(axis=1)
-        # Sorting some dozen neighbours is the fastest median; values that do not count go beyond
-        # any other.
-        ordered = values + (1 - weight) * 1e300
-        ordered.sort(axis=1)
-        row, half = np.arange(len(values)), number.astype(np.int64)
-        count[here] = half
-        median[here] = 0.5 * (ordered[row, (half - 1) // 2] + ordered[row, half // 2])
-        mean[here] = np.einsum("nk,nk->n", values, weight) / number
-        deviation = (values - mean[here, None]) * weight
-        squares[here] = np.einsum("nk,nk->n", deviation, deviation)
-    return Moments(count, mean, median, squares)
+    return _joined([_moments(values, weight) for _, values, weight in _blocks(statistic, chosen)])
+
+
+def both_moments(statistic: Statistic, chosen: Bool[np.ndarray, "K N"]) -> tuple[Moments, Moments]:
+    """Moments of each record's chosen values, and of its others; at least one of each.
+
+    >>> inside, outside = both_moments(np.array([[1.0], [2.0], [5.0]]), np.array([[True], [True], [False]]))
+    >>> inside.mean, outside.mean
+    (array([1.5]), array([5.]))
+    """
+    sides = [
+        (_moments(values, weight), _moments(values, 1 - weight)) for _, values, weight in _blocks(statistic, chosen)
+    ]
+    return _joined([inside for inside, _ in sides]), _joined([outside for _, outside in sides])
+
+
+def _moments(values: Float[np.ndarray, "n K"], weight: Float[np.ndarray, "n K"]) -> Moments:
+    """Moments of some records' values of weight 1; the others have weight 0."""
+    number = weight.sum(axis=1)
+    # Sorting some dozen neighbours is the fastest median; values that do not count go beyond any
+    # other.
+    ordered = values + (1 - weight) * 1e300
+    ordered.sort(axis=1)
+    row, count = np.arange(len(values)), number.astype(np.int64)
+    median = 0.5 * (ordered[row, (count - 1) // 2] + ordered[row, count // 2])
+    mean = np.einsum("nk,nk->n", values, weight) / number
+    deviation = (values - mean[:, None]) * weight
+    return Moments(count, mean, median, np.einsum("nk,nk->n", deviation, deviation))
+
+
+def _joined(blocks: Sequence[Moments]) -> Moments:
+    if not blocks:
+        return Moments(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0))
+    columns = zip(*((one.count, one.mean, one.median, one.squares) for one in blocks), strict=True)
+    return Moments(*(np.concatenate(column) for column in columns))
 
 
 def overall_spread(statistic: Statistic, chosen: Bool[np.ndarray, "K N"]) -> float:
@@ -145,11 +171,12 @@ def variance_prior(squares: PerRecord, count: Int64[np.ndarray, " N"]) -> tuple[
     mean variance.
     """
     degrees = (count - 1).astype(np.float64)
+    kinds, kind = np.unique(degrees, return_inverse=True)  # few numbers of models, and dear functions of them
     variance = squares / degrees
     pooled = float(squares.sum() / degrees.sum())
     logs = np.log(np.maximum(variance, max(LEAST_SHARE * pooled, 1e-300)))
-    centred = logs - digamma(degrees / 2) + np.log(degrees / 2)
-    excess = float(centred.var(ddof=1) - polygamma(1, degrees / 2).mean()) if len(centred) > 1 else 0.0
+    centred = logs - digamma(kinds / 2)[kind] + np.log(kinds / 2)[kind]
+    excess = float(centred.var(ddof=1) - polygamma(1, kinds / 2)[kind].mean()) if len(centred) > 1 else 0.0
     if excess <= 0:
         return np.inf, pooled
     freedom = 2 * inverse_trigamma(excess)

@@ -7,7 +7,8 @@ taken. The target has no say.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
+from typing import Self, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -93,23 +94,36 @@ def require_models(trained: Bool[np.ndarray, "K N"], *sides: bool, fewest: int =
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """Another model to attack in the target's place.
+class Attacked:
+    """A model that the others of some signals attack.
 
     Args:
-        signals: the signals without the real target.
-        target: the model to attack in them.
+        signals: the outputs of all models.
+        target: the attacked model.
         rows: some of its audited rows.
-        member: the truth of those rows, shape ``(n,)``.
     """
 
     signals: Signals
     target: int
     rows: Rows
-    member: Bool[np.ndarray, " n"]
+
+    @classmethod
+    def on_all_rows(cls, signals: Signals, target: int) -> Self:
+        """The target on all of its audited rows."""
+        return cls(signals, target, signals.audited(target))
+
+    @cached_property
+    def references(self) -> tuple[Int64[np.ndarray, " k"], Trained]:
+        """The :func:`references` of the target, computed once for all settings of an attack."""
+        return references(self.signals, self.target, self.rows)
+
+    @property
+    def member(self) -> Bool[np.ndarray, " n"]:
+        """The truth of the rows, which an attack reads of models other than its target alone."""
+        return np.asarray(self.signals.roles[self.target, self.rows] == Role.TRAIN)
 
 
-def trials(signals: Signals, target: int) -> list[Trial]:
+def trials(signals: Signals, target: int) -> list[Attacked]:
     """The other models on which settings are chosen, at most
     :data:`~wemem.attacks.base.CALIBRATION_MODELS`.
 
@@ -120,9 +134,9 @@ def trials(signals: Signals, target: int) -> list[Trial]:
     for k in range(min(parties.num_models, CALIBRATION_MODELS)):
         rows = parties.audited(k)
         some = slice(None, None, max(1, -(-len(rows) // TUNING_ROWS)))
-        member = parties.is_member(k)[some]
-        if member.any() and not member.all():
-            others.append(Trial(parties, k, rows[some], member))
+        other = Attacked(parties, k, rows[some])
+        if other.member.any() and not other.member.all():
+            others.append(other)
     return others
 
 

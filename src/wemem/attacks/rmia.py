@@ -15,20 +15,21 @@ temperature above 1, as in the authors' experiments, spreads them.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Self
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from scipy.special import expit
 
 from wemem.attacks.base import Attack, Scores
 from wemem.attacks.copies import ChosenCopies, copies_to_try
-from wemem.attacks.reference import Trained, best_on_others, references, require_models, trials
+from wemem.attacks.reference import Attacked, Trained, best_on_others, require_models, trials
 from wemem.errors import InputError
 from wemem.settings import ADDED
-from wemem.signals import Copies, Signals
+from wemem.signals import Signals
 
 PerRecord = Float[np.ndarray, " N"]
 Probabilities = Float[np.ndarray, "K N"]
@@ -154,22 +155,43 @@ class PopulationRatio(Attack):
 
     def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
         attack = self.tune(signals, target)
-        return attack.share(attack.collect(signals, target, signals.audited(target)))
+        return attack.share(attack.collect(Attacked.on_all_rows(signals, target), attack.probability(signals)))
 
-    def collect(self, signals: Signals, target: int, rows: Int64[np.ndarray, " n"]) -> Collected:
-        """Evidence of the rows, and of the population if there is one, at the attack's temperature."""
+    def confidence(self, signals: Signals) -> Float[np.ndarray, "K N"]:
+        """Logit confidence of every model and record, at the attack's temperature or with its
+        copies.
+        """
         copies: Copies = "none" if self.copies == "auto" else self.copies
-        confidence = (
-            signals.confidence_at(self.temperature or 1.0) if copies == "none" else signals.confidence_with(copies)
-        )
-        population = signals.population
-        others, trained = references(signals, target, rows)
-        means = self.means(expit(confidence[np.ix_(others, rows)]), trained)
-        evidence = Evidence(expit(confidence[target, rows]), means)
+        if copies == "none":
+            return signals.confidence_at(self.temperature or 1.0)
+        return signals.confidence_with(copies)
+
+    def probability(self, signals: Signals) -> Probabilities:
+        """Probability of the true class of every model and record, likewise."""
+        return np.asarray(expit(self.confidence(signals)))
+
+    def collect(self, attacked: Attacked, probability: Probabilities) -> Collected:
+        """Evidence of the rows, and of the population if there is one.
+
+        Args:
+            attacked: the target and its rows.
+            probability: the :meth:`probability` of its signals, which several targets share.
+        """
+        target, rows, population = attacked.target, attacked.rows, attacked.signals.population
+        others, trained = attacked.references
+        means = self.means(probability[np.ix_(others, rows)], trained)
+        evidence = Evidence(probability[target, rows], means)
         if len(population) == 0:
             return evidence, None
-        everywhere = expit(confidence[np.ix_(others, population)]).mean(axis=0)
-        return evidence, Evidence(expit(confidence[target, population]), (everywhere,))
+        everywhere = probability[np.ix_(others, population)].mean(axis=0)
+        return evidence, Evidence(probability[target, population], (everywhere,))
+
+    def collect_all(self, others: Sequence[Attacked]) -> list[Collected]:
+        """Evidence of each of some models of the same signals."""
+        if not others:
+            return []
+        probability = self.probability(others[0].signals)
+        return [self.collect(one, probability) for one in others]
 
     def ratio(self, evidence: Evidence) -> PerRecord:
         """``p(x) / prior(x)``."""
@@ -195,13 +217,12 @@ class PopulationRatio(Attack):
         candidates = self.ratio_candidates(signals)
         if len(candidates) == 1 and self.gamma is not None:
             return candidates[0]
+        for attack in candidates:
+            attack.confidence(signals)  # once for all targets; the other models' signals share it
         others = trials(signals, target)
         # evidence depends on temperature and copies alone
         forms = {(attack.temperature, attack.copies): attack for attack in candidates}
-        collected = {
-            form: [attack.collect(one.signals, one.target, one.rows) for one in others]
-            for form, attack in forms.items()
-        }
+        collected = {form: attack.collect_all(others) for form, attack in forms.items()}
         evidence = [({form: known[i] for form, known in collected.items()}, one.member) for i, one in enumerate(others)]
 
         def known_to(tried: Self, known: dict[tuple[float | None, ChosenCopies], Collected]) -> Collected:
