@@ -25,11 +25,12 @@ from wemem.results.wording import printable
 
 Marker = str | tuple[int, Literal[0, 1, 2], int]
 Dash = Literal["-"] | tuple[float, tuple[float, ...]]
-#: Okabe and Ito's (2008), without black, which is the undefended model's, and yellow, which
-#: vanishes on paper; then Tol's muted ones. Sixteen arms have a colour each.
+#: Okabe and Ito's (2008) and Tol's muted ones, without black, which is the undefended model's. Those
+#: that have a contrast of less than 3 on white are replaced by darker ones. Sixteen arms have a
+#: colour each.
 COLOURS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#5C5C9E", "#999933", "#661100",
-    "#44AA99", "#AA4499", "#117733", "#332288", "#B8860B", "#7F7F7F",
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B58900", "#3D98D3", "#882255", "#5C5C9E", "#7F8F20", "#661100",
+    "#00707A", "#AA4499", "#117733", "#332288", "#7A5C1E", "#7F7F7F",
 )  # fmt: skip
 #: Shapes that differ without colour; a triple is a polygon or a star of so many points.
 MARKERS: tuple[Marker, ...] = (
