@@ -1,7 +1,9 @@
 """The task graph: it is what a study computes, nothing is in it twice, and nothing that is stored runs."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.execution.graph import Frontier, Graph, Node, phase_graph
 from wemem.execution.program import Phase, StudyProgram
-from wemem.execution.worker import Worker, task_message
+from wemem.execution.worker import Worker, program_message, task_message
 from wemem.pipeline.cost import CHUNK
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Silent
@@ -22,6 +24,7 @@ from wemem.store.store import Store
 from wemem.study.groups import Group, selection_groups
 from wemem.study.plan import cost_of, planned_work
 from wemem.study.run import run_study
+from wemem.training.device import CudaSettings, cuda_settings, use_cuda_settings
 
 SMALL: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
@@ -190,6 +193,19 @@ def test_the_node_with_the_longest_path_behind_it_starts_first():
     assert frontier.take() is None
     frontier.done(0)
     assert (frontier.take(), frontier.left) == (3, 1)
+
+
+def test_a_worker_computes_by_the_gpu_settings_of_the_process_that_named_its_tasks(tmp_path, monkeypatch):
+    config = config_of(tmp_path, defenses=["undefended"], attacks=["confidence"])
+    ((phase, graph),) = graphs(config, Store(tmp_path / "store"))
+    known, seen = CudaSettings(replay=False, together=3), []
+    with use_cuda_settings(known):
+        message = json.loads(json.dumps(program_message(phase.program)))
+    worker = Worker.of(message, tmp_path / "store", Silent())
+    found = SimpleNamespace(ensure=lambda: seen.append(cuda_settings()))
+    monkeypatch.setattr("wemem.execution.worker.find_task", lambda stages, key: found)
+    worker.perform(task_message(graph.nodes[0]))
+    assert (seen, cuda_settings()) == ([known], CudaSettings())
 
 
 def test_a_worker_whose_data_differ_is_refused(tmp_path):

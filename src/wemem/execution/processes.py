@@ -28,7 +28,7 @@ from wemem.execution.lifeline import serve_with_lifeline
 from wemem.execution.program import Program
 from wemem.execution.reporting import Reporting, TaskProgress
 from wemem.execution.todo import Todo, work_of
-from wemem.execution.worker import Worker, program_message, program_of, task_message
+from wemem.execution.worker import Worker, program_message, task_message
 from wemem.pipeline.progress import Progress
 from wemem.store.store import Store
 
@@ -208,7 +208,7 @@ def serve(connection: Connection, root: str, threads: int) -> None:
 def _do_tasks(connection: Connection, root: str, reporting: Reporting) -> None:
     message = json.loads(connection.recv_bytes())
     while True:
-        worker = Worker(program_of(message["program"]), root, reporting)
+        worker = Worker.of(message["program"], root, reporting)
         while "task" in (message := json.loads(connection.recv_bytes())):
             worker.perform(message["task"])
             reporting.send("done")

@@ -22,7 +22,7 @@ from wemem.data.dataset import Dataset
 from wemem.errors import DivergedError, InputError
 from wemem.execution.program import Program
 from wemem.execution.reporting import Reporting
-from wemem.execution.worker import Worker, program_message, program_of
+from wemem.execution.worker import Worker, program_message
 from wemem.files.mapped import is_mapped
 from wemem.store.fingerprint import environment
 
@@ -155,7 +155,7 @@ def _worker(
             known |= {name: tuple(known[name]) for name in ("class_names", "notes")}
             data = Dataset(features=features, labels=labels, **known)
         reporting = Reporting(lambda message: Workplace.send(message))
-        Workplace.worker = Worker(program_of(content["program"]), content["store"], reporting, data)
+        Workplace.worker = Worker.of(content["program"], content["store"], reporting, data)
         Workplace.setup = setup
     return Workplace.worker
 

@@ -5,8 +5,9 @@ the store. Data and parties stay in the worker from one task to the next.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from wemem.data.dataset import Dataset
 from wemem.errors import InputError
@@ -19,6 +20,7 @@ from wemem.pipeline.progress import Progress
 from wemem.pipeline.stage import Stage
 from wemem.store.store import Store
 from wemem.study.groups import Group
+from wemem.training.device import CudaSettings, cuda_settings, use_cuda_settings
 
 
 def task_message(node: Node) -> dict[str, Any]:
@@ -27,13 +29,8 @@ def task_message(node: Node) -> dict[str, Any]:
 
 
 def program_message(program: Program) -> dict[str, Any]:
-    """The name of a program, as JSON."""
-    return {"command": program.command, **program.as_json()}
-
-
-def program_of(message: Mapping[str, Any]) -> Program:
-    """The program of a name."""
-    return PROGRAMS[message["command"]].from_json(message)
+    """The name of a program and the settings of GPUs in force here, as JSON."""
+    return {"command": program.command, "cuda": asdict(cuda_settings()), **program.as_json()}
 
 
 class Worker:
@@ -44,17 +41,27 @@ class Worker:
         location: the location of the store.
         progress: receives every stage.
         data: the data of the study; loaded if None.
+        cuda: the settings of GPUs under which it computes; those in force here if None.
     """
 
     def __init__(
-        self, program: Program, location: str | Path, progress: Progress, data: Dataset | None = None
+        self, program: Program, location: str | Path, progress: Progress, data: Dataset | None = None,
+        cuda: CudaSettings | None = None,
     ) -> None:  # fmt: skip
-        self._program = program
+        self._program, self._cuda = program, cuda or cuda_settings()
         self._data = study_data(program.config) if data is None else data
         self._store, self._progress = Store(location, progress.warn), progress
         self._parties: Parties | None = None
         self._group: tuple[int, Group] | None = None
         self._stages: Sequence[Stage[Any]] = ()
+
+    @classmethod
+    def of(
+        cls, message: Mapping[str, Any], location: str | Path, progress: Progress, data: Dataset | None = None
+    ) -> Self:  # fmt: skip
+        """The worker for a message (:func:`program_message`); the other arguments are as above."""
+        program = PROGRAMS[message["command"]].from_json(message)
+        return cls(program, location, progress, data, CudaSettings(**message["cuda"]))
 
     def perform(self, task: Mapping[str, Any]) -> None:
         """Make sure that the store has what a task leaves.
@@ -78,4 +85,5 @@ class Worker:
                 f"expected the task {task['key'][:12]} of {group.what} {group.label}, got none of that key: this "
                 "process has other data or another version; give all processes the same files and versions"
             )
-        stage.ensure()
+        with use_cuda_settings(self._cuda):
+            stage.ensure()
