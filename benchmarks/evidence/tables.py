@@ -1,6 +1,7 @@
 """Figures of a comparison as they are stored."""
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from wemem.metrics.intervals import Estimate
@@ -74,7 +75,7 @@ def _row(arm: Arm) -> dict[str, Any]:
         "canaries": None if canaries is None else {
             "kind": canaries.kind, "tpr": _ends(canaries.estimate), "records": canaries.records,
         },
-        "seconds": arm.seconds("finetune"),
+        "records_seen": fmean(run["records_seen"] for run in arm.runs),
     }  # fmt: skip
 
 
