@@ -13,11 +13,12 @@ from small_study import as_toml, table, without_times, write_data
 from toy import blobs
 from wemem import api
 from wemem.attacks import make_attack
-from wemem.auditing.canaries import attack_canaries, canary_rates
+from wemem.auditing.canaries import CanaryRecords, attack_canaries
 from wemem.config.parse import parse_study
 from wemem.data.canaries import FEWEST, KINDS, plant
 from wemem.data.split import Role, random_halves, victim_and_shadows
 from wemem.errors import InputError
+from wemem.metrics.over_targets import metrics_over_targets
 from wemem.metrics.pooled import pooled_estimate
 from wemem.metrics.rates import auc
 from wemem.metrics.registry import METRICS
@@ -26,9 +27,12 @@ from wemem.reporting.canaries import canary_rows
 from wemem.reporting.console import results_table
 from wemem.results.arms import arms
 from wemem.results.canaries import worst_case
+from wemem.results.canary_records import canary_differences, read_canaries, write_canaries
 from wemem.results.contradictions import contradictions
+from wemem.results.folder import CANARIES
 from wemem.results.gate import Limits, check
 from wemem.results.read import faults
+from wemem.results.verify import verify
 from wemem.signals import Signals
 
 OPEN = [metric for metric in METRICS.values() if not metric.needs_threshold]
@@ -175,10 +179,14 @@ def canary_signals(leaking: tuple[str, ...], size: int = 20, models: int = 12) -
     return Signals(logits, labels, roles, records, "shared", ("same",) * models), kinds
 
 
+def attacked(leaking: tuple[str, ...], attack: str) -> CanaryRecords:
+    signals, kinds = canary_signals(leaking)
+    return CanaryRecords.of(signals, kinds, {attack: attack_canaries(signals, make_attack(attack), seed=0).scores})
+
+
 @pytest.mark.parametrize("attack", ["lira", "rmia"])
 def test_a_leak_of_twins_alone_is_found_in_twins_alone(attack: str):
-    signals, kinds = canary_signals(("twins",))
-    rates: Any = canary_rates(signals, attack_canaries(signals, make_attack(attack), seed=0), kinds, OPEN)
+    rates: Any = attacked(("twins",), attack).rates(attack, OPEN, seed=0)
     assert list(rates) == list(KINDS)
     assert rates["twins"]["tpr_at_0.01"]["value"] > 0.8
     assert rates["twins"]["targets"] == 12
@@ -188,11 +196,56 @@ def test_a_leak_of_twins_alone_is_found_in_twins_alone(attack: str):
 
 
 def test_models_that_leak_nothing_stay_at_chance_on_every_kind():
-    signals, kinds = canary_signals(())
-    rates: Any = canary_rates(signals, attack_canaries(signals, make_attack("lira"), seed=0), kinds, OPEN)
+    rates: Any = attacked((), "lira").rates("lira", OPEN, seed=0)
     for kind in KINDS:
         assert rates[kind]["auc"]["ci"][0] < 0.5 < rates[kind]["auc"]["ci"][1]
         assert rates[kind]["tpr_at_0.01"]["value"] < 0.1
+
+
+# records and their verification
+
+
+def run_of(canaries: CanaryRecords) -> dict[str, Any]:
+    rates = {name: canaries.rates(name, metrics_over_targets(), seed=0) for name in canaries.scores}
+    return {"label": "undefended", "seed": 0, "sparsity": 0.6, "canaries": rates}
+
+
+def test_rates_on_canaries_follow_from_the_ranks_in_the_file(tmp_path):
+    canaries = attacked(("twins",), "lira")
+    run = run_of(canaries)
+    write_canaries(tmp_path / CANARIES, [(0, "undefended", 0, canaries)])
+    ((index, records),) = read_canaries(tmp_path, [run])
+    assert index == 0
+    assert list(records.kinds) == list(canaries.kinds)
+    assert np.array_equal(records.membership, canaries.membership)
+    assert not list(canary_differences(run, records))
+
+
+def test_a_smaller_rate_than_the_records_give_is_found(tmp_path):
+    canaries = attacked(("twins",), "lira")
+    run = run_of(canaries)
+    run["canaries"]["lira"]["twins"]["tpr_at_0.01"]["value"] /= 2
+    (difference,) = canary_differences(run, canaries)
+    assert difference.startswith("lira on canaries (twins): tpr_at_0.01 is")
+
+
+def test_attacks_and_kinds_without_records_are_found():
+    canaries = attacked((), "lira")
+    run = run_of(canaries)
+    run["canaries"]["rmia"] = run["canaries"]["lira"]
+    assert list(canary_differences(run, canaries)) == ["the attack rmia on canaries has no records"]
+    del run["canaries"]["rmia"], run["canaries"]["lira"]["twins"]
+    assert list(canary_differences(run, canaries)) == ["lira on canaries has no rates of the kind twins"]
+
+
+@pytest.mark.parametrize(
+    ("place", "label", "words"), [(1, "undefended", "for run 1"), (0, "rsw", "'rsw', seed 0, for run 0")]
+)
+def test_records_of_another_run_are_refused(tmp_path, place: int, label: str, words: str):
+    canaries = attacked((), "lira")
+    write_canaries(tmp_path / CANARIES, [(place, label, 0, canaries)])
+    with pytest.raises(InputError, match=words):
+        list(read_canaries(tmp_path, [run_of(canaries)]))
 
 
 # results, tables and the gate
@@ -277,6 +330,10 @@ def test_a_study_finds_mislabelled_records_that_undefended_models_memorize(tmp_p
     audited = pruned["attacks"]["lira"]["members"] + pruned["attacks"]["lira"]["nonmembers"]
     assert audited <= 0.9 * 300  # canaries and what they were made from are not in the population
     assert not list(faults(results))
+    findings = [one for one in verify(tmp_path / "out").findings if one.subject == "canaries"]
+    assert [one.passed for one in findings] == [True, True]
+    (tmp_path / "out" / CANARIES).unlink()
+    assert not verify(tmp_path / "out").passed
 
 
 @pytest.mark.slow

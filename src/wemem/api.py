@@ -42,8 +42,8 @@ from wemem.results.export_files import export_model
 from wemem.results.folder import no_results_of_before, remove_old_results, write_results
 from wemem.results.gate import FolderGate, Limits, check_folder
 from wemem.results.model_files import pruning_summary, remove_old_model, write_model, write_pruned
+from wemem.results.record_files import write_records
 from wemem.results.sample_table import per_sample_table
-from wemem.results.target_table import write_targets
 from wemem.results.verify import Verified
 from wemem.results.verify import verify as verify_folder
 from wemem.store.location import location_beside
@@ -273,7 +273,7 @@ def _run_alone(config: StudyConfig, data: Dataset, out: Path, kept: Store, progr
     for run, (weights, *_) in zip(results["runs"], files, strict=True):
         run["model_file"] = weights.relative_to(out).as_posix()
     return write_results(
-        out, results, samples, [*(path for paths in files for path in paths), *write_targets(out, outcomes)]
+        out, results, samples, [*(path for paths in files for path in paths), *write_records(out, outcomes)]
     )
 
 
@@ -395,4 +395,4 @@ def _leave(
     folder: Path, results: Mapping[str, Any], samples: pa.Table, outcomes: Sequence[Outcome] = ()
 ) -> tuple[dict[str, Any], pa.Table]:
     remove_old_results(folder)
-    return write_results(folder, results, samples, write_targets(folder, outcomes)), samples
+    return write_results(folder, results, samples, write_records(folder, outcomes)), samples

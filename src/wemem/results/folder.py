@@ -18,7 +18,10 @@ from wemem.files.input_files import shown
 from wemem.pipeline.progress import Progress, WatchedProgress
 from wemem.results.content_hash import CONTENT_SHA256, content_sha256
 
-RESULTS, SAMPLES, TARGETS, GATE = "results.json", "per_sample.parquet", "leave_one_out.parquet", "gate.json"
+RESULTS, GATE = "results.json", "gate.json"
+SAMPLES, TARGETS, CANARIES = "per_sample.parquet", "leave_one_out.parquet", "canaries.parquet"
+#: The files of records from which rates are recomputed.
+RECORDS = (SAMPLES, TARGETS, CANARIES)
 #: What is rendered from results into their folder.
 RENDERED = ("report.html", "report.json", "runs.csv")
 #: The folder of the model files.
@@ -69,7 +72,7 @@ def remove_old_results(out: Path) -> None:
     """
     models = [name for name in _listed(out) if is_inside(name) and Path(name).parts[0] == MODELS]
     beside = (out / MODELS).is_symlink()  # the files of a linked folder are elsewhere
-    for name in (RESULTS, GATE, *RENDERED, SAMPLES, TARGETS, *(() if beside else models)):
+    for name in (RESULTS, GATE, *RENDERED, *RECORDS, *(() if beside else models)):
         path = out / name
         try:
             path.unlink(missing_ok=True)
@@ -88,7 +91,7 @@ def require_elsewhere(out: Path, *paths: Path | None) -> None:
     Raises:
         InputError: a path is that of a file of the results in the folder.
     """
-    old = [out / name for name in (RESULTS, SAMPLES, TARGETS, *_listed(out)) if is_inside(name)]
+    old = [out / name for name in (RESULTS, *RECORDS, *_listed(out)) if is_inside(name)]
     for path in paths:
         if path is not None and any(_same_file(path, other) for other in old):
             raise InputError(

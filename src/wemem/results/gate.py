@@ -239,7 +239,7 @@ def _canary_check(arm: Arm, fpr: float, limit: float) -> Check:
             f"expected canaries in the results of {arm.label!r}, got none; run the study or audit with canaries = 150"
         )
     words = f"{metric.phrase} on canaries ({worst.kind.replace('_', ' ')})"
-    caveat = f"{worst.records} canaries of each kind, {worst.targets} targets, not recomputed from records"
+    caveat = f"{worst.records} canaries of each kind, {worst.targets} targets"
     return Check(
         arm.label, arm.sparsity, len(arm.runs), words, worst.estimate, limit, worst.estimate.high <= limit,
         worst.attack, (caveat,),

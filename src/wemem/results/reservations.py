@@ -13,7 +13,7 @@ from wemem.files.input_files import shown
 from wemem.resolve import did_you_mean
 from wemem.results.arms import Arm
 from wemem.results.blind import leaking_splits
-from wemem.results.folder import SAMPLES, TARGETS
+from wemem.results.folder import RECORDS
 from wemem.results.verify import Verified
 from wemem.results.wording import per_cent, printable
 from wemem.signals import WEIGHTS_HELD
@@ -91,7 +91,7 @@ def reservations(verified: Verified, chosen: Sequence[Arm], fpr: float | None) -
     for one in verified.findings:
         if one.subject == "runs" and one.passed is False:
             yield Reservation("partial", one.text)
-        elif one.file not in (None, SAMPLES, TARGETS) and not one.passed:
+        elif one.file not in (None, *RECORDS) and not one.passed:
             yield Reservation("other-file", one.text)
     if (unverified := _unverified(verified)) is not None:
         yield Reservation("unverified", unverified)
@@ -128,8 +128,8 @@ def _unverified(verified: Verified) -> str | None:
     the results.
     """
     rates = [one for one in verified.findings if one.subject == "rates"]
-    others = [one for one in verified.findings if one.subject in ("targets", "study")]
-    bound = [one for one in verified.findings if one.subject == "files" and one.file in (None, SAMPLES, TARGETS)]
+    others = [one for one in verified.findings if one.subject in ("targets", "canaries", "study")]
+    bound = [one for one in verified.findings if one.subject == "files" and one.file in (None, *RECORDS)]
     texts = ["no rates to verify"] if not rates else []
     texts += [one.text for one in [*rates, *others, *bound] if not one.passed]
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""

@@ -10,19 +10,7 @@ import pyarrow.parquet
 from jaxtyping import Float, UInt32
 
 from wemem.auditing.leave_one_out import TargetRecords
-from wemem.files.atomic import write_atomically
-from wemem.results.folder import TARGETS
 from wemem.results.target_records import OWN, RANK
-from wemem.study.outcome import Outcome
-
-
-def write_targets(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
-    """Write the records of leave-one-out audits; the path of the file, or none without such audits."""
-    audits = [(o.label, o.seed, o.sparsity, o.targets) for o in outcomes if o.targets is not None]
-    if not audits:
-        return []
-    write_atomically(out / TARGETS, lambda part: write_target_table(part, audits))
-    return [out / TARGETS]
 
 
 def write_target_table(path: Path, audits: Sequence[tuple[str, int, float, TargetRecords]]) -> None:

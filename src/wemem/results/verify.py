@@ -16,8 +16,9 @@ from wemem.files.input_files import exists
 from wemem.metrics.intervals import Estimate, proportion
 from wemem.metrics.registry import METRICS, ScoredRecords
 from wemem.metrics.strongest import strongest
+from wemem.results.canary_records import canary_differences, read_canaries
 from wemem.results.content_hash import CONTENT_SHA256
-from wemem.results.folder import RESULTS, SAMPLES, TARGETS, is_inside
+from wemem.results.folder import CANARIES, RECORDS, RESULTS, SAMPLES, TARGETS, is_inside
 from wemem.results.per_record import RunScores, read_scores, recorded_audits
 from wemem.results.read import read_results
 from wemem.results.target_records import read_targets
@@ -26,7 +27,10 @@ from wemem.results.verify_targets import EVERY_FIGURE, target_differences
 #: Largest difference between a stored and a recomputed number that is attributed to rounding.
 ROUNDING = 1e-9
 
-Subject = Literal["study", "files", "runs", "rates", "targets"]
+#: Subjects whose failure is a change of the results.
+FORGEABLE = ("study", "rates", "targets", "canaries")
+
+Subject = Literal["study", "files", "runs", "rates", "targets", "canaries"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Finding:
             a hash binds the content of ``results.json``.
             ``files``: a file exists and has the stored hash. ``runs``: all planned runs and attacks
             exist. ``rates``: the stored rates follow from the records. ``targets``: so do the
-            figures of leave-one-out audits.
+            figures of leave-one-out audits. ``canaries``: so do the rates on canaries.
         passed: whether the statement holds; None if it cannot be verified.
         text: the outcome as a phrase.
         file: the path of the file in the folder, for the subject ``files``.
@@ -77,7 +81,7 @@ class Verified:
         the records.
         """
         wrong = [one for one in self.findings if one.passed is False]
-        return [one for one in wrong if one.subject in ("study", "rates", "targets") or one.file in (SAMPLES, TARGETS)]
+        return [one for one in wrong if one.subject in FORGEABLE or one.file in RECORDS]
 
     @property
     def recomputed(self) -> bool:
@@ -101,7 +105,7 @@ def verify(folder: Path, over_targets: Collection[str] = EVERY_FIGURE) -> Verifi
     results = read_results(folder)
     findings = [
         *_study(results), *_files(folder, results), *_runs(folder, results), *_rates(folder, results),
-        *_targets(folder, results, over_targets),
+        *_targets(folder, results, over_targets), *_canaries(folder, results["runs"]),
     ]  # fmt: skip
     return Verified(folder, results, file_sha256(folder / RESULTS), tuple(findings))
 
@@ -140,8 +144,9 @@ def _unbound(folder: Path, results: Mapping[str, Any]) -> Iterator[str]:
     """Files of records that no hash binds to the results."""
     if SAMPLES not in results["files"]:
         yield SAMPLES
-    if TARGETS not in results["files"] and exists(folder / TARGETS, "the records of leave-one-out audits"):
-        yield TARGETS
+    for name in (TARGETS, CANARIES):
+        if name not in results["files"] and exists(folder / name, "the records of an audit"):
+            yield name
 
 
 def _runs(folder: Path, results: Mapping[str, Any]) -> Iterator[Finding]:
@@ -204,6 +209,19 @@ def _targets(folder: Path, results: Mapping[str, Any], figures: Collection[str])
             yield Finding("targets", True, text)
     for i in sorted(audited):
         yield Finding("targets", None, f"{_name(runs[i])}: no {TARGETS} to recompute the leave-one-out figures from")
+
+
+def _canaries(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    without = {i for i, run in enumerate(runs) if run.get("canaries")}
+    for i, canaries in read_canaries(folder, runs):
+        without.discard(i)
+        name, wrong = _name(runs[i]), list(canary_differences(runs[i], canaries))
+        yield from (Finding("canaries", False, f"{name}: {one}") for one in wrong)
+        if not wrong:
+            text = f"{name}: every rate on canaries follows from {canaries.membership.size:,} attacked records"
+            yield Finding("canaries", True, text)
+    for i in sorted(without):
+        yield Finding("canaries", None, f"{_name(runs[i])}: no {CANARIES} to recompute the rates on canaries from")
 
 
 def _name(run: Mapping[str, Any]) -> str:

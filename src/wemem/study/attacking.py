@@ -9,7 +9,7 @@ from typing import Any
 
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.attacks.channels import attacks_on_altered_answers, weights_held
-from wemem.auditing.canaries import attack_canaries, canary_rates
+from wemem.auditing.canaries import CanaryRecords, attack_canaries
 from wemem.auditing.leave_one_out import TargetRecords, leave_one_out
 from wemem.auditing.report import AttackResult, AuditReport, attack_result
 from wemem.config.study import StudyConfig
@@ -107,9 +107,9 @@ def attack_models(parties: Parties, models: AttackedModels) -> Stage[Outcome]:
             None if scores is None else scores.read(),
             sum(one.seconds for one in channels) + sum(seconds for _, seconds in results),
             non_adaptive=None if unaware is None else AuditReport(tuple(result for result, _ in unaware.results())),
-            canaries={name: stage.read() for one in channels for name, stage in one.canaries.items()},
             altered_answers=models.altered_answers, is_control=models.label in config.controls,
             unmatched=dict(unmatched_sizes(parties)), **_over_targets(parties, channels),
+            **_on_canaries(parties, channels),
         )  # fmt: skip
 
     parts = [stage for one in (*channels, unaware) if one is not None for stage in one.stages]
@@ -126,14 +126,16 @@ class AttackedChannel:
         predictions: the output of each attack on the victim, by name.
         attacks: the attacks, by name.
         leave_one_out: each attack on every model of the reference ensemble, by name.
-        canaries: the rates of each attack on the canaries, by name.
+        canaries: each attack on the canaries of every model, by name.
+        canary_signals: the signals of the canaries; None without canaries.
     """
 
     signals: Mapping[SignalLayout, Stage[CollectedSignals]]
     predictions: Mapping[str, Stage[Prediction]]
     attacks: Mapping[str, Attack]
     leave_one_out: Mapping[str, Stage[Entry]] = field(default_factory=dict)
-    canaries: Mapping[str, Stage[dict[str, Any]]] = field(default_factory=dict)
+    canaries: Mapping[str, Stage[Entry]] = field(default_factory=dict)
+    canary_signals: Stage[CollectedSignals] | None = None
 
     @property
     def stages(self) -> list[Stage[Any]]:
@@ -172,6 +174,19 @@ def _over_targets(parties: Parties, channels: Sequence[AttackedChannel]) -> dict
     }
 
 
+def _on_canaries(parties: Parties, channels: Sequence[AttackedChannel]) -> dict[str, Any]:
+    """The fields of an outcome that attacks on canaries fill."""
+    collected, planted = channels[0].canary_signals, parties.with_canaries.planted if parties.config.canaries else None
+    if collected is None or planted is None:
+        return {}
+    entries = {name: stage.read() for one in channels for name, stage in one.canaries.items()}
+    scores = {name: entry.arrays["score"] for name, entry in entries.items()}
+    return {
+        "canaries": {name: {kind: entry.meta[kind] for kind in planted.canaries} for name, entry in entries.items()},
+        "canary_records": CanaryRecords.of(collected.read().signals, planted.canaries, scores),
+    }
+
+
 def _attacked(parties: Parties, models: AttackedModels, channel: Channel) -> AttackedChannel:
     """Plan all attacks through one channel."""
     signals, config = _query(parties, models, channel), parties.config
@@ -186,8 +201,10 @@ def _attacked(parties: Parties, models: AttackedModels, channel: Channel) -> Att
         name: _predict(parties, name, attack, signals[attack.layout], models.label)
         for name, attack in channel.attacks.items()
     }
-    canaries = _attack_canaries(parties, models, channel) if config.canaries else {}
-    return AttackedChannel(signals, predictions, channel.attacks, summaries, canaries)
+    if not config.canaries:
+        return AttackedChannel(signals, predictions, channel.attacks, summaries)
+    collected, canaries = _attack_canaries(parties, models, channel)
+    return AttackedChannel(signals, predictions, channel.attacks, summaries, canaries, collected)
 
 
 def _query(parties: Parties, models: AttackedModels, channel: Channel) -> dict[SignalLayout, Stage[CollectedSignals]]:
@@ -235,9 +252,11 @@ def _leave_one_out(
     return parties.pipeline.cache.stage(title, key, (collected,), compute, lambda entry: entry, effort)
 
 
-def _attack_canaries(parties: Parties, models: AttackedModels, channel: Channel) -> dict[str, Stage[dict[str, Any]]]:
-    """Each attack that uses reference signals on the canaries of every model that was trained with
-    some.
+def _attack_canaries(
+    parties: Parties, models: AttackedModels, channel: Channel
+) -> tuple[Stage[CollectedSignals], dict[str, Stage[Entry]]]:
+    """The signals of the canaries of every model that was trained with some, and each attack on
+    them that uses reference signals.
     """
     planted = parties.with_canaries
     assert planted.planted is not None  # the study has canaries
@@ -251,19 +270,19 @@ def _attack_canaries(parties: Parties, models: AttackedModels, channel: Channel)
     def compute(attack: Attack) -> Computed:
         signals = collected.read().signals
         result = attack_canaries(signals, attack, seed=parties.seed)
-        return {"score": result.scores}, canary_rates(signals, result, kinds, metrics)
+        canaries = CanaryRecords.of(signals, kinds, {attack.name: result.scores})
+        return {"score": result.scores}, canaries.rates(attack.name, metrics, seed=parties.seed)
 
-    def read(entry: Entry) -> dict[str, Any]:
-        return {kind: entry.meta[kind] for kind in kinds}
-
-    rates: dict[str, Stage[dict[str, Any]]] = {}
+    stages: dict[str, Stage[Entry]] = {}
     for name, attack in chosen.items():
         key = CanaryKey(collected.key, attack, parties.seed, tuple(metric.name for metric in metrics)).key()
         title = parties.title(f"{name} on canaries of {models.label}")
         records = float(models.count) ** 2 * len(planted.planted.all_canaries)
         effort = Effort(f"leave-one-out {attack.name}", records)
-        rates[name] = parties.pipeline.cache.stage(title, key, (collected,), partial(compute, attack), read, effort)
-    return rates
+        stages[name] = parties.pipeline.cache.stage(
+            title, key, (collected,), partial(compute, attack), lambda entry: entry, effort
+        )  # fmt: skip
+    return collected, stages
 
 
 def _predict(

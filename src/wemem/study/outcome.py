@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from wemem.auditing.canaries import CanaryRecords
 from wemem.auditing.leave_one_out import TargetRecords
 from wemem.auditing.report import AuditReport
 from wemem.data.split import Split
@@ -40,6 +41,7 @@ class Outcome:
             without the defense.
         leave_one_out: a summary of the leave-one-out audit of the reference ensemble, by attack.
         canaries: the rates of the attacks on canaries, by attack and kind of canary.
+        canary_records: the records of the attacks on canaries; None without canaries.
         reference_accuracy: a summary of the accuracy of the reference models; None without a
             leave-one-out audit.
         targets: the records of the leave-one-out audit; None without one.
@@ -65,6 +67,7 @@ class Outcome:
     non_adaptive: AuditReport | None = None
     leave_one_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     canaries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    canary_records: CanaryRecords | None = None
     reference_accuracy: Mapping[str, Any] | None = None
     targets: TargetRecords | None = None
     tuned: TunedDefense | None = None
