@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from test_cli import refused, stored_entries
 from test_resume import same_files
 from wemem import api
 from wemem.config.parse import parse_study
+from wemem.data.dataset import Dataset
+from wemem.data.packed_inputs import PackedInputs, Part
+from wemem.data.table_form import Column, TableForm
 from wemem.diagnosis.experiment import DiagnosisSettings
 from wemem.errors import InputError
 from wemem.execution.executor import Executor
-from wemem.execution.remote import perform_remotely, versions
+from wemem.execution.remote import data_message, data_of, perform_remotely, versions
 from wemem.exporting.checkpoint import write_weights
+from wemem.files.record_tables import RecordIds
 from wemem.models import FullyConnected
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -125,6 +130,27 @@ def test_another_version_of_a_library_is_refused_by_name():
 
 def test_a_machine_without_the_folder_of_the_driver_is_refused():
     assert "a folder that all nodes share" in outcome({"folder": "/nowhere"})["text"]
+
+
+TABLE = TableForm((*(Column(str(i)) for i in range(5)), Column("job", ("cook", "nurse"), missing=True)))
+PACKED = PackedInputs((Part("ids", (2,), "int"), Part("mask", (4,), "bool")))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"table": TABLE}, {"ids": RecordIds("name", tuple("abcdef"))}, {"inputs": PACKED}, {"drawn_from": 9}],
+    ids=["remarks", "table", "ids", "inputs", "drawn"],
+)
+def test_a_data_set_arrives_at_a_worker_as_it_was_but_for_remarks(changed):
+    plain = Dataset.from_arrays("six", np.eye(6, dtype=np.float32), [10, 30, 10, 20, 20, 30])
+    assert plain.notes
+    sent = replace(plain, **changed)
+    about = data_message(sent)
+    assert about is not None
+    received = data_of(about, sent.features, sent.labels)
+    assert received.fingerprint == sent.fingerprint
+    for name in ("name", "classes", "class_names", "drawn_from", "table", "ids", "inputs"):
+        assert getattr(received, name) == getattr(sent, name)
 
 
 def test_jobs_and_ray_exclude_each_other():

@@ -149,8 +149,8 @@ class _Run:
         self._graph, self._store, self._progress = todo.graph, store, progress
         self._frontier = Frontier(todo.graph, todo.run)
         self._setup = setup_message(todo.program, location)
-        self._about = data_message(data)
-        self._arrays = (None, None) if self._about is None else (ray.put(data.features), ray.put(data.labels))
+        about = data_message(data)
+        self._data = [None] * 3 if about is None else [ray.put(one) for one in (about, data.features, data.labels)]
         here = ray.get_runtime_context().get_node_id()
         self._reports = _REPORTS.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)).remote()
         self._flights: dict[Any, _Flight] = {}
@@ -180,7 +180,7 @@ class _Run:
             slot = next(slot for slot in range(1, most + 1) if slot not in taken)
             options = {**self._resources, "memory": min(self._memory.of_task(node), _largest_memory())}
             task = _PERFORM.options(max_retries=RETRIES, **options).remote(
-                self._setup, self._about, *self._arrays, json.dumps(task_message(node)), number, self._reports
+                self._setup, *self._data, json.dumps(task_message(node)), number, self._reports
             )
             self._flights[task] = _Flight(number, slot, TaskProgress(self._progress.worker(slot, at_once), node))
 

@@ -12,6 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,24 @@ import numpy as np
 import torch
 
 from wemem.data.dataset import Dataset
+from wemem.data.packed_inputs import PackedInputs
+from wemem.data.table_form import TableForm
 from wemem.errors import DivergedError, InputError
 from wemem.execution.program import Program
 from wemem.execution.reporting import Reporting
 from wemem.execution.worker import Worker, program_message
 from wemem.files.mapped import is_mapped
+from wemem.files.record_tables import RecordIds
+from wemem.settings import from_table
 from wemem.store.fingerprint import environment
 
 #: Seconds between two reports of a running stage.
 REPORTED = 1.0
 #: Distributions whose version every machine must share, beside those that are in every key.
 LIBRARIES = ("wemem", "optuna", "onnxruntime", "torch-pruning", "safetensors")
+
+#: The parts of a data set that are values of their own.
+PARTS: Mapping[str, Any] = {"table": TableForm, "ids": RecordIds, "inputs": PackedInputs}
 
 Send = Callable[[list[str]], object]
 
@@ -55,13 +63,21 @@ def setup_message(program: Program, location: str | Path) -> str:
 
 
 def data_message(data: Dataset) -> str | None:
-    """A data set without its arrays, as JSON; None for a table, named records, or records that stay in
-    a file, which every worker reads from their source.
+    """A data set without its arrays, as JSON; None for records that stay in a file, which every
+    worker reads from their source. Remarks stay with the driver.
     """
-    if data.table is not None or data.ids is not None or is_mapped(data.features):
+    if is_mapped(data.features):
         return None
-    names = ("name", "classes", "class_names", "notes", "drawn_from")
-    return json.dumps({name: getattr(data, name) for name in names})
+    parts = {name: getattr(data, name) for name in PARTS}
+    about = {name: None if part is None else asdict(part) for name, part in parts.items()}
+    return json.dumps(about | {name: getattr(data, name) for name in ("name", "classes", "class_names", "drawn_from")})
+
+
+def data_of(about: str, features: np.ndarray, labels: np.ndarray) -> Dataset:
+    """The data set of a message and its arrays, which are not copied."""
+    known = json.loads(about)
+    parts = {name: None if known[name] is None else from_table(kind, known[name], name) for name, kind in PARTS.items()}
+    return Dataset(features=features, labels=labels, **(known | parts | {"class_names": tuple(known["class_names"])}))
 
 
 class Workplace:
@@ -151,9 +167,7 @@ def _worker(
         _require_versions(content["versions"])
         data = None
         if about is not None and features is not None and labels is not None:
-            known = json.loads(about)
-            known |= {name: tuple(known[name]) for name in ("class_names", "notes")}
-            data = Dataset(features=features, labels=labels, **known)
+            data = data_of(about, features, labels)
         reporting = Reporting(lambda message: Workplace.send(message))
         Workplace.worker = Worker.of(content["program"], content["store"], reporting, data)
         Workplace.setup = setup
