@@ -116,7 +116,7 @@ def test_members_from_another_source_are_told_by_the_records_alone(folder):
     moved = audited(folder)
     assert [one["above_chance"] for one in moved.blind] == [True]
     results, _ = black_box_results(moved, "theirs:predict", 0)
-    assert [note["code"] for note in results["notes"]] == ["outputs_alone", "split_leaks"]
+    assert [note["code"] for note in results["notes"]] == ["loops_unlike", "split_leaks"]
 
 
 def test_no_shadow_is_trained_where_no_attack_uses_one(folder):

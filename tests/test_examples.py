@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 #: The last line of an example, and the file that it leaves; one that is not named here prunes.
-ENDINGS = {"audit_sklearn.py": ("Report ", "report.html")}
+ENDINGS = {
+    "audit_own_loop.py": ("The audit is adaptive", "report.html"), "audit_sklearn.py": ("Report ", "report.html"),
+}  # fmt: skip
 EXAMPLES = sorted(path.name for path in (Path(__file__).parents[1] / "examples").glob("*.py"))
 
 pytestmark = pytest.mark.slow

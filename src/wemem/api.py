@@ -31,6 +31,7 @@ from wemem.execution.forecast import planned
 from wemem.execution.plan import Plan
 from wemem.execution.program import AuditProgram, DiagnosisProgram, PruneProgram, StudyProgram
 from wemem.exporting.footprint import side_by_side
+from wemem.exporting.shards import weights_path
 from wemem.files.input_files import user_path
 from wemem.files.output_folder import output_folder
 from wemem.pipeline.loading import load_data
@@ -371,24 +372,27 @@ def audit_outputs(
 
 
 def audit_functions(
-    study: Study, predict: str | Given, train: str | Given, members: Place, out: Place, store: Place | None = None,
-    progress: Progress | None = None, file: Place | None = None,
+    study: Study, predict: str | Given | None, train: str | Given, members: Place, out: Place,
+    store: Place | None = None, progress: Progress | None = None, file: Place | None = None,
 ) -> tuple[dict[str, Any], pa.Table]:  # fmt: skip
     """Audit a model by its predictions (:func:`~wemem.study.user_functions.audit_by_functions`).
 
-    ``file`` is that of the model behind ``predict``. Results keep its hash, so that a gate can tell
-    whether it is the file that ships. It is not opened otherwise: that ``predict`` reads it is not
-    checked.
+    ``file`` is that of the audited model, or its folder. Results keep its hash, so that a gate can
+    tell whether it is the file that ships. With ``predict`` it is not loaded: that a function reads
+    it is not checked. Without, its weights are put into the study's architecture.
     """
     config, progress, model = _config(study), progress or Silent(), None if file is None else Path(file)
+    if model is not None and model.is_dir():
+        model = weights_path(model)
     if model is not None and not model.is_file():
         raise InputError(
             f"expected the file of the audited model, got {model}, which is no file; name the one that ships"
         )
     with output_folder(out) as folder, no_results_of_before(folder, progress, [Path(members), model]) as progress:
         kept = Store(location_beside(store, folder), progress.warn)
-        audited = audit_by_functions(config, predict, train, Path(members), kept, progress)
-        return _leave(folder, *black_box_results(audited, str(predict), config.seeds[0], model))
+        audited = audit_by_functions(config, predict, train, Path(members), kept, progress, model)
+        name = str(predict) if predict is not None or model is None else model.name
+        return _leave(folder, *black_box_results(audited, name, config.seeds[0], model))
 
 
 def _leave(

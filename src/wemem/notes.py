@@ -105,6 +105,33 @@ def _at_a_time(models: int, of: int, limit: Mapping[str, Any]) -> str:
     return f"{models} of {of} models at a time: {sentence(limit)}"
 
 
+#: Reasons why a model does not count as made by the loop of the audited model.
+LOOPS_UNLIKE = {
+    "loops_in_call": (
+        "{begun} loops of PruningEngine began and {ended} ended in the call of train for {model}; one must do both"
+    ),
+    "weights_unseen": (
+        "{model} is a function whose weights are not seen; give the module, or a wemem.blocks.RecordModel of it"
+    ),
+    "other_weights": "{model} has not the weights with which its loop ended; return the module that the engine pruned",
+    "no_certificate": (
+        "no finished loop is known that ended with the weights of {model}; give the folder that engine.save wrote"
+    ),
+    "incomplete": "the loop of {model} cannot be compared: {problem}",
+    "more_records": "the loop of {model} had {loop} records, and only {given} were meant for it",
+    "same_as_another": "{model} has the same {what} as another model; train on the records that the call gives",
+    "scored_otherwise": (
+        "scored otherwise: the {part} of {model} or of the audited model were not estimated for its own records, in "
+        "the same call, by wemem.memorization_scores or wemem.out_of_sample_targets"
+    ),
+    "other_recipe": "the loop of {model} had other settings than that of the audited model, in: {part}",
+}  # fmt: skip
+
+
+def _loops_unlike(model: str, reason: str, **values: Any) -> str:
+    return "Audited by functions, not adaptive: " + LOOPS_UNLIKE[reason].format(model=model, **values)
+
+
 #: Codes of notes on the data.
 ON_DATA = (
     "class_numbers", "texts_cut", "channels_last", "pixels_scaled", "copies", "large_features", "features_in_file",
@@ -161,6 +188,11 @@ SENTENCES: Mapping[str, Callable[..., str]] = {
     "outputs_alone": (
         "Audited by outputs alone: nothing certifies how the other models were made; no attack counts as adaptive"
     ).format,
+    "loops_equal": (
+        "The audit is adaptive: {models} models were trained by the loop that made the audited model, as far as the "
+        "engine sees it; the training before pruning, learning rate schedules and augmentation it does not see"
+    ).format,
+    "loops_unlike": _loops_unlike,
     "attack_left_out": _left_out,
     "requested": _by_rule("requested"),
     "convolutions_on_cpu": _by_rule("rule: convolutions run faster one model after another on a CPU"),

@@ -13,11 +13,12 @@ from wemem.blocks.loader import DefendedLoader
 from wemem.blocks.losses import AdversarialLoss, DefenseLoss
 from wemem.blocks.optimizer import StepsByKind
 from wemem.blocks.pruner import IterativePruner
+from wemem.blocks.record_model import RecordModel
 from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
 from wemem.blocks.views import ViewedDataset
 
 __all__ = [
     "AdversarialLoss", "DefendedLoader", "DefenseBatchSampler", "DefenseLoss", "EngineRound", "IterativePruner",
-    "PlannedBatch", "PruningEngine", "SoftTargets", "StepsByKind", "ViewedDataset", "memorization_of_models",
-    "memorization_scores", "out_of_sample_targets",
+    "PlannedBatch", "PruningEngine", "RecordModel", "SoftTargets", "StepsByKind", "ViewedDataset",
+    "memorization_of_models", "memorization_scores", "out_of_sample_targets",
 ]  # fmt: skip

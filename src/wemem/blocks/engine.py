@@ -28,14 +28,15 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from wemem.blocks.loader import DefendedLoader, labels_of
+from wemem.blocks.loop_record import LoopRecord
 from wemem.blocks.losses import DefenseLoss
 from wemem.blocks.optimizer import StepsByKind
-from wemem.blocks.pruner import Example, IterativePruner
+from wemem.blocks.pruner import IterativePruner
 from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
 from wemem.blocks.save import read_targets, save_pruned
 from wemem.blocks.validate import batch_size_of, loader_problems, loss_problem, optimizer_problems, problems_of
 from wemem.blocks.views import ViewedDataset
-from wemem.blocks.wrapped import first_inputs, plain_module, plain_optimizer
+from wemem.blocks.wrapped import Example, first_inputs, plain_module, plain_optimizer
 from wemem.defenses import Defense, Distillation, FreshStart, RecordRisk, make_defense
 from wemem.errors import InputError
 from wemem.memorization import read_scores
@@ -103,6 +104,7 @@ class PruningEngine:
         self._data: _Data | None = None
         self._round, self._curve, self._best = 0, [], None  # type: int, list[float], dict[str, Tensor] | None
         self._summary: list[dict[str, Any]] = []
+        self._loop = LoopRecord(self.defense, self.pruning, untrained)
 
     def validate(self, model: nn.Module, loader: DataLoader[Any] | None = None) -> list[str]:
         """List every problem of a model and loader under this defense, each with its remedy.
@@ -166,6 +168,7 @@ class PruningEngine:
         pruner = IterativePruner(inner, self.pruning, example)
         pruner.attach(plain_optimizer(optimizer))
         self._attached = _Attached(inner, StepsByKind(plain_optimizer(optimizer)), pruner)
+        self._loop.model(inner, self._attached.kinds)
 
     def defend(
         self,
@@ -213,6 +216,7 @@ class PruningEngine:
             )
         risk = self.defense.capability(RecordRisk)
         defended = DefendedLoader(loader, sampler, self._select)
+        self._loop.data(defended, classes, known, soft)
         self._data = _Data(
             defended,
             None if soft is None else torch.from_numpy(np.asarray(soft, np.float32)),
@@ -236,6 +240,7 @@ class PruningEngine:
         self._require_data().loader.sampler.set_round(index)
         attached.kinds.reset()
         attached.pruner.prune(index)
+        self._loop.begin_round(index)
         return EngineRound(index, attached.pruner.sparsity)
 
     def end_round(self) -> None:
@@ -247,6 +252,7 @@ class PruningEngine:
             {"round": self._round, "sparsity": attached.pruner.sparsity, "dev_accuracy": list(self._curve)}
         )
         self._round += 1
+        self._loop.end_round(attached.model)
 
     def epochs(self, most: int, patience: int | None = None) -> Iterator[int]:
         """Plan each epoch of a round.
@@ -259,15 +265,18 @@ class PruningEngine:
         Yields:
             The 0-based epoch.
         """
-        for epoch in range(self.defense.epochs(most)):
-            self.begin_epoch(epoch)
-            yield epoch
-            if patience is not None and self._curve and len(self._curve) - 1 - int(np.argmax(self._curve)) >= patience:
-                break
+        with self._loop.epochs(most, patience):
+            for epoch in range(self.defense.epochs(most)):
+                self.begin_epoch(epoch)
+                yield epoch
+                stale = len(self._curve) - 1 - int(np.argmax(self._curve)) if self._curve else 0
+                if patience is not None and stale >= patience:
+                    break
 
     def begin_epoch(self, epoch: int) -> None:
         """Plan the records of an epoch of the round."""
         self._require_data().loader.sampler.set_epoch(epoch)
+        self._loop.count("epochs")
         if self._loss is not None:
             self._loss.set_epoch(epoch)
 
@@ -276,6 +285,7 @@ class PruningEngine:
         if dev_accuracy > max(self._curve, default=-1.0):
             self._best = copy.deepcopy(self._require_attached().model.state_dict())
         self._curve.append(float(dev_accuracy))
+        self._loop.count("recorded")
 
     def loss(self, logits: Float[Tensor, "B C"], labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
         """Loss of the defense on the current batch; the mean cross-entropy where it has none of its
@@ -299,6 +309,7 @@ class PruningEngine:
             own = data.risk[plan.indices % len(data.risk)]
             risk = torch.from_numpy(own).to(logits.device, torch.float32)
         assert self._loss is not None  # without one nothing can be attached
+        self._loop.count("losses")
         value: Tensor = self._loss(logits, labels, soft, risk)
         return value
 
@@ -322,7 +333,7 @@ class PruningEngine:
             The weights file, for ``wemem audit --weights`` and :func:`wemem.load_pruned`.
         """
         pruner = self._require_attached().pruner
-        return save_pruned(Path(directory), pruner, self.defense, self._summary)
+        return save_pruned(Path(directory), pruner, self.defense, self._summary, self._loop.finished)
 
     def state_dict(self) -> dict[str, Any]:
         """State to continue from, beside the state dicts of model and optimizer."""
@@ -333,6 +344,7 @@ class PruningEngine:
             "kinds": attached.kinds.state_dict(),
             "pruner": attached.pruner.state_dict(),
             "summary": copy.deepcopy(self._summary),
+            "loop": self._loop.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -342,6 +354,7 @@ class PruningEngine:
         attached.pruner.load_state_dict(state["pruner"])
         attached.kinds.load_state_dict(state["kinds"])
         self._require_data().loader.sampler.load_state_dict(state["sampler"])
+        self._loop.load_state_dict(state.get("loop", []))
 
     @property
     def masks(self) -> Mapping[str, Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Real
 from scipy.special import log_softmax
 
+from wemem.blocks.observation import note_estimate
 from wemem.data.split import Indices, Role, Split, subsets
 from wemem.data.teachers import Teachers, held_out
 from wemem.errors import InputError
@@ -64,8 +65,11 @@ def memorization_scores(
     split = subsets(_with_dev(own), every, size, models, seed=seed, purpose="blocks/scores", dev=dev)
     chosen = [split.records(k, Role.TRAIN) for k in range(models)]
     seeds = [_seed(seed, "blocks/scores", k) for k in range(models)]
+    stored = _has_models(directory)
     logits = np.stack(list(_predictions(train, chosen, seeds, [every] * models, directory)))
-    return estimate_memorization(truth_values(logits, own, form), split.roles[:, : len(own)])
+    scores = estimate_memorization(truth_values(logits, own, form), split.roles[:, : len(own)])
+    note_estimate(scores.score, own, f"{form} of {models} models on {fraction} of the records", stored)
+    return scores
 
 
 def memorization_of_models(
@@ -149,14 +153,17 @@ def out_of_sample_targets(
     chosen = [parts.records(t, Role.TRAIN) for t in range(teachers)]
     without = [np.add.outer(n * np.arange(1 + views), parts.records(t, Role.AUDIT)).ravel() for t in range(teachers)]
     seeds = [_seed(seed, "blocks/teachers", t) for t in range(teachers)]
-    total, count = None, np.zeros((1 + views) * n)
+    total, count, stored = None, np.zeros((1 + views) * n), _has_models(directory)
     for asked, logits in zip(without, _predictions(train, chosen, seeds, without, directory), strict=True):
         total = np.zeros(((1 + views) * n, logits.shape[1])) if total is None else total
         total[asked] += np.exp(log_softmax(logits.astype(np.float64), axis=-1))
         count[asked] += 1
     assert total is not None
     # a probability below the smallest float32 would have no finite logarithm
-    return SoftTargets(np.log(np.maximum(total / count[:, None], 1e-30)).astype(np.float32))
+    targets = SoftTargets(np.log(np.maximum(total / count[:, None], 1e-30)).astype(np.float32))
+    how = f"{teachers} teachers, {held_out_from} without a record, {clusters} clusters, {views} views"
+    note_estimate(targets.log_probabilities, own, how, stored)
+    return targets
 
 
 def _with_dev(labels: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " M"]:
@@ -164,6 +171,10 @@ def _with_dev(labels: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " M"]:
     function does not.
     """
     return np.concatenate([labels, np.unique(labels)])
+
+
+def _has_models(directory: str | Path | None) -> bool:
+    return directory is not None and any(Path(directory).expanduser().glob("model-*.npz"))
 
 
 def _seed(seed: int, purpose: str, k: int) -> int:

@@ -54,6 +54,8 @@ class DefendedLoader:
         )
         self.sampler, self.on_batch = sampler, on_batch
         self.current: PlannedBatch | None = None
+        #: Passes that began, the batches and optimizer steps that they planned, and the batches that the loop got.
+        self.passes = self.planned = self.steps = self.handed = 0
 
     @property
     def dataset(self) -> Dataset[Any]:
@@ -66,8 +68,12 @@ class DefendedLoader:
     def __iter__(self) -> Iterator[Any]:
         start = self.sampler.position
         planned = self.sampler.planned()[start:]
+        self.passes += 1
+        self.planned += len(planned)
+        self.steps += sum(batch.steps for batch in planned)
         for done, (plan, batch) in enumerate(zip(planned, self.loader, strict=True), start + 1):
             self.current = plan
+            self.handed += 1
             self.on_batch(plan)
             self.sampler.position = done  # a state taken within the loop continues after this batch
             yield batch

@@ -36,6 +36,8 @@ class StepsByKind:
         self.kind, self.weight_decay = "all", None  # type: str, float | None
         self._states: dict[str, defaultdict[Tensor, Any]] = {}
         self._own_decays: list[float] | None = None
+        #: Steps so far.
+        self.steps = 0
         self._hooks = [
             optimizer.register_step_pre_hook(lambda *_: self._before()),
             optimizer.register_step_post_hook(lambda *_: self._after()),
@@ -99,6 +101,7 @@ class StepsByKind:
                 group["weight_decay"] = self.weight_decay
 
     def _after(self) -> None:
+        self.steps += 1
         if self._own_decays is not None:
             for group, decay in zip(self.optimizer.param_groups, self._own_decays, strict=True):
                 group["weight_decay"] = decay

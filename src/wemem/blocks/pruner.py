@@ -5,17 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 from torch.optim import Optimizer
 
+from wemem.blocks.wrapped import Example, outputs_for
 from wemem.errors import InputError
 from wemem.pruning import Pruning
 from wemem.training.ensemble import Ensemble
-
-#: Inputs of one batch: a tensor, positional arguments, or keyword arguments.
-Example = Shaped[Tensor, "B ..."] | tuple[Any, ...] | Mapping[str, Any]
 
 
 class _Called(nn.Module):
@@ -26,9 +24,7 @@ class _Called(nn.Module):
         self.model, self.inputs = model, inputs
 
     def forward(self, _: Tensor) -> Any:
-        if isinstance(self.inputs, Tensor):
-            return self.model(self.inputs)
-        return self.model(**self.inputs) if isinstance(self.inputs, Mapping) else self.model(*self.inputs)
+        return outputs_for(self.model, self.inputs)
 
 
 def _on_cpu(value: Any) -> Any:

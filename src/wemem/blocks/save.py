@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from wemem.blocks.observation import FinishedLoop, state_fingerprint
 from wemem.blocks.pruner import IterativePruner
 from wemem.defenses import Defense
 from wemem.exporting.checkpoint import CERTIFICATE, certificate_of, channels_path, write_weights
@@ -23,18 +24,21 @@ from wemem.signals import UNKNOWN
 
 
 def save_pruned(
-    directory: Path, pruner: IterativePruner, defense: Defense, rounds: Sequence[Mapping[str, Any]]
-) -> Path:
+    directory: Path, pruner: IterativePruner, defense: Defense, rounds: Sequence[Mapping[str, Any]],
+    loop: FinishedLoop | None,
+) -> Path:  # fmt: skip
     """Write the files of ``wemem prune`` for a model from a user's loop.
 
-    The certificate names the defense and the rounds. Its recipe fingerprint is unknown, because
-    WeMem does not know the loop: no audit of the model counts as adaptive.
+    The certificate names the defense and the rounds. Where the loop ran to its end and the model
+    still has the weights with which it ended, it also holds the recipe of the loop, by which an
+    audit with a train function may count as adaptive.
 
     Args:
         directory: output directory; created if missing.
         pruner: the pruned model with its masks.
         defense: the defense of the loop.
         rounds: summary of each round.
+        loop: the loop, if it ran to its end.
 
     Returns:
         The weights file.
@@ -62,7 +66,11 @@ def save_pruned(
         "rounds": list(rounds),
         "torch": torch.__version__,
     }
-    certificate = certificate_of(weights, UNKNOWN, summary)
+    fingerprint = UNKNOWN
+    if loop is not None and loop.state == state_fingerprint(pruner.model):
+        fingerprint = loop.fingerprint
+        summary["loop"] = asdict(loop)
+    certificate = certificate_of(weights, fingerprint, summary)
     write_atomically(directory / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
     return weights
 

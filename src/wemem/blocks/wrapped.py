@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from wemem.blocks.pruner import Example
 from wemem.errors import InputError
+
+#: Inputs of one batch: a tensor, positional arguments, or keyword arguments.
+Example = Shaped[Tensor, "B ..."] | tuple[Any, ...] | Mapping[str, Any]
 
 
 def plain_module(model: nn.Module) -> nn.Module:
-    """The module inside ``DataParallel``, ``DistributedDataParallel`` or an averaged copy."""
-    inner = getattr(model, "module", None)
+    """The module inside ``DataParallel``, ``DistributedDataParallel``, ``torch.compile`` or an averaged copy."""
+    inner = getattr(model, "_orig_mod", getattr(model, "module", None))
     return plain_module(inner) if isinstance(inner, nn.Module) else model
 
 
@@ -25,12 +28,20 @@ def plain_optimizer(optimizer: Any) -> Optimizer:
 
 
 def first_inputs(loader: DataLoader[Any]) -> Example:
-    """Inputs of the first batch: a mapping without its labels, or a tuple without its last element.
+    """Inputs of the first batch, as :func:`inputs_of` takes them.
 
     Raises:
         InputError: a batch of another structure.
     """
-    batch = loader.collate_fn([loader.dataset[i] for i in range(min(2, len(loader.dataset)))])  # type: ignore[arg-type]
+    return inputs_of(loader.collate_fn([loader.dataset[i] for i in range(min(2, len(loader.dataset)))]))  # type: ignore[arg-type]
+
+
+def inputs_of(batch: Any) -> Example:
+    """Inputs of a batch: a mapping without its labels, or a tuple without its last element.
+
+    Raises:
+        InputError: a batch of another structure.
+    """
     if isinstance(batch, Mapping):
         return {name: value for name, value in batch.items() if name not in ("labels", "label", "y", "target")}
     if isinstance(batch, tuple | list) and len(batch) > 1:
@@ -38,3 +49,10 @@ def first_inputs(loader: DataLoader[Any]) -> Example:
     raise InputError(
         f"expected batches of inputs and labels, got {type(batch).__name__}; give example=..., the inputs of one batch"
     )
+
+
+def outputs_for(model: nn.Module, inputs: Example) -> Any:
+    """Call a model with the inputs of a batch."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)

@@ -195,7 +195,9 @@ def audit(
         str | None, typer.Option(help="module:function, features to logits of the audited model.")
     ] = None,
     onnx: Annotated[Path | None, typer.Option(help="The file that ships (.onnx), in place of --weights.")] = None,
-    train: Annotated[str | None, typer.Option(help="With --predict: module:function that trains one shadow.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="module:function that trains one shadow, with --predict or --weights.")
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="With --train in place of --data: the functions take record numbers; labels of all (.npz)."),
@@ -247,18 +249,18 @@ def audit(
                 results, samples = api.audit(config, defense, out, store, progress, jobs, ray, threads)
             case (None, Path(), None, None, None):
                 results, samples = api.audit_outputs(signals, named or "ten", out)
-            case (None, None, str(), str(), Path()) if labels is not None:
+            case (file, None, str(), str(), Path()) if labels is not None:
                 from wemem.objects.by_numbers import audit_by_numbers
 
                 config = api.read_study(study, settings, data="digits")  # the functions have the records
-                results, samples = audit_by_numbers(config, predict, train, labels, members, out, store, progress)
-            case (file, None, str(), str(), Path()):
-                config = api.read_study(study, settings, data=data, label=label)
+                results, samples = audit_by_numbers(config, predict, train, labels, members, out, store, progress, file)
+            case (file, None, _, str(), Path()) if file or predict:
+                config = api.read_study(study, settings, data=data, label=label, model=model)
                 results, samples = api.audit_functions(config, predict, train, members, out, store, progress, file)
             case _:
                 raise InputError(
-                    "expected --weights or --onnx with --members, or --signals, or --predict with --train and "
-                    "--members, got another mix"
+                    "expected --weights or --onnx with --members, or --signals, or --train with --members and with "
+                    "--predict or --weights, got another mix"
                 )
     print_results(console, results)
     if worst:

@@ -101,10 +101,15 @@ def matched(labels: Int64[np.ndarray, " N"], members: Indices, train: Indices) -
     (True, False)
     """
     classes = int(labels.max()) + 1
-    own, other = (np.bincount(labels[rows], minlength=classes) for rows in (members, train))
-    moved = 0.5 * np.abs(own / len(members) - other / len(train)).sum()
-    same_size = abs(len(members) - len(train)) <= max(1, SAME_SIZE * len(members))
-    return bool(same_size and moved <= max(SAME_CLASSES, 1.5 * classes / len(members)))
+    return matched_counts(*(np.bincount(labels[rows], minlength=classes) for rows in (members, train)))
+
+
+def matched_counts(own: Int64[np.ndarray, " C"], other: Int64[np.ndarray, " C"]) -> bool:
+    """True if two numbers of records of each class are the same, as :func:`matched` compares them."""
+    n, others = own.sum(), other.sum()
+    moved = 0.5 * np.abs(own / n - other / others).sum()
+    same_size = abs(n - others) <= max(1, SAME_SIZE * n)
+    return bool(same_size and moved <= max(SAME_CLASSES, 1.5 * len(own) / n))
 
 
 def _matched_parts(

@@ -153,11 +153,12 @@ def _not_run(results: Mapping[str, Any], run: Sequence[str]) -> list[dict[str, s
     return found
 
 
+#: Codes of notes on models that the user trained.
+OUTSIDE = ("outputs_alone", "loops_equal", "loops_unlike", "victim_training_unknown")
+
+
 def _split(results: Mapping[str, Any]) -> dict[str, Any]:
-    outside = any(
-        isinstance(note, Mapping) and note.get("code") in ("outputs_alone", "victim_training_unknown")
-        for note in results["notes"]
-    )
+    outside = any(isinstance(note, Mapping) and note.get("code") in OUTSIDE for note in results["notes"])
     if outside:
         return {
             "proved": False,

@@ -17,6 +17,7 @@ from wemem.exporting.shards import weights_path, weights_sha256
 from wemem.exporting.weight_files import read_weights
 from wemem.exporting.weight_names import with_names_of
 from wemem.files.documents import read_json
+from wemem.files.hashing import sha256_of
 from wemem.files.input_files import exists
 from wemem.models.table import NETWORK, PREPROCESS, table_input
 from wemem.signals import UNKNOWN
@@ -235,6 +236,20 @@ def altering_defense(weights: Path) -> str | None:
 def training_certificate(weights: Path) -> Mapping[str, Any]:
     """The certificate of the training beside a model's file; empty if none fits the file."""
     return _fitting(weights.with_name(TRAINED), weights)
+
+
+def certified_loop(weights: Path) -> Mapping[str, Any]:
+    """The loop of a user's own that the certificate beside a pruned model's file describes; empty if
+    there is none, or another recipe than the one that is fingerprinted.
+    """
+    certificate = _certificate(weights)
+    loop = certificate.get("loop")
+    if not isinstance(loop, Mapping):
+        return {}
+    fits = certificate["recipe_fingerprint"] == (
+        UNKNOWN if loop.get("problem") else sha256_of({"loop": loop.get("recipe")})
+    )
+    return loop if fits else {}
 
 
 def _certificate(weights: Path) -> Mapping[str, Any]:

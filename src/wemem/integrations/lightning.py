@@ -15,7 +15,7 @@ import lightning
 from torch import Tensor
 
 from wemem.blocks import PruningEngine
-from wemem.blocks.pruner import Example
+from wemem.blocks.wrapped import Example
 from wemem.errors import InputError
 
 

@@ -60,15 +60,29 @@ class _Logits:
         self.classes, self.output = classes, output
 
     def __call__(self, _: nn.Module, __: object, returned: object) -> Tensor:
-        logits = _entry(returned, self.output)
-        if not isinstance(logits, Tensor):
-            raise InputError(
-                f"expected logits from the model, got {_described(returned)}; name the entry of the logits by "
-                '[model] output = "NAME"'
-            )
-        if self.classes == 2 and (logits.ndim == 1 or (logits.ndim == 2 and logits.shape[1] == 1)):
-            return torch.stack([torch.zeros_like(logits.reshape(-1)), logits.reshape(-1)], dim=1)
-        return logits
+        return logits_in(returned, self.classes, self.output)
+
+
+def logits_in(returned: object, classes: int, output: str | int | None = None) -> Tensor:
+    """Select the logits in what a classifier returned, by the rule above.
+
+    Args:
+        returned: the output of the classifier.
+        classes: C, the number of classes.
+        output: the name or position of the logits; None applies the rule.
+
+    Raises:
+        InputError: there are no logits in it.
+    """
+    logits = _entry(returned, output)
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            f"expected logits from the model, got {_described(returned)}; name the entry of the logits by "
+            '[model] output = "NAME"'
+        )
+    if classes == 2 and (logits.ndim == 1 or (logits.ndim == 2 and logits.shape[1] == 1)):
+        return torch.stack([torch.zeros_like(logits.reshape(-1)), logits.reshape(-1)], dim=1)
+    return logits
 
 
 def _entry(returned: Any, output: Any) -> object:

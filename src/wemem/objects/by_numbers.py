@@ -16,7 +16,7 @@ from wemem.results.folder import SAMPLES
 
 def audit_by_numbers(
     config: StudyConfig, predict: str, train: str, labels: Path, members: Path, out: Path, store: str | Path | None,
-    progress: Progress,
+    progress: Progress, file: Path | None = None,
 ) -> tuple[dict[str, Any], pa.Table]:  # fmt: skip
     """Audit a model by functions that take record numbers (:func:`~wemem.objects.commands.audit`).
 
@@ -29,13 +29,14 @@ def audit_by_numbers(
         out: the output directory.
         store: the location of stored stages.
         progress: receives every model.
+        file: the file of the audited model, if it is known.
 
     Returns:
         The content of ``results.json`` and of ``per_sample.parquet``.
     """
     (numbers,) = read_npz(labels, ["labels"], limit=memory_limit(None))
     result = audit(
-        predict, members=members, train=train, labels=numbers.tolist(), study=config, out=out, store=store,
-        progress=progress,
+        predict, members=members, train=train, labels=numbers.tolist(), file=file, study=config, out=out,
+        store=store, progress=progress,
     )  # fmt: skip
     return dict(result.content), pyarrow.parquet.read_table(result.folder / SAMPLES)

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from wemem import api
+from wemem.config.study import StudyConfig
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import CERTIFICATE, EXPORTED
 from wemem.files.documents import read_json
@@ -47,6 +48,7 @@ from wemem.objects.output import OutputPlace, shown_progress
 from wemem.pipeline.progress import Progress
 from wemem.resolve import resolve
 from wemem.results.gate import Limits
+from wemem.study.loops import NumberedPredict
 
 Settings = Mapping[str, Any] | None
 
@@ -58,6 +60,7 @@ def audit(
     *,
     train: str | Callable[..., Any] | None = None,
     labels: Sequence[int] | None = None,
+    file: Place | None = None,
     signals: Place | None = None,
     architecture: ArchitectureLike | None = None,
     defense: DefenseLike | None = None,
@@ -75,7 +78,8 @@ def audit(
 
     Three kinds of audit: of a model with ``model``, ``data`` and ``members``, where WeMem trains
     the adversary's models; by functions with ``train`` too, which makes them as the model was made;
-    by outputs, with ``signals`` alone.
+    by outputs, with ``signals`` alone. An audit by functions is adaptive where ``train`` runs the
+    loop of :class:`~wemem.PruningEngine` that made the model (:mod:`wemem.study.loops`).
 
     Args:
         model: a trained module, or the path of its weights or ONNX file; with ``train`` also a
@@ -86,7 +90,10 @@ def audit(
             features to logits, and may be a module.
         labels: the class of every record, in place of ``data``; then the functions are
             ``model(records) -> logits`` and ``train(records, seed) -> predict`` on record numbers,
-            for data of any structure; each may be ``module:function``.
+            for data of any structure; each may be ``module:function``. A
+            :class:`~wemem.blocks.RecordModel` is such a function.
+        file: with ``train``, the file of ``model`` or its folder. Results keep its hash, and its
+            certificate shows which loop made the model.
         signals: an ``.npz`` file with outputs of the model and of others.
         architecture: the architecture of ``model``; its own if ``model`` is a module.
         defense: the defense under which the model was pruned; None if it was not.
@@ -107,7 +114,7 @@ def audit(
     if (signals is not None or train is not None) and (jobs != 1 or ray is not None):
         raise InputError("expected jobs or ray with a model alone, got outputs or a function too; leave it out")
     if signals is not None:
-        if (model, data, members, train, labels) != (None,) * 5:
+        if (model, data, members, train, labels, file) != (None,) * 6:
             raise InputError("expected signals alone, got a model, data or functions too; leave them out")
         listed = study_of({"data": {"source": "digits"}}, settings, attacks="ten" if attacks is None else attacks)
         entries = listed.table["attacks"]
@@ -116,9 +123,10 @@ def audit(
     if model is None or members is None:
         raise InputError("expected a model and its members, or signals, got neither; the members decide what is a leak")
     if train is not None:
-        return _audit_functions(model, data, members, train, labels, attacks, study, settings, place, store, progress)
-    if labels is not None or not isinstance(model, str | Path | nn.Module):
-        raise InputError("expected train with a predict function or labels, got none; add train(...) -> predict")
+        study_on = partial(study_of, study, settings, architecture=architecture, attacks=attacks)
+        return _audit_functions(model, data, members, train, labels, file, study_on, place, store, progress)
+    if labels is not None or file is not None or not isinstance(model, str | Path | nn.Module):
+        raise InputError("expected train with a predict function, labels or file, got none; add train(...) -> predict")
     architecture = own_architecture(architecture, model)
     with place.inputs() as inputs, shown_progress(progress) as shown:
         victim = weights_file(model, inputs), members_file(members, inputs)
@@ -134,24 +142,29 @@ def audit(
 
 def _audit_functions(
     model: Any, data: DataLike | None, members: MembersLike, train: str | Callable[..., Any],
-    labels: Sequence[int] | None, attacks: Any, study: StudyLike | None, settings: Settings, place: OutputPlace,
+    labels: Sequence[int] | None, file: Place | None, study_on: Callable[..., StudyConfig], place: OutputPlace,
     store: Place | None, progress: bool | Progress,
 ) -> AuditResult:  # fmt: skip
     """Audit by functions; on record numbers where labels stand in place of data."""
-    predict = given_function(str(model) if isinstance(model, Path) else model)
-    trainer = given_function(train)
+    trainer, predict = given_function(train), None
+    if isinstance(model, str | Path) and Path(model).exists():
+        if file is not None:
+            raise InputError("expected one file of the audited model, got model and file; leave file out")
+        file = model
+    else:
+        predict = given_function(str(model) if isinstance(model, Path) else model)
     if labels is not None:
-        own, own_train = resolve(predict), resolve(trainer)
+        own, own_train = None if predict is None else resolve(predict), resolve(trainer)
         if data is not None or not callable(own) or isinstance(own, nn.Module) or not callable(own_train):
             raise InputError("expected labels with two functions of record numbers and no data, got another mix")
         data = numbered_records(labels)
-        predict = anonymous(lambda features: own(record_numbers(features)), str(predict))
+        predict = anonymous(NumberedPredict(own, record_numbers), str(predict))
         # the records behind the numbers are not seen here, so that no stored output may be reused
         trainer = anonymous(by_numbers(own_train), str(trainer))
-    config = study_of(study, settings, data=data, attacks=attacks)
+    config = study_on(data=data)
     with place.inputs() as inputs, shown_progress(progress) as shown:
-        file = members_file(members, inputs)
-        results, _ = api.audit_functions(config, predict, trainer, file, place.folder, store, shown)
+        listed = members_file(members, inputs)
+        results, _ = api.audit_functions(config, predict, trainer, listed, place.folder, store, shown, file)
     return AuditResult(place.folder, results, place.keeper)
 
 

@@ -31,6 +31,7 @@ from wemem.models.table import model_for
 from wemem.objects.code import ArchitectureLike, architecture_of
 from wemem.pipeline.loading import study_data
 from wemem.resolve import Given
+from wemem.study.loops import NumberedPredict
 
 Place = str | Path
 StudyLike = StudyConfig | Place | Mapping[str, Any]
@@ -216,8 +217,7 @@ def by_numbers(train: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def train_on(features: np.ndarray, _labels: np.ndarray, seed: int) -> Callable[[np.ndarray], Any]:
-        predict = train(record_numbers(features), seed)
-        return lambda features: predict(record_numbers(features))
+        return NumberedPredict(train(record_numbers(features), seed), record_numbers)
 
     return train_on
 

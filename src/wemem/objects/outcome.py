@@ -18,6 +18,7 @@ from wemem.errors import InputError
 from wemem.exporting.checkpoint import load_pruned
 from wemem.files.atomic import write_atomically
 from wemem.objects.frame import data_frame
+from wemem.notes import shown
 from wemem.reporting.captions import Plate, plates
 from wemem.reporting.console import accuracy_table, attack_table
 from wemem.reporting.csv_tables import run_rows
@@ -131,7 +132,8 @@ class AuditResult(MeasuredOutcome):
     def _text(self) -> str:
         content = self.content
         tables = attack_table(rows := arms(content), content), "", accuracy_table(rows)
-        return _printed(*tables, "", *plain_summary(content))
+        loops = [shown(n) for n in content["notes"] if isinstance(n, Mapping) and str(n["code"]).startswith("loops_")]
+        return _printed(*tables, "", *plain_summary(content), *loops)
 
 
 @final

@@ -15,6 +15,7 @@ from wemem.metrics.intervals import proportion
 from wemem.notes import Note
 from wemem.results.build import SCHEMA, answers_are_constant, certificate, environment, leaking
 from wemem.results.sample_table import sample_rows
+from wemem.signals import Signals
 from wemem.study.black_box import BlackBoxAudit
 
 
@@ -58,7 +59,8 @@ def black_box_results(
     constant = (
         [Note("constant_answers", {"label": run["label"], "seed": seed})] if answers_are_constant(signals) else []
     )
-    samples = sample_rows("audited model", seed, 0.0, audit.report, signals.labels, None, correct)
+    labels, right = _by_record(signals, signals.labels), _by_record(signals, correct)
+    samples = sample_rows("audited model", seed, 0.0, audit.report, labels, None, right)
     digest = hashlib.sha256(np.ascontiguousarray(signals.logits).data).hexdigest()
     results = {
         "schema": SCHEMA,
@@ -80,10 +82,17 @@ def black_box_results(
         },
         "notes": [
             note.as_json()
-            for note in (Note("outputs_alone"), *audit.remarks, *audit.left_out, *constant, *leaking(audit.blind))
+            for note in (audit.adaptivity, *audit.remarks, *audit.left_out, *constant, *leaking(audit.blind))
         ],
         "scores": [],
         **({"blind_baseline": list(audit.blind)} if audit.blind else {}),
         "runs": [run],
     }
     return results, samples
+
+
+def _by_record(signals: Signals, values: np.ndarray) -> np.ndarray:
+    """Values of the rows of some signals by the numbers of their records; 0 for other records."""
+    placed = np.zeros(int(signals.records.max()) + 1, values.dtype)
+    placed[signals.records] = values
+    return placed

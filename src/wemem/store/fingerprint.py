@@ -34,11 +34,11 @@ PACKAGE = Path(__file__).parents[1]
 #: Packages and files whose code can change a stored result. All others arrange, show or export
 #: results.
 COMPUTING = (
-    "attacks", "auditing", "data", "defenses", "diagnosis/arms.py", "exporting/checkpoint.py", "exporting/onnx.py",
-    "exporting/shards.py", "exporting/weight_files.py", "exporting/weight_names.py",
+    "attacks", "auditing", "blocks", "data", "defenses", "diagnosis/arms.py", "exporting/checkpoint.py",
+    "exporting/onnx.py", "exporting/shards.py", "exporting/weight_files.py", "exporting/weight_names.py",
     "files", "memorization.py", "metrics", "models", "pipeline", "pruning", "queries.py", "randomness.py",
-    "settings.py", "signals.py", "study/attacking.py", "study/black_box.py", "study/user_functions.py", "training",
-    "tuning",
+    "settings.py", "signals.py", "study/attacking.py", "study/black_box.py", "study/loops.py",
+    "study/user_functions.py", "training", "tuning",
 )  # fmt: skip
 
 

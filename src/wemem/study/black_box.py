@@ -12,6 +12,8 @@ from wemem.errors import InputError
 from wemem.notes import Note
 from wemem.signals import SignalLayout, Signals
 
+OUTPUTS_ALONE = Note("outputs_alone")
+
 
 @dataclass(frozen=True, eq=False)
 class BlackBoxAudit:
@@ -24,6 +26,7 @@ class BlackBoxAudit:
         attacks: the attacks that ran, by label.
         remarks: notes on the models that attacked.
         blind: the blind baseline; empty where the records are not known.
+        adaptivity: the note on whether the attacks are adaptive, and why not.
     """
 
     report: AuditReport
@@ -32,6 +35,7 @@ class BlackBoxAudit:
     attacks: Mapping[str, Attack]
     remarks: tuple[Note, ...] = ()
     blind: tuple[Mapping[str, Any], ...] = ()
+    adaptivity: Note = OUTPUTS_ALONE
 
     @property
     def outputs(self) -> Signals:

@@ -20,23 +20,28 @@ from jaxtyping import Float32
 from torch import nn
 
 from wemem.auditing.blind import blind_baseline
+from wemem.blocks.observation import observing
 from wemem.config.study import FEW_REFERENCES, StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.given_victim import given_victim, halves_around, matched
 from wemem.data.split import Indices, Role, Split, require_covered
 from wemem.errors import InputError
+from wemem.exporting.checkpoint import load_pruned
+from wemem.exporting.shards import weights_sha256
 from wemem.files.record_tables import read_members
 from wemem.models.outputs import returning_logits
+from wemem.models.table import model_for
 from wemem.notes import Note
 from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress
 from wemem.randomness import derive_seed
 from wemem.resolve import Given, resolve
-from wemem.signals import UNKNOWN, SignalLayout, Signals, refuse_probabilities, refuse_sigmoid
+from wemem.signals import SignalLayout, Signals, refuse_probabilities, refuse_sigmoid
 from wemem.store.keys import FunctionKey
 from wemem.store.sources import spec_fingerprint
 from wemem.store.store import Store
 from wemem.study.black_box import BlackBoxAudit, run_possible_attacks
+from wemem.study.loops import ModelLoop, audited_loop, compared, trained_loop
 
 #: The number of records that a module computes at once.
 BATCH = 512
@@ -59,6 +64,8 @@ class UserFunctions:
             function. Seeds are in 0..2**32-1, which every library accepts.
         data: the data set.
         seed: the seed of the audit.
+        members: the number of records on which the audited model was trained.
+        file: the file of the audited model, if it is known.
         store: the store of the outputs of trained models.
         progress: receives every model.
     """
@@ -67,19 +74,22 @@ class UserFunctions:
     train: str | Given
     data: Dataset
     seed: int
+    members: int
+    file: Path | None
     store: Store
     progress: Progress
 
-    def victim_outputs(self) -> Float32[np.ndarray, "N C"]:
+    def victim_outputs(self) -> "Answered":
         """Compute the logits of the audited model on all records; they are never stored, because it
         may change.
         """
         self.progress.begin("the audited model", 1.0)
-        outputs = self._logits(self.predict, resolve(self.predict))
+        predict = resolve(self.predict)
+        outputs = self._logits(self.predict, predict)
         self.progress.end(stored=False)
-        return outputs
+        return Answered(outputs, audited_loop(predict, self.file, self.members))
 
-    def outputs(self, kind: str, split: Split, model: int, *purpose: str | int) -> Float32[np.ndarray, "N C"]:
+    def outputs(self, kind: str, split: Split, model: int, *purpose: str | int) -> "Answered":
         """Compute the logits of one of the adversary's models on all records, or read them from the
         store.
 
@@ -92,15 +102,19 @@ class UserFunctions:
         source = spec_fingerprint(self.train)
         seed = derive_seed(self.seed, str(self.train), *purpose) % 2**32
         key = FunctionKey(str(self.train), source, self.data.fingerprint, split.fingerprint, model, seed).key()
-        self.progress.begin(f"{kind} model {purpose[-1]}", 1.0)
+        name = f"{kind} model {purpose[-1]}"
+        self.progress.begin(name, 1.0)
         entry = self.store.get(key)
         stored = entry is not None
         if entry is None:
             rows = split.records(model, Role.TRAIN)
-            trained = call(self.train, resolve(self.train), self.data.features[rows], self.data.labels[rows], seed)
-            entry = self.store.put(key, {"logits": self._logits(self.train, trained)}, {})
+            with observing() as seen:
+                trained = call(self.train, resolve(self.train), self.data.features[rows], self.data.labels[rows], seed)
+            # before it answers: what a predict function changes by then is not what the loop made
+            loop = trained_loop(name, seen, trained, len(rows))
+            entry = self.store.put(key, {"logits": self._logits(self.train, trained)}, loop.as_json())
         self.progress.end(stored=stored)
-        return entry.arrays["logits"]
+        return Answered(entry.arrays["logits"], ModelLoop.from_json(name, entry.meta))
 
     def _logits(self, spec: str | Given, predict: object) -> Float32[np.ndarray, "N C"]:
         function = predict_by(predict, self.data.classes) if isinstance(predict, nn.Module) else predict
@@ -115,19 +129,30 @@ class UserFunctions:
         return logits
 
 
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """The logits of one model on all records, and the loop that made it."""
+
+    logits: Float32[np.ndarray, "N C"]
+    loop: ModelLoop
+
+
 def audit_by_functions(
-    config: StudyConfig, predict: str | Given, train: str | Given, members: Path, store: Store, progress: Progress
-) -> BlackBoxAudit:
+    config: StudyConfig, predict: str | Given | None, train: str | Given, members: Path, store: Store,
+    progress: Progress, file: Path | None = None,
+) -> BlackBoxAudit:  # fmt: skip
     """Attack a model that is known by its predictions alone, with models from the user's train
     function.
 
     Args:
         config: the study, of which data, split, seeds and attacks are used.
-        predict: the predict function of the audited model (:class:`UserFunctions`).
+        predict: the predict function of the audited model (:class:`UserFunctions`); None for the
+            study's architecture with the weights of the file.
         train: the train function (:class:`UserFunctions`).
         members: the file that lists the records on which the audited model was trained.
         store: the store of the outputs of trained models.
         progress: receives every model.
+        file: the file of the audited model, if it is known.
 
     Raises:
         InputError: a function does not exist, fails or returns something else, or there are too few
@@ -148,25 +173,41 @@ def audit_by_functions(
     if config.uses("shared"):
         halves = halves_around(data.labels, split, known, config.split.references or FEW_REFERENCES, seed=seed)
         require_covered(halves, split.audited(0), least=2)
-    functions = UserFunctions(predict, train, data, seed, store, progress)
+    if predict is None:
+        predict = _module_of(config, data, file, progress)
+    functions = UserFunctions(predict, train, data, seed, len(known), file, store, progress)
     progress.plan(1.0 + (split.num_models - 1) * config.uses("disjoint") + (0 if halves is None else halves.num_models))
-    victim, signals = functions.victim_outputs(), dict[SignalLayout, Signals]()
+    victim, shadows, others = functions.victim_outputs(), list[Answered](), list[Answered]()
     if config.uses("disjoint"):
         shadows = [functions.outputs("shadow", split, k, k) for k in range(1, split.num_models)]
-        signals["disjoint"] = _signals(data, [victim, *shadows], split.roles, "disjoint", np.arange(len(data)))
     if halves is not None:
         others = [functions.outputs("reference", halves, k, "reference", k) for k in range(halves.num_models)]
+    recipes, adaptivity = compared(victim.loop, [one.loop for one in (*shadows, *others)])
+    signals = dict[SignalLayout, Signals]()
+    if shadows:
+        own, rows = recipes[: 1 + len(shadows)], np.arange(len(data))
+        signals["disjoint"] = _signals(data, [victim, *shadows], split.roles, "disjoint", rows, own)
+    if halves is not None:
         used = (halves.roles != Role.UNUSED).any(axis=0) | (split.roles[0] == Role.DEV)
         rows = np.sort(np.concatenate([split.audited(0), np.flatnonzero(~used)]))
-        roles = np.concatenate([split.roles[:1], halves.roles])
-        signals["shared"] = _signals(data, [victim, *others], roles, "shared", rows)
+        roles, own = np.concatenate([split.roles[:1], halves.roles]), (recipes[0], *recipes[1 + len(shadows) :])
+        signals["shared"] = _signals(data, [victim, *others], roles, "shared", rows, own)
     others_of = {"shadow models": split.select(range(1, split.num_models))} if config.uses("disjoint") else {}
     if halves is not None:
         others_of["reference models"] = halves
     unmatched = tuple(_unmatched(data, known, others_of))
     baseline = blind_baseline(data, split, seed)
     blind = () if baseline is None else (baseline,)
-    return replace(run_possible_attacks(signals, config.attacks, seed), remarks=unmatched, blind=blind)
+    attacked = run_possible_attacks(signals, config.attacks, seed)
+    return replace(attacked, remarks=unmatched, blind=blind, adaptivity=adaptivity)
+
+
+def _module_of(config: StudyConfig, data: Dataset, file: Path | None, progress: Progress) -> Given:
+    """The study's architecture with the weights of a file."""
+    if file is None:
+        raise InputError("expected a predict function or the file of the audited model, got neither; give one")
+    network = model_for(config.model, data).build(data.input_shape, data.classes)
+    return Given(str(file), load_pruned(network, file, progress.warn), weights_sha256(file))
 
 
 def _unmatched(data: Dataset, members: Indices, others: Mapping[str, Split]) -> Iterator[Note]:
@@ -180,12 +221,11 @@ def _unmatched(data: Dataset, members: Indices, others: Mapping[str, Split]) -> 
 
 
 def _signals(
-    data: Dataset, outputs: list[np.ndarray], roles: np.ndarray, layout: SignalLayout, rows: np.ndarray
+    data: Dataset, models: list[Answered], roles: np.ndarray, layout: SignalLayout, rows: np.ndarray,
+    recipes: tuple[str, ...],
 ) -> Signals:  # fmt: skip
-    """The outputs of several models on some records; no certificate says how the models were
-    trained.
-    """
-    logits, recipes = np.stack([output[rows] for output in outputs]), (UNKNOWN,) * len(outputs)
+    """The outputs of several models on some records."""
+    logits = np.stack([model.logits[rows] for model in models])
     return Signals(logits, data.labels[rows], roles[:, rows], rows, layout, recipes)
 
 
