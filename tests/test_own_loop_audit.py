@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 Y = np.arange(320) % 2
 X = (RNG.normal(size=(320, 6)) + Y[:, None]).astype(np.float32)
 MEMBERS = np.sort(RNG.permutation(320)[:100])
-SETTINGS = {"split": {"shadows": 1, "references": 4}}
+SETTINGS = {"split": {"shadows": 2, "references": 4}}
 
 
 def network():
@@ -97,7 +97,7 @@ def folder(victim, tmp_path_factory):
 
 def test_the_loop_that_made_the_model_is_adaptive_for_every_attack(victim):
     adaptive, note = outcome(audited(victim[1], trained, attacks=["confidence", "lira", "rmia"]))
-    assert (adaptive, note) == (True, {"code": "loops_equal", "models": 5})
+    assert (adaptive, note) == (True, {"code": "loops_equal", "models": 6})
 
 
 def test_the_folder_of_an_engine_certifies_its_model_in_another_process(folder, monkeypatch):
@@ -234,6 +234,14 @@ def test_a_model_saved_after_further_training_or_in_mid_loop_has_no_certificate(
         assert outcome(audited(tmp_path / name, trained, architecture=network()))[1]["reason"] == "no_certificate"
 
 
+def test_one_model_of_the_adversary_is_too_few(victim):
+    result = wemem.audit(
+        victim[1], (X, Y), MEMBERS, train=trained, attacks="confidence", settings={"split": {"shadows": 1}},
+        progress=False,
+    )  # fmt: skip
+    assert outcome(result)[1]["reason"] == "too_few"
+
+
 def test_an_edited_certificate_is_none(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("wemem.study.loops.finished_loop", lambda module: None)
     for file in folder.iterdir():
@@ -253,7 +261,7 @@ def test_the_command_audits_a_folder_by_the_loop_that_made_it(folder, tmp_path, 
     result = CliRunner().invoke(
         app,
         ["audit", "--weights", str(folder), "--model", "mine:network", "--train", "mine:train", "--data", "data.npz",
-         "--members", "members.npz", "--attacks", "confidence", "--set", "split.shadows=1", "--out", "out"],
+         "--members", "members.npz", "--attacks", "confidence", "--set", "split.shadows=2", "--out", "out"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "The audit is adaptive: 1 models were trained by the loop" in " ".join(result.output.split())
+    assert "The audit is adaptive: 2 models were trained by the loop" in " ".join(result.output.split())

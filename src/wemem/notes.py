@@ -120,6 +120,7 @@ LOOPS_UNLIKE = {
     "incomplete": "the loop of {model} cannot be compared: {problem}",
     "more_records": "the loop of {model} had {loop} records, and only {given} were meant for it",
     "same_as_another": "{model} has the same {what} as another model; train on the records that the call gives",
+    "too_few": "{model} alone cannot show that train uses the records that it gets; have two models or more",
     "scored_otherwise": (
         "scored otherwise: the {part} of {model} or of the audited model were not estimated for its own records, in "
         "the same call, by wemem.memorization_scores or wemem.out_of_sample_targets"

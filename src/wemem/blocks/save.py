@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def save_pruned(
     fingerprint = UNKNOWN
     if loop is not None and loop.state == state_fingerprint(pruner.model):
         fingerprint = loop.fingerprint
-        summary["loop"] = asdict(loop)
+        summary["loop"] = asdict(replace(loop, data=""))  # certificates hold nothing of the data
     certificate = certificate_of(weights, fingerprint, summary)
     write_atomically(directory / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
     return weights

@@ -17,8 +17,8 @@ from wemem import api
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import load_pruned
 from wemem.files.atomic import write_atomically
-from wemem.objects.frame import data_frame
 from wemem.notes import shown
+from wemem.objects.frame import data_frame
 from wemem.reporting.captions import Plate, plates
 from wemem.reporting.console import accuracy_table, attack_table
 from wemem.reporting.csv_tables import run_rows

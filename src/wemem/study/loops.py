@@ -25,6 +25,9 @@ from wemem.exporting.checkpoint import certified_loop
 from wemem.notes import Note
 from wemem.signals import UNKNOWN
 
+#: Fewer models of the adversary cannot show that the train function uses the records that it gets.
+FEWEST = 2
+
 
 @dataclass(frozen=True, eq=False)
 class NumberedPredict:
@@ -124,6 +127,8 @@ def compared(audited: ModelLoop, others: Sequence[ModelLoop]) -> tuple[tuple[str
     recipe = UNKNOWN if audited.loop is None else audited.loop.fingerprint
     recipes = tuple(UNKNOWN if reason else recipe for reason in every)
     first = next(((one.model, why) for one, why in zip([audited, *others], every, strict=True) if why), None)
+    if first is None and len(others) < FEWEST:
+        first, recipes = (others[0].model, _because("too_few")), (UNKNOWN,) * len(recipes)
     if first is None:
         return recipes, Note("loops_equal", {"models": len(others)})
     return recipes, Note("loops_unlike", {"model": first[0], **first[1]})
