@@ -381,9 +381,7 @@ def audit_functions(
     tell whether it is the file that ships. With ``predict`` it is not loaded: that a function reads
     it is not checked. Without, its weights are put into the study's architecture.
     """
-    config, progress, model = _config(study), progress or Silent(), None if file is None else Path(file)
-    if model is not None and model.is_dir():
-        model = weights_path(model)
+    config, progress, model = _config(study), progress or Silent(), None if file is None else weights_path(file)
     if model is not None and not model.is_file():
         raise InputError(
             f"expected the file of the audited model, got {model}, which is no file; name the one that ships"
@@ -391,8 +389,7 @@ def audit_functions(
     with output_folder(out) as folder, no_results_of_before(folder, progress, [Path(members), model]) as progress:
         kept = Store(location_beside(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress, model)
-        name = str(predict) if predict is not None or model is None else model.name
-        return _leave(folder, *black_box_results(audited, name, config.seeds[0], model))
+        return _leave(folder, *black_box_results(audited, str(predict or model), config.seeds[0], model))
 
 
 def _leave(
