@@ -20,6 +20,8 @@ def require_known(lines: list[str]) -> None:
     """Parse each line as the command line does, up to running it."""
     commands = [line.split() for line in lines if line.startswith("wemem ")]
     assert [words[1] for words in commands] == ["audit", "gate"]
+    installs = [line for line in lines if line.startswith("pip install")]
+    assert [line.split()[-1] for line in installs] == ["./wemem"]  # by name, an index would be asked, where none is
     for words in commands:
         COMMANDS.commands[words[1]].make_context(words[1], words[2:])
 

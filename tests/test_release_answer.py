@@ -30,13 +30,17 @@ def safe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_leak_within_limits_and_without_reservations_is_a_yes(safe: Path):
     found = answer(safe, Limits(max_tpr=0.1, max_auc=0.6))
     assert (found["decision"], found["reservations"]) == ("yes", [])
-    assert found["answer"].startswith("Yes, by these limits and these attacks. rsw: TPR at 1 % FPR is ")
+    assert found["answer"].startswith("Yes, by these limits and these attacks. rsw: an attacker (")
 
 
 def test_leak_above_the_limit_is_a_no(tmp_path: Path):
     found = answer(bound_folder(tmp_path, {"dense": 0.5, "rsw": LEAKY}))
     assert found["decision"] == "no"
-    assert found["answer"].startswith("No. rsw: TPR at 1 % FPR is ")
+    assert found["answer"].startswith("No. rsw: an attacker (")
+    assert (
+        "of the training records while taking at most 1 % of the others for them, with 95 % confidence at most "
+        in found["answer"]
+    )
     assert "do not release this model" in found["next"][-1]
 
 
@@ -75,7 +79,7 @@ def test_every_reservation_has_a_remedy():
 def test_weights_held_need_the_weights_and_unknown_attacks_are_not_known():
     assert access_of("rmia (weights held)") == "the weights"
     assert access_of("label_noise") == "the predicted class of many perturbed copies of a record"
-    assert access_of("mine").startswith("not known")
+    assert access_of("mine").startswith("an access that is not known")
 
 
 def test_most_exposed_records_are_members_in_order_of_their_rank(safe: Path):

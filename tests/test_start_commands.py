@@ -41,18 +41,6 @@ def test_the_starter_study_names_a_model_that_takes_the_records(tmp_path, monkey
     assert not (tmp_path / "x").exists()
 
 
-def test_the_starter_study_of_a_table_runs_to_the_end(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    rows = [f"{a:.3f},{'xyz'[i % 3]},{i % 2}" for i, a in enumerate(rng.normal(size=240))]
-    (tmp_path / "patients.csv").write_text("age,ward,ill\n" + "\n".join(rows))
-    done(["init", "--data", "patients.csv", "--label", "ill", "--out", "mine.toml"], capsys, monkeypatch)
-    short = ["training.epochs=1", "finetune.epochs=1", "pruning.rounds=1", "scores.models=12", "attacks=threshold"]
-    short += ["split.shadows=1", "split.references=4"]
-    settings = [word for one in short for word in ("--set", one)]
-    assert "swmr" in done(["run", "mine.toml", "--out", "runs/first", *settings], capsys, monkeypatch)
-
-
 def test_a_file_that_exists_is_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.toml").write_text("mine")

@@ -191,17 +191,18 @@ def plan(
     return planned(_config(study), store, progress or Silent(), threads or 1)
 
 
-def report(folders: Sequence[Place], out: Place) -> None:
+def report(folders: Sequence[Place], out: Place, limits: Limits | None = None) -> None:
     """Render the report of one folder of results, or of several on the same data, into a folder.
 
     Args:
         folders: output directories of studies or audits.
         out: the output directory, created if missing; it may be one of the folders.
+        limits: those by which the report says whether a model may ship; a stated profile if None.
     """
     from wemem.reporting.report import write_report
 
     with output_folder(out) as folder:
-        write_report([Path(source) for source in folders], folder)
+        write_report([Path(source) for source in folders], folder, limits)
 
 
 def gate(

@@ -1,15 +1,12 @@
 """Commands that hand results over, to readers and to auditors."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from wemem.cli.printing import print_plainly
-
-if TYPE_CHECKING:
-    from wemem.results.gate import Limits
 
 
 def report(
@@ -25,9 +22,10 @@ def report(
     """
     from wemem.files.output_folder import output_folder
     from wemem.reporting.report import write_report
+    from wemem.results.gate import Limits
 
     with output_folder(out) as folder:
-        write_report(folders, folder, _limits(max_tpr, at_fpr, min_accuracy, max_auc))
+        write_report(folders, folder, Limits.if_given(max_tpr, at_fpr, min_accuracy, max_auc))
     print_plainly(Console(), f"Report {out / 'report.html'}, its numbers {out / 'report.json'} and {out / 'tables'}")
 
 
@@ -46,9 +44,10 @@ def evidence(
 
     from wemem.evidence.bundle import write_bundle
     from wemem.evidence.content import STATEMENT
+    from wemem.results.gate import Limits
 
     when = datetime.now(UTC).strftime("%d/%m/%Y %H:%M:%S") if date is None else date
-    digest = write_bundle(folder, out, author, when, _limits(max_tpr, at_fpr, min_accuracy, max_auc))
+    digest = write_bundle(folder, out, author, when, Limits.if_given(max_tpr, at_fpr, min_accuracy, max_auc))
     print_plainly(Console(), f"Evidence {out}, its manifest has SHA-256 {digest}. {STATEMENT}")
 
 
@@ -79,12 +78,3 @@ def verify(
         holds = holds and all(finding.passed for finding in findings)
     if not holds:
         raise typer.Exit(1)
-
-
-def _limits(
-    max_tpr: float | None, at_fpr: float, min_accuracy: float | None, max_auc: float | None
-) -> "Limits | None":  # fmt: skip
-    from wemem.results.gate import Limits
-
-    given = (max_tpr, min_accuracy, max_auc) != (None, None, None)
-    return Limits(max_tpr, at_fpr, min_accuracy, max_auc) if given else None

@@ -283,18 +283,32 @@ def compare(
     return result
 
 
-def report(results: Outcome | Place | Iterable[Outcome | Place], out: Place) -> Path:
-    """Render the report of one result, or of several on the same data, into a folder.
+def report(
+    results: Outcome | Place | Iterable[Outcome | Place],
+    out: Place,
+    *,
+    max_tpr: float | None = None,
+    at_fpr: float = 0.01,
+    min_accuracy: float | None = None,
+    max_auc: float | None = None,
+) -> Path:
+    """Render the report of one result, or of several on the same data, into a folder. With limits,
+    it says whether the model may ship by them.
 
     Args:
         results: results of :func:`audit`, :func:`run` or :func:`compare`, or their output
             directories.
         out: the output directory, created if missing.
+        max_tpr: largest TPR at the FPR below, as a fraction.
+        at_fpr: the FPR of ``max_tpr``.
+        min_accuracy: smallest test accuracy.
+        max_auc: largest AUC.
 
     Returns:
         The page.
     """
-    api.report([_folder(one) for one in _several(results)], out)
+    limits = Limits.if_given(max_tpr, at_fpr, min_accuracy, max_auc)
+    api.report([_folder(one) for one in _several(results)], out, limits)
     return Path(out) / "report.html"
 
 

@@ -34,7 +34,7 @@ def access_of(attack: str) -> str:
         return "the weights"
     known = ATTACKS.get(attack)
     if known is None:
-        return "not known: an attack under a name of the study's"
+        return "an access that is not known, by an attack of the study's own"
     needed = [SIGNALS[name] for name in sorted(known.required_signals)]
     return " and ".join(needed) if needed else "the probabilities of one query a record"
 
@@ -43,7 +43,7 @@ def knowledge_of(attack: str) -> str:
     """A phrase for the models that an adversary trains for an attack."""
     known = ATTACKS.get(attack.removesuffix(WEIGHTS_HELD))
     if known is None:
-        return "not known"
+        return "models of a training that is not known"
     return {
         "disjoint": "models trained on other records of the same kind",
         "shared": "models trained with and without the very record",

@@ -1,5 +1,6 @@
 """The answer to "may this model ship?", by limits, with how sure it is and what to do next."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -112,10 +113,14 @@ def _measured(one: Check) -> str:
             f"{one.measure} is {value}, with 95 % confidence at least {100 * one.estimate.low:.1f} %; the limit "
             f"is {per_cent(one.limit)}"
         )
-    return (
-        f"{one.measure} is {value} by {printable(one.attack)}, with 95 % confidence at most "
-        f"{100 * one.estimate.high:.1f} %; the limit is {per_cent(one.limit)}"
-    )
+    ends = f"with 95 % confidence at most {100 * one.estimate.high:.1f} %; the limit is {per_cent(one.limit)}"
+    rate = re.fullmatch(r"TPR at (\S+ %) FPR(.*)", one.measure)
+    if rate is not None:
+        return (
+            f"an attacker ({printable(one.attack)}) finds {value} of the training records while taking at most "
+            f"{rate[1]} of the others for them{rate[2]}, {ends}"
+        )
+    return f"{one.measure} is {value} by {printable(one.attack)}, {ends}"
 
 
 def _limits(limits: Limits, *, given: bool) -> str:

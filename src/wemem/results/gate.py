@@ -66,6 +66,14 @@ class Limits:
             listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(f"expected a limit to check, got none; give one of {listed}")
 
+    @classmethod
+    def if_given(
+        cls, max_tpr: float | None, at_fpr: float, min_accuracy: float | None, max_auc: float | None
+    ) -> "Limits | None":
+        """The limits of a report or of evidence, or None if there is none."""
+        given = (max_tpr, min_accuracy, max_auc) != (None, None, None)
+        return cls(max_tpr, at_fpr, min_accuracy, max_auc) if given else None
+
     @property
     def on_a_leak(self) -> bool:
         """True if a limit on a leak is among the limits."""

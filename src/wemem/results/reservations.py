@@ -152,7 +152,7 @@ def _of_arm(
     ran = [{kinds.get(name, name) for name in run["attacks"]} for run in arm.runs]
     missing = [kind for kind in EXPECTED_KINDS if not all(kind in names for names in ran)]
     if missing:
-        yield Reservation("missing-attacks", f"{' and '.join(missing)} was not run on every model", arm.label)
+        yield Reservation("missing-attacks", f"not run on every model: {' and '.join(missing)}", arm.label)
     references = min(
         (audit["reference_models"] for run in arm.runs for name, audit in run["attacks"].items()
          if kinds.get(name, name) in EXPECTED_KINDS), default=FEWEST_REFERENCES,
