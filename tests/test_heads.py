@@ -43,6 +43,15 @@ class Fixed(SelfAttention):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.of = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.of(x, x, x, need_weights=False)[0]
+
+
 def with_attention(attention):
     class Network(nn.Module):
         def __init__(self):
@@ -131,6 +140,7 @@ def test_heads_of_hugging_face_models_are_removed(family):
 @pytest.mark.parametrize(("module", "parts", "message"), [
     (lambda: with_attention(Fixed(8, 4)), "heads", "computes otherwise without some of its heads"),
     (lambda: with_attention(nn.Linear(8, 8)), "both", "a linear layer each for queries, keys and values, got none"),
+    (lambda: with_attention(Packed()), "heads", "got none, and MultiheadAttention 'attention.of', whose parts cannot"),
 ])  # fmt: skip
 def test_models_whose_heads_cannot_go_are_refused_in_one_line(module, parts, message):
     ensemble = Ensemble.from_modules([module()])

@@ -247,6 +247,15 @@ class TiedToInput(nn.Module):
         return self.out((x + self.layer(x)).mean((2, 3)))
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.out = nn.GRU(18, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.out(self.rnn(x.flatten(2).reshape(len(x), -1, 18))[0][:, -1])
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
@@ -259,6 +268,7 @@ class TiedToInput(nn.Module):
         (Odd(Fixed()), "does not run with fewer channels"),
         (Odd(Tied()), "two that share one"),
         (nn.Sequential(nn.Flatten(), nn.Linear(72, 3)), "besides the classifier"),
+        (Recurrent(), "GRU 'rnn', whose parts cannot be removed; use pruning.method = 'magnitude'"),
     ],
 )
 def test_models_whose_channels_cannot_be_removed_are_refused_in_one_line(module, message):

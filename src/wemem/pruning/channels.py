@@ -145,8 +145,22 @@ def coupled_channels(
     graph, tied, names = trace_channels(template, example, choice or LayerChoice())
     groups = [group_of(graph, items, names) for items in tied]
     if not groups:
-        raise InputError("expected a hidden linear or convolution layer to prune, got none besides the classifier")
+        raise InputError(
+            f"expected a hidden linear or convolution layer to prune, got none besides the classifier"
+            f"{unremovable(template)}; {REMEDY}"
+        )
     return groups
+
+
+def unremovable(module: nn.Module) -> str:
+    """A clause for messages that names the layers of a model whose channels cannot be removed: the
+    sizes of recurrent layers and of packed attention are fixed in their code; empty without any.
+    """
+    layers = [
+        f"{type(layer).__name__} {name!r}" for name, layer in module.named_modules()
+        if isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention)
+    ]  # fmt: skip
+    return f", and {', '.join(layers[:3])}, whose parts cannot be removed" if layers else ""
 
 
 def trace_channels(
@@ -173,7 +187,9 @@ def trace_channels(
         try:
             graph = torch_pruning.DependencyGraph().build_dependency(module, example[:1], verbose=False)
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-            raise InputError(f"the model's channels cannot be traced: {first_line(error)}; {REMEDY}") from error
+            raise InputError(
+                f"expected a model whose channels can be traced, got {first_line(error)}{unremovable(module)}; {REMEDY}"
+            ) from error
     names = {layer: name for name, layer in module.named_modules()}
     return graph, list(graph.get_all_groups(ignored_layers=ignored, root_module_types=_FILTERS)), names
 

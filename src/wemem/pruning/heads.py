@@ -19,7 +19,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from wemem.errors import InputError
-from wemem.pruning.channels import Group, group_of, trace_channels
+from wemem.pruning.channels import Group, group_of, trace_channels, unremovable
 from wemem.pruning.criterion import ChannelCriterion
 from wemem.pruning.layers import LayerChoice
 from wemem.pruning.masks import Scope
@@ -52,8 +52,8 @@ class UnitCriterion(ChannelCriterion):
         heads = [_by_head(template, group) for group in groups if len(group.makers) == 3]
         if self.parts != "neurons" and not heads:
             raise InputError(
-                "expected attention with a linear layer each for queries, keys and values, got none; use "
-                "pruning.method = { kind = ..., parts = 'neurons' }"
+                "expected attention with a linear layer each for queries, keys and values, got none"
+                f"{unremovable(template)}; use pruning.method = {{ kind = ..., parts = 'neurons' }}"
             )
         if self.parts != "heads" and not neurons:
             raise InputError(
