@@ -51,7 +51,7 @@ class Campaign:
     rng: np.random.Generator
 
     def prepare(self) -> None:
-        """Write the study, and run it once for a model to prune and audit."""
+        """Write the study and the members of its model."""
         study = table(
             write_data(self.folder), attacks=["confidence"], defenses=["undefended", "rsw"], controls=[],
             training={"epochs": 2, "batch_size": 64}, finetune={"epochs": 1, "batch_size": 64},
@@ -59,10 +59,6 @@ class Campaign:
         )  # fmt: skip
         (self.folder / "study.toml").write_text(as_toml(study))
         np.savez(self.folder / "members.npz", members=np.arange(200))
-        self._finish(COMMANDS["run"], "first", "first-store")
-        (self.folder / "given.safetensors").write_bytes(
-            (self.folder / "first/models/dense-seed0.safetensors").read_bytes()
-        )
 
     def trial(self, number: int) -> list[str]:
         """Kill one command once and run it again.
@@ -72,8 +68,8 @@ class Campaign:
         """
         name = str(self.rng.choice(list(COMMANDS)))
         whole, out, store = f"whole-{name}", f"out-{number}", f"store-{number}"
-        if not (self.folder / whole).exists():
-            self._finish(COMMANDS[name], whole, f"whole-store-{name}")
+        self._finish_once("run" if "given.safetensors" in COMMANDS[name] else name)
+        self._finish_once(name)
         chosen, seconds = str(self.rng.choice(SIGNALS)), float(self.rng.uniform(0, 9))
         worker = "two processes" in name and bool(self.rng.random() < 0.5)
         used = COMMANDS[name][0] in REPLACING and bool(self.rng.random() < 0.5)
@@ -100,6 +96,14 @@ class Campaign:
 
     def _command(self, arguments: list[str], out: str, store: str) -> list[str]:
         return [sys.executable, "-m", "wemem", *arguments, "--out", out, "--store", store]
+
+    def _finish_once(self, name: str) -> None:
+        """Run a command undisturbed if it was not; the model of a run is the one to prune and audit."""
+        whole = self.folder / f"whole-{name}"
+        if not whole.exists():
+            self._finish(COMMANDS[name], whole.name, f"whole-store-{name}")
+            if name == "run":
+                shutil.copy(whole / "models/dense-seed0.safetensors", self.folder / "given.safetensors")
 
     def _finish(self, arguments: list[str], out: str, store: str) -> None:
         command = self._command(arguments, out, store)

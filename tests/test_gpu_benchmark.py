@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+#: One network of layers in a row has every measurement; of the convolutions, only the first and the smallest remain.
+CHOSEN = r"^(?!.*(resnet18|resnet9|resnet8, (sequential|vmapped|2 models)|bf16, resnet8|study on GPU))"
 
 
 @pytest.mark.slow
 def test_the_dry_run_measures_everything_that_needs_no_gpu(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--minutes", "8", "--out", str(tmp_path)]
-    command += ["--study", "studies/smoke.toml"]
+    command += ["--study", "studies/smoke.toml", "--set", "training.epochs=1", "--only", CHOSEN]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "gpu.json").read_text())

@@ -47,20 +47,26 @@ def test_tensorboard_reads_the_figures_back(tmp_path):
     assert rounds == pytest.approx([one["test_accuracy"] for one in RUN["rounds"]], rel=1e-6)
 
 
-def test_mlflow_reads_the_figures_back(tmp_path):
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """The address of a database of MLflow, whose tables take seconds to make."""
     pytest.importorskip("mlflow")
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+def test_mlflow_reads_the_figures_back(database):
     from mlflow import MlflowClient
 
     from wemem.integrations.mlflow import MlflowLogger
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    log_study(RESULTS, MlflowLogger(uri))
-    log_study(RESULTS, MlflowLogger(uri))  # the experiment exists by now
-    client = MlflowClient(tracking_uri=uri)
+    some = {**RESULTS, "runs": [RUN, RESULTS["runs"][0]]}
+    log_study(some, MlflowLogger(database))
+    log_study({**RESULTS, "runs": [RUN]}, MlflowLogger(database))  # the experiment exists by now
+    client = MlflowClient(tracking_uri=database)
     experiment = client.get_experiment_by_name("wemem")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=100)
-    assert len(runs) == 2 * len(RESULTS["runs"])
+    assert len(runs) == 3
     (run, _) = [one for one in runs if one.info.run_name == "location/swmr/sparsity0.6/seed1"]
     assert run.data.params["defense"] == "swmr"
     assert run.info.status == "FINISHED"
@@ -81,11 +87,10 @@ def test_hostile_names_stay_inside_and_are_logged(tmp_path, name):
     assert list(made.glob("*/events.out.*"))
 
 
-def test_mlflow_takes_hostile_names_of_figures_and_settings(tmp_path):
-    pytest.importorskip("mlflow")
+def test_mlflow_takes_hostile_names_of_figures_and_settings(database):
     from wemem.integrations.mlflow import MlflowLogger
 
-    logger = MlflowLogger(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    logger = MlflowLogger(database, "hostile")
     logger.log_run("\u202e<b>" * 200, {"a:b=<c>": "x" * 9000}, {"attacks/../../é:=/auc": 0.5}, {"rounds/<x>": [0.1]})
 
 
