@@ -282,10 +282,10 @@ def test_killed_in_the_middle_it_goes_on_and_two_processes_share_what_is_left(fo
     killed.wait()
     assert killed.stdout is not None
     killed.stdout.close()
-    left = [search_in_process(folder, store) for _ in range(2)]
-    summary = [json.loads(one.communicate(timeout=300)[0]) for one in left]
-    assert summary[0] == summary[1]
-    assert summary[0]["trials"] == undisturbed["trials"]
+    beside = search_in_process(folder, store)
+    summary = json.loads(json.dumps(found_by(study(folder), store)))
+    assert json.loads(beside.communicate(timeout=300)[0]) == summary
+    assert summary["trials"] == undisturbed["trials"]
 
 
 def test_killed_after_any_piece_the_end_is_the_same(folder, undisturbed, tmp_path, monkeypatch):

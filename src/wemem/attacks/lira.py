@@ -257,14 +257,10 @@ class OnlineLikelihood(ReferenceLikelihood):
 
 
 @dataclass(frozen=True)
-class Lira(OnlineLikelihood):
-    """Likelihood ratio of models trained with the record and models trained without it.
-
-    Online: :func:`lira_online`. Carlini et al., S&P 2022.
+class LogitLikelihood(ReferenceLikelihood):
+    """LiRA's statistic: the logit confidence of every query.
 
     Args:
-        variance: as in :class:`ReferenceLikelihood`.
-        centre: as in :class:`ReferenceLikelihood`.
         augmented: whether to use the augmented queries if the signals have them. The score is then
             the mean over queries of each one's score by normals of its own, as in the authors' code
             (the log of the product of normals, divided by their number).
@@ -275,7 +271,6 @@ class Lira(OnlineLikelihood):
     augmented: bool = True
     copies: ChosenCopies = field(default="auto", metadata=ADDED)
 
-    name = "lira"
     optional_signals = frozenset({"queries", "copies"})
 
     @property
@@ -292,35 +287,24 @@ class Lira(OnlineLikelihood):
 
 
 @dataclass(frozen=True)
-class LiraOffline(ReferenceLikelihood):
-    """LiRA without models trained with the record.
+class Lira(LogitLikelihood, OnlineLikelihood):
+    """Likelihood ratio of models trained with the record and models trained without it.
 
-    Offline: :func:`lira_offline`. Carlini et al., S&P 2022.
-
-    Args:
-        variance: as in :class:`ReferenceLikelihood`.
-        centre: as in :class:`ReferenceLikelihood`.
-        augmented: as in :class:`Lira`.
-        copies: as in :class:`Lira`.
+    Online: :func:`lira_online`. Carlini et al., S&P 2022. Settings: :class:`ReferenceLikelihood`
+    and :class:`LogitLikelihood`.
     """
 
-    augmented: bool = True
-    copies: ChosenCopies = field(default="auto", metadata=ADDED)
+    name = "lira"
+
+
+@dataclass(frozen=True)
+class LiraOffline(LogitLikelihood):
+    """LiRA without models trained with the record.
+
+    Offline: :func:`lira_offline`. Carlini et al., S&P 2022. Settings: as of :class:`Lira`.
+    """
 
     name = "lira_offline"
-    optional_signals = frozenset({"queries", "copies"})
-
-    @property
-    def form(self) -> str:
-        return self.copies
-
-    def forms(self, signals: Signals) -> dict[str, Self]:
-        choices = copies_to_try(signals, self.copies, augmented=self.augmented)
-        return {copies: replace(self, copies=copies) for copies in choices}
-
-    def statistics(self, signals: Signals) -> Statistics:
-        copies: Copies = "none" if self.copies == "auto" else self.copies
-        return query_statistics(signals, augmented=self.augmented, copies=copies)
 
     def collect(self, attacked: Attacked) -> list[Sides]:
         others, trained = attacked.references
