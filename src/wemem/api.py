@@ -116,10 +116,10 @@ def read_study(
 
 
 def _part(table: dict[str, Any], key: str, empty: T) -> T:
-    found = table.get(key, empty)
-    if not isinstance(found, type(empty)):
-        raise InputError(f"expected {key} to be a {type(empty).__name__}, got {found!r}")
-    return found
+    part = table.get(key, empty)
+    if not isinstance(part, type(empty)):
+        raise InputError(f"expected {key} to be a {type(empty).__name__}, got {part!r}")
+    return part
 
 
 def _stated(entries: list[Any], defense: str) -> dict[str, Any]:
@@ -127,10 +127,10 @@ def _stated(entries: list[Any], defense: str) -> dict[str, Any]:
     one of that kind.
     """
     tables = [entry for entry in entries if isinstance(entry, dict)]
-    found = [e for e in tables if e.get("label") == defense] or [e for e in tables if e.get("kind") == defense]
-    if len(found) > 1:
-        raise InputError(f"expected one defense {defense!r} in the study, got {len(found)}; give each a label")
-    return found[0] if found else {"kind": defense}
+    matching = [e for e in tables if e.get("label") == defense] or [e for e in tables if e.get("kind") == defense]
+    if len(matching) > 1:
+        raise InputError(f"expected one defense {defense!r} in the study, got {len(matching)}; give each a label")
+    return matching[0] if matching else {"kind": defense}
 
 
 def run(

@@ -250,11 +250,11 @@ def logit_confidence(
             if temperature != 1:
                 x /= temperature
             true = labels[start : start + step], np.arange(x.shape[1])
-            own = x[true]
+            truth = x[true]
             x[true] = -np.inf
             peak = x.max(axis=0)
             rest = np.log(np.exp(x - peak).sum(axis=0))
-            confidence[index][start : start + step] = (own - peak) - rest
+            confidence[index][start : start + step] = (truth - peak) - rest
     return confidence
 
 

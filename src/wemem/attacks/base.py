@@ -163,5 +163,5 @@ def _calibrate(others: Float[np.ndarray, " o"], member: Bool[np.ndarray, " o"], 
     reference = np.sort(others)
     ranks = np.searchsorted(reference, others, side="right") / len(reference)
     model = LogisticRegression(class_weight="balanced").fit(ranks[:, None], member)
-    own = np.searchsorted(reference, score, side="right") / len(reference)
-    return np.asarray(model.predict_proba(own[:, None])[:, 1])
+    rank = np.searchsorted(reference, score, side="right") / len(reference)
+    return np.asarray(model.predict_proba(rank[:, None])[:, 1])

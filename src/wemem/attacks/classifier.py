@@ -83,11 +83,12 @@ class ClassifierAttack(Attack):
         records = np.concatenate([signals.records[rows] for _, rows, _ in shadows])
         member = np.concatenate([is_member for _, _, is_member in shadows])
         held_out = hold_out(records, seed=derive_seed(seed, "attack/holdout", self.name))
-        kept = member[~held_out]
-        if kept.all() or not kept.any():
+        labels = member[~held_out]
+        if labels.all() or not labels.any():
             raise InputError(
                 f"attack {self.name!r} expected members and non-members among the shadows' records, got "
-                f"{int(kept.sum())} members of {len(kept)} to learn from; give the shadows more records of both kinds"
+                f"{int(labels.sum())} members of {len(labels)} to learn from; give the shadows more records of "
+                "both kinds"
             )
         learned = np.concatenate([self.inputs(signals, k, rows) for k, rows, _ in shadows])
         audited = self.inputs(signals, target, signals.audited(target))

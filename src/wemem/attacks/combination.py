@@ -68,8 +68,8 @@ def _regression(ranks: Sequence[Inputs], member: Sequence[Member]) -> tuple[floa
     """
     left_out: list[Float[np.ndarray, " n"]] = [np.empty(0)] * len(ranks)
     for fold in range(FOLDS):
-        kept = [k for k in range(len(ranks)) if k % FOLDS != fold]
-        weights = _fit([ranks[k] for k in kept], [member[k] for k in kept])
+        folds = [k for k in range(len(ranks)) if k % FOLDS != fold]
+        weights = _fit([ranks[k] for k in folds], [member[k] for k in folds])
         for k in range(fold, len(ranks), FOLDS):
             left_out[k] = ranks[k] @ weights
     weights = _fit(ranks, member)

@@ -59,16 +59,16 @@ def memorization_scores(
         InputError: sizes that do not fit, predictions of another shape or not finite, or a
             directory of another estimate. Errors of ``train`` come through as they are.
     """
-    own = np.asarray(labels, np.int64)
-    every, dev = np.arange(len(own)), len(own) + np.arange(len(np.unique(own)))
-    size = round(fraction * len(own))
-    split = subsets(_with_dev(own), every, size, models, seed=seed, purpose="blocks/scores", dev=dev)
+    classes = np.asarray(labels, np.int64)
+    every, dev = np.arange(len(classes)), len(classes) + np.arange(len(np.unique(classes)))
+    size = round(fraction * len(classes))
+    split = subsets(_with_dev(classes), every, size, models, seed=seed, purpose="blocks/scores", dev=dev)
     chosen = [split.records(k, Role.TRAIN) for k in range(models)]
     seeds = [_seed(seed, "blocks/scores", k) for k in range(models)]
     stored = _has_models(directory)
     logits = np.stack(list(_predictions(train, chosen, seeds, [every] * models, directory)))
-    scores = estimate_memorization(truth_values(logits, own, form), split.roles[:, : len(own)])
-    note_estimate(scores.score, own, f"{form} of {models} models on {fraction} of the records", stored)
+    scores = estimate_memorization(truth_values(logits, classes, form), split.roles[:, : len(classes)])
+    note_estimate(scores.score, classes, f"{form} of {models} models on {fraction} of the records", stored)
     return scores
 
 
@@ -144,9 +144,9 @@ def out_of_sample_targets(
     Raises:
         InputError: as :func:`memorization_scores`.
     """
-    own = np.asarray(labels, np.int64)
-    n = len(own)
-    with_dev, x = _with_dev(own), np.asarray(features, np.float32)
+    classes = np.asarray(labels, np.int64)
+    n = len(classes)
+    with_dev, x = _with_dev(classes), np.asarray(features, np.float32)
     roles = np.where(np.arange(len(with_dev)) < n, Role.TRAIN, Role.DEV).astype(np.int8)[None]
     x = np.concatenate([x, np.zeros((len(with_dev) - n, *x.shape[1:]), np.float32)])
     parts = held_out(Split(roles, with_dev, "subsets"), Teachers(teachers, held_out_from, clusters), [seed], x)
@@ -154,15 +154,15 @@ def out_of_sample_targets(
     without = [np.add.outer(n * np.arange(1 + views), parts.records(t, Role.AUDIT)).ravel() for t in range(teachers)]
     seeds = [_seed(seed, "blocks/teachers", t) for t in range(teachers)]
     total, count, stored = None, np.zeros((1 + views) * n), _has_models(directory)
-    for asked, logits in zip(without, _predictions(train, chosen, seeds, without, directory), strict=True):
+    for queried, logits in zip(without, _predictions(train, chosen, seeds, without, directory), strict=True):
         total = np.zeros(((1 + views) * n, logits.shape[1])) if total is None else total
-        total[asked] += np.exp(log_softmax(logits.astype(np.float64), axis=-1))
-        count[asked] += 1
+        total[queried] += np.exp(log_softmax(logits.astype(np.float64), axis=-1))
+        count[queried] += 1
     assert total is not None
     # a probability below the smallest float32 would have no finite logarithm
     targets = SoftTargets(np.log(np.maximum(total / count[:, None], 1e-30)).astype(np.float32))
     how = f"{teachers} teachers, {held_out_from} without a record, {clusters} clusters, {views} views"
-    note_estimate(targets.log_probabilities, own, how, stored)
+    note_estimate(targets.log_probabilities, classes, how, stored)
     return targets
 
 
@@ -183,13 +183,13 @@ def _seed(seed: int, purpose: str, k: int) -> int:
 
 
 def _predictions(
-    train: Train, chosen: list[Indices], seeds: list[int], asked: list[Indices], directory: str | Path | None
+    train: Train, chosen: list[Indices], seeds: list[int], queried: list[Indices], directory: str | Path | None
 ) -> Iterator[Float32[np.ndarray, "n C"]]:
     """Predictions of each model, computed or read from the directory."""
     place = None if directory is None else Path(directory).expanduser()
     if place is not None:
-        _require_same(place, {"records": sha256_of([c.tolist() for c in [*chosen, *asked]]), "seeds": seeds})
-    for k, (records, seed, numbers) in enumerate(zip(chosen, seeds, asked, strict=True)):
+        _require_same(place, {"records": sha256_of([c.tolist() for c in [*chosen, *queried]]), "seeds": seeds})
+    for k, (records, seed, numbers) in enumerate(zip(chosen, seeds, queried, strict=True)):
         file = None if place is None else place / f"model-{k:04}.npz"
         if file is not None and file.exists():
             yield read_npz(file, ["logits"], limit=memory_limit(None))[0]

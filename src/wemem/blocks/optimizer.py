@@ -87,8 +87,8 @@ class StepsByKind:
         """Continue from a state of :meth:`state_dict`."""
         groups, before = self.optimizer.state_dict()["param_groups"], self.optimizer.state
         self._states.clear()
-        for kind, own in state["states"].items():
-            self.optimizer.load_state_dict({"state": own, "param_groups": groups})
+        for kind, state_of_kind in state["states"].items():
+            self.optimizer.load_state_dict({"state": state_of_kind, "param_groups": groups})
             self._states[kind] = self.optimizer.state
         self.optimizer.state = before
 

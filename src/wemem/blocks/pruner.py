@@ -89,8 +89,8 @@ class IterativePruner:
     @property
     def sparsity(self) -> float:
         """Share of prunable weights, or of channels, that is pruned."""
-        kept = [*self._masks.values(), *self._channels.values()]
-        return sum(int((~k).sum()) for k in kept) / sum(k.numel() for k in kept) if kept else 0.0
+        masks = [*self._masks.values(), *self._channels.values()]
+        return sum(int((~k).sum()) for k in masks) / sum(k.numel() for k in masks) if masks else 0.0
 
     def prune(self, index: int) -> None:
         """Prune to the sparsity of a round.
@@ -176,7 +176,7 @@ class IterativePruner:
         """Masks and channels, as tensors by name."""
         return {
             **{f"mask/{name}": mask for name, mask in self._masks.items()},
-            **{f"channels/{name}": kept for name, kept in self._channels.items()},
+            **{f"channels/{name}": channels for name, channels in self._channels.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -192,15 +192,17 @@ class IterativePruner:
                 raise InputError(f"expected a mask for a parameter of the model, got {name!r} {tuple(mask.shape)}")
         self._masks = {name: mask.to(parameters[name].device) for name, mask in masks.items()}
         self._channels = {
-            name.removeprefix("channels/"): kept for name, kept in state.items() if name.startswith("channels/")
+            name.removeprefix("channels/"): channels for name, channels in state.items() if name.startswith("channels/")
         }
         self.apply()
 
     def _ensemble(self, masks: Mapping[str, Tensor]) -> Ensemble:
         """The module as an ensemble of one on the CPU, with what it has lost so far."""
-        own = Ensemble.from_modules([_Called(self.model, self._inputs)]).to(torch.device("cpu"))
-        kept = {f"model.{name}": value[None].cpu() for name, value in self._channels.items()}
-        return replace(own, masks={f"model.{name}": mask[None].cpu() for name, mask in masks.items()}, channels=kept)
+        ensemble = Ensemble.from_modules([_Called(self.model, self._inputs)]).to(torch.device("cpu"))
+        channels = {f"model.{name}": value[None].cpu() for name, value in self._channels.items()}
+        return replace(
+            ensemble, masks={f"model.{name}": mask[None].cpu() for name, mask in masks.items()}, channels=channels
+        )
 
     def _replace_parameters(self, smaller: nn.Module) -> None:
         """Give the module the smaller tensors and sizes of a copy of it, and the optimizers the new

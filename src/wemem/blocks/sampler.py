@@ -145,8 +145,8 @@ class DefenseBatchSampler(Sampler[list[int]]):
         least = 2 * parts if parts > 1 else 1  # BatchNorm needs two records in every part
         if len(records) % self.world_size or len(records) < least:
             records = np.resize(records, max(least, -(-len(records) // self.world_size) * self.world_size))
-        own = records[self.rank :: self.world_size]
-        cuts = np.array_split(own, self.accumulation)
+        share = records[self.rank :: self.world_size]
+        cuts = np.array_split(share, self.accumulation)
         for i, indices in enumerate(cuts):
             yield PlannedBatch(indices, kind, decay, steps=i == len(cuts) - 1)
 

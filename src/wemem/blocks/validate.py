@@ -19,24 +19,24 @@ def problems_of(defense: Defense, pruning: Pruning, model: nn.Module, loader: Da
         model: the model to prune.
         loader: its training data, if known.
     """
-    found = [reason] if (reason := defense.incompatibility_reason(model)) else []
+    problems = [reason] if (reason := defense.incompatibility_reason(model)) else []
     if reason := loss_problem(defense):
-        found.append(reason)
+        problems.append(reason)
     if defense.capability(RoundObservation) is not None:
-        found.append(f"{defense.name} observes the model before each round; use wemem prune")
+        problems.append(f"{defense.name} observes the model before each round; use wemem prune")
     if pruning.criterion.reads_gradients:
-        found.append(
+        problems.append(
             f"{pruning.criterion!r} reads gradients between rounds; use wemem prune, or a criterion of weights"
         )
     if not any(p.requires_grad for p in model.parameters()):
-        found.append("the model has no trainable parameter; unfreeze some")
+        problems.append("the model has no trainable parameter; unfreeze some")
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
-        found.append("the model has lazy layers without weights; run one batch through it first")
+        problems.append("the model has lazy layers without weights; run one batch through it first")
     if loader is None:
-        return found
+        return problems
     if batch_size_of(loader) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-        found.append("batches of one record under BatchNorm; raise batch_size")
-    return [*found, *loader_problems(loader)]
+        problems.append("batches of one record under BatchNorm; raise batch_size")
+    return [*problems, *loader_problems(loader)]
 
 
 def loss_problem(defense: Defense) -> str | None:

@@ -63,10 +63,10 @@ def gc(
 
     if older_than is not None and not 0 <= older_than <= 36_500:
         raise InputError(f"expected --older-than between 0 and 36,500 days, got {older_than}; give a number of days")
-    kept = existing_store(store)
+    opened = existing_store(store)
     age = None if older_than is None else timedelta(days=older_than)
-    old = old_entries(kept, age, stage or ())
+    old = old_entries(opened, age, stage or ())
     if not dry_run:
-        remove_entries(kept, old)
+        remove_entries(opened, old)
     verb = "would remove" if dry_run else "removed"
     print_plainly(Console(), f"{verb} {len(old):,} entries of {sum(one.bytes for one in old):,} bytes")

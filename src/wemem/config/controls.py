@@ -28,5 +28,5 @@ def control_schedule(control: Control, schedule: Schedule) -> Schedule | None:
     True
     """
     sparsity = 0.0 if control == "unpruned" else schedule.sparsity
-    own = replace(schedule, sparsity=sparsity, kind="one_shot")
-    return None if own.sparsities == schedule.sparsities else own
+    controlled = replace(schedule, sparsity=sparsity, kind="one_shot")
+    return None if controlled.sparsities == schedule.sparsities else controlled

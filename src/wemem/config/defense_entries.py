@@ -71,7 +71,7 @@ def read_entries(entries: object) -> list[DefenseEntry]:
 
 
 def _entry(kind: str, label: str, settings: dict[str, Any], grid: object, references: int | None) -> DefenseEntry:
-    own = {"label": label, "kind": kind, **({} if references is None else {"references": references})}
+    start = {"label": label, "kind": kind, **({} if references is None else {"references": references})}
     if KIND in kind.split("+"):
         if kind != KIND:
             raise InputError(f"expected defenses in the chain {kind!r}, got a budget; give kind = {KIND!r} alone")
@@ -81,15 +81,15 @@ def _entry(kind: str, label: str, settings: dict[str, Any], grid: object, refere
                 "so give each an entry and a label of its own"
             )
         budget = from_table(Budget, settings, f"defense {kind!r}")
-        return DefenseEntry(kind, label, (), budget, references, {**own, **budget.settings})
+        return DefenseEntry(kind, label, (), budget, references, {**start, **budget.settings})
     if grid is None:
         defense = make_defense(kind, settings)
-        return DefenseEntry(kind, label, (defense,), None, references, {**own, **defense.settings})
+        return DefenseEntry(kind, label, (defense,), None, references, {**start, **defense.settings})
     axes = _axes(label, settings, grid)
     candidates = tuple(make_defense(kind, {**settings, **point}) for point in axes)
     if any(one in candidates[:i] for i, one in enumerate(candidates)):
         raise InputError(f"expected different settings in the grid of {label!r}, got one twice; name each value once")
-    return DefenseEntry(kind, label, candidates, None, references, {**own, **settings, "grid": grid})
+    return DefenseEntry(kind, label, candidates, None, references, {**start, **settings, "grid": grid})
 
 
 def table_of_defense(defense: Defense) -> dict[str, Any]:

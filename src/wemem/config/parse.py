@@ -127,11 +127,11 @@ def _seeds(given: tuple[int, ...] | None, entries: Sequence[DefenseEntry]) -> tu
 
 def _recipe_table(table: Mapping[str, Any], stage: str) -> dict[str, Any]:
     """The settings of the recipe that ``table`` names, and its own keys in place of them."""
-    own = dict(table)
-    name = own.pop("recipe", "paper")
+    stated = dict(table)
+    name = stated.pop("recipe", "paper")
     if not (isinstance(name, str) and name in RECIPES):
         raise InputError(f"expected recipe in [{stage}] to be {' or '.join(RECIPES)}, got {name!r}")
-    return {**asdict(RECIPES[name][stage]), **own}
+    return {**asdict(RECIPES[name][stage]), **stated}
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,10 @@ def _as_table(
 ) -> dict[str, Any]:  # fmt: skip
     """Every setting of a study, defaults included, as JSON-able values that give the same study."""
     assert isinstance(study.data, DataSource)
-    own: Mapping[str, Any] = vars(study.model)
+    model: Mapping[str, Any] = vars(study.model)
     if isinstance(study.model, CustomModel):
         output = study.model.output
-        own = {**study.model.arguments, **({} if output is None else {"output": output})}
+        model = {**study.model.arguments, **({} if output is None else {"output": output})}
     table = {
         "name": study.name,
         "seeds": list(study.seeds),
@@ -167,7 +167,7 @@ def _as_table(
         "adversary": study.adversary,
         "attacks": preset if isinstance(preset := given.get("attacks", "ten"), str) else [a.table for a in attacks],
         "data": study.data.table(),
-        "model": {"kind": given.get("model", {}).get("kind", "fc"), **own},
+        "model": {"kind": given.get("model", {}).get("kind", "fc"), **model},
         "defenses": [dict(entry.table) for entry in entries],
         **{key: asdict(getattr(study, key)) for key in (*TABLES, "finetune")},
         **({"victim": asdict(study.victim)} if study.victim else {}),

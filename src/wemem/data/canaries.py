@@ -113,10 +113,10 @@ def plant(data: Dataset, split: Split, count: int, *, seed: int) -> Planted:
     size = count // len(KINDS)
     features, labels, sources = [data.features], [data.labels], []
     for party, pool in pools.items():
-        made = _made(data, pool, size, generator(seed, "canaries", party))
-        features.append(made[0])
-        labels.append(made[1])
-        sources.append(made[2])
+        planted = _made(data, pool, size, generator(seed, "canaries", party))
+        features.append(planted[0])
+        labels.append(planted[1])
+        sources.append(planted[2])
     joined = np.concatenate(features)
     ids = data.ids and data.ids.with_more(len(joined) - len(data), "canary")
     whole = replace(data, features=joined, labels=np.concatenate(labels), ids=ids)

@@ -122,10 +122,10 @@ def _matched_parts(
     n_dev, n_audit = (round(share / train * len(members)) for share in (dev, 1 - train - dev))
     inside = []
     for label, count in zip(*np.unique(labels[members], return_counts=True), strict=True):
-        own = pool[labels[pool] == label]
-        if len(own) < count:
+        of_class = pool[labels[pool] == label]
+        if len(of_class) < count:
             return None
-        inside.append(rng.permutation(own)[:count])
+        inside.append(rng.permutation(of_class)[:count])
     chosen = np.sort(np.concatenate(inside))
     left = np.setdiff1d(pool, chosen)
     rarest = min(int((labels[left] == label).sum()) for label in np.unique(labels))

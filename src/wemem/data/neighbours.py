@@ -129,9 +129,9 @@ def _candidates(x: Float64[np.ndarray, "m F"], radius: float) -> Iterator[tuple[
     tree = KDTree(low)
     for start in range(0, len(low), LOOKUP):
         # a projection is no longer than what it is of, but for rounding
-        found = tree.query_radius(low[start : start + LOOKUP], radius * (1 + 1e-6))
-        one = np.repeat(np.arange(start, start + len(found)), [len(own) for own in found])
-        other = np.concatenate(found).astype(np.int64)
+        within = tree.query_radius(low[start : start + LOOKUP], radius * (1 + 1e-6))
+        one = np.repeat(np.arange(start, start + len(within)), [len(own) for own in within])
+        other = np.concatenate(within).astype(np.int64)
         yield one[one < other], other[one < other]
 
 

@@ -181,8 +181,8 @@ folder, a path ending in .npz, .npy, .csv, .tsv or .parquet, or package.module:f
 
     def table(self) -> dict[str, Any]:
         """The ``[data]`` table of the source; keys of columns only where they were given."""
-        own = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        return {key: value for key, value in own.items() if key in ALWAYS or value not in (None, [])}
+        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {key: value for key, value in settings.items() if key in ALWAYS or value not in (None, [])}
 
     @property
     def kind(self) -> Kind:

@@ -189,10 +189,10 @@ def victim_and_shadows(
     halves = stratified_draw(labels, np.arange(n), [n // 2, n - n // 2], generator(seed, "split/halves"))
     roles = np.zeros((1 + shadows, n), np.int8)
     for k in range(1 + shadows):
-        own = halves[0] if k == 0 else halves[1]
+        half = halves[0] if k == 0 else halves[1]
         n_train, n_dev = round(train * (n // 2)), round(dev * (n // 2))
-        sizes = [n_train, n_dev, len(own) - n_train - n_dev]
-        drawn = stratified_draw(labels, own, sizes, generator(seed, "split/member", k))
+        sizes = [n_train, n_dev, len(half) - n_train - n_dev]
+        drawn = stratified_draw(labels, half, sizes, generator(seed, "split/member", k))
         for role, rows in zip((Role.TRAIN, Role.DEV, Role.AUDIT), drawn, strict=True):
             roles[k, rows] = role
     return Split(roles, labels, "disjoint")

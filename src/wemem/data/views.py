@@ -53,7 +53,7 @@ class Views:
         """
         rng = generator(0, "views", self.count, records)
         place, pattern = rng.random((self.count, records)), rng.integers(0, PATTERNS, (self.count, records))
-        donors = np.stack([own[(place * len(own)).astype(np.int64)] for own in train])
+        donors = np.stack([candidates[(place * len(candidates)).astype(np.int64)] for candidates in train])
         return DrawnViews(donors, pattern, rng.random((PATTERNS, *shape)) < self.share)
 
 

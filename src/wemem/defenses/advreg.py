@@ -118,7 +118,9 @@ class InferenceNetwork(InferenceAdversary):
         # its Adam state
         models = range(len(self.layers[0]))
         self.leaves = [[torch.nn.Parameter(tensor[k]) for tensor in self.layers] for k in models]
-        self.optimizer = torch.optim.Adam([leaf for own in self.leaves for leaf in own], lr=LEARNING_RATE, fused=True)
+        self.optimizer = torch.optim.Adam(
+            [leaf for leaves in self.leaves for leaf in leaves], lr=LEARNING_RATE, fused=True
+        )
 
     def learn(
         self, rows: Sequence[int], members: Float[Tensor, "S M C"], member_labels: Int64[Tensor, "S M"],
@@ -143,8 +145,8 @@ class InferenceNetwork(InferenceAdversary):
         return logsigmoid(_evidence(self._of(rows), logits, labels))
 
     def _of(self, rows: Sequence[int]) -> list[Tensor]:
-        own = torch.tensor(rows, device=self.layers[0].device)
-        return [tensor[own] for tensor in self.layers]
+        index = torch.tensor(rows, device=self.layers[0].device)
+        return [tensor[index] for tensor in self.layers]
 
 
 def _evidence(layers: Sequence[Tensor], logits: Float[Tensor, "S B C"], labels: Int64[Tensor, "S B"]) -> Tensor:

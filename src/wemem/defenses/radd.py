@@ -125,8 +125,8 @@ class RADD(Defense):
     def risk(self, records: TrainingRecords) -> Float64[np.ndarray, " N"]:
         """Score of each high-risk record, at most 1; 0 for any other record."""
         weights = np.zeros(len(records.labels))
-        own = records.train[self.high_risk(records)]
-        weights[own] = np.minimum(records.scores_of(own), 1)
+        risky = records.train[self.high_risk(records)]
+        weights[risky] = np.minimum(records.scores_of(risky), 1)
         return weights
 
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:

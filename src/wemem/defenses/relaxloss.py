@@ -59,7 +59,7 @@ class RelaxLoss(Defense):
 
 def _flattened(batch: Batch, hard: Float[Tensor, "S B"]) -> Float[Tensor, "S B"]:
     """Cross-entropy of each record against its own probability and the rest spread evenly, in nats."""
-    own = (-hard).exp().detach()
-    other = (1 - own) / (batch.logits.shape[-1] - 1)
+    truth = (-hard).exp().detach()
+    other = (1 - truth) / (batch.logits.shape[-1] - 1)
     every = -torch.log_softmax(batch.logits, -1).sum(-1)
-    return own * hard + other * (every - hard)
+    return truth * hard + other * (every - hard)

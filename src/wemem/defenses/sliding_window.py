@@ -71,7 +71,7 @@ class SlidingWindow(Defense):
 
     def plan(self, epoch: int, groups: tuple[Group, ...], records: TrainingRecords) -> tuple[Group, ...]:
         """Cut the groups to the epoch's window; records keep their order."""
-        shown = np.concatenate([self._window(epoch, own) for own in self._ranked_classes(records)])
+        shown = np.concatenate([self._window(epoch, ranked) for ranked in self._ranked_classes(records)])
         return tuple(replace(g, records=g.records[np.isin(g.records, shown)]) for g in groups)
 
     def _ranked_classes(self, records: TrainingRecords) -> list[Int64[np.ndarray, " _"]]:
@@ -85,8 +85,8 @@ class SlidingWindow(Defense):
         labels = records.labels[ranked]
         return [ranked[labels == label] for label in np.unique(labels)]
 
-    def _window(self, epoch: int, own: Int64[np.ndarray, " c"]) -> Int64[np.ndarray, " w"]:
-        n = len(own)
+    def _window(self, epoch: int, ranked: Int64[np.ndarray, " c"]) -> Int64[np.ndarray, " w"]:
+        n = len(ranked)
         width = max(1, round(self.width * n)) if isinstance(self.width, float) else self.width
         if width > n:
             raise InputError(
@@ -96,4 +96,4 @@ class SlidingWindow(Defense):
         stride = self.stride * n if isinstance(self.stride, float) else self.stride
         # 1e-9: a stride of 1/60 of 60 records must be 1 record, whatever the rounding of 1/60
         position = min(int(np.floor(stride * epoch + 1e-9)), n - width)
-        return own[position : position + width]
+        return ranked[position : position + width]

@@ -81,10 +81,10 @@ def levelled(values: Values, outside: Pairs, labels: Int64[np.ndarray, " N"]) ->
     """
     level = np.zeros(values.shape)
     for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        for k, never in enumerate(outside[:, own]):
+        of_class = np.flatnonzero(labels == label)
+        for k, never in enumerate(outside[:, of_class]):
             if never.any():
-                level[k, own] = np.median(values[k, own[never]])
+                level[k, of_class] = np.median(values[k, of_class[never]])
     return values - level
 
 

@@ -144,13 +144,13 @@ def _strongest(arm: Arm, metric: str) -> dict[str, Any]:
 def _not_run(results: Mapping[str, Any], run: Sequence[str]) -> list[dict[str, str]]:
     planned = results.get("planned", {}).get("attacks", {})
     kinds = {planned.get(name, name) for name in run}
-    found = [{"name": name, "reason": "planned, and missing in the results"} for name in planned if name not in run]
+    reasons = [{"name": name, "reason": "planned, and missing in the results"} for name in planned if name not in run]
     for name, attack in ATTACKS.items():
         if name not in kinds and name not in planned.values():
             needed = [SIGNALS[signal] for signal in sorted(attack.required_signals)]
             needs = f"; it needs {' and '.join(needed)}" if needed else ""
-            found.append({"name": name, "reason": f"not among the attacks of the study{needs}"})
-    return found
+            reasons.append({"name": name, "reason": f"not among the attacks of the study{needs}"})
+    return reasons
 
 
 #: Codes of notes on models that the user trained.
@@ -186,12 +186,12 @@ def _blind(rows: Sequence[Arm]) -> dict[str, Any]:
     return {"run": False, "text": "Not run: no attack of the study works without the model."}
 
 
-def _worst(found: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
+def _worst(entries: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
     """The groups of each arm of which most members are recognized."""
     return [
         {
             "label": arm["label"], "sparsity": arm["sparsity"], "attack": arm["attack"], "kind": kind,
             "groups": sorted(arm["groups"], key=lambda group: -group["tpr"]["value"])[:WORST_GROUPS],
         }
-        for arm in found
+        for arm in entries
     ]  # fmt: skip

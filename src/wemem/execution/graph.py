@@ -194,8 +194,8 @@ def is_task(stage: Stage[Any]) -> bool:
 
 def find_task(stages: Sequence[Stage[Any]], key: str) -> Stage[Any] | None:
     """The task of a key among some stages and all that they read; that which stores most, if several."""
-    found = [stage for stage in _ordered(stages) if is_task(stage) and stage.key == key]
-    return max(found, key=lambda stage: len(stage.stores), default=None)
+    tasks = [stage for stage in _ordered(stages) if is_task(stage) and stage.key == key]
+    return max(tasks, key=lambda stage: len(stage.stores), default=None)
 
 
 def _ordered(stages: Sequence[Stage[Any]]) -> Iterator[Stage[Any]]:

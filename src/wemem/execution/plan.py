@@ -133,9 +133,9 @@ def planned_phases(config: StudyConfig, data: Dataset, store: Store) -> list[Pla
     for phase in phases:
         graph = phase_graph(phase, Pipeline.open(phase.program.config, data, store, Silent()))
         present = store.present([key for node in graph.nodes for key in node.stores])
-        own = [i for i in sorted(graph.missing(present)) if graph.nodes[i].key not in before]
-        planned.append(Planned(graph, set(own)))
-        before.update(graph.nodes[i].key for i in own)
+        missing = [i for i in sorted(graph.missing(present)) if graph.nodes[i].key not in before]
+        planned.append(Planned(graph, set(missing)))
+        before.update(graph.nodes[i].key for i in missing)
     return planned
 
 
@@ -186,21 +186,23 @@ def _kinds(phases: Sequence[Planned], rates: Rates) -> tuple[KindPlan, ...]:
     kinds: dict[str, KindPlan] = {}
     for node, runs in nodes.values():
         kind, effort = node.effort.kind, node.effort
-        own = kinds.get(kind, KindPlan(kind, 0, 0, 0, 0.0, 0.0))
+        known = kinds.get(kind, KindPlan(kind, 0, 0, 0, 0.0, 0.0))
         rate: Rate = rate_of(rates, node)
         kinds[kind] = replace(
-            own, tasks=own.tasks + 1, stored=own.stored + (not runs), models=own.models + runs * effort.models,
-            records=own.records + runs * effort.work, seconds=own.seconds + (rate.seconds(node) if runs else 0.0),
+            known, tasks=known.tasks + 1, stored=known.stored + (not runs), models=known.models + runs * effort.models,
+            records=known.records + runs * effort.work, seconds=known.seconds + (rate.seconds(node) if runs else 0.0),
         )  # fmt: skip
     return tuple(sorted(kinds.values(), key=lambda kind: -kind.seconds))
 
 
 def _assumptions(config: StudyConfig) -> list[str]:
-    found = []
+    sentences = []
     if config.training.patience is not None or config.finetune.patience is not None:
-        found.append("Trainings that stop early are expected to run 21 epochs; how long they run is not known before.")
+        sentences.append(
+            "Trainings that stop early are expected to run 21 epochs; how long they run is not known before."
+        )
     if config.grids:
-        found.append("Settings that a grid selects are not known yet: the first of each stands for it.")
+        sentences.append("Settings that a grid selects are not known yet: the first of each stands for it.")
     if any(budget.searches for budget in config.budgets.values()):
-        found.append("Defenses that are searched for are not known yet: a usual one stands for each.")
-    return found
+        sentences.append("Defenses that are searched for are not known yet: a usual one stands for each.")
+    return sentences

@@ -192,10 +192,10 @@ def _require_versions(expected: Mapping[str, Any]) -> None:
     Raises:
         InputError: a version, the code, the processor's capability or the number of threads differs.
     """
-    own = versions()
+    installed = versions()
     for name, value in expected.items():
-        if own.get(name) != value:
+        if installed.get(name) != value:
             raise InputError(
-                f"expected {name} {value} as on the driver, got {own.get(name)}; give every node the same versions, "
-                "code and kind of processor, for results depend on them"
+                f"expected {name} {value} as on the driver, got {installed.get(name)}; give every node the same "
+                "versions, code and kind of processor, for results depend on them"
             )

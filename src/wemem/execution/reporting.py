@@ -54,9 +54,9 @@ class TaskProgress:
         """Show one message of :class:`Reporting`."""
         match kind:
             case "begin":
-                own = self._node is not None and (payload[0] == self._node.title or not self._node.stores)
-                self.stage = payload[0] if own else ""
-                if own:
+                of_task = self._node is not None and (payload[0] == self._node.title or not self._node.stores)
+                self.stage = payload[0] if of_task else ""
+                if of_task:
                     self._progress.begin(*payload)
             case "advance" if self.stage:
                 self._progress.advance(*payload)

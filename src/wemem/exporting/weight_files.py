@@ -85,13 +85,13 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     require_memory(sum(map(_size, files)), memory_limit(None), shown(index))
     state: dict[str, Tensor] = {}
     for file in files:
-        own = _read_one(file)
+        part = _read_one(file)
         expected = {name for name, place in places.items() if place == file}
-        if set(own) != expected:
-            name = sorted(set(own) ^ expected)[0]
+        if set(part) != expected:
+            name = sorted(set(part) ^ expected)[0]
             raise InputError(
                 f"expected the tensors in {file.name} that {index.name} lists, got a difference in {name!r}; download "
                 "all files of the model again"
             )
-        state |= own
+        state |= part
     return state

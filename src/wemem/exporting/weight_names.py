@@ -45,15 +45,15 @@ def with_names_of(
     prefix = _prefix(tied, state, path)
     if prefix:
         note(f"the names in {path} begin with {prefix!r}, as a wrapper saves them; the prefix is removed")
-    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    renamed = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     expected = {name for names in tied for name in names}
-    idle = [name for name in own if name not in expected and name.rpartition(".")[2] in IDLE]
+    idle = [name for name in renamed if name not in expected and name.rpartition(".")[2] in IDLE]
     if left := [*(name for name in state if not name.startswith(prefix)), *(f"{prefix}{name}" for name in idle)]:
         shown = ", ".join(left[:SHOWN]) + (f" and {len(left) - SHOWN} more" if len(left) > SHOWN else "")
         note(f"{path} holds tensors that are no part of the model and are left out: {shown}")
     for name in idle:
-        del own[name]
-    return _with_counters(module, _with_tied(tied, own))
+        del renamed[name]
+    return _with_counters(module, _with_tied(tied, renamed))
 
 
 def _prefix(tied: list[list[str]], state: Mapping[str, Tensor], path: Path) -> str:

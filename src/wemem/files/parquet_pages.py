@@ -83,13 +83,13 @@ class _Compact:
 
     def integers(self) -> dict[int, int]:
         """The whole numbers among the fields of a struct, by field number."""
-        found = {}
+        fields = {}
         for number, kind in self._fields():
             if kind in INTEGERS:
-                found[number] = self._whole()
+                fields[number] = self._whole()
             else:
                 self._skip(kind, DEPTH)
-        return found
+        return fields
 
     def _fields(self) -> Iterator[tuple[int, int]]:
         number = 0

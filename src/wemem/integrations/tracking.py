@@ -55,9 +55,9 @@ def figures(run: Mapping[str, Any]) -> dict[str, float]:
     """
     named = {"sparsity": run["sparsity"]}
     named |= {f"accuracy/{key}": value for key, value in run["accuracy"].items() if key in ("train", "dev", "test")}
-    for attack, found in run["attacks"].items():
-        rates = {f"tpr_at_{fpr}": rate for fpr, rate in found.get("tpr_at_fpr", {}).items()}
-        rates |= {key: found[key] for key in ("balanced_accuracy", "auc") if key in found}
+    for attack, audit in run["attacks"].items():
+        rates = {f"tpr_at_{fpr}": rate for fpr, rate in audit.get("tpr_at_fpr", {}).items()}
+        rates |= {key: audit[key] for key in ("balanced_accuracy", "auc") if key in audit}
         named |= {f"attacks/{attack}/{key}": value for key, value in rates.items()}
     for metric, strongest in run.get("worst", {}).items():
         named |= {f"strongest/{metric}": strongest["value"], f"chance/{metric}": strongest["chance"]}

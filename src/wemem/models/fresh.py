@@ -43,10 +43,10 @@ def factory_of(module: nn.Module) -> Callable[[tuple[int, ...], int], nn.Module]
             tensor.fill_(torch.nan)
     with torch.random.fork_rng(devices=[]):
         _draw(probe := copy.deepcopy(plain))
-    kept = next((name for name, tensor in _numbers(probe) if not tensor.isfinite().all()), None)
-    if kept is not None:
+    absent = next((name for name, tensor in _numbers(probe) if not tensor.isfinite().all()), None)
+    if absent is not None:
         raise InputError(
-            f"expected layers whose reset_parameters() draws all of their numbers, got {kept!r}, which none draws; "
+            f"expected layers whose reset_parameters() draws all of their numbers, got {absent!r}, which none draws; "
             "give a factory, factory(input_shape, classes) -> module, as the architecture"
         )
 

@@ -42,13 +42,13 @@ class TrainedModels:
         each = (
             {} if recipes is None or isinstance(recipes, str) else {"recipe_fingerprint": [recipes[k] for k in models]}
         )
-        own = SelectionKey(self.key, tuple(models)).key()
-        return replace(self, key=own, ensemble=self.ensemble.select(models), meta={**self.meta, **each})
+        key = SelectionKey(self.key, tuple(models)).key()
+        return replace(self, key=key, ensemble=self.ensemble.select(models), meta={**self.meta, **each})
 
     def queried(self, device: torch.device) -> Queried:
         """All models as they answer queries, those of the ensemble on a device."""
-        own = OnDevice(self.ensemble, device)
-        return own if self.shipped is None else ShippedFirst(self.shipped, own)
+        models = OnDevice(self.ensemble, device)
+        return models if self.shipped is None else ShippedFirst(self.shipped, models)
 
     def first(self, features: Real[np.ndarray, "N ..."], device: torch.device) -> Float32[np.ndarray, "N C"]:
         """Answers of model 0 alone."""

@@ -34,10 +34,10 @@ def sized_victim(parties: Parties, recipe: str) -> str:
 def _sized(parties: Parties, recipe: str, train: np.ndarray) -> str:
     if recipe == UNKNOWN:
         return UNKNOWN
-    own = parties.members
-    if matched(parties.data.labels, own, train):
-        return f"{recipe}:{len(own)}"
-    return f"{recipe}:{len(train)}" + (":other classes" if len(train) == len(own) else "")
+    members = parties.members
+    if matched(parties.data.labels, members, train):
+        return f"{recipe}:{len(members)}"
+    return f"{recipe}:{len(train)}" + (":other classes" if len(train) == len(members) else "")
 
 
 def unmatched_sizes(parties: Parties) -> Iterator[tuple[str, int]]:

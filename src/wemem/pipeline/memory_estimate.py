@@ -46,7 +46,7 @@ def require_memory(config: StudyConfig, data: Dataset) -> None:
     disjoint = 1 + config.split.shadows
     together = max(disjoint, min(CHUNK, max(references, config.scores.models)))
     weights = 0 if isinstance(config.model, CustomModel) else count_weights(config.model, data)
-    needs = {
+    estimates = {
         f"{together:,} models of {weights:,} weights and their checkpoints": (
             BYTES * weights * (2 * together + COPIES_IN_TRAINING)
         ),
@@ -55,7 +55,7 @@ def require_memory(config: StudyConfig, data: Dataset) -> None:
         ),
     }
     memory = machine_memory()
-    for what, need in needs.items():
+    for what, need in estimates.items():
         if need > memory:
             raise InputError(
                 f"expected a study that fits into {memory / 2**30:.3g} GiB of memory, got about {need / 2**30:.3g} GiB "

@@ -41,8 +41,8 @@ class Pruner:
         """The key of each round; it contains the round before, so equal beginnings are shared."""
         keys, ensemble = [start], self.workspace.ensemble_inputs(split, seeds)
         for sparsity in pruning.schedule.sparsities:
-            own = RoundKey(keys[-1], sparsity, rules_of(pruning), defense, tuple(scores), soft_targets, ensemble)
-            keys.append(own.key())
+            key = RoundKey(keys[-1], sparsity, rules_of(pruning), defense, tuple(scores), soft_targets, ensemble)
+            keys.append(key.key())
         return keys[1:]
 
     def plan(
@@ -115,9 +115,10 @@ class Rounds(Stage[None]):
         soft_targets: Stage[SoftTargets] | None, keep_rounds: bool,
     ) -> None:  # fmt: skip
         work = training_work(split, pruning.recipe) * len(keys) * defense.passes_per_epoch
-        needs = [one for one in (start, *dict.fromkeys(scores), soft_targets) if one is not None]
+        before = [one for one in (start, *dict.fromkeys(scores), soft_targets) if one is not None]
         super().__init__(
-            title, keys[-1], needs, Effort.training(f"prune under {defense.name}", work, len(seeds), step_time(defense))
+            title, keys[-1], before,
+            Effort.training(f"prune under {defense.name}", work, len(seeds), step_time(defense)),
         )  # fmt: skip
         self.workspace, self.keys, self.start, self.split, self.pruning = workspace, keys, start, split, pruning
         self.defense, self.seeds, self.scores, self.soft_targets = defense, seeds, scores, soft_targets
@@ -194,7 +195,7 @@ class Rounds(Stage[None]):
 
     def _meta(self, done: Round, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Everything but the weights that is stored of a round."""
-        observed = [[asdict(seen) for seen in own] for own in done.observed]
+        observed = [[asdict(seen) for seen in rounds] for rounds in done.observed]
         return {
             "rounds": summaries,
             **training_summary(done.history, done.choice),

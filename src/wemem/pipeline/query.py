@@ -183,9 +183,9 @@ def _query_sides(
     def collect() -> CollectedSignals:
         answers = [part.read() for part in parts]
         # of the victim's stage, the shadows are left out
-        kept = [slice(0, side.split.num_models) for side in sides for _ in side.stages]
+        places = [slice(0, side.split.num_models) for side in sides for _ in side.stages]
         arrays = {
-            name: np.concatenate([one.arrays[name][models] for one, models in zip(answers, kept, strict=True)])
+            name: np.concatenate([one.arrays[name][models] for one, models in zip(answers, places, strict=True)])
             for name in answers[0].arrays
         }
         roles = np.concatenate([side.split.roles[:, records] for side in sides])

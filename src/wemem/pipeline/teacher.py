@@ -161,14 +161,14 @@ def linear_log_probabilities(
     drawn = None if source.views is None else source.views.draw(train, len(data), data.input_shape)
     viewed = ViewedRecords(torch.from_numpy(data.features), drawn)
     targets = np.zeros((split.num_models, source.passes_per_epoch * len(data), data.classes), np.float32)
-    for k, own in enumerate(train):
-        form = None if data.table is None else Preprocessing.fit(data.table, data.features[own])
-        x = data.features[own] if form is None else form.apply(data.features[own])
-        roles = parts.roles[k * source.count : (k + 1) * source.count, own]
+    for k, records in enumerate(train):
+        form = None if data.table is None else Preprocessing.fit(data.table, data.features[records])
+        x = data.features[records] if form is None else form.apply(data.features[records])
+        roles = parts.roles[k * source.count : (k + 1) * source.count, records]
         components = Components.of(x, source.components)
-        teachers = fit_linear(components, x, data.labels[own], roles == Role.TRAIN, data.classes)
+        teachers = fit_linear(components, x, data.labels[records], roles == Role.TRAIN, data.classes)
         for place in range(source.passes_per_epoch):
-            numbers = place * len(data) + own
+            numbers = place * len(data) + records
             x = viewed.numbered(torch.tensor([k]), torch.from_numpy(numbers)[None])[0].numpy()
             p = teachers.probabilities(x if form is None else form.apply(x))
             unseen = (roles == Role.AUDIT)[..., None]

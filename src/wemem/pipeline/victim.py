@@ -130,8 +130,8 @@ def _joined(space: Workspace, key: Key, shadows: TrainedModels, recipe_fingerpri
 
 
 def _joined_meta(shadows: TrainedModels, recipe_fingerprint: str) -> dict[str, Any]:
-    kept = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest describes a shadow
-    return {**kept, "recipe_fingerprint": [recipe_fingerprint, *shadows.provenance]}
+    training = {name: shadows.meta[name] for name in ("backend", "seconds")}  # the rest describes a shadow
+    return {**training, "recipe_fingerprint": [recipe_fingerprint, *shadows.provenance]}
 
 
 def swap_shadows(victim: Stage[TrainedModels], shadows: Stage[TrainedModels]) -> Stage[TrainedModels]:

@@ -117,8 +117,8 @@ def restrict_channels(
 def _lost_since(start: Ensemble, group: Group, keep: Bool[Tensor, "K F"]) -> Bool[Tensor, "K C"]:
     """A mask of the channels of a group that are not kept, of those that the ensemble still has."""
     before = start.channels.get(group.root)
-    kept = keep if before is None else keep[before].view(len(start), -1)
-    return ~kept.view(len(start), group.size, -1).all(2)
+    still_there = keep if before is None else keep[before].view(len(start), -1)
+    return ~still_there.view(len(start), group.size, -1).all(2)
 
 
 def sum_over_filters(
@@ -204,8 +204,8 @@ def _ignored(module: nn.Module, example: Tensor, choice: LayerChoice) -> list[nn
 
 
 def _require_separate_weights(module: nn.Module) -> None:
-    owned = [p for layer in module.modules() for p in layer.parameters(recurse=False)]
-    if len({id(p) for p in owned}) < len(owned):
+    weights = [p for layer in module.modules() for p in layer.parameters(recurse=False)]
+    if len({id(p) for p in weights}) < len(weights):
         raise InputError("expected layers that share no weights for structured pruning, got two that share one")
 
 

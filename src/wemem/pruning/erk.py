@@ -48,8 +48,8 @@ class Erk(WeightCriterion):
         # rounding the running sum, so that all layers together have the target to the weight
         gone = [(1 - d) * prod(shape) for d, shape in zip(self.densities(shapes, sparsity), shapes, strict=True)]
         counts = [later - earlier for earlier, later in pairwise([0, *map(round, accumulate(gone))])]
-        own = {name: count / prod(shape) for name, count, shape in zip(names, counts, shapes, strict=True)}
-        return with_masks(ensemble, weight_masks(ensemble, own, self.importance, example, choice))
+        shares = {name: count / prod(shape) for name, count, shape in zip(names, counts, shapes, strict=True)}
+        return with_masks(ensemble, weight_masks(ensemble, shares, self.importance, example, choice))
 
     @staticmethod
     def densities(shapes: list[tuple[int, ...]], sparsity: float) -> list[float]:

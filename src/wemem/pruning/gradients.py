@@ -57,7 +57,7 @@ def gradient_sizes(
             for name, gradient in _gradients(ensemble, k, data, records[start:end], where):
                 squares[name] = squares.get(name, torch.zeros(())) + gradient.square().cpu() / len(batches)
         sizes.append({name: square.sqrt() for name, square in squares.items()})
-    result = {name: torch.stack([own[name] for own in sizes]) for name in sizes[0]}
+    result = {name: torch.stack([of_model[name] for of_model in sizes]) for name in sizes[0]}
     if not all(size.isfinite().all() for size in result.values()):
         raise InputError("expected finite gradients for pruning, got NaN or infinity; lower the learning rate")
     return result

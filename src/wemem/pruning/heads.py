@@ -99,9 +99,9 @@ def _head_width(template: nn.Module, group: Group) -> int:
     while True:
         holder = ".".join(path)
         if all(name.startswith(f"{holder}." if holder else "") for name in group.makers):
-            own = vars(template.get_submodule(holder))
-            width = next((own[name] for name in HEAD_WIDTH if isinstance(own.get(name), int)), None)
-            heads = next((own[name] for name in HEADS if isinstance(own.get(name), int)), None)
+            fields = vars(template.get_submodule(holder))
+            width = next((fields[name] for name in HEAD_WIDTH if isinstance(fields.get(name), int)), None)
+            heads = next((fields[name] for name in HEADS if isinstance(fields.get(name), int)), None)
             width = group.size // heads if width is None and heads else width
             if width and group.size % width == 0:
                 return int(width)

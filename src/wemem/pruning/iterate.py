@@ -244,9 +244,9 @@ def _prune_to(
         return ensemble
     gradients = None
     if pruning.criterion.reads_gradients:
-        own = [derive_seed(seed, "gradients", index) for seed in records.seeds]
+        drawn = [derive_seed(seed, "gradients", index) for seed in records.seeds]
         gradients = gradient_sizes(
-            ensemble, records.data, records.split, seeds=own, batch_size=pruning.recipe.batch_size,
+            ensemble, records.data, records.split, seeds=drawn, batch_size=pruning.recipe.batch_size,
             device=records.device,
         )  # fmt: skip
     pruned = pruning.prune(ensemble, sparsity, example, gradients)

@@ -98,10 +98,10 @@ def _curves(content: Mapping[str, Any]) -> Iterator[Plate]:
 
 def _extremes_of(curves: Sequence[Value], fpr: float) -> str:
     """The arms of which most and least training records are found at a rate."""
-    found = [(point["tpr"], curve) for curve in curves if (point := at_rate(curve["points"], fpr))]
-    if not found:
+    at_limit = [(point["tpr"], curve) for curve in curves if (point := at_rate(curve["points"], fpr))]
+    if not at_limit:
         return "There are too few non-members for a curve."
-    (high, most), (low, least) = (pick(found, key=lambda one: one[0]["value"]) for pick in (max, min))
+    (high, most), (low, least) = (pick(at_limit, key=lambda one: one[0]["value"]) for pick in (max, min))
     return (
         f"At {per_cent(fpr)} FPR the strongest attack finds {_share(high)} of the training records of {_name(most)}, "
         f"the most, and {_share(low)} of {_name(least)}, the least."
@@ -234,23 +234,24 @@ def _selections(content: Mapping[str, Any]) -> Iterator[Plate]:
 
 def _pairs(content: Mapping[str, Any]) -> Iterator[Plate]:
     for i, leader in enumerate(content["comparisons"]["leaders"]):
-        own = [pair for pair in content["comparisons"]["pairs"] if pair["defense"] == leader]
-        if not any(gap["low"] is not None for pair in own for gap in (pair["accuracy"], *pair["leakage"].values())):
+        pairs = [pair for pair in content["comparisons"]["pairs"] if pair["defense"] == leader]
+        if not any(gap["low"] is not None for pair in pairs for gap in (pair["accuracy"], *pair["leakage"].values())):
             continue
-        less = [pair for pair in own if any(gap["shown"] and gap["value"] < 0 for gap in pair["leakage"].values())]
+        less = [pair for pair in pairs if any(gap["shown"] and gap["value"] < 0 for gap in pair["leakage"].values())]
         yield Plate(
             name=f"pairs-{i + 1}",
             part="pairs",
             draw="pairs",
-            data=own,
+            data=pairs,
             title=f"{printable(leader)} against each of the others",
             caption=(
-                f"Differences in percentage points with 95 % intervals, paired by {_paired_by(own)}. Left of 0: less "
+                f"Differences in percentage points with 95 % intervals, paired by {_paired_by(pairs)}. Left of 0: less "
                 "leakage, or less accuracy. Filled and strong: shown beside all other pairs (Holm's rule at 5 % a "
                 "measure)." + (" Pairs with the defense above are not repeated." if i else "")
             ),
             finding=(
-                f"{printable(leader)} leaks less than {len(less)} of {len(own)} others, shown by at least one measure."
+                f"{printable(leader)} leaks less than {len(less)} of {len(pairs)} others, shown by at least one "
+                "measure."
             ),
         )
 

@@ -55,19 +55,19 @@ def _on_power(attacked: Sequence[Arm]) -> list[str]:
 
 
 def _on_adversary(rows: Sequence[Arm]) -> list[str]:
-    found = []
+    sentences = []
     if not all(arm.adaptive(attack) for arm in rows for attack in arm.attacks):
-        found.append("Some attacks were not adaptive, so that an adversary who knows the defense may find more.")
+        sentences.append("Some attacks were not adaptive, so that an adversary who knows the defense may find more.")
     counts: dict[str, set[int]] = {}
     for arm in rows:
         for run in arm.runs:
             for attack, audit in run["attacks"].items():
                 counts.setdefault(attack, set()).add(audit["reference_models"])
-    unlike = set().union(*(own for own in counts.values() if len(own) > 1))
+    unlike = set().union(*(labels for labels in counts.values() if len(labels) > 1))
     if unlike:
-        found.append(
+        sentences.append(
             f"The adversary had {min(unlike)} reference models against some and {max(unlike)} against others: more "
             "find more, so what few attacked looks safer than it is. Differences between such arms leave these attacks "
             "out; set split.references for all arms alike."
         )
-    return found
+    return sentences

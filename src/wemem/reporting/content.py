@@ -60,7 +60,7 @@ def plane(rows: Sequence[Arm]) -> list[Value]:
         controls = [arm for arm in attacked if arm.is_control and arm.sparsity in (0, sparsity)]
         for metric in metrics_for("headline", audits_of([*controls, *pruned])):
             overall = _front(pruned, metric.name)
-            own = [
+            costs = [
                 arm
                 for kind in {a.defense for a in pruned}
                 for arm in _front([a for a in pruned if a.defense == kind], metric.name)
@@ -68,7 +68,7 @@ def plane(rows: Sequence[Arm]) -> list[Value]:
             points = [
                 {
                     **named(arm), "accuracy": asdict(arm.accuracy()), "leakage": _strongest(arm, metric.name),
-                    "front": arm in overall, "front_of_kind": arm in own,
+                    "front": arm in overall, "front_of_kind": arm in costs,
                 }
                 for arm in [*controls, *pruned]
             ]  # fmt: skip
@@ -116,13 +116,13 @@ def chance_of(points: Sequence[Value], metric: Metric) -> Value:
 
 def rounds(rows: Sequence[Arm]) -> list[Value]:
     """Accuracy along the pruning rounds, and the leak along them where it was measured."""
-    found = []
+    lines = []
     for arm in rows:
         length = min(len(run["rounds"]) for run in arm.runs)
         steps = [[run["rounds"][r] for run in arm.runs] for r in range(length)]
         if steps and arm.defense != "dense":
-            found.append({**named(arm), "rounds": [_round(arm.runs, step) for step in steps]})
-    return found
+            lines.append({**named(arm), "rounds": [_round(arm.runs, step) for step in steps]})
+    return lines
 
 
 def deciles(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
@@ -144,29 +144,29 @@ def classes(combined: Combined, rows: Sequence[Arm]) -> list[Value]:
 
 def times(rows: Sequence[Arm]) -> list[Value]:
     """The cost of each arm: mean, least and most over its runs of each quantity that was measured."""
-    found = []
+    bars = []
     for arm in rows:
-        own = {
+        seconds = {
             **{f"{of}_seconds": [run["seconds"].get(of) for run in arm.runs] for of in _timed(arm)},
             "records_seen": [run["records_seen"] for run in arm.runs],
             "peak_memory_mib": [run.get("peak_memory_mib") for run in arm.runs],
         }
-        found.append({**named(arm), **{name: _span(values) for name, values in own.items() if _span(values)}})
-    return found
+        bars.append({**named(arm), **{name: _span(values) for name, values in seconds.items() if _span(values)}})
+    return bars
 
 
 def selections(combined: Combined) -> list[Value]:
     """Settings chosen on dev data, where a study did so; the floor is the accuracy that a setting
     must keep.
     """
-    found = []
+    selected = []
     for source in combined.sources:
         selection = source.results.get("selection")
         if selection:
             rule = selection["rule"]
             floor = rule["undefended_dev_accuracy"] - rule["max_accuracy_drop"]
-            found.append({"folder": source.name, **selection, "floor": floor})
-    return found
+            selected.append({"folder": source.name, **selection, "floor": floor})
+    return selected
 
 
 def comparisons(results: Mapping[str, Any]) -> Value:
@@ -237,8 +237,8 @@ def _strongest(arm: Arm, metric: str) -> Value:
     attack, estimate = arm.strongest(metric)
     chance = arm.chance(metric)
     level = {} if chance is None else {"chance": chance.expected, "chance_high": chance.high}
-    found = {**asdict(estimate), "attack": attack, "adaptive": arm.adaptive(attack)}
-    return {**found, **level, "leaks": arm.leaks(metric)}
+    entry = {**asdict(estimate), "attack": attack, "adaptive": arm.adaptive(attack)}
+    return {**entry, **level, "leaks": arm.leaks(metric)}
 
 
 def _leave_one_out(arm: Arm) -> Value:
@@ -271,7 +271,7 @@ def _round(runs: Sequence[Run], step: Sequence[Mapping[str, Any]]) -> Value:
     """
     tested = [run["accuracy"]["test_records"] for run in runs]
     shares = [proportion(round(one["test_accuracy"] * n), n) for one, n in zip(step, tested, strict=True)]
-    found = {
+    entry = {
         "round": step[0]["round"],
         "sparsity": step[0]["sparsity"],
         "test_accuracy": asdict(over_seeds(shares)),
@@ -280,8 +280,8 @@ def _round(runs: Sequence[Run], step: Sequence[Mapping[str, Any]]) -> Value:
     if len(leaks) == len(step):
         leak = over_seeds([Estimate(value, value, value) for value in leaks])
         ends = (None, None) if leak.low == leak.high else (leak.low, leak.high)
-        found["confidence_auc"] = dict(zip(("value", "low", "high"), (leak.value, *ends), strict=True))
-    return found
+        entry["confidence_auc"] = dict(zip(("value", "low", "high"), (leak.value, *ends), strict=True))
+    return entry
 
 
 def _timed(arm: Arm) -> list[str]:

@@ -81,8 +81,8 @@ def _rows(run: Mapping[str, Any]) -> Iterator[dict[str, Cell]]:
 def _attack_cells(name: str, audit: Mapping[str, Any]) -> dict[str, Cell]:
     cells: dict[str, Cell] = {"attack": name, "adaptive": "true" if audit["adaptive"] else "false"}
     for metric in metrics_for("file", [audit]):
-        if (found := metric.read(audit)) is not None:
-            cells |= _with_ends(metric.name, found.value, (found.low, found.high))
+        if (value := metric.read(audit)) is not None:
+            cells |= _with_ends(metric.name, value.value, (value.low, value.high))
     return {**cells, **{count: audit[count] for count in ("smallest_fpr", "members", "nonmembers", "reference_models")}}
 
 

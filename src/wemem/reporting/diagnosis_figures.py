@@ -63,10 +63,10 @@ def effects_figure(diagnosis: Mapping[str, Any]) -> Figure:
     axes, relevant = figure.add_subplot(), 100 * diagnosis["settings"]["relevant"]
     effects = diagnosis["scenario"]["effects"]
     for row, effect in enumerate(effects):
-        found = estimate(effect)
-        reach = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
+        interval = estimate(effect)
+        reach = [[100 * (interval.value - interval.low)], [100 * (interval.high - interval.value)]]
         filled = "black" if effect["decision"] == "counts" else "white"
-        axes.errorbar([100 * found.value], [row], xerr=reach, fmt="o", color="black", mfc=filled, capsize=4)
+        axes.errorbar([100 * interval.value], [row], xerr=reach, fmt="o", color="black", mfc=filled, capsize=4)
     axes.axvline(0, color="grey", lw=0.8)
     axes.axvline(relevant, color="grey", lw=0.8, ls="--")
     axes.annotate(f" {relevant:g} points", (relevant, -0.62), color="dimgrey", fontsize=8)

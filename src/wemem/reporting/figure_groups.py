@@ -142,9 +142,9 @@ def draw_selection(chosen: Value, kinds: Mapping[str, Mark]) -> Figure:
     """Candidates by accuracy and leak on dev data; what was chosen is filled and named."""
     figure = blank(WIDE, 4.2)
     axes = figure.add_subplot()
-    own = {**{kind: Mark(GREY, "o", "-") for kind in {c["kind"] for c in chosen["candidates"]}}, **kinds}
+    known = {**{kind: Mark(GREY, "o", "-") for kind in {c["kind"] for c in chosen["candidates"]}}, **kinds}
     for one in sorted(chosen["candidates"], key=lambda c: c["chosen"]):
-        mark = own[one["kind"]]
+        mark = known[one["kind"]]
         fill, strength = (mark.colour, 1.0) if one["chosen"] else ("white", 0.75)
         axes.plot(
             [100 * one["dev_accuracy"]], [100 * one["dev_auc"]], linestyle="", marker=mark.marker, markersize=7,

@@ -74,10 +74,10 @@ def marks(kinds: Sequence[str]) -> dict[str, Mark]:
     """A mark for each kind of defense, in their order; colours and shapes are all different for up
     to 16 kinds.
     """
-    own = {"undefended": Mark(INK, "s", "-"), "dense": Mark(GREY, "D", (0, (2, 2)))}
-    for i, kind in enumerate(kind for kind in dict.fromkeys(kinds) if kind not in own):
-        own[kind] = _mark(i)
-    return own
+    chosen = {"undefended": Mark(INK, "s", "-"), "dense": Mark(GREY, "D", (0, (2, 2)))}
+    for i, kind in enumerate(kind for kind in dict.fromkeys(kinds) if kind not in chosen):
+        chosen[kind] = _mark(i)
+    return chosen
 
 
 def arm_marks(arms: Sequence[tuple[str, str]]) -> list[Mark]:
@@ -86,12 +86,12 @@ def arm_marks(arms: Sequence[tuple[str, str]]) -> list[Mark]:
     Args:
         arms: kind and label of each; the undefended and the dense model keep their marks.
     """
-    own, fixed = 0, marks(())
-    found = []
+    place, fixed = 0, marks(())
+    marked = []
     for kind, _ in arms:
-        found.append(fixed.get(kind) or _mark(own))
-        own += kind not in fixed
-    return found
+        marked.append(fixed.get(kind) or _mark(place))
+        place += kind not in fixed
+    return marked
 
 
 def _mark(i: int) -> Mark:
@@ -231,5 +231,5 @@ def _move(axes: Axes, label: Text, box: Bbox, at: tuple[float, float], reach: fl
 
 
 def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
-    found = axes.transData.transform((x, y))
-    return float(found[0]), float(found[1])
+    place = axes.transData.transform((x, y))
+    return float(place[0]), float(place[1])

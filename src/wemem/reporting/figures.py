@@ -51,10 +51,10 @@ def draw_all(chosen: Sequence[Plate], kinds: Sequence[str], folder: Path) -> dic
     Raises:
         InputError: a file cannot be written.
     """
-    drawn, own = {}, marks(kinds)
+    drawn, styles = {}, marks(kinds)
     for plate in chosen:
         with drawing(plate.name):
-            drawn[plate.name] = files(plate.name, DRAW[plate.draw](plate.data, own), folder)
+            drawn[plate.name] = files(plate.name, DRAW[plate.draw](plate.data, styles), folder)
     return drawn
 
 
@@ -69,7 +69,7 @@ def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
     key beside it.
     """
     points = panel["points"]
-    own = arm_marks([(point["defense"], point["label"]) for point in points])
+    styles = arm_marks([(point["defense"], point["label"]) for point in points])
     figure = blank(WIDE, max(4.1, 0.22 * len(points) + 0.9))
     axes = figure.add_subplot()
     axes.set(xlabel="Test accuracy (%)", ylabel=f"{METRICS[panel['measure']].label}, strongest attack (%)")
@@ -78,14 +78,14 @@ def draw_plane(panel: Value, kinds: Mapping[str, Mark]) -> Figure:
     along = axes.get_yaxis_transform()
     axes.text(1, 100 * panel["chance"], "chance", transform=along, ha="right", va="bottom", fontsize=7, color=GREY)
     _stairs(axes, [p for p in points if p["front"]], color=FAINT, linewidth=5, solid_capstyle="round", zorder=1)
-    for point, mark in zip(points, own, strict=True):
+    for point, mark in zip(points, styles, strict=True):
         _setting(axes, point, mark, 0.55 if len(points) <= CROWDED else 0.25)
     axes.set_xlim(window([point["accuracy"] for point in points]))
     axes.set_ylim(window([*(point["leakage"] for point in points), {"value": panel["chance"]}]))
     handles = [
         Line2D([], [], linestyle="", color=mark.colour, marker=mark.marker, markersize=6, markeredgewidth=1.3,
                markerfacecolor=mark.colour if point["front"] else "white")
-        for point, mark in zip(points, own, strict=True)
+        for point, mark in zip(points, styles, strict=True)
     ]  # fmt: skip
     names = [f"{number}  {short(point['label'], NAME)}" for number, point in enumerate(points, 1)]
     figure.legend(handles, names, loc="outside right center", fontsize=7.5, handletextpad=0.4, labelspacing=0.55)

@@ -112,9 +112,9 @@ def share(estimate: Mapping[str, Any]) -> str:
 def plain(value: object) -> Markup:
     """A setting or another value of a user, as text."""
     if isinstance(value, Mapping):
-        return Markup(", ").join(Markup("{} = {}").format(name(key), plain(own)) for key, own in value.items())
+        return Markup(", ").join(Markup("{} = {}").format(name(key), plain(item)) for key, item in value.items())
     if isinstance(value, list):
-        return Markup(", ").join(plain(own) for own in value)
+        return Markup(", ").join(plain(item) for item in value)
     if value is None or isinstance(value, bool):
         return escape({None: "none", True: "yes", False: "no"}[value])
     return name(value)

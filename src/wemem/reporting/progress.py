@@ -223,11 +223,11 @@ class LiveProgress:
     def _summary(self) -> str:
         done = self._done
         stages = "1 stage" if done.stages == 1 else f"{done.stages} stages"
-        found = f", {done.stored} of them found in store" if done.stored else ""
+        stored = f", {done.stored} of them found in store" if done.stored else ""
         took = self._console.get_time() - self._began
         whole = took * self._processes
         share = f"; {100 * done.training / whole:.0f} % of the time was training and pruning" if done.training else ""
-        return f"{stages} in {duration(took)}{found}{share}"
+        return f"{stages} in {duration(took)}{stored}{share}"
 
 
 class WorkerProgress:

@@ -69,26 +69,26 @@ def release_answer(combined: Combined, folders: Sequence[Path], limits: Limits |
 
 def _subject(results: Mapping[str, Any]) -> Arm | None:
     rows = [arm for arm in arms(results) if arm.attacks and all(run["attacks"] for run in arm.runs)]
-    own = [arm for arm in rows if not (arm.is_control and arm.label == arm.defense)]
-    best = own[0] if len(own) == 1 else recommended(results)
-    return best if best in rows or best is None else next((a for a in own if a.label == best.label), None)
+    candidates = [arm for arm in rows if not (arm.is_control and arm.label == arm.defense)]
+    best = candidates[0] if len(candidates) == 1 else recommended(results)
+    return best if best in rows or best is None else next((a for a in candidates if a.label == best.label), None)
 
 
 def _doubts(combined: Combined, folders: Sequence[Path], arm: Arm, limits: Limits) -> dict[str, str]:
     """Reservations about the arm by name, with their texts."""
-    found: dict[str, str] = {}
+    doubts: dict[str, str] = {}
     fpr = None if limits.max_tpr is None else limits.at_fpr
     for folder, source in zip(folders, combined.sources, strict=True):
         labels = {arm.label, arm.label.removesuffix(f" ({source.name})")}
-        own = [one for one in arms(source.results) if one.label in labels and one.sparsity == arm.sparsity]
-        if not own:
+        same_setting = [one for one in arms(source.results) if one.label in labels and one.sparsity == arm.sparsity]
+        if not same_setting:
             continue
         verified = verify(folder, [])
         if verified.forged:
-            found["forged"] = f"The results contradict their files: {verified.forged[0].text}."
-        for one in reservations(verified, own, fpr):
-            found.setdefault(one.name, f"{one.text} ({one.name})")
-    return found
+            doubts["forged"] = f"The results contradict their files: {verified.forged[0].text}."
+        for one in reservations(verified, same_setting, fpr):
+            doubts.setdefault(one.name, f"{one.text} ({one.name})")
+    return doubts
 
 
 def _exceeds(one: Check) -> bool:

@@ -32,10 +32,10 @@ def _sentence(label: str, grid: Sequence[Mapping[str, Any]]) -> str:
     varied = [
         name for name in chosen["settings"] if any(one["settings"][name] != chosen["settings"][name] for one in grid)
     ]
-    spelled = " ".join(f"{name}={chosen['settings'][name]}" for name in varied or chosen["settings"])
+    settings = " ".join(f"{name}={chosen['settings'][name]}" for name in varied or chosen["settings"])
     which = "" if chosen["qualified"] else "none of which keeps that accuracy, so the most accurate one, "
     return printable(
-        f"{label}: {spelled} of {len(grid)} settings, {which}dev accuracy {_per_cent(chosen['dev_accuracy'])}, "
+        f"{label}: {settings} of {len(grid)} settings, {which}dev accuracy {_per_cent(chosen['dev_accuracy'])}, "
         f"dev AUC {_per_cent(chosen['dev_auc'])}."
     )
 

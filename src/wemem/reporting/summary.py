@@ -149,13 +149,13 @@ def _on_pruning(rows: Sequence[Arm], dense: Arm | None, plain: Arm | None) -> st
     words = {1: "leaks more than", -1: "leaks less than", 0: "leaks neither distinguishably more nor less than"}
     gaps = [leakage_difference(plain, dense, metric) for metric in SUMMARY]
     first, second = (words[0 if gap is None else gap.sign()] for gap in gaps)
-    verdict = f"{first} the dense one" + (
+    finding = f"{first} the dense one" + (
         "" if first == second else f" by {METRICS[PAPER].phrase}, and {second} it by {METRICS[LOW_FPR].phrase}"
     )
     if not plain.leaks_by_any():
-        verdict = f"shows no leak above chance by any metric, which does not prove that there is none, and {verdict}"
+        finding = f"shows no leak above chance by any metric, which does not prove that there is none, and {finding}"
     return (
-        f"Pruned to {per_cent(plain.sparsity)} sparsity without a defense, the model {verdict}: the strongest attack "
+        f"Pruned to {per_cent(plain.sparsity)} sparsity without a defense, the model {finding}: the strongest attack "
         f"tells training records from others with a balanced accuracy of {_leak(plain, PAPER)} (dense "
         f"{_leak(dense, PAPER)}, {_chance(plain, PAPER)}), and finds {_leak(plain, LOW_FPR)} of the training records "
         f"at {per_cent(LOW_RATE)} FPR (dense {_leak(dense, LOW_FPR)}, {_chance(plain, LOW_FPR)}). {FPR_MEANS}"
@@ -166,8 +166,8 @@ def _on_controls(rows: Sequence[Arm]) -> list[str]:
     """The share of the leak that is due to seeing the records again, to pruning, and to pruning
     round by round.
     """
-    found = {effect.cause: effect for effect in effects(rows, LOW_FPR)}
-    if not {"reuse", "pruning"} <= found.keys():
+    causes = {effect.cause: effect for effect in effects(rows, LOW_FPR)}
+    if not {"reuse", "pruning"} <= causes.keys():
         return []
     words = {
         "reuse": "fine-tuning again without pruning adds",
@@ -177,9 +177,9 @@ def _on_controls(rows: Sequence[Arm]) -> list[str]:
     parts = [
         f"{words[cause]} {100 * effect.change:+.1f} points"
         + ("" if effect.sign else " (not distinguishable from none)")
-        for cause, effect in found.items()
+        for cause, effect in causes.items()
     ]
-    exposures = found["pruning"].exposures
+    exposures = causes["pruning"].exposures
     shown = (
         ""
         if exposures is None
@@ -198,13 +198,13 @@ def _on_targets(cast: _Cast) -> list[str]:
     """The arm that leaks least over all leave-one-out targets, which tell arms apart sooner than
     the victims do.
     """
-    known = {arm: found for arm in cast.attacked if (found := arm.leave_one_out(LOW_FPR)) is not None}
+    known = {arm: measured for arm in cast.attacked if (measured := arm.leave_one_out(LOW_FPR)) is not None}
     if len(known) < 2:
         return []
-    targets = [found[2] for found in known.values()]
+    targets = [measured[2] for measured in known.values()]
     span = "-".join(dict.fromkeys(f"{end:,}" for end in (min(targets), max(targets))))
     begin = f"Over {span} leave-one-out targets, by {METRICS[LOW_FPR].phrase},"
-    leak = {arm: found[1].value for arm, found in known.items()}
+    leak = {arm: measured[1].value for arm, measured in known.items()}
     candidates = may_leak_least(list(known), LOW_FPR, over_targets=True)
     return [_least(begin, leak, cast.plain, candidates, None)]
 

@@ -70,7 +70,7 @@ def sheets(content: Mapping[str, Any]) -> list[Sheet]:
     """Every table that a report's content has rows for."""
     arms = [_headline(row) for row in content["headline"]]
     pairs = [_pair(one) for one in content["comparisons"]["pairs"]]
-    found = [
+    tables = [
         Sheet("headline", "headline", "Every arm", _headline_columns(), arms),
         Sheet("canaries", "headline", "Canaries", CANARIES, _canaries(content.get("canaries", {}).get("rows", ()))),
         Sheet("plane", "plane", "Points and fronts", PLANE, _points(content["plane"])),
@@ -82,7 +82,7 @@ def sheets(content: Mapping[str, Any]) -> list[Sheet]:
         Sheet("selection", "selection", "Candidates", SELECTION, _candidates(content["selection"])),
         Sheet("pairs", "pairs", "Differences", _pair_columns(), pairs),
     ]
-    return [sheet for sheet in found if sheet.rows]
+    return [sheet for sheet in tables if sheet.rows]
 
 
 PLANE = (

@@ -122,8 +122,8 @@ def _uncertified(certificate: Mapping[str, Any]) -> bool:
     """
     version_1 = "victim_made_as" in certificate
     victim, adversary = ("made_as", "made_as") if version_1 else ("recipe_fingerprint", "recipe_fingerprints")
-    own, others = certificate[f"victim_{victim}"], set(certificate[f"adversary_{adversary}"])
-    return bool(certificate["adaptive"]) and (own == UNKNOWN or others != {own})
+    victims, others = certificate[f"victim_{victim}"], set(certificate[f"adversary_{adversary}"])
+    return bool(certificate["adaptive"]) and (victims == UNKNOWN or others != {victims})
 
 
 def _undeclared(results: Mapping[str, Any]) -> Iterator[str]:

@@ -84,10 +84,10 @@ def _audit_of(path: Path, file: Any, group: int) -> tuple[str, int, float]:
         raise _foreign(path, f"a run of more than {MOST:,} values")
     table = file.read_row_group(group, columns=["label", "seed", "sparsity"])
     labels, texts = texts_of(table["label"])
-    found = [np.unique(values) for values in (labels, numbers_of(table["seed"]), numbers_of(table["sparsity"]))]
-    if any(len(values) != 1 for values in found):
+    columns = [np.unique(values) for values in (labels, numbers_of(table["seed"]), numbers_of(table["sparsity"]))]
+    if any(len(values) != 1 for values in columns):
         raise _foreign(path, "a row group with the records of several runs")
-    return texts[int(found[0][0])], int(found[1][0]), float(found[2][0])
+    return texts[int(columns[0][0])], int(columns[1][0]), float(columns[2][0])
 
 
 def _matched(

@@ -50,9 +50,9 @@ def _compared(stored: Mapping[str, Any], computed: Mapping[str, Any]) -> Iterato
             if stored[name] != value:
                 yield f"{name} is {stored[name]}, its records give {value}"
             continue
-        given, own = ([one["value"], *one["ci"]] for one in (stored[name], value))
-        if not np.allclose(given, own, rtol=0, atol=ROUNDING):
-            yield f"{name} is {given[0]:.6g} [{given[1]:.6g}, {given[2]:.6g}], its records give {own[0]:.6g}"
+        given, recomputed = ([one["value"], *one["ci"]] for one in (stored[name], value))
+        if not np.allclose(given, recomputed, rtol=0, atol=ROUNDING):
+            yield f"{name} is {given[0]:.6g} [{given[1]:.6g}, {given[2]:.6g}], its records give {recomputed[0]:.6g}"
         elif "pseudo_values" in stored[name] and not _same_table(stored[name]["pseudo_values"], value["pseudo_values"]):
             yield f"{name} has pseudo-values other than those of its records"
 

@@ -75,10 +75,10 @@ def writable(name: str, array: np.ndarray | Tensor) -> np.ndarray:
     Raises:
         InputError: the values are neither booleans nor numbers of at most 64 bits.
     """
-    own = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-    if own.dtype.kind not in "biuf" or own.dtype.itemsize > 8:
-        raise InputError(f"expected booleans or numbers of at most 64 bits in {name!r}, got {own.dtype}; convert it")
-    return own.astype(own.dtype.newbyteorder("="), order="C", copy=False)
+    copy = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+    if copy.dtype.kind not in "biuf" or copy.dtype.itemsize > 8:
+        raise InputError(f"expected booleans or numbers of at most 64 bits in {name!r}, got {copy.dtype}; convert it")
+    return copy.astype(copy.dtype.newbyteorder("="), order="C", copy=False)
 
 
 def write_entry(

@@ -67,12 +67,12 @@ def spelled(value: object, where: str = "a setting") -> Any:
     if isinstance(value, type):
         raise _unspelled(value, where)
     if is_dataclass(value):
-        own = {
+        fields_of = {
             field.name: spelled(getattr(value, field.name), f"{where}.{field.name}")
             for field in fields(value)
             if not (field.metadata == ADDED and getattr(value, field.name) == field.default)
         }
-        return {**_kind(value), **own}
+        return {**_kind(value), **fields_of}
     if isinstance(value, Attack):
         return _kind(value)
     if isinstance(value, list | tuple):

@@ -113,8 +113,8 @@ def attack_models(parties: Parties, models: AttackedModels) -> Stage[Outcome]:
         )  # fmt: skip
 
     parts = [stage for one in (*channels, unaware) if one is not None for stage in one.stages]
-    needs: list[Stage[Any]] = [*models.rounds, *([] if scores is None else [scores]), *parts]
-    return Derived(parts[-1].key, needs, outcome)
+    required: list[Stage[Any]] = [*models.rounds, *([] if scores is None else [scores]), *parts]
+    return Derived(parts[-1].key, required, outcome)
 
 
 @dataclass(frozen=True, eq=False)

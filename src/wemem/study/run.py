@@ -84,8 +84,8 @@ def defended_and_attacked(parties: Parties, label: str, pruning: Pruning) -> Sta
     attacked = attack_models(parties, _pruned(parties, label, tuned.defense, pruning))
 
     def outcome() -> Outcome:
-        own = attacked.read()
-        return replace(own, tuned=tuned.after(own.victim))
+        result = attacked.read()
+        return replace(result, tuned=tuned.after(result.victim))
 
     return Derived(attacked.key, (attacked,), outcome)
 

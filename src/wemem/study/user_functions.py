@@ -217,7 +217,9 @@ def _unmatched(data: Dataset, members: Indices, others: Mapping[str, Split]) -> 
     for kind, split in others.items():
         trains = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
         if not all(matched(data.labels, members, train) for train in trains):
-            yield Note("unmatched_size", {"kind": kind, "records": round(float(np.mean([len(own) for own in trains])))})
+            yield Note(
+                "unmatched_size", {"kind": kind, "records": round(float(np.mean([len(records) for records in trains])))}
+            )
 
 
 def _signals(

@@ -43,11 +43,11 @@ def check_attack(attack: Attack, *, floor: float = 0.6, seed: int = 3) -> None:
     _require_scores(attack, leaking, output)
     _require_equal(attack, output, attack.predict(leaking, seed=seed), "when it is run again with the same seed")
     _require_equal(attack, output, attack.predict(_with_false_truth(leaking), seed=seed), "by the target's own roles")
-    found = _auc(leaking, output)
+    area = _auc(leaking, output)
     _require(
-        found > floor,
-        f"expected {attack!r} to reach an AUC above {floor} on a planted leak, got {found:.3f}; "
-        + ("turn its sign: a higher score must mean member" if found < 0.5 else "it does not find the leak"),
+        area > floor,
+        f"expected {attack!r} to reach an AUC above {floor} on a planted leak, got {area:.3f}; "
+        + ("turn its sign: a higher score must mean member" if area < 0.5 else "it does not find the leak"),
     )
     check_null(attack, null, seed=seed)
 

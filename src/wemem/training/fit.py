@@ -218,7 +218,9 @@ class _Task:
         distillation = self.defense.capability(Distillation)
         if distillation is None or distillation.views is None:
             return None
-        return distillation.views.draw([own.train for own in self.records], len(self.data), self.data.input_shape)
+        return distillation.views.draw(
+            [records.train for records in self.records], len(self.data), self.data.input_shape
+        )
 
     @property
     def example(self) -> Shaped[Tensor, "2 ..."]:
@@ -269,11 +271,11 @@ class _Task:
         """Prepare the training of some of the models, on the device of the features."""
         device, records = self.features.device, [self.records[k] for k in part]
         views = None if self.views is None else replace(self.views, donors=self.views.donors[part])
-        taught = self.teacher_log_probs
+        soft_targets = self.teacher_log_probs
         cohort = Cohort(
             part, self.ensemble.select(part).to(device), records, [self.split.records(k, Role.DEV) for k in part],
             self.labels, ViewedRecords(self.features, views), _risk(self.defense, records, device),
-            None if taught is None else torch.from_numpy(taught[part]).to(device),
+            None if soft_targets is None else torch.from_numpy(soft_targets[part]).to(device),
         )  # fmt: skip
         return Run(cohort, self.recipe, self.defense, self.choice.backend, self.plan, self.data.classes)
 
@@ -320,8 +322,8 @@ class _Task:
         dev records.
         """
         widest = max(self.plan(0), key=lambda step: step.records.shape[1])
-        own = widest.records[widest.weights.sum(1).argmax()]
-        everywhere = np.tile(own, (self.models, 1))
+        rows = widest.records[widest.weights.sum(1).argmax()]
+        everywhere = np.tile(rows, (self.models, 1))
         step = replace(widest, records=everywhere, weights=np.ones_like(everywhere, np.float32))
         return peak(lambda: self.begin(list(range(count))).trial(step), self.features.device)
 
@@ -333,7 +335,7 @@ def _counting(on_epoch: OnEpoch, waiting: int) -> OnEpoch:
 def _planner(
     records: Sequence[TrainingRecords], recipe: Recipe, defense: Defense, count: int, reuse: bool
 ) -> Plan:  # fmt: skip
-    seeds = [own.seed for own in records]
+    seeds = [one.seed for one in records]
 
     def shown(group: Group) -> Group:
         """The group with the views of its records, numbered as in a data set of so many records."""
@@ -344,7 +346,7 @@ def _planner(
     # models one after another ask for the same epochs again; all together need none twice
     @lru_cache(maxsize=None if reuse else 1)
     def plan(epoch: int) -> list[Step]:
-        groups = [[shown(group) for group in defense.plan(epoch, (Group(own.train),), own)] for own in records]
+        groups = [[shown(group) for group in defense.plan(epoch, (Group(one.train),), one)] for one in records]
         return plan_steps(groups, recipe.batch_size, seeds, epoch)
 
     return plan

@@ -84,7 +84,7 @@ def peak(run: Callable[[], object], device: torch.device) -> int:
     return meter.peak
 
 
-def bound(module: nn.Module, example: Shaped[Tensor, "2 ..."], batch: int, asked: int) -> int:
+def bound(module: nn.Module, example: Shaped[Tensor, "2 ..."], batch: int, wanted: int) -> int:
     """Compute an upper bound on the bytes of training one model, from the tensors that two records
     create.
 
@@ -97,12 +97,12 @@ def bound(module: nn.Module, example: Shaped[Tensor, "2 ..."], batch: int, asked
         module: the model.
         example: two records.
         batch: the number of records of a step.
-        asked: the number of dev records that are evaluated at a time.
+        wanted: the number of dev records that are evaluated at a time.
     """
     meter = _Meter()
     with torch.no_grad(), meter:
         module.train()(example)
-    return 16 * size_of(module.state_dict()) + max(4 * batch, asked) * meter.made // len(example)
+    return 16 * size_of(module.state_dict()) + max(4 * batch, wanted) * meter.made // len(example)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,6 @@ def _moved(steps: Sequence[PlacedStep], device: torch.device) -> list[PlacedStep
         flat = torch.cat([tensors[name].flatten() for tensors in each])
         there = (flat.pin_memory() if device.type == "cuda" else flat).to(device, non_blocking=True)
         parts = torch.split(there, [tensors[name].numel() for tensors in each])
-        for own, tensors, part in zip(moved, each, parts, strict=True):
-            own[name] = part.view(tensors[name].shape)
-    return [replace(step, **own) for step, own in zip(steps, moved, strict=True)]  # type: ignore[arg-type]
+        for parts_of, tensors, part in zip(moved, each, parts, strict=True):
+            parts_of[name] = part.view(tensors[name].shape)
+    return [replace(step, **parts_of) for step, parts_of in zip(steps, moved, strict=True)]  # type: ignore[arg-type]

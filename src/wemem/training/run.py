@@ -156,9 +156,9 @@ class Run:
                     better.append(k)
                 curves[k].append(value)
             rows = torch.tensor(better, dtype=torch.int64, device=self.device)
-            for kept, current in zip((best, best_buffers), self._evaluated, strict=True):
+            for best_values, current in zip((best, best_buffers), self._evaluated, strict=True):
                 for name, tensor in current.items():
-                    kept[name][rows] = tensor[rows]
+                    best_values[name][rows] = tensor[rows]
             training = [k for k in live if not self._patience_is_out(curves[k])]
             if self.replay is not None and training != live:
                 self.replay.forget()
@@ -227,8 +227,8 @@ class Run:
             for name, tensor in buffers.items():
                 self.buffers[name][rows] = tensor
         if self.average is not None:
-            kept = remembered(step.share, self.recipe.average)
-            self.average.update(self.parameters, self.buffers, rows, kept)
+            decay = remembered(step.share, self.recipe.average)
+            self.average.update(self.parameters, self.buffers, rows, decay)
 
     def _batch(self, step: PlacedStep, logits: Tensor, labels: Tensor, epoch: int) -> Batch:
         """The outputs of a step, with the other numbers of their records that the defense's loss uses."""
@@ -326,6 +326,6 @@ def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _padded(records: Sequence[Int64[np.ndarray, " _"]]) -> tuple[Int64[Tensor, "S D"], Bool[Tensor, "S D"]]:
     width = max(map(len, records))
     index, valid = np.zeros((len(records), width), np.int64), np.zeros((len(records), width), bool)
-    for k, own in enumerate(records):
-        index[k, : len(own)], valid[k, : len(own)] = own, True
+    for k, rows in enumerate(records):
+        index[k, : len(rows)], valid[k, : len(rows)] = rows, True
     return torch.from_numpy(index), torch.from_numpy(valid)

@@ -67,7 +67,7 @@ class WeightAverage:
         self.buffers = {name: tensor.clone() for name, tensor in buffers.items()}
 
     def update(
-        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], rows: Tensor | None, kept: float
+        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], rows: Tensor | None, decay: float
     ) -> None:
         """Add the weights after a step.
 
@@ -75,10 +75,10 @@ class WeightAverage:
             parameters: the stacked parameters.
             buffers: the stacked buffers.
             rows: the places of the models that took the step; None for all models.
-            kept: the factor of the average so far.
+            decay: the factor of the average so far.
         """
         for averages, current in ((self.parameters, parameters), (self.buffers, buffers)):
             for name, tensor in current.items():
                 average, own = (averages[name], tensor) if rows is None else (averages[name][rows], tensor[rows])
-                mixed = torch.lerp(own, average, kept) if tensor.is_floating_point() else own
+                mixed = torch.lerp(own, average, decay) if tensor.is_floating_point() else own
                 averages[name][slice(None) if rows is None else rows] = mixed

@@ -176,8 +176,8 @@ class Search:
         fresh = restricted(fresh, unused, self.budget.at_fpr)
         defense = make_defense(best.kind, best.settings)
         plain, defended = (
-            self._measure(own, self.pruning, len(fresh), REFERENCE_ATTACKS, f"confirm {own.name}", fresh)
-            for own in (Undefended(), defense)
+            self._measure(one, self.pruning, len(fresh), REFERENCE_ATTACKS, f"confirm {one.name}", fresh)
+            for one in (Undefended(), defense)
         )
         confirmed = point_of(best.kind, best.settings, defended, plain, "full")
         summary = {

@@ -91,15 +91,15 @@ def load_cifar(kind: Cifar, path: Path | None, *, records: int | None, limit: in
     Raises:
         InputError: no such file, one that is not of that format, or no connection.
     """
-    own = own_copy(path)
-    if own is None:
-        own = download(kind.archive, f"set WEMEM_DATA to a folder that holds {kind.archive.name}")
-    elif is_folder(own, kind.name) and not matching(own, kind.files[-1:]):
-        own = in_folder(own, [f"{kind.name}*.npz", kind.archive.name, kind.folder])
-    read = reader_of(own, kind)
-    pixels, labels = read(own, kind, limit)
+    local = own_copy(path)
+    if local is None:
+        local = download(kind.archive, f"set WEMEM_DATA to a folder that holds {kind.archive.name}")
+    elif is_folder(local, kind.name) and not matching(local, kind.files[-1:]):
+        local = in_folder(local, [f"{kind.name}*.npz", kind.archive.name, kind.folder])
+    read = reader_of(local, kind)
+    pixels, labels = read(local, kind, limit)
     if len(labels) and labels.max() >= kind.classes:
-        raise InputError(f"{own}: expected classes 0..{kind.classes - 1}, got {labels.max()}; is it {kind.name}?")
+        raise InputError(f"{local}: expected classes 0..{kind.classes - 1}, got {labels.max()}; is it {kind.name}?")
     return image_dataset(kind.name, pixels, labels, kind.classes, kind.channels, records=records, limit=limit)
 
 

@@ -81,15 +81,15 @@ def load_cinic10(path: Path | None, *, records: int | None, limit: int) -> Datas
     Raises:
         InputError: images that :func:`load_folder` refuses, a damaged archive, or no connection.
     """
-    own = own_copy(path)
-    if own is None:
-        own = download(CINIC10, f"set WEMEM_DATA to a folder that holds {CINIC10.name}")
-    if is_folder(own, "CINIC-10"):
-        trees = [own / part for part in PARTS if is_folder(own / part, "a part of CINIC-10")]
+    local = own_copy(path)
+    if local is None:
+        local = download(CINIC10, f"set WEMEM_DATA to a folder that holds {CINIC10.name}")
+    if is_folder(local, "CINIC-10"):
+        trees = [local / part for part in PARTS if is_folder(local / part, "a part of CINIC-10")]
         if trees:
             return _of_trees("cinic10", trees, CINIC10_CHANNELS, records, limit)
-        own = in_folder(own, [CINIC10.name])
-    return _of_archive(own, records, limit)
+        local = in_folder(local, [CINIC10.name])
+    return _of_archive(local, records, limit)
 
 
 def _of_trees(name: str, trees: Sequence[Path], channels: Channels, records: int | None, limit: int) -> Dataset:

@@ -76,24 +76,24 @@ def load_binary_table(kind: BinaryTable, path: Path | None, *, records: int | No
     Raises:
         InputError: no path at all, no such file, or one that is not of that format.
     """
-    own = own_copy(path)
-    if own is None:
+    local = own_copy(path)
+    if local is None:
         raise InputError(
             f"{kind.name}: expected a path, got none; no checksum of it is published, so get {kind.archive} from "
             f"{kind.url} yourself and give its path, or set WEMEM_DATA to its folder"
         )
-    folder = own if is_folder(own, kind.name) else own.parent
-    if folder == own and not exists(own / kind.files[0], kind.name):
-        own = in_folder(own, [kind.archive])
+    folder = local if is_folder(local, kind.name) else local.parent
+    if folder == local and not exists(local / kind.files[0], kind.name):
+        local = in_folder(local, [kind.archive])
     reader = _Lines(kind, limit)
-    if own.name.endswith((".tgz", ".tar.gz")):
-        walk_tgz(own, reader.visit, size_limit=SIZE_LIMIT)
+    if local.name.endswith((".tgz", ".tar.gz")):
+        walk_tgz(local, reader.visit, size_limit=SIZE_LIMIT)
     else:
-        names = [own.name] if len(kind.files) == 1 and folder != own else kind.files
+        names = [local.name] if len(kind.files) == 1 and folder != local else kind.files
         for i, name in enumerate(names):
             with open_file(folder / name, f"the table {kind.files[i]} of {kind.name}") as stream:
                 reader.visit(PurePosixPath(kind.files[i]), stream)
-    return reader.dataset(own, records)
+    return reader.dataset(local, records)
 
 
 class _Lines:

@@ -41,11 +41,11 @@ def load_svhn(path: Path | None, *, records: int | None, limit: int) -> Dataset:
     Raises:
         InputError: no such file, one that is not of that format, or no connection.
     """
-    own = own_copy(path)
-    if own is None:
+    local = own_copy(path)
+    if local is None:
         files = [download(file, f"set WEMEM_DATA to a folder that holds {file.name}") for file in (TRAIN, TEST)]
     else:
-        files = [in_folder(own, [file.name]) for file in (TRAIN, TEST)] if is_folder(own, "SVHN") else [own]
+        files = [in_folder(local, [file.name]) for file in (TRAIN, TEST)] if is_folder(local, "SVHN") else [local]
     parts: list[tuple[Pixels, Labels]] = []
     for file in files:
         parts.append(digits_of(file, limit - 5 * sum(pixels.size for pixels, _ in parts)))
