@@ -59,7 +59,7 @@ def chosen_mean(probabilities: Probabilities, chosen: Bool[np.ndarray, "K N"]) -
 
 
 def offline_prior(mean_out: PerRecord, a: float) -> PerRecord:
-    """``(mean_out + (a mean_out + 1 - a)) / 2``.
+    """Estimate the prior without models trained with the record: ``(mean_out + (a mean_out + 1 - a)) / 2``.
 
     >>> offline_prior(np.array([0.2]), a=0.5)
     array([0.4])

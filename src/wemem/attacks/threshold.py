@@ -140,8 +140,8 @@ class Entropy(OutputAttack):
 
 @dataclass(frozen=True)
 class ModifiedEntropy(OutputAttack):
-    """Negative modified entropy, one threshold per class: members are predicted with less doubt and
-    rightly.
+    """Negative modified entropy, one threshold per class: members are predicted correctly
+    and with less doubt.
 
     Song & Mittal, "Systematic evaluation of privacy risks of machine learning models", USENIX
     Security 2021.

@@ -62,7 +62,7 @@ def signals_from_arrays(logits: np.ndarray, labels: np.ndarray, roles: np.ndarra
 
 
 def layout_of(roles: Int8[np.ndarray, "K N"]) -> SignalLayout:
-    """``disjoint`` if no record has a role both for model 0 and for another, else ``shared``."""
+    """The layout: ``disjoint`` if no record has a role for model 0 and for another, else ``shared``."""
     return "shared" if ((roles[0] != Role.UNUSED) & (roles[1:] != Role.UNUSED).any(axis=0)).any() else "disjoint"
 
 

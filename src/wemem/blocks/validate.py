@@ -40,7 +40,7 @@ def problems_of(defense: Defense, pruning: Pruning, model: nn.Module, loader: Da
 
 
 def loss_problem(defense: Defense) -> str | None:
-    """Give the reason why a defense has no loss for a plain loop; None if it has."""
+    """Give the reason why a defense has no loss for a plain loop; None if it has one."""
     if defense.capability(Clipping) is not None:
         return f"{defense.name} clips each record's gradient; use Opacus in your loop, or wemem prune"
     if defense.capability(AdversarialTraining) is not None:

@@ -145,7 +145,7 @@ def prune(
     device: Device = None,
     store: StorePlace = None,
 ) -> None:
-    """Prune one trained model under a defense: weights and masks out."""
+    """Prune one trained model under a defense, and write its weights and masks."""
     from wemem import api
     from wemem.reporting.progress import LiveProgress
 
@@ -200,14 +200,14 @@ def audit(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="With --train in place of --data: the functions take record numbers; labels of all (.npz)."),
+        typer.Option(help="Labels of all records (.npz), where the functions take record numbers; no --data then."),
     ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="ten, full, quick, threshold, all, or names joined by commas.")
     ] = None,
     non_adaptive: NonAdaptive = False,
     canaries: Annotated[
-        int, typer.Option(help="Also measure the worst case: train references with so many records made to be found.")
+        int, typer.Option(help="Also measure the worst case: train reference models with this many canaries.")
     ] = 0,
     worst: Annotated[int, typer.Option(help="Also print this many of the most exposed records.")] = 0,
     study: StudyFile = None,
@@ -273,7 +273,7 @@ def diagnose(
     study: Annotated[Path, typer.Argument(help="A study file; its defenses and attacks play no part.")],
     out: Out,
     models: Annotated[int, typer.Option(help="Models of each controlled arm; more narrow the intervals.")] = 32,
-    relevant: Annotated[float, typer.Option(help="Smallest effect on leakage that matters; 0.02 are 2 points.")] = 0.02,
+    relevant: Annotated[float, typer.Option(help="Smallest effect on leakage that matters; 0.02 is 2 points.")] = 0.02,
     top: Annotated[float, typer.Option(help="Share of the records that counts as memorable.")] = 0.2,
     set_: Overrides = None,
     data: Data = None,

@@ -17,8 +17,9 @@ def report(
     min_accuracy: Annotated[float | None, typer.Option(help="Limit: smallest test accuracy.")] = None,
     max_auc: Annotated[float | None, typer.Option(help="Limit: largest AUC.")] = None,
 ) -> None:
-    """Render the report of one study, or of several on the same data together, from what they
-    stored; with limits, it says whether the model may ship by them.
+    """Render one report of the stored results of studies on the same data.
+
+    With limits, it states whether the model may be released by them.
     """
     from wemem.files.output_folder import output_folder
     from wemem.reporting.report import write_report
@@ -32,8 +33,8 @@ def report(
 def evidence(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="--out folder of a study or an audit.")],
     out: Annotated[Path, typer.Option(help="The bundle to write, a .zip file.")],
-    author: Annotated[str, typer.Option(help="Who hands the evidence over.")] = "not stated",
-    date: Annotated[str | None, typer.Option(help="When, as text [default: the time in UTC].")] = None,
+    author: Annotated[str, typer.Option(help="The person or team that hands it over.")] = "not stated",
+    date: Annotated[str | None, typer.Option(help="Date of the evidence, as text [default: the time in UTC].")] = None,
     max_tpr: Annotated[float | None, typer.Option(help="Limit: largest TPR at the FPR below, as a fraction.")] = None,
     at_fpr: Annotated[float, typer.Option(help="The FPR of --max-tpr: 0.1, 0.01 or 0.001.")] = 0.01,
     min_accuracy: Annotated[float | None, typer.Option(help="Limit: smallest test accuracy.")] = None,

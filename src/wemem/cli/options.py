@@ -14,9 +14,9 @@ Data = Annotated[
     str | None, typer.Option(help="Data source: a name, a .npz, .csv, .tsv or .parquet file, module:factory.")
 ]
 Label = Annotated[str | None, typer.Option(help="Name of the label column of a table.")]
-ModelKind = Annotated[str | None, typer.Option(help="Model: fc, or module:factory.")]
+ModelKind = Annotated[str | None, typer.Option(help="Model: fc or another of wemem list models, or module:factory.")]
 Weights = Annotated[Path | None, typer.Option(help="A trained model's weights (.safetensors).")]
-Members = Annotated[Path | None, typer.Option(help="Records that model was trained on (.csv, .parquet or .npz).")]
+Members = Annotated[Path | None, typer.Option(help="Records that the model was trained on (.csv, .parquet or .npz).")]
 StudyFile = Annotated[Path | None, typer.Option(help="Study file with the settings of training and pruning.")]
 NonAdaptive = Annotated[
     bool, typer.Option("--non-adaptive", help="Also attack with shadows that were pruned without the defense.")

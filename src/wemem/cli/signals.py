@@ -15,7 +15,7 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Stopped(SystemExit):
-    """Raised by SIGTERM and SIGHUP; its code is 128 plus the signal's number, as shells have it."""
+    """Raised by SIGTERM and SIGHUP; its code is 128 plus the signal's number, as in a shell."""
 
 
 @contextmanager

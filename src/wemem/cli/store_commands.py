@@ -7,7 +7,7 @@ from rich.console import Console
 
 from wemem.cli.printing import print_plainly
 
-store_app = typer.Typer(help="Look into a store of finished stages, verify it, and remove what is old.")
+store_app = typer.Typer(help="List the stages of a store, verify its entries, and remove old ones.")
 
 Place = Annotated[str, typer.Argument(metavar="STORE", help="A folder, or a URL of s3://, gs:// or az://.")]
 
@@ -29,7 +29,7 @@ def ls(store: Place) -> None:
 def verify(store: Place) -> None:
     """Read every entry and verify its hashes: exit code 0 if all hold, 1 if one does not.
 
-    A damaged entry does no harm: it is found whenever it is read, and computed again.
+    A damaged entry does no harm: a command that reads it notices, and computes it again.
     """
     from wemem.store.upkeep import damaged_entries, existing_store
 
@@ -47,7 +47,7 @@ def gc(
     older_than: Annotated[
         float | None, typer.Option(help="Remove entries that were written more than this many days ago.")
     ] = None,
-    stage: Annotated[list[str] | None, typer.Option(help="Look at this stage only; may be repeated.")] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Remove entries of this stage only; may be repeated.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
     ] = False,

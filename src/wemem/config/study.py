@@ -198,9 +198,9 @@ class StudyConfig:
         """Number of reference models of every arm that names no other.
 
         It is that of the table ``[split]``. Where that names none, it is :data:`MANY_REFERENCES` if
-        the study compares several defenses by an attack that estimates spreads (LiRA and its kin),
-        else :data:`FEW_REFERENCES`. Such attacks find about a third less with 16 models than with
-        64, and not equally so on all defenses.
+        the study compares several defenses by an attack that estimates spreads (LiRA and its
+        variants), else :data:`FEW_REFERENCES`. With 16 models such attacks find about a third less
+        than with 64, and the loss differs between defenses.
         """
         if self.split.references is not None:
             return self.split.references

@@ -24,7 +24,7 @@ PATTERNS = 256
 
 @dataclass(frozen=True)
 class Views:
-    """Number of views of a record, and share of its features that they replace.
+    """Settings of views: records with some features replaced by those of another record.
 
     Args:
         count: number of views of each record.

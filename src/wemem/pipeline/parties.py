@@ -99,7 +99,7 @@ class Parties:
 
     @cached_property
     def plain_split(self) -> Split:
-        """The roles of the records that are no canaries; all roles without canaries."""
+        """The roles of all records but the canaries."""
         return self.split if self.planted is None else self.planted.without_canaries(self.split)
 
     @cached_property

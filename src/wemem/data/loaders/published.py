@@ -55,7 +55,7 @@ def own_copy(path: Path | None) -> Path | None:
 
 
 def in_folder(folder: Path, patterns: Sequence[str]) -> Path:
-    """The one file or folder in ``folder`` that matches the first pattern with a match.
+    """The one file or folder in ``folder`` that matches a pattern; the patterns are tried in order.
 
     Raises:
         InputError: a folder that cannot be read, no match, or several matches of one pattern.
