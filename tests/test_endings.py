@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ from wemem.results import gate
 pytestmark = pytest.mark.slow
 
 WEMEM = [sys.executable, "-m", "wemem"]
+
+
+@pytest.fixture(autouse=True)
+def hangups_heard() -> Iterator[None]:
+    """Commands inherit what their shell ignores, as under nohup; those of these tests hear every signal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class Posterior:
 
     Args:
         centre: m, the posterior mean of the mean.
-        strength: k, the number of values that the mean is as good as known from.
+        strength: k, the number of values that would determine the mean equally well.
         freedom: d, the degrees of freedom of the variance.
         squares: V, the sum of squares of the variance.
     """

@@ -167,7 +167,7 @@ class PopulationRatio(Attack):
         return signals.confidence_with(copies)
 
     def probability(self, signals: Signals) -> Probabilities:
-        """Probability of the true class of every model and record, likewise."""
+        """Probability of the true class of every model and record, from :meth:`confidence`."""
         return np.asarray(expit(self.confidence(signals)))
 
     def collect(self, attacked: Attacked, probability: Probabilities) -> Collected:

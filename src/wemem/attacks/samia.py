@@ -26,14 +26,14 @@ class Samia(ClassifierAttack):
     ``p_c`` to the input. Three post-norm encoder layers, then a two-layer head on all tokens side
     by side.
 
-    We depart from it where that saves time, which goes with the number of tokens, and costs no
-    held-out accuracy:
+    We depart from it where that saves time and costs no held-out accuracy. The time grows with the
+    number of tokens:
 
     * the probability enters as log-odds, the sensitivity as its logarithm;
     * tokens come with the true class first and the others by falling probability, and only the
       first ``tokens`` of them: on Location, twelve classes give the accuracy that all thirty give;
-    * the published head knew the class of a token from its place; ours knows the true class's
-      token, and no other;
+    * the published head knew the class of a token from its place; ours knows only the token of the
+      true class;
     * a unit that dropout removes is removed from all tokens of a record, and no attention weight is
       dropped.
 

@@ -22,10 +22,10 @@ class Stopped(SystemExit):
 def signals_handled() -> Iterator[None]:
     """End the process in one line on Ctrl-C, SIGTERM and SIGHUP while the body runs.
 
-    A signal that is ignored already, as under ``nohup``, stays ignored. In the middle of an import
-    the process ends at once, because a half-imported library cannot be unwound; so it does at the
-    second signal. Otherwise Ctrl-C raises KeyboardInterrupt and the others raise :class:`Stopped`,
-    so that a live display and the workers are put away. Worker processes end with this one in every
+    A signal that is ignored already, as under ``nohup``, stays ignored. During an import,
+    and at a second signal, the process ends immediately, because a half-imported library cannot be
+    unwound. Otherwise Ctrl-C raises KeyboardInterrupt and the others raise :class:`Stopped`, so that
+    a live display and the workers are closed. Worker processes end with this one in every
     case (:mod:`wemem.execution.lifeline`).
     """
     if threading.current_thread() is not threading.main_thread():

@@ -22,7 +22,7 @@ def count_weights(model: Model, data: Dataset) -> int:
     allocated.
 
     Raises:
-        InputError: so many that no computer can count them.
+        InputError: a number of weights beyond 64 bits.
     """
     try:
         with torch.device("meta"):

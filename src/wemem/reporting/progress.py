@@ -85,12 +85,9 @@ def time_left(todo: float, worked: float, seconds: float) -> float | None:
 class LiveProgress:
     """Shows a study's :class:`~wemem.pipeline.progress.Progress`; a context manager.
 
-    Stages found in the store count as done but not as time, so that a study that goes on where it
-    was killed is not believed to finish at once; those that will yet be found there are not known,
-    so that it may finish sooner.
-
-    Reporting costs next to nothing: it replaces one value, and the display reads it eight times a
-    second.
+    Stages found in the store count as done, but not in the speed from which the time left is
+    forecast. Stages that will still be found there are not known, so that a study may finish sooner.
+    A report replaces one value, which the display reads eight times a second.
 
     Args:
         console: where to show it.
