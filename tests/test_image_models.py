@@ -246,11 +246,11 @@ def test_a_study_of_images_asks_lira_about_mirror_images_where_training_mirrored
         "defenses": ["undefended"],
         "controls": [],
     }
-    results = api.run(parse_study(table), tmp_path / "out")
+    results = api.run(parse_study(table), tmp_path / "out", tmp_path / "store")
     assert [run["defense"] for run in results["runs"]] == ["dense", "undefended"]
     assert {"queries"} in asked
     assert frozenset() in asked  # the others need no such queries
     plain = {**table, "finetune": {"epochs": 1}}
     asked.clear()
-    api.run(parse_study(plain), tmp_path / "plain")
+    api.run(parse_study(plain), tmp_path / "plain", tmp_path / "store")
     assert {"queries"} not in asked

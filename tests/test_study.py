@@ -63,8 +63,13 @@ def study(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(study: dict[str, Any], folder: Path) -> list[Outcome]:
-    return list(run_study(parse_study(study), Store(folder / "store"), Silent()))
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture(scope="module")
+def outcomes(study: dict[str, Any], folder: Path, heard: Heard) -> list[Outcome]:
+    return list(run_study(parse_study(study), Store(folder / "store"), heard))
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +149,7 @@ def test_stored_stages_keep_the_seconds_they_took(told, study, folder):
     assert all(run["seconds"]["attacks"] > 0 for run in told["runs"])
 
 
-def test_all_work_is_planned(study, tmp_path):
-    heard = Heard()
-    list(run_study(parse_study(study), Store(tmp_path / "store"), heard))
+def test_all_work_is_planned(outcomes, heard):
     assert not any(heard.stored)
     assert heard.planned == pytest.approx(sum(work for _, work in heard.begun), rel=0.05)
 
