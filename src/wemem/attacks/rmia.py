@@ -29,7 +29,7 @@ from wemem.attacks.copies import ChosenCopies, copies_to_try
 from wemem.attacks.reference import Attacked, Trained, best_on_others, require_models, trials
 from wemem.errors import InputError
 from wemem.settings import ADDED
-from wemem.signals import Signals
+from wemem.signals import Copies, Signals
 
 PerRecord = Float[np.ndarray, " N"]
 Probabilities = Float[np.ndarray, "K N"]
