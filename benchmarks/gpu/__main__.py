@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +24,20 @@ if TYPE_CHECKING:
 
     from benchmarks.gpu.record import Record
 
-#: The groups and the share of the remaining time that each may take at most.
-GROUPS = {"correctness": 0.35, "speed": 0.6, "studies": 1.0}
+#: The groups in order of worth, and the share of the remaining time that each may take at most. First
+#: the rate and the forecast of the first study, then what earlier calls left open: repeated bytes of
+#: ResNet-8, convolutions of all models at once, and several processes on the device.
+GROUPS = {
+    "forecast": 0.2, "repeated-bytes": 0.1, "at-once": 0.15, "jobs": 0.2, "correctness": 0.3, "speed": 0.6,
+    "studies": 1.0,
+}  # fmt: skip
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="the time for everything")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="the folder for the results")
+    parser.add_argument("--scratch", type=Path, default=Path("gpu-scratch"), help="the folder for the store of studies")
     parser.add_argument("--study", type=Path, action="append", default=[], help="a study file; several are run in turn")
     parser.add_argument("--set", action="append", default=[], help="key=value, for every study")
     parser.add_argument("--groups", default=",".join(GROUPS), help="the groups to run")
@@ -91,30 +98,46 @@ def run_group(given: argparse.Namespace) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from benchmarks.gpu.correctness import measure_correctness
+    from benchmarks.gpu.correctness import measure_correctness, measure_repeated_bytes
     from benchmarks.gpu.record import Record
-    from benchmarks.gpu.speed import measure_speed
+    from benchmarks.gpu.speed import measure_speed, plan, unsettled
+    from benchmarks.gpu.studies import JobsTable
     from wemem.training import choose_device
 
     device = choose_device("cpu" if given.dry_run else given.device)
     if device.type == "cuda":
         torch.zeros(1, device=device)
     record = Record(given.out / f"{given.group}.json", float(sys.stdin.readline()), given.only)
-    if given.group == "correctness":
-        measure_correctness(record, device)
-    elif given.group == "speed":
-        measure_speed(record, device, tiny=given.dry_run)
-    else:
-        measure_studies(record, device, given)
+    tiny = given.dry_run
+    match given.group:
+        case "forecast":
+            measure_studies(record, device, given, given.study[:1])
+        case "repeated-bytes":
+            measure_repeated_bytes(record, device)
+        case "at-once":
+            measure_speed(record, device, unsettled(tiny=tiny), tiny=tiny)
+        case "jobs":
+            table = JobsTable(Path("studies/smoke.toml" if tiny else "studies/quickstart.toml"), device)
+            for jobs in (1, 2) if tiny else (1, 2, 4):
+                record.measure("jobs", f"{jobs} jobs", partial(table.run, jobs), needs=5 if tiny else 15)
+        case "correctness":
+            measure_correctness(record, device)
+        case "speed":
+            measure_speed(record, device, plan(tiny=tiny), tiny=tiny)
+        case _:
+            measure_studies(record, device, given, given.study)
 
 
-def measure_studies(record: "Record", device: "torch.device", given: argparse.Namespace) -> None:
-    """Run every study, each for its share of the time."""
+def measure_studies(
+    record: "Record", device: "torch.device", given: argparse.Namespace, studies: Sequence[Path]
+) -> None:  # fmt: skip
+    """Run studies, each for its share of the time; what one call has computed, a later one finds in the store."""
     from benchmarks.gpu.studies import Task, run_study
 
-    for i, path in enumerate(given.study):
-        task = Task(path, given.set, record.left / (len(given.study) - i))
-        record.measure("study", path.stem, partial(run_study, record, task, device, given.out))
+    for i, path in enumerate(studies):
+        task = Task(path, given.set, record.left / (len(studies) - i))
+        store = given.scratch / "store"
+        record.measure("study", path.stem, partial(run_study, record, task, device, given.out, store))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "case", "models", "method", "precision", "models x records/s", "with start", "x plain", "x tuned", "TFLOP/s",
         "of peak", "GiB", "seconds",
     ),
-    "study": ("study", "device", "seconds", "done", "forecast", "finished"),
+    "jobs": ("study", "jobs", "seconds", "same results"),
+    "study": ("study", "device", "seconds", "shown", "planned", "records/s", "forecast", "finished"),
 }  # fmt: skip
 
 

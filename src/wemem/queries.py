@@ -237,5 +237,7 @@ def replace_features(
     (True, True)
     """
     donors = rng.integers(0, len(features), features.shape)
-    replaced = np.take_along_axis(features, donors, axis=0)
-    return np.where(rng.random(features.shape) < rate, replaced, features)
+    moved = np.flatnonzero(rng.random(features.shape) < rate)
+    replaced, of_a_record = features.copy(), features.size // max(1, len(features))
+    replaced.flat[moved] = features.flat[donors.flat[moved] * of_a_record + moved % of_a_record]
+    return replaced

@@ -162,15 +162,24 @@ class Ensemble:
         where = choose_device(device)
 
         def query(size: int) -> Float32[np.ndarray, "K N C"]:
-            x = torch.from_numpy(features).to(where)
-            return np.stack([self._logits_of(k, x, size) for k in range(len(self))])
+            x, module = torch.from_numpy(features).to(where), copy.deepcopy(self.template).eval()
+            return np.stack([self._logits_of(k, module, x, size) for k in range(len(self))])
 
         with gpu_arithmetic(where):
             return halving(query, batch_size, "the answer to one record")[0]
 
-    def _logits_of(self, model: int, x: Real[Tensor, "N ..."], size: int) -> Float32[np.ndarray, "N C"]:
-        """Compute the logits of one model on the device of the records, from which they are copied once."""
-        module = self.module(model).to(x.device)
+    def _logits_of(
+        self, model: int, module: nn.Module, x: Real[Tensor, "N ..."], size: int
+    ) -> Float32[np.ndarray, "N C"]:  # fmt: skip
+        """Compute the logits of one model on the device of the records, from which they are copied once.
+
+        Args:
+            model: the number of the model.
+            module: a copy of the template, which becomes this model.
+            x: the records.
+            size: the number of records at a time.
+        """
+        module = self._become(module, model).to(x.device)
         if x.device.type == "cuda" and cuda_settings().channels_last:
             for parameter in module.parameters():
                 if parameter.ndim == 4:
@@ -183,8 +192,11 @@ class Ensemble:
 
     def module(self, model: int) -> nn.Module:
         """Copy one model to a plain module in evaluation mode."""
-        module = copy.deepcopy(self.template)
+        return self._become(copy.deepcopy(self.template).eval(), model)
+
+    def _become(self, module: nn.Module, model: int) -> nn.Module:
+        """Give a copy of the template the parameters and buffers of one model."""
         state = {name: t[model] for name, t in {**self.parameters, **self.buffers}.items()}
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             tensor.data = state[name].clone()
-        return module.eval()
+        return module
