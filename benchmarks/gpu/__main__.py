@@ -59,18 +59,14 @@ def main() -> None:
 
 
 def run_groups(given: argparse.Namespace) -> None:
-    """Start the processes of all groups, which load their libraries at once, and let them measure in turn."""
+    """Let the groups measure in turn; while one does, the next one loads its libraries."""
     end = time.time() + 60 * given.minutes
     groups = given.groups.split(",")
-    processes = {
-        group: subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--group", group, "--deadline", "0"],
-            stdin=subprocess.PIPE, text=True,
-        )
-        for group in groups
-    }  # fmt: skip
-    for i, (group, process) in enumerate(processes.items()):
-        left = end - time.time()
+    following = start(groups[0])
+    for i, group in enumerate(groups):
+        process, left = following, end - time.time()
+        if i + 1 < len(groups):
+            following = start(groups[i + 1])
         deadline = time.time() + left * (1.0 if i == len(groups) - 1 else GROUPS[group])
         try:
             process.communicate(f"{deadline}\n", timeout=max(1.0, deadline + 20 - time.time()))
@@ -79,6 +75,12 @@ def run_groups(given: argparse.Namespace) -> None:
             process.wait()
         print(f"== {group}: exit {process.returncode}, {end - time.time():.0f} s left", flush=True)
         join(given.out, groups)
+
+
+def start(group: str) -> subprocess.Popen[str]:
+    """Start the process of a group, which waits for its deadline."""
+    command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--group", group, "--deadline", "0"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
 
 
 def join(out: Path, groups: list[str]) -> None:
