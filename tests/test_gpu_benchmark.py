@@ -16,7 +16,7 @@ CHOSEN = r"^(?!.*(resnet18|resnet9|resnet8, (sequential|vmapped|2 models)|bf16, 
 @pytest.mark.slow
 def test_the_dry_run_measures_everything_that_needs_no_gpu(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--minutes", "8", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--minutes", "30", "--out", str(tmp_path)]
     command += ["--study", "studies/smoke.toml", "--set", "training.epochs=1", "--only", CHOSEN]
     command += ["--scratch", str(tmp_path / "scratch")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=480)
