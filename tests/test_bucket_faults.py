@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 
 from s3_server import SECRET, URL, Gate, another_machine, new_bucket, paths_of, s3_server
+from small_study import table, write_data
 from stored import ARRAYS, META, key, same
+from wemem.config.parse import parse_study
 from wemem.errors import InputError
+from wemem.execution.graph import phase_graph
+from wemem.execution.program import StudyProgram
+from wemem.execution.worker import Worker, task_message
+from wemem.pipeline.pipeline import Pipeline
+from wemem.pipeline.progress import Silent
 from wemem.store.local_cache import LocalCache
 from wemem.store.shared_work import SharedWork
 from wemem.store.store import Store
@@ -223,6 +230,22 @@ def test_cache_size_that_is_none_is_refused(monkeypatch, tmp_path, size):
     monkeypatch.setenv("WEMEM_CACHE_SIZE", size)
     with pytest.raises(InputError, match="expected a size such as 20GB in WEMEM_CACHE_SIZE"):
         LocalCache.of("any")
+
+
+def test_task_whose_result_was_removed_from_the_bucket_leaves_it_there_again(store, monkeypatch, tmp_path):
+    """The cache of this machine still has it, which is no use to the others."""
+    config = parse_study(table(write_data(tmp_path), training={"epochs": 1}, attacks=["confidence"]))
+    data, program = config.data.load(), StudyProgram(config)
+    phase = next(program.phases(store, data))
+    node = phase_graph(phase, Pipeline.open(config, data, store, Silent())).nodes[0]
+    first, second = (Worker(program, URL, Silent(), data) for _ in range(2))
+    first.perform(task_message(node))
+    assert store.present(node.stores) == frozenset(node.stores)
+    other = another_machine(monkeypatch, tmp_path)
+    other.remove(other.listed()[0].address)
+    assert not store.present(node.stores)
+    second.perform(task_message(node))
+    assert store.present(node.stores) == frozenset(node.stores)
 
 
 # Shared work

@@ -202,7 +202,7 @@ def test_a_worker_computes_by_the_gpu_settings_of_the_process_that_named_its_tas
     with use_cuda_settings(known):
         message = json.loads(json.dumps(program_message(phase.program)))
     worker = Worker.of(message, tmp_path / "store", Silent())
-    found = SimpleNamespace(ensure=lambda: seen.append(cuda_settings()))
+    found = SimpleNamespace(stores=(), ensure=lambda: seen.append(cuda_settings()))
     monkeypatch.setattr("wemem.execution.worker.find_task", lambda stages, key: found)
     worker.perform(task_message(graph.nodes[0]))
     assert (seen, cuda_settings()) == ([known], CudaSettings())

@@ -85,5 +85,6 @@ class Worker:
                 f"expected the task {task['key'][:12]} of {group.what} {group.label}, got none of that key: this "
                 "process has other data or another version; give all processes the same files and versions"
             )
+        self._store.forget(stage.stores)  # other machines need them too
         with use_cuda_settings(self._cuda):
             stage.ensure()

@@ -98,6 +98,10 @@ class Backend(ABC):
         """The keys that have an entry, which is not read."""
 
     @abstractmethod
+    def forget(self, keys: Collection[Key]) -> None:
+        """Remove copies on this machine of entries that the place itself does not have any more."""
+
+    @abstractmethod
     def check(self, address: Address) -> None:
         """Read and verify an entry.
 

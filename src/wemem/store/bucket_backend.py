@@ -124,6 +124,10 @@ class BucketBackend(Backend):
         paths = {f"{Address.of(key).path}/{META}": key for key in keys}
         return frozenset(paths[path] for path in self._bucket.existing(paths.keys()))
 
+    def forget(self, keys: Collection[Key]) -> None:
+        for key in set(keys) - self.present(keys):
+            self._cache.remove(Address.of(key))
+
     def check(self, address: Address) -> None:
         with self._cache.scratch() as scratch:
             if not self._copied(address, scratch / address.key):

@@ -77,6 +77,9 @@ class FolderBackend(Backend):
     def present(self, keys: Collection[Key]) -> frozenset[Key]:
         return frozenset(key for key in keys if (self.folder(Address.of(key)) / META).is_file())
 
+    def forget(self, keys: Collection[Key]) -> None:
+        """A folder has no copies."""
+
     def check(self, address: Address) -> None:
         check_entry(self.folder(address), address.key)
 

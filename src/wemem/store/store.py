@@ -82,6 +82,13 @@ class Store:
         with _one_line(self.backend.place, self.backend.remedy):
             return self.backend.present(keys)
 
+    def forget(self, keys: Collection[Key]) -> None:
+        """Remove copies on this machine of entries that were removed from the store elsewhere, so that
+        whoever needs one computes it for all machines.
+        """
+        with _one_line(self.backend.place, self.backend.remedy):
+            self.backend.forget(keys)
+
     def get_all(self, keys: Collection[Key]) -> dict[Key, Entry]:
         """The entries of some keys, all read at once; keys without one are missing."""
         stored = list(self.present(keys))
