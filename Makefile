@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run evidence test test-fast fuzz fuzz-bytes kill-campaign ray-campaign campaigns lint types docs format bench dist clean
+.PHONY: run evidence test test-fast test-slow shapes fuzz fuzz-bytes kill-campaign ray-campaign campaigns lint types docs format bench dist clean
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -18,6 +18,10 @@ test: .venv/.installed-dev
 test-fast: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"
 
+# The others.
+test-slow: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m slow
+
 # Damaged files for each reader: seconds in the tests, as long as you like here.
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 WEMEM_FUZZ=$(or $(N),1000) $(BIN)/pytest tests/test_untrusted_files.py
@@ -27,7 +31,7 @@ fuzz-bytes: .venv/.installed-dev
 	$(PIP) --quiet '.[fuzz]'
 	OMP_NUM_THREADS=1 PYTHONPATH=src:tests $(BIN)/python tests/fuzz_bytes.py $(or $(N),60)
 
-# The quick tests once more, with the shapes in all annotations of arrays checked at every call (tests/shapes.py).
+# The quick tests, with the shapes in all annotations of arrays checked at every call (tests/shapes.py).
 shapes: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" \
 		--jaxtyping-packages=wemem,shapes.check
