@@ -14,7 +14,7 @@ from bound_results import LEAKY, bound_folder
 from results_example import make_results
 from wemem.cli.endings import run_command
 from wemem.errors import InputError
-from wemem.evidence.bundle import PARTS, verify_bundle, write_bundle
+from wemem.evidence.bundle import FROM_RECORDS, PARTS, _derived, _json, verify_bundle, write_bundle
 from wemem.evidence.content import STATEMENT, from_results
 from wemem.evidence.disclosure_form import _called, _ends
 from wemem.evidence.model_card import model_card, plain
@@ -182,3 +182,39 @@ def test_commands_write_and_verify_a_bundle_and_find_a_changed_one(
     changed = rewritten(path, tmp_path / "x.zip", lambda parts: parts.update({"model_card.md": b"safe"}))
     assert ends_with("verify", str(changed)) == 1
     assert ends_with("evidence", str(folder), "--out", str(tmp_path / "e.pdf")) == 2
+
+
+@pytest.mark.parametrize(("key", "change"), [
+    ("exposed", lambda content: content["exposed"][-1]["records"][0].update(record=7)),
+    ("subgroups", lambda content: content["subgroups"][-1]["groups"][0]["tpr"].update(value=0.0, low=0.0)),
+    ("release", lambda content: content["release"]["next"].clear()),
+    ("disclosure_form", lambda content: next(iter(content["disclosure_form"].values()))["metadata"].update(x=1)),
+])  # fmt: skip
+def test_statement_that_the_records_do_not_give_is_found_where_the_folder_is_given(
+    folder: Path, bundle: Path, tmp_path: Path, key: str, change: Callable[[dict[str, Any]], Any]
+):
+    """A change that is consistent within the bundle, so that without the records all agrees."""
+
+    def rendered(parts: dict[str, bytes]) -> None:
+        content = json.loads(parts["evidence.json"])
+        change(content)
+        parts["evidence.json"] = _json(content)
+        parts.update(_derived(content))
+
+    assert all(finding.passed for finding in verify_bundle(bundle, [folder])[1])
+    forged = rewritten(bundle, tmp_path / "x.zip", rendered, rehash=True)
+    assert passes(forged)
+    failed = [finding.text for finding in verify_bundle(forged, [folder])[1] if not finding.passed]
+    assert failed == [f"{FROM_RECORDS[key]} does not follow from the records of the folder"]
+
+
+def test_yes_that_the_results_do_not_allow_is_found_without_the_records(bundle: Path, tmp_path: Path):
+    def change(parts: dict[str, bytes]) -> None:
+        content = json.loads(parts["evidence.json"])
+        assert content["release"]["decision"] == "no"
+        content["release"].update(decision="yes", answer="Yes.", reservations=[])
+        parts["evidence.json"] = _json(content)
+        parts.update(_derived(content))
+
+    findings = verify_bundle(rewritten(bundle, tmp_path / "x.zip", change, rehash=True))[1]
+    assert "the answer does not follow from the results" in [finding.text for finding in findings if not finding.passed]

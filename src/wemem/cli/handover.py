@@ -58,17 +58,17 @@ def verify(
     ],
 ) -> None:
     """Verify the hashes of all files and recompute every rate: exit code 0 if all hold, 1 if one
-    does not.
+    does not. With the folder beside it, all statements of a bundle are recomputed.
     """
     from wemem.evidence.bundle import verify_bundle
     from wemem.results.verify import verify as verify_folder
     from wemem.results.wording import printable
 
     words = {True: "passed", False: "failed", None: "not verifiable"}
-    holds = True
+    holds, folders = True, [path for path in places if path.suffix.lower() != ".zip"]
     for path in places:
         if path.suffix.lower() == ".zip":
-            file, (digest, findings) = "manifest.json", verify_bundle(path)
+            file, (digest, findings) = "manifest.json", verify_bundle(path, folders)
         else:
             verified = verify_folder(path)
             file, digest, findings = "results.json", verified.sha256, list(verified.findings)
@@ -76,6 +76,8 @@ def verify(
         print_plainly(Console(), f"{place}{file} has SHA-256 {digest}")
         for finding in findings:
             print_plainly(Console(), f"{place}{words[finding.passed]}: {printable(finding.text)}")
+        if file == "manifest.json" and not any("records of the folder" in finding.text for finding in findings):
+            print_plainly(Console(), f"{place}to recompute what follows from the records, give the --out folder too")
         holds = holds and all(finding.passed for finding in findings)
     if not holds:
         raise typer.Exit(1)

@@ -19,7 +19,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
@@ -29,7 +29,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from wemem.errors import InputError
-from wemem.evidence.content import SCHEMA, evidence_content, from_results
+from wemem.evidence.content import SCHEMA, evidence_content, from_records, from_results
 from wemem.evidence.model_card import model_card
 from wemem.files.atomic import write_atomically
 from wemem.files.documents import JSON_LIMIT, parse_json
@@ -37,6 +37,7 @@ from wemem.files.input_files import open_file, read_bytes
 from wemem.files.npz import require_short_directory
 from wemem.metrics.registry import METRICS, metrics_for
 from wemem.reporting.html import POLICY, name, plain, prose, share
+from wemem.reporting.release import contradicts
 from wemem.results.folder import RESULTS
 from wemem.results.gate import Limits
 from wemem.results.read import faults
@@ -46,6 +47,11 @@ PAGE, CONTENT, CARD, FORM, MANIFEST = (
     "evidence.html", "evidence.json", "model_card.md", "attack_results.json", "manifest.json",
 )  # fmt: skip
 PARTS = (PAGE, CONTENT, RESULTS, CARD, FORM, MANIFEST)
+#: Statements that follow from the records, which are not in the bundle.
+FROM_RECORDS = {
+    "release": "the answer", "exposed": "the list of exposed records", "subgroups": "the table of groups",
+    "disclosure_form": FORM,
+}  # fmt: skip
 #: Bytes of a part.
 PART_LIMIT = JSON_LIMIT
 #: The time of every part in the zip file, so that equal evidence has equal bytes.
@@ -90,8 +96,13 @@ def write_bundle(folder: Path, out: Path, author: str, written_at: str, limits: 
     return sha256(parts[MANIFEST]).hexdigest()
 
 
-def verify_bundle(path: Path) -> tuple[str, list[Finding]]:
+def verify_bundle(path: Path, folders: Sequence[Path] = ()) -> tuple[str, list[Finding]]:
     """Verify the hashes of a bundle, and derive again all that follows from its parts.
+
+    Args:
+        path: the bundle.
+        folders: folders of results. From the records in that of the bundle's results, the answer,
+            the exposed records, the groups and the attack results are computed again.
 
     Returns:
         The SHA-256 of the manifest, and the outcomes.
@@ -110,7 +121,9 @@ def verify_bundle(path: Path) -> tuple[str, list[Finding]]:
         Finding("files", passed, f"{part} is {'' if passed else 'not '}the part of the manifest", part)
         for part, passed in same.items()
     ]
-    return digest, [*findings, *_follows(parts)]
+    follows = list(_follows(parts))
+    whole = all(one.passed for one in [*findings, *follows])
+    return digest, [*findings, *follows, *(_recomputed(parts, folders) if whole else ())]
 
 
 def _follows(parts: Mapping[str, bytes]) -> Iterator[Finding]:
@@ -131,7 +144,9 @@ def _follows(parts: Mapping[str, bytes]) -> Iterator[Finding]:
     differing = [key for key, value in derived.items() if content.get(key) != value]
     text = f"differ from the results: {', '.join(differing)}" if differing else "follow from the results"
     yield Finding("rates", not differing, f"the statements of evidence.json {text}")
-    if differing or not _has_numbers(content):
+    allowed = not contradicts(content.get("release"), results, _limits(content))
+    yield Finding("rates", allowed, f"the answer {'follows' if allowed else 'does not follow'} from the results")
+    if differing or not allowed or not _has_numbers(content):
         yield Finding("rates", False, "the documents were not derived again, since evidence.json was changed")
         return
     try:
@@ -142,6 +157,31 @@ def _follows(parts: Mapping[str, bytes]) -> Iterator[Finding]:
     for part, rendered in documents.items():
         passed = parts[part] == rendered
         yield Finding("files", passed, f"{part} {'follows' if passed else 'does not follow'} from evidence.json", part)
+
+
+def _recomputed(parts: Mapping[str, bytes], folders: Sequence[Path]) -> Iterator[Finding]:
+    """What follows from the records alone, computed again where the folder of the results is given."""
+    content = _object(parts[CONTENT], CONTENT)
+    for folder in folders:
+        if (
+            not (folder / RESULTS).is_file()
+            or read_bytes(folder / RESULTS, "results", limit=PART_LIMIT) != parts[RESULTS]
+        ):
+            continue
+        derived = json.loads(_json(from_records(folder, _limits(content), str(content["written"]["at"]))))
+        for key, value in derived.items():
+            same = content.get(key) == value
+            words = f"{FROM_RECORDS[key]} {'follows' if same else 'does not follow'} from the records of the folder"
+            yield Finding("rates", same, words)
+
+
+def _limits(content: Mapping[str, Any]) -> Limits | None:
+    """The limits of the answer; those of the profile if there are none that can be read."""
+    given = content.get("limits")
+    try:
+        return Limits(**given) if isinstance(given, dict) else None
+    except (InputError, TypeError):
+        return None
 
 
 def _has_numbers(content: Mapping[str, Any]) -> bool:

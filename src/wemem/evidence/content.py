@@ -1,6 +1,7 @@
 """The content of ``evidence.json``: all that a bundle states, as plain values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,29 @@ def evidence_content(folder: Path, author: str, written_at: str, limits: Limits 
             f"expected results in {folder} that follow from their records, got: {verified.forged[0].text}; "
             "run the study again"
         )
-    combined = read_sources([folder])
-    rows = arms(combined.results)
     return {
         "schema": SCHEMA,
         "statement": STATEMENT,
         "written": {"by": author, "at": written_at},
         "results_sha256": verified.sha256,
         "verification": [{"passed": one.passed, "text": one.text} for one in verified.findings],
+        "limits": None if limits is None else asdict(limits),
+        **from_records(folder, limits, written_at),
+        **from_results(verified.results),
+    }
+
+
+def from_records(folder: Path, limits: Limits | None, written_at: str) -> dict[str, Any]:
+    """The part of the content that follows from the records beside the results, so that a reader
+    of the bundle who has the folder can derive it again.
+    """
+    combined = read_sources([folder])
+    rows = arms(combined.results)
+    return {
         "release": release_answer(combined, [folder], limits),
         "exposed": exposed_records(combined, rows),
         "subgroups": [*_worst(deciles(combined, rows), "decile"), *_worst(classes(combined, rows), "class")],
         "disclosure_form": disclosure_form(combined, rows, written_at),
-        **from_results(verified.results),
     }
 
 

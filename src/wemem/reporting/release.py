@@ -45,11 +45,11 @@ def release_answer(combined: Combined, folders: Sequence[Path], limits: Limits |
         The label, the decision (``yes``, ``no`` or ``undecided``), sentences and next steps; None
         if there is no arm to decide on.
     """
-    arm = _subject(combined.results)
-    if arm is None:
+    decided = decided_on(combined.results, limits)
+    if decided is None:
         return None
+    arm, checks = decided
     chosen = PROFILE if limits is None else limits
-    checks = check(combined.results, chosen, [arm.label])
     doubts = _doubts(combined, folders, arm, chosen)
     exceeded = [one for one in checks if _exceeds(one)]
     forged = "forged" in doubts
@@ -65,6 +65,23 @@ def release_answer(combined: Combined, folders: Sequence[Path], limits: Limits |
         "next": _next_steps(arm, decision, doubts),
         "values": [asdict(one) for one in checks],
     }
+
+
+def decided_on(results: Mapping[str, Any], limits: Limits | None) -> tuple[Arm, list[Check]] | None:
+    """The arm that the answer is about, and the limits on it; they follow from the results alone."""
+    arm = _subject(results)
+    return None if arm is None else (arm, check(results, PROFILE if limits is None else limits, [arm.label]))
+
+
+def contradicts(answer: object, results: Mapping[str, Any], limits: Limits | None) -> bool:
+    """True if an answer is about another arm, has other figures, or is a yes that they do not allow."""
+    decided = decided_on(results, limits)
+    if decided is None or not isinstance(answer, Mapping):
+        return decided is not None or answer is not None
+    arm, checks = decided
+    own = answer.get("label"), answer.get("checks"), answer.get("decision") == "yes"
+    allowed = all(one.passed for one in checks) and not answer.get("reservations")
+    return own[:2] != (arm.label, [str(one) for one in checks]) or (own[2] and not allowed)
 
 
 def _subject(results: Mapping[str, Any]) -> Arm | None:
