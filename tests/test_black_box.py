@@ -70,6 +70,20 @@ def audited(folder: Path, *attacks: str) -> BlackBoxAudit:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("columns", [0, 1])
+def test_one_number_for_each_record_is_the_log_odds_of_class_1(folder, columns):
+    data = np.load(folder / "data.npz")
+    x, y = data["x"].astype(np.float32) - 0.5, data["y"] % 2
+    np.savez(folder / "data.npz", x=x, y=y)
+    body = "    return lambda x: answer(x)\n\ndef predict(x):\n    return answer(x)\n"
+    train = "import numpy as np\n\ndef train(x, y, seed):\n" + body
+    logits = []
+    for answer in (f"x[:, 0{':1' * columns}]", "np.stack([0 * x[:, 0], x[:, 0]], 1)"):
+        (folder / "theirs.py").write_text(f"{train}\ndef answer(x):\n    return {answer}\n")
+        logits.append(audited(folder).outputs.logits)
+    np.testing.assert_array_equal(*logits)
+
+
 def trainings(folder: Path) -> int:
     return len((folder / "trained.txt").read_text())
 

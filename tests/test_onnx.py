@@ -294,6 +294,14 @@ def test_a_small_file_that_asks_for_more_memory_than_there_is_is_refused(tmp_pat
         read_onnx(written(tmp_path, bomb)).logits(X)
 
 
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_one_number_for_each_record_is_the_log_odds_of_class_1(keepdims, tmp_path):
+    axis = helper.make_tensor("v", TensorProto.INT64, [1], [1])
+    nodes = [helper.make_node("Constant", [], ["a"], value=axis), node("ReduceSum", "x a", keepdims=keepdims)]
+    logits = read_onnx(written(tmp_path, linear(nodes))).logits(X)
+    assert np.array_equal(logits, np.stack([np.zeros(5), X.sum(1)], 1))
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [

@@ -174,6 +174,20 @@ def test_outputs_of_a_sigmoid_are_refused_in_a_signal_file_and_logits_moved_by_o
         signals_from_arrays(outputs, labels, roles, "arrays")
 
 
+def test_one_number_for_each_record_is_the_log_odds_of_class_1():
+    odds = np.random.default_rng(0).normal(0, 3, (2, 100, 1))
+    labels, roles = np.arange(100) % 2, np.arange(200).reshape(2, 100) % 2 == 0
+    signals = signals_from_arrays(odds, labels, roles, "arrays")
+    chance = softmax(signals.logits.astype(np.float64), axis=-1)
+    np.testing.assert_allclose(chance[..., 1:], 1 / (1 + np.exp(-odds)), atol=1e-6)
+    share = 1 / (1 + np.exp(-odds))
+    with pytest.raises(
+        InputError, match=r"numbers in \[0, 1\] alone.* log odds, give two columns, -1 and the log odds"
+    ):
+        signals_from_arrays(share, labels, roles, "arrays")
+    signals_from_arrays(np.concatenate([np.full_like(share, -1), share - 1], -1), labels, roles, "arrays")
+
+
 def test_a_model_that_ends_in_a_softmax_is_refused_before_any_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

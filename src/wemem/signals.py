@@ -289,12 +289,23 @@ def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None
             )
 
 
+def of_log_odds(outputs: Float[np.ndarray, "*B 1"]) -> Float[np.ndarray, "*B 2"]:
+    """The logits of two classes, ``(0, z)``, from one number ``z`` for each record: the log odds of
+    class 1.
+
+    >>> of_log_odds(np.array([[1.5], [-2.0]])).tolist()
+    [[0.0, 1.5], [0.0, -2.0]]
+    """
+    return np.concatenate([np.zeros_like(outputs), outputs], axis=-1)
+
+
 def refuse_sigmoid(outputs: Float[np.ndarray, "N C"], source: str) -> None:
     """Refuse outputs of one trained model that look like those of a sigmoid: all lie in [0, 1], and
     they vary.
 
     Logits may lie there by chance. Any constant may be added to the logits of a record, which
-    changes no softmax, so that such a model can be audited all the same.
+    changes no softmax, so that such a model can be audited all the same. One number for each record
+    has become two logits, of which the first is 0 (:func:`of_log_odds`).
 
     Args:
         outputs: the outputs of some records.
@@ -311,9 +322,12 @@ def refuse_sigmoid(outputs: Float[np.ndarray, "N C"], source: str) -> None:
     wemem.errors.InputError: expected logits from model 0, got numbers in [0, 1] alone, as a sigmoid gives; ...
     """
     if len(outputs) >= FEW_ROWS and outputs.min() >= 0 and outputs.max() <= 1 and np.ptp(outputs) > 0:
+        one = outputs.shape[1] == 2 and not outputs[:, 0].any()
+        same = "give two columns, -1 and the log odds less 1" if one else "subtract 1 from all"
         raise InputError(
             f"expected logits from {source}, got numbers in [0, 1] alone, as a sigmoid gives; give the outputs before "
-            "the sigmoid, np.log(p / (1 - p)). If they are logits, subtract 1 from all, which changes no attack"
+            f"the sigmoid, np.log(p / (1 - p)). If they are {'log odds' if one else 'logits'}, {same}, which changes "
+            "no attack"
         )
 
 

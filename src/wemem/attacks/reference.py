@@ -88,7 +88,7 @@ def require_models(trained: Bool[np.ndarray, "K N"], *sides: bool, fewest: int =
             raise InputError(
                 f"expected at least {fewest} reference model(s) trained {'with' if side else 'without'} each audited "
                 f"record, got {int(count[few][0])} for number {int(few.argmax())} of {len(count)} and {int(few.sum())} "
-                "such record(s); bring more reference models"
+                "such record(s); bring more reference models, or leave those records out (role 0)"
                 + (", or take one variance for all records" if fewest > 1 else "")
             )
 

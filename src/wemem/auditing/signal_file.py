@@ -9,7 +9,7 @@ from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.files.memory_limit import memory_limit
 from wemem.files.npz import read_npz
-from wemem.signals import UNKNOWN, SignalLayout, Signals, refuse_sigmoid
+from wemem.signals import UNKNOWN, SignalLayout, Signals, of_log_odds, refuse_sigmoid
 
 #: The arrays of a signal file.
 ARRAYS = ("logits", "labels", "roles")
@@ -45,6 +45,7 @@ def signals_from_arrays(logits: np.ndarray, labels: np.ndarray, roles: np.ndarra
             f"expected logits (K, N, C) of numbers in {where}, got {logits.dtype} of shape {logits.shape}; stack the "
             "outputs of the audited model and of the others, model 0 the audited one"
         )
+    logits = of_log_odds(logits) if logits.shape[2] == 1 else logits
     checked = _whole_labels(labels, logits.shape[2], where)
     known = _known_roles(roles, logits.shape[:2], where)
     for name, role in (("members (role 1)", Role.TRAIN), ("non-members (role 3)", Role.AUDIT)):

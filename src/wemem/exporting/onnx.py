@@ -26,6 +26,7 @@ from wemem.data.dataset import Dataset
 from wemem.errors import InputError
 from wemem.files.input_files import read_bytes, require_file
 from wemem.files.memory_limit import memory_limit, require_memory
+from wemem.signals import of_log_odds
 
 #: The largest difference of logits between PyTorch and the file, as a share of 1 + the largest
 #: logit. float32 resolves 1.2e-7 of a logit, and the two sum in different orders: a few hundred
@@ -95,7 +96,7 @@ class OnnxModel:
         return features.astype(dtype, copy=False)
 
     def logits(self, features: Real[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
-        """Compute the logits of records, in batches.
+        """Compute the logits of records, in batches; one number for each is the log odds of class 1.
 
         Raises:
             InputError: the file fails on records of this shape, or does not return one row of
@@ -117,6 +118,8 @@ class OnnxModel:
                     f"{self.name} fails on records of shape {features.shape[1:]}: {_line(error)}; give the data "
                     "set that it was trained on"
                 ) from error
+            if isinstance(logits, np.ndarray) and logits.shape in ((len(padded),), (len(padded), 1)):
+                logits = of_log_odds(logits.reshape(-1, 1))
             if not isinstance(logits, np.ndarray) or logits.ndim != 2 or len(logits) != len(padded):
                 raise InputError(f"expected logits of shape (N, C) from {self.name}, got {np.shape(logits)}")
             batches.append(np.asarray(logits[: len(batch)], np.float32))

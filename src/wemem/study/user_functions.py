@@ -36,7 +36,7 @@ from wemem.pipeline.loading import load_data
 from wemem.pipeline.progress import Progress
 from wemem.randomness import derive_seed
 from wemem.resolve import Given, resolve
-from wemem.signals import SignalLayout, Signals, refuse_probabilities, refuse_sigmoid
+from wemem.signals import SignalLayout, Signals, of_log_odds, refuse_probabilities, refuse_sigmoid
 from wemem.store.keys import FunctionKey
 from wemem.store.sources import spec_fingerprint
 from wemem.store.store import Store
@@ -119,6 +119,8 @@ class UserFunctions:
     def _logits(self, spec: str | Given, predict: object) -> Float32[np.ndarray, "N C"]:
         function = predict_by(predict, self.data.classes) if isinstance(predict, nn.Module) else predict
         logits = np.asarray(call(spec, function, self.data.features), np.float32)
+        if self.data.classes == 2 and logits.shape in ((len(self.data),), (len(self.data), 1)):
+            logits = of_log_odds(logits.reshape(-1, 1))
         if logits.shape != (len(self.data), self.data.classes):
             raise InputError(
                 f"expected logits {(len(self.data), self.data.classes)} from {spec!r}, got {logits.shape}; return one "
