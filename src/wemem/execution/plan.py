@@ -139,7 +139,9 @@ def planned_phases(config: StudyConfig, data: Dataset, store: Store) -> list[Pla
     return planned
 
 
-def make_plan(config: StudyConfig, phases: Sequence[Planned], rates: Rates, threads: int) -> Plan:
+def make_plan(
+    config: StudyConfig, phases: Sequence[Planned], rates: Rates, threads: int, workers: Sequence[int] = WORKERS
+) -> Plan:  # fmt: skip
     """The plan of a study.
 
     Args:
@@ -147,15 +149,16 @@ def make_plan(config: StudyConfig, phases: Sequence[Planned], rates: Rates, thre
         phases: its tasks.
         rates: by kind of task.
         threads: the number of threads of each task.
+        workers: the numbers of workers whose wall time is simulated.
     """
-    wall = dict.fromkeys(WORKERS, 0.0)
+    wall = dict.fromkeys(workers, 0.0)
     path = written = 0.0
     for phase in phases:
         times = [rate_of(rates, node).seconds(node) for node in phase.graph.nodes]
         path += max(phase.graph.path_lengths(times, phase.run).values(), default=0.0)
         written += sum(rate_of(rates, phase.graph.nodes[i]).bytes(phase.graph.nodes[i]) for i in phase.run)
-        for workers in wall:
-            wall[workers] += simulated_time(phase.graph, phase.run, times, workers)
+        for number in wall:
+            wall[number] += simulated_time(phase.graph, phase.run, times, number)
     return Plan(_kinds(phases, rates), written, path, wall, threads, tuple(_assumptions(config)))
 
 
