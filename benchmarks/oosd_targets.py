@@ -15,6 +15,7 @@ from wemem.models import FullyConnected
 from wemem.randomness import derive_seed, generator
 from wemem.training import DENSE, Ensemble, fit
 from wemem.training.backends import forward_of
+from wemem.training.linear import fit_discriminants
 from wemem.training.views import ViewedRecords
 
 #: Files of the data sets and the number of records that are drawn of each.
@@ -39,9 +40,6 @@ class Variant:
         count: teachers of a model.
         held: teachers that a record is held out from.
         components: principal components that a linear teacher sees; 0 for teachers like the student.
-        penalty: inverse strength of the linear teachers' penalty.
-        start: ``own`` or ``outside``; teachers trained on records of no model show what is left without any leak
-            of labels.
         temperature: of the targets.
         views: views of each record that the student learns.
         swap: share of a view's features that are another record's.
@@ -59,8 +57,6 @@ class Variant:
     count: int = 10
     held: int = 3
     components: int = 0
-    penalty: float = 3.0
-    start: str = "own"
     temperature: float = 1.4
     views: int = 3
     swap: float = 0.1
@@ -164,46 +160,16 @@ def train(data, roles, seeds, device, **extra):
     return fit(blank(data, seeds), data, split, recipe, seeds=seeds, device=device, **extra).ensemble
 
 
-def linear_teachers(data, split, roles, variant, device, steps=300):
-    """Multinomial logistic regressions on principal components of each model's training records, all at once."""
-    models, count = split.num_models, variant.count
-    x = torch.from_numpy(data.features.reshape(len(data), -1)).to(device)
-    trains = [split.records(k, Role.TRAIN) for k in range(models)]
-    if variant.start == "outside":
-        trains = [np.flatnonzero((split.roles == 0).all(0))] * models
-    most, components = max(map(len, trains)), min(variant.components, x.shape[1])
-    z, y = (
-        torch.zeros(models, most, components, device=device),
-        torch.zeros(models, most, dtype=torch.int64, device=device),
-    )
-    seen, projections = torch.zeros(models, count, most, device=device), []
-    for k, own in enumerate(trains):
-        mean = x[own].mean(0)
-        axes = torch.linalg.eigh((x[own] - mean).T @ (x[own] - mean))[1][:, -components:]
-        projections.append((mean, axes))
-        z[k, : len(own)], y[k, : len(own)] = (x[own] - mean) @ axes, torch.from_numpy(data.labels[own]).to(device)
-        rows = roles[k * count : (k + 1) * count, own] == Role.TRAIN
-        if variant.start == "outside":
-            rows = np.random.default_rng(k).random(rows.shape) < 0.7
-        seen[k, :, : len(own)] = torch.from_numpy(rows.astype(np.float32)).to(device)
-    weight = torch.zeros(models, count, components, data.classes, device=device, requires_grad=True)
-    bias = torch.zeros(models, count, 1, data.classes, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([weight, bias], lr=0.2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    target = y[:, None, :, None].expand(models, count, most, 1)
-    for _ in range(steps):
-        log_p = (z[:, None] @ weight + bias).log_softmax(-1).gather(-1, target)[..., 0]
-        loss = -(log_p * seen).sum() + (weight**2).sum() / (2 * variant.penalty)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+def linear_teachers(data, split, roles, variant):
+    """Linear discriminants of each model; the probabilities of one model's at some inputs."""
+    models = []
+    for k in range(split.num_models):
+        own = split.records(k, Role.TRAIN)
+        seen = roles[k * variant.count : (k + 1) * variant.count, own] == Role.TRAIN
+        models.append(fit_discriminants(data.features[own], data.labels[own], seen, data.classes, variant.components))
 
     def predict(model, inputs):
-        mean, axes = projections[model]
-        with torch.no_grad():
-            projected = (inputs.reshape(len(inputs), -1).to(device) - mean) @ axes
-            return (projected @ weight[model] + bias[model]).softmax(-1).double().cpu().numpy()
+        return models[model].probabilities(inputs.numpy())
 
     return predict
 
@@ -223,10 +189,7 @@ def one_level(data, split, variant, seeds, device):
             places[-1].append((group, out))
     covered(roles, data.labels, np.repeat(split.roles, count, axis=0))
     own = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(count)]
-    if variant.components:
-        teachers = linear_teachers(data, split, roles, variant, device)
-    else:
-        teachers = train(data, roles, own, device)
+    teachers = linear_teachers(data, split, roles, variant) if variant.components else train(data, roles, own, device)
     drawn = Views(variant.views, variant.swap).draw(
         [split.records(k, Role.TRAIN) for k in range(split.num_models)], len(data), data.input_shape
     )

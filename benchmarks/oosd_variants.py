@@ -55,24 +55,17 @@ class FromTargets(OutOfSampleDistillation):
         return (Distillation(Teachers(2, 1, 0, views)),)
 
 
-LINEAR = Variant("linear", components=20)
-MANY = replace(LINEAR, views=15, swap=0.3, epochs=6)
+LINEAR = Variant("discriminants 40", components=40)
 VARIANTS = (
     Variant("undefended", levels=0),
     # learned together, because their students have as many epochs and views
     Variant("shipped"),
-    replace(LINEAR, name="linear 20"),
-    replace(LINEAR, name="linear 20, three classes, nulled", kept=3, nulled=1.0),
-    replace(LINEAR, name="linear 20, records one by one", size=1),
-    replace(LINEAR, name="linear 20, sure 0.7", kept=1, sure=0.7),
-    replace(LINEAR, name="linear 20, three classes", kept=3),
-    replace(LINEAR, name="linear 20, nulled", nulled=1.0),
+    LINEAR,
+    replace(LINEAR, name="discriminants 20", components=20),
+    replace(LINEAR, name="discriminants 30, clusters of 7", components=30, size=7),
+    replace(LINEAR, name="discriminants 40, records one by one", size=1),
+    replace(LINEAR, name="discriminants 40, three classes, nulled", kept=3, nulled=1.0),
     Variant("shipped, three classes, nulled", kept=3, nulled=1.0),
-    replace(LINEAR, name="linear 20, outside", start="outside"),
-    replace(MANY, name="many views, linear 20"),
-    replace(MANY, name="many views, linear 20, sure 0.7", kept=1, sure=0.7),
-    replace(MANY, name="many views, linear 20, three classes", kept=3),
-    replace(MANY, name="many views, linear 20, three classes, nulled", kept=3, nulled=1.0),
 )
 
 

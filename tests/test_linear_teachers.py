@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from toy import blobs, split_of
 from wemem.data.dataset import Dataset
@@ -15,39 +17,54 @@ from wemem.data.views import Views
 from wemem.defenses import Teachers, make_defense
 from wemem.errors import InputError
 from wemem.pipeline.teacher import linear_log_probabilities
-from wemem.training.linear import PENALTY, Components, fit_linear
+from wemem.training.linear import fit_discriminants
 
 TEACHERS = Teachers(4, 2, components=2)
-
-
-def test_with_all_components_projection_keeps_every_distance():
-    x = blobs(60).features
-    z = Components.of(x, 6).project(x)
-    assert np.allclose(np.linalg.norm(x[0] - x[1]), np.linalg.norm(z[0] - z[1]))
-    assert Components.of(x, 100).project(x).shape == (60, 6)
-
-
-def test_components_are_those_of_scikit_learn_up_to_the_sign():
-    x = blobs(60).features
-    ours, theirs = Components.of(x, 3).project(x), PCA(3).fit_transform(x)
-    assert np.allclose(np.abs(ours), np.abs(theirs), atol=1e-4)
 
 
 def test_the_models_are_those_of_scikit_learn():
     data = blobs(300, noise=2.0)
     seen = np.random.default_rng(0).random((2, 300)) < 0.6
-    components = Components.of(data.features, 4)
-    ours = fit_linear(components, data.features, data.labels, seen, 3).probabilities(data.features)
+    ours = fit_discriminants(data.features, data.labels, seen, 3, 4).probabilities(data.features)
     for rows, p in zip(seen, ours, strict=True):
-        z = components.project(data.features)
-        theirs = LogisticRegression(C=PENALTY, max_iter=1000, tol=1e-8).fit(z[rows], data.labels[rows])
-        assert np.abs(p - theirs.predict_proba(z)).max() < 0.01
+        oracle = make_pipeline(PCA(4, svd_solver="full"), LinearDiscriminantAnalysis(solver="lsqr"))
+        theirs = oracle.fit(data.features[rows].astype(np.float64), data.labels[rows])
+        assert np.abs(p - theirs.predict_proba(data.features.astype(np.float64))).max() < 1e-3
 
 
-def test_probabilities_add_up_to_one():
+def test_a_component_more_than_there_are_directions_changes_nothing():
+    data, seen = blobs(60), np.ones((1, 60), bool)
+    all_, more = (fit_discriminants(data.features, data.labels, seen, 3, count) for count in (6, 100))
+    assert np.allclose(all_.probabilities(data.features), more.probabilities(data.features))
+
+
+def test_a_constant_feature_and_a_class_without_records_leave_probabilities_finite():
     data = blobs(60)
-    models = fit_linear(Components.of(data.features, 2), data.features, data.labels, np.ones((1, 60), bool), 3)
-    assert np.allclose(models.probabilities(data.features).sum(-1), 1, atol=1e-6)
+    x = np.concatenate([data.features, np.ones((60, 2), np.float32)], axis=1)
+    p = fit_discriminants(x, data.labels, np.ones((1, 60), bool), 4, 8).probabilities(x)
+    assert np.isfinite(p).all()
+    assert np.allclose(p.sum(-1), 1)
+    assert p[..., 3].max() < 0.5
+
+
+def test_a_mislabelled_record_moves_a_discriminant_less_than_a_logistic_regression():
+    data = blobs(300, noise=1.0)
+    wrong, labels = data.features[:1], data.labels.copy()
+    labels[0] = (labels[0] + 1) % 3
+    seen = np.ones((1, 300), bool)
+
+    def odds(p: np.ndarray) -> float:
+        return float(np.log(p[labels[0]]) - np.log(p[data.labels[0]]))
+
+    ours = [
+        odds(fit_discriminants(data.features, own, seen, 3, 4).probabilities(wrong)[0, 0])
+        for own in (data.labels, labels)
+    ]
+    theirs = [
+        odds(LogisticRegression(C=3.0, max_iter=1000).fit(data.features, own).predict_proba(wrong)[0])
+        for own in (data.labels, labels)
+    ]
+    assert 0 < ours[1] - ours[0] < 0.5 * (theirs[1] - theirs[0])
 
 
 @pytest.mark.parametrize("clusters", [0, 2])

@@ -27,7 +27,7 @@ from wemem.store.entry import Entry
 from wemem.store.key import Key
 from wemem.store.keys import DenseTargetsKey, TeacherTargetsKey
 from wemem.training import Ensemble
-from wemem.training.linear import Components, fit_linear
+from wemem.training.linear import fit_discriminants
 from wemem.training.views import ViewedRecords
 
 #: Smallest probability, so that every log-probability is finite in float32.
@@ -152,10 +152,8 @@ def dense_log_probabilities(
 def linear_log_probabilities(
     parts: Split, split: Split, data: Dataset, source: Teachers
 ) -> Float32[np.ndarray, "K M C"]:
-    """Compute what :func:`teacher_log_probabilities` does, by linear classifiers on the leading
-    principal components of each model's training records.
-
-    The components are those of all its training records; they depend on no label.
+    """Compute what :func:`teacher_log_probabilities` does, by linear discriminants on the leading
+    principal components of each teacher's records.
     """
     train = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
     drawn = None if source.views is None else source.views.draw(train, len(data), data.input_shape)
@@ -165,8 +163,7 @@ def linear_log_probabilities(
         form = None if data.table is None else Preprocessing.fit(data.table, data.features[records])
         x = data.features[records] if form is None else form.apply(data.features[records])
         roles = parts.roles[k * source.count : (k + 1) * source.count, records]
-        components = Components.of(x, source.components)
-        teachers = fit_linear(components, x, data.labels[records], roles == Role.TRAIN, data.classes)
+        teachers = fit_discriminants(x, data.labels[records], roles == Role.TRAIN, data.classes, source.components)
         for place in range(source.passes_per_epoch):
             numbers = place * len(data) + records
             x = viewed.numbered(torch.tensor([k]), torch.from_numpy(numbers)[None])[0].numpy()
