@@ -15,6 +15,7 @@ from wemem.data.neighbours import clusters
 from wemem.data.split import Role
 from wemem.data.teachers import held_out
 from wemem.defenses import (
+    DPSGD,
     Batch,
     Distillation,
     EarlyStopping,
@@ -282,8 +283,9 @@ def test_without_copies_the_teachers_are_those_of_clusters_within_the_classes():
     assert np.array_equal(held_out(split, Teachers(10, 3, 5), [0], data.features).roles[:, train], roles[:, train])
 
 
-def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path):
-    study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=["oosd"]))
+@pytest.mark.parametrize("defense", [OutOfSampleDistillation(teachers=2, held_out=1, clusters=0), DPSGD(noise=0.5)])
+def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path, defense):
+    study = parse_study(small_study.table(small_study.write_data(tmp_path), defenses=[defense.name]))
     data = study.data.load()
     split = split_of(data, members=1, train=120, dev=40)
     pipeline = Pipeline.open(study, data, Store(tmp_path / "store"), Silent())
@@ -293,7 +295,7 @@ def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path):
         start: [
             pipeline.pruner.prune(
                 "prune", before, split, Pruning(Schedule(0.6, 2), recipe=study.finetune),
-                OutOfSampleDistillation(start=start), seeds=[0], scores=[None],
+                replace(defense, start=start), seeds=[0], scores=[None],
             )[-1].ensemble
             for before in (dense, other)
         ]

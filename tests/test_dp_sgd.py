@@ -15,6 +15,7 @@ from wemem.defenses import DPSGD, Clipping, Defense, MemoryRegularizer, chain, m
 from wemem.defenses.dp_sgd import LEAST_NOISE
 from wemem.errors import InputError
 from wemem.randomness import derive_seed
+from wemem.results.privacy import account
 from wemem.training import Ensemble, Recipe, fit
 from wemem.training.ghost_norms import clipped_sums, has_closed_form
 from wemem.training.per_sample import PerSample, RecordGradients, clipped
@@ -251,6 +252,7 @@ def test_a_gradient_that_is_not_finite_is_refused():
 @pytest.mark.parametrize(("settings", "message"), [
     ({"clip": 0}, "clip must be positive"), ({"clip": float("inf")}, "clip must be positive"),
     ({"noise": -0.1}, "noise must be 0 or more"), ({"noise": float("nan")}, "noise must be 0 or more"),
+    ({"start": "new"}, "start must be fresh or dense"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
@@ -263,6 +265,18 @@ def test_a_study_names_it_and_a_chain_keeps_its_settings():
     assert both.capability(Clipping) == Clipping(norm=1.0, noise=0.1)
     assert both.settings["noise"] == 0.1
     assert make_defense("swmr").capability(Clipping) is None
+
+
+def test_the_budget_covers_all_training_if_a_model_starts_from_new_weights_and_nothing_is_chained():
+    def covered(defense: Defense) -> object:
+        payload = account(defense, records=100, batch_size=10, steps=5)
+        assert payload is not None
+        return payload["covers"]
+
+    fresh = DPSGD(noise=0.0, start="fresh")
+    assert covered(fresh) == "victim_training"
+    assert covered(DPSGD(noise=0.0)) == "victim_fine_tuning"
+    assert covered(chain(fresh, make_defense("rsw"))) == "victim_fine_tuning"
 
 
 def test_a_chain_takes_no_second_maker_of_the_gradient():

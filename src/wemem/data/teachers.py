@@ -28,8 +28,8 @@ class Teachers:
             held out as a whole; 0 holds out record by record. Exact and near copies are held out
             together in any case, whatever their labels.
         views: views of each record that the teachers predict too; None for the record alone.
-        components: number of principal components of which the teachers are linear classifiers; 0
-            for teachers of the same architecture as the model.
+        components: number of principal components of which the teachers are linear discriminants;
+            0 for teachers of the same architecture as the model.
 
     Raises:
         InputError: fewer than two teachers, records held out from all or none of them, one cluster

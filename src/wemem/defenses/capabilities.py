@@ -18,7 +18,7 @@ that a new capability needs a class here and the one place that reads it.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -79,6 +79,10 @@ class Distillation(Capability):
     def passes_per_epoch(self) -> int:
         """Number of times that an epoch shows a record: as itself and as each view."""
         return self.source.passes_per_epoch if isinstance(self.source, Teachers) else 1
+
+
+#: The weights from which the first round starts: new ones, or those of the dense model.
+Start = Literal["fresh", "dense"]
 
 
 @dataclass(frozen=True)

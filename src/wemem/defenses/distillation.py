@@ -29,9 +29,10 @@ What stays open: similar records of different classes that are no near copies ar
 together. And the model fits its targets better at its training records than elsewhere; fitting them
 at the views too reduces that, and gives a more accurate model.
 
-Networks as teachers memorize, and what they say of other records then depends on every label. With
-``components = P`` they are multinomial logistic regressions on ``P`` principal components of the
-model's training records (:mod:`wemem.training.linear`), which memorize far less and take seconds.
+Networks as teachers memorize, so that their predictions for other records depend on every label.
+With ``components = P`` the teachers are linear discriminants, each on ``P`` principal components of
+its own training records (:mod:`wemem.training.linear`). A label moves them little, also a wrong one,
+and they take seconds.
 
 The idea is Split-AI with self-distillation (SELENA, Tang et al., USENIX Security 2022), which
 trains one model from scratch on such targets, its records held out one by one. Ours are the
@@ -41,7 +42,6 @@ distil it as well, by pruning to a sparsity of 0.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -52,11 +52,9 @@ from wemem.data.teachers import Teachers
 from wemem.data.views import Views
 from wemem.defenses.base import Defense
 from wemem.defenses.batch import Batch
-from wemem.defenses.capabilities import Capability, Distillation, FreshStart
+from wemem.defenses.capabilities import Capability, Distillation, FreshStart, Start
 from wemem.errors import InputError
 from wemem.settings import ADDED
-
-Start = Literal["fresh", "dense"]
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,8 @@ class OutOfSampleDistillation(Defense):
         views: number of views of each record that are learned beside it; each makes an epoch longer
             by its length without them. 0 for the records alone.
         swap: share of a view's features that are another record's.
-        components: number of principal components of which the teachers are linear classifiers; 0
-            for teachers of the model's architecture.
+        components: number of principal components of which the teachers are linear discriminants;
+            0 for teachers of the model's architecture.
 
     Raises:
         InputError: a value out of range.

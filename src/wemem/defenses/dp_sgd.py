@@ -18,9 +18,12 @@ pruned models:
   expectation.
 * Early stopping and the choice of the best checkpoint use the dev records without noise. At best
   the training records are private, and the number of steps is itself an outcome.
-* It covers fine-tuning only. The original model was trained on the same records without noise, and
-  pruning ranks its weights: neither is covered, nor are memorization scores, or settings chosen by
-  results.
+* With ``start="dense"`` it covers fine-tuning only. The original model was trained on the same
+  records without noise, and pruning ranks its weights: neither is covered. With ``start="fresh"``
+  new weights are trained by DP-SGD from the first round on, which prunes by their random values,
+  and later rounds rank weights that DP-SGD trained, which is post-processing. It then covers all
+  training of the released weights, which DP-SGD is compared by. Neither covers memorization scores,
+  the statistics by which tables are standardized, or settings chosen by results.
 * In a chain, a sliding window and groups of risky records show a record in other batches and more
   or less often than the sample rate ``B / n``, and choose by scores that come from the data.
 * The noise follows from the seed, so that a study can be repeated. Anyone who knows the seed can
@@ -29,16 +32,17 @@ pruned models:
 The measured leakage under the attacks of this package holds without any proof.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wemem.defenses.base import Defense
-from wemem.defenses.capabilities import Capability
+from wemem.defenses.capabilities import Capability, FreshStart, Start
 from wemem.defenses.clipping import Clipping
 from wemem.errors import InputError
+from wemem.settings import ADDED
 
 #: The least noise that remains of a sum with gradients of the size of the clip: float32 has 24 bits.
 LEAST_NOISE = 2.0**-20
@@ -52,10 +56,12 @@ class DPSGD(Defense):
         clip: C, the largest L2 norm of one record's gradient.
         noise: σ, the standard deviation of the noise in units of ``clip``; 0 only clips, and gives
             no privacy.
+        start: ``fresh`` trains new weights from the first round on; ``dense`` continues from the
+            dense model, which was trained without noise.
 
     Raises:
-        InputError: a clip that is not positive, or a noise that is negative or below
-            :data:`LEAST_NOISE`.
+        InputError: a clip that is not positive, a noise that is negative or below
+            :data:`LEAST_NOISE`, or another start.
 
     >>> DPSGD(clip=2.0, noise=0.5).capabilities
     (Clipping(norm=2.0, noise=0.5),)
@@ -63,6 +69,7 @@ class DPSGD(Defense):
 
     clip: float = 1.0
     noise: float = 1.0
+    start: Start = field(default="dense", metadata=ADDED)
 
     @property
     def name(self) -> str:
@@ -79,9 +86,13 @@ class DPSGD(Defense):
                 "float32 gradients, and gives no privacy; for no noise give 0"
             )
 
+        if self.start not in ("fresh", "dense"):
+            raise InputError(f"start must be fresh or dense, got {self.start!r}")
+
     @property
     def capabilities(self) -> tuple[Capability, ...]:
-        return (Clipping(self.clip, self.noise),)
+        clipping = Clipping(self.clip, self.noise)
+        return (clipping, FreshStart()) if self.start == "fresh" else (clipping,)
 
     def incompatibility_reason(self, model: nn.Module) -> str | None:
         """Reason that names the first BatchNorm layer, if there is one."""

@@ -117,7 +117,7 @@ class Teacher:
         )  # fmt: skip
 
     def _by_linear_models(self, title: str, parts: Split, split: Split, source: Teachers) -> Stage[SoftTargets]:
-        """Soft targets by linear classifiers that did not train on a record."""
+        """Soft targets by linear discriminants that did not train on a record."""
         space = self.workspace
         key = TeacherTargetsKey((), space.data.fingerprint, parts.fingerprint, source).key()
 

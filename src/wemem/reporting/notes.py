@@ -13,6 +13,7 @@ WIDE_GAP = 0.1
 #: Phrases for the codes in ``privacy`` of a run; early files hold the phrases themselves.
 PRIVACY = {
     "victim_fine_tuning": "fine-tuning of the victim only",
+    "victim_training": "training and pruning of the victim from new weights",
     "no_noise": "without noise there is no privacy guarantee",
     "noise_too_small": "the noise is too small for a finite epsilon",
     "no_accountant": "expected Opacus to account for privacy, got none; pip install wemem[dp]",

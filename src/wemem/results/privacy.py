@@ -10,7 +10,7 @@ from wemem.defenses import DPSGD, Chain, Defense
 from wemem.errors import InputError
 
 #: Training that the ε of a study covers; :class:`wemem.defenses.DPSGD` explains why it is nominal.
-COVERS = "victim_fine_tuning"
+FINE_TUNING, TRAINING = "victim_fine_tuning", "victim_training"
 
 
 def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float:
@@ -18,7 +18,7 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
 
     Neighbouring data sets differ by adding or removing one record. The bound holds for steps whose
     records are drawn independently. For training with :class:`wemem.defenses.DPSGD` it is nominal
-    and covers fine-tuning only; that class lists the gaps.
+    and covers only a part of the training; that class lists the gaps.
 
     Args:
         noise: σ, the standard deviation of the noise in units of the clipping norm; 0 gives
@@ -60,8 +60,7 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
 
 
 def account(defense: Defense, records: int, batch_size: int, steps: int) -> dict[str, Any] | None:
-    """The ``privacy`` object of ``results.json``: the nominal ε of fine-tuning one model with
-    DP-SGD.
+    """The ``privacy`` object of ``results.json``: the nominal ε of one model trained with DP-SGD.
 
     Args:
         defense: the defense under which the model was fine-tuned.
@@ -78,7 +77,7 @@ def account(defense: Defense, records: int, batch_size: int, steps: int) -> dict
     if dp_sgd is None:
         return None
     delta, sample_rate = records**-1.1, min(1.0, batch_size / records)
-    payload = {"delta": delta, "sample_rate": sample_rate, "steps": steps, "covers": COVERS}
+    payload = {"delta": delta, "sample_rate": sample_rate, "steps": steps, "covers": _covered(defense, dp_sgd)}
     if dp_sgd.noise == 0:
         return {"epsilon": None, **payload, "note": "no_noise"}
     try:
@@ -89,3 +88,8 @@ def account(defense: Defense, records: int, batch_size: int, steps: int) -> dict
     if not isfinite(value):
         return {"epsilon": None, **payload, "note": "noise_too_small"}
     return {"epsilon": value, **payload}
+
+
+def _covered(defense: Defense, dp_sgd: DPSGD) -> str:
+    """The training that ε covers; other parts of a chain may learn from the records without noise."""
+    return TRAINING if dp_sgd.start == "fresh" and not isinstance(defense, Chain) else FINE_TUNING
