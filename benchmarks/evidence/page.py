@@ -1,6 +1,6 @@
 """The page of the evidence, in Markdown, from stored figures alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -87,15 +87,29 @@ def _claim(claim: str, studies: Mapping[str, Study]) -> list[str]:
         for name, study in studies.items():
             tenths = study["deciles"]
             rows[name] += ["not known"] * 2 if tenths is None else [_rate(tenths["least"]), _rate(tenths["most"])]
+    rows["**below 0, above 0, not decided**"] = [_decided(studies.values(), claim, column) for column in columns]
+    rows = {name: [*cells, *[""] * (len(heads) - len(cells))] for name, cells in rows.items()}
     return [f"## {heading}", "", text, "", *_table(["data", *heads], [[name, *cells] for name, cells in rows.items()])]
 
 
+def _decided(studies: Iterable[Study], claim: str, column: tuple[str, str, str]) -> str:
+    """The numbers of data sets on which an interval lies below 0, above 0, or contains it."""
+    known = [ends for study in studies if (ends := _ends(study, claim, column)) is not None and len(ends) == 3]
+    below, above = sum(ends[2] < 0 for ends in known), sum(ends[1] > 0 for ends in known)
+    return f"**{below}, {above}, {len(known) - below - above}**"
+
+
+def _ends(study: Study, claim: str, column: tuple[str, str, str]) -> list[float] | None:
+    """A difference with the ends of its interval; None where the study lacks an arm."""
+    found = [d["difference"] for d in study["differences"] if (d["claim"], d["of"], *d["arms"]) == (claim, *column)]
+    return found[0] if found else None
+
+
 def _cell(study: Study, claim: str, column: tuple[str, str, str]) -> str:
-    of, one, other = column
-    found = [d for d in study["differences"] if (d["claim"], d["of"], *d["arms"]) == (claim, of, one, other)]
-    if not found or found[0]["difference"] is None:
+    found = _ends(study, claim, column)
+    if found is None:
         return "not run"
-    value, *ends = (100 * end for end in found[0]["difference"])
+    value, *ends = (100 * end for end in found)
     return f"{value:+.1f}" + (f" [{ends[0]:+.1f}, {ends[1]:+.1f}]" if ends else ", no interval")
 
 
