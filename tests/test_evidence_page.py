@@ -81,3 +81,25 @@ def test_stored_figures_are_those_of_the_results(evidence):
     assert f"{100 * rows['swmr']['tpr'][0]:.1f} [" in text
     assert f"{100 * expected:+.1f}" in text
     assert "Not run yet: `studies/evidence/adult.toml`" in text
+
+
+MEASURED = ("docs/location.md", "benchmarks/README.md", "docs/measurements.md")
+
+
+def quoted(text: str) -> list[str]:
+    """Figures with a decimal point in the prose and the tables of a page, versions of Python left out."""
+    prose = re.sub(r"^```.*?^```|`[^`]*`|Python \d\.\d+", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"(?<![\w.\-/])\d+\.\d+(?![\w.])", prose)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/attacks.md", "docs/defenses.md", "docs/diagnosis.md"])
+def test_every_figure_that_a_page_quotes_stands_where_it_was_measured(page):
+    measured = {figure for name in MEASURED for figure in quoted((ROOT / name).read_text("utf-8"))}
+    assert [figure for figure in quoted((ROOT / page).read_text("utf-8")) if figure not in measured] == []
+
+
+def test_the_figures_of_readme_are_of_the_arms_that_it_names():
+    rows = [cells(line) for line in (ROOT / "docs" / "location.md").read_text("utf-8").splitlines() if "|" in line]
+    strongest = {row[0].split(":")[0].split(",")[0].strip("`"): row[-1].split()[-1] for row in rows}
+    shown = quoted((ROOT / "README.md").read_text("utf-8").split("Digits leak little")[1].split("## ")[0])
+    assert shown == [strongest[arm] for arm in ("undefended", "unpruned", "dense")]
