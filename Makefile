@@ -11,16 +11,23 @@ run: .venv/.installed
 
 # One thread per worker: tensors here are small, and threads of several workers would fight over the cores.
 # A file's tests stay on one worker, so that it trains what they share only once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+
+# Every test once: the quick ones with shapes checked, then the others.
 test: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+	$(MAKE) shapes
+	$(MAKE) test-slow
 
 # What to run while writing: everything but the tests that train or start processes.
 test-fast: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
-# The others.
+# The quick tests, with the shapes in all annotations of arrays checked at every call (tests/shapes.py).
+shapes: .venv/.installed-dev
+	$(PYTEST) -m "not slow" --jaxtyping-packages=wemem,shapes.check
+
 test-slow: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m slow
+	$(PYTEST) -m slow
 
 # Damaged files for each reader: seconds in the tests, as long as you like here.
 fuzz: .venv/.installed-dev
@@ -30,11 +37,6 @@ fuzz: .venv/.installed-dev
 fuzz-bytes: .venv/.installed-dev
 	$(PIP) --quiet '.[fuzz]'
 	OMP_NUM_THREADS=1 PYTHONPATH=src:tests $(BIN)/python tests/fuzz_bytes.py $(or $(N),60)
-
-# The quick tests, with the shapes in all annotations of arrays checked at every call (tests/shapes.py).
-shapes: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" \
-		--jaxtyping-packages=wemem,shapes.check
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
