@@ -25,6 +25,7 @@ from wemem.execution.remote import data_message, data_of, perform_remotely, vers
 from wemem.exporting.checkpoint import write_weights
 from wemem.files.record_tables import RecordIds
 from wemem.models import FullyConnected
+from wemem.pipeline.progress import Silent
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -104,6 +105,17 @@ def test_ctrl_c_ends_the_tasks_of_a_cluster_in_one_line(cluster, tmp_path):
     assert errors.splitlines()[-1] == "wemem: stopped; the same command goes on from here"  # after lines of progress
     assert driver.returncode == 130
     wait_until(lambda: not processes(AT_WORK, tmp_path))
+
+
+class Impatient(Silent):
+    def warn(self, message: str) -> None:
+        raise RuntimeError(message)
+
+
+def test_tasks_that_no_node_can_take_are_not_waited_for_in_silence(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("wemem.execution.ray.WAITED", 1.0)
+    with pytest.raises(RuntimeError, match="each takes 64 cores, and the largest node has 1 cores"):
+        api.run(write_study(tmp_path), tmp_path / "out", None, Impatient(), ray=cluster.address, threads=64)
 
 
 def test_no_cluster_is_one_line(tmp_path, capsys, monkeypatch):

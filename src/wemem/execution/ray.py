@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ RETRIES = 8
 PAUSE = 0.2
 #: Seconds in which the head of a cluster must answer.
 ANSWERED = 10.0
+#: Seconds without a running task after which the user is told what each of them takes.
+WAITED = 60.0
 #: Tasks that Ray holds beyond those that run, as a multiple of the latter.
 AHEAD = 1.0
 
@@ -154,6 +157,7 @@ class _Run:
         here = ray.get_runtime_context().get_node_id()
         self._reports = _REPORTS.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)).remote()
         self._flights: dict[Any, _Flight] = {}
+        self._idle_since: float | None = time.monotonic()
         gpus = gpu_share if choose_device(todo.program.config.device).type == "cuda" else 0.0
         self._resources = {"num_cpus": torch.get_num_threads(), "num_gpus": gpus}
         self._memory = TaskMemory.of(Pipeline.open(todo.program.config, data, store, Silent()))
@@ -218,6 +222,20 @@ class _Run:
                     flight.place = place
                 else:
                     flight.shown.show(*message)
+        self._warn_of_waiting()
+
+    def _warn_of_waiting(self) -> None:
+        """Warn once if no node has taken a task for a while; no node may be large enough."""
+        if any(flight.place for flight in self._flights.values()):
+            self._idle_since = time.monotonic()
+        elif self._idle_since is not None and time.monotonic() - self._idle_since > WAITED:
+            self._idle_since = None
+            takes = f"{self._resources['num_cpus']} cores" + (" and a GPU" if self._resources["num_gpus"] else "")
+            largest = max((node["Resources"].get("CPU", 0.0) for node in _nodes()), default=0.0)
+            self._progress.warn(
+                f"no node has taken a task for {WAITED:.0f} s: each takes {takes}, and the largest node has "
+                f"{largest:.0f} cores; wait for nodes, or give fewer --threads"
+            )
 
     def _require_done(self, node: Node, answer: Mapping[str, str]) -> None:
         match answer["state"]:
@@ -259,9 +277,13 @@ def _largest_memory() -> int:
     """The memory of the largest node, beyond which no request could be met; the trainer divides its
     models itself where they do not fit.
     """
+    return int(0.9 * max((node["Resources"].get("memory", 0.0) for node in _nodes()), default=0.0))
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """The nodes of the cluster that are alive."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    each = [node["Resources"].get("memory", 0.0) for node in nodes if node["Alive"]]
-    return int(0.9 * max(each, default=0.0))
+    return [node for node in nodes if node["Alive"]]
 
 
 class _Reports:
