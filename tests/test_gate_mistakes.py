@@ -155,8 +155,9 @@ def test_a_gate_never_writes_over_the_results(name, safe, monkeypatch):
     assert (safe / name).read_bytes() == before
 
 
-def test_a_device_is_never_replaced_by_a_file(safe, monkeypatch, capsys):
-    assert ended(["gate", str(safe), "--max-tpr", "0.1", "--json", "/dev/null"], monkeypatch) == 2
+@pytest.mark.parametrize("place", ["/dev/null", "/", "."])
+def test_a_device_or_a_folder_is_never_replaced_by_a_file(place, safe, monkeypatch, capsys):
+    assert ended(["gate", str(safe), "--max-tpr", "0.1", "--json", place], monkeypatch) == 2
     assert "no plain file" in capsys.readouterr().err
     assert Path("/dev/null").is_char_device()
 

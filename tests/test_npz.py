@@ -132,6 +132,14 @@ def test_other_compression_is_refused(tmp_path):
         load_dataset(str(tmp_path / "toy.npz"))
 
 
+def test_a_name_twice_is_refused(tmp_path):
+    path = raw_npz(tmp_path / "twice.npz", "{'descr': '|u1', 'fortran_order': False, 'shape': (4,), }\n", b"abcd")
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.npy", archive.read("x.npy"))
+    with pytest.raises(InputError, match="one array 'x', got 2"):
+        load_dataset(str(path))
+
+
 @pytest.mark.parametrize("keep", [0, 10, 200, -30])
 def test_truncated_npz_is_refused(tmp_path, keep):
     np.savez(tmp_path / "toy.npz", x=X, y=Y)

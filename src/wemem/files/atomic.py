@@ -25,10 +25,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         InputError: the folder cannot be written, the disk is full, or the path is that of a folder,
             a pipe or a device.
     """
+    if _is_no_file(path):  # renaming would replace even a device
+        raise InputError(f"cannot write {shown(path)}: it is no plain file; choose another path")
     part = path.with_name(f".{path.name}.part")
     try:
-        if path.exists() and not path.is_file():  # renaming would replace even a device
-            raise InputError(f"cannot write {shown(path)}: it is no plain file; choose another path")
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         part.replace(path)
@@ -39,6 +39,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             raise
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise InputError(f"cannot write {shown(path)}: {reason}; free some space or choose another --out") from error
+
+
+def _is_no_file(path: Path) -> bool:
+    with suppress(OSError):  # it shows when the file is written
+        return path.exists() and not path.is_file()
+    return False
 
 
 def require_folder(out: str | Path) -> Path:

@@ -108,6 +108,8 @@ def declared(archive: zipfile.ZipFile, name: str, path: str) -> tuple[tuple[int,
         raise InputError(
             f"{path}: expected an array {name!r}, got {arrays[:20]}; name the arrays to read with features and label"
         )
+    if arrays.count(name) > 1:
+        raise InputError(f"{path}: expected one array {name!r}, got {arrays.count(name)} of that name; write it again")
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(f"{path}: expected arrays as numpy.savez writes them, got another compression; write it again")

@@ -128,11 +128,18 @@ def run_key(run: Run) -> Key:
 
 def _short(folders: Sequence[Path]) -> list[str]:
     """The last part of each path, or the whole path where two last parts are equal."""
-    last = [folder.resolve().name or str(folder) for folder in folders]
+    last = [_resolved(folder).name or str(folder) for folder in folders]
     names = [name if last.count(name) == 1 else str(folder) for name, folder in zip(last, folders, strict=True)]
     if len(set(names)) < len(names):
         raise InputError(f"expected different folders, got one twice: {', '.join(names)}; give each once")
     return names
+
+
+def _resolved(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError):  # a loop of links, or a folder that may not be entered
+        return folder.absolute()
 
 
 def _labels(sources: Sequence[Source]) -> list[str]:
