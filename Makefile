@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: run evidence test test-fast test-slow shapes fuzz fuzz-bytes kill-campaign ray-campaign campaigns lint types docs format bench dist clean
+.PHONY: run evidence test test-fast test-slow shapes fuzz fuzz-bytes kill-campaign ray-campaign campaigns lint types docs links format bench dist clean
 
 run: .venv/.installed
 	$(BIN)/wemem run studies/quickstart.toml --out runs/quickstart
@@ -48,6 +48,10 @@ types: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build/html
+
+# Links from the site to other sites; needs a network, so it is no part of CI.
+links: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet -D plot_gallery=0 --builder linkcheck docs docs/_build/links
 
 # The comparisons of the evidence page, a night on two cores; the same command goes on where it was stopped.
 evidence: .venv/.installed-dev

@@ -38,7 +38,7 @@ def test_leak_above_the_limit_is_a_no(tmp_path: Path):
     assert found["decision"] == "no"
     assert found["answer"].startswith("No. rsw: an attacker (")
     assert (
-        "of the training records while taking at most 1 % of the others for them, with 95 % confidence at most "
+        "of the training records with false alarms on at most 1 % of the others, with 95 % confidence at most "
         in found["answer"]
     )
     assert "do not release this model" in found["next"][-1]
@@ -66,6 +66,14 @@ def test_changed_results_are_a_no(tmp_path: Path):
     folder = bound_folder(tmp_path, {"dense": 0.5, "rsw": SAFE})
     edit(folder, lambda results: results["runs"][1]["accuracy"].update(test=0.95, test_ci=[0.9, 0.97]))
     assert answer(folder, GENEROUS)["decision"] == "no"
+
+
+def test_end_just_above_the_limit_is_shown_with_the_digits_that_tell_it_from_the_limit(safe: Path):
+    high = answer(safe)["values"][0]["estimate"]["high"]
+    limit = round(high, 4) if round(high, 4) < high else round(high, 4) - 1e-4
+    found = answer(safe, Limits(max_tpr=limit))
+    assert found["decision"] == "undecided"
+    assert f"at most {100 * high:.3f} %" in found["answer"]
 
 
 def test_profile_is_named_as_no_norm_where_no_limits_are_given(safe: Path):

@@ -130,12 +130,14 @@ def _measured(one: Check) -> str:
             f"{one.measure} is {value}, with 95 % confidence at least {100 * one.estimate.low:.1f} %; the limit "
             f"is {per_cent(one.limit)}"
         )
-    ends = f"with 95 % confidence at most {100 * one.estimate.high:.1f} %; the limit is {per_cent(one.limit)}"
+    high = 100 * one.estimate.high
+    close = one.estimate.high != one.limit and f"{high:.1f}" == f"{100 * one.limit:.1f}"
+    ends = f"with 95 % confidence at most {high:.{3 if close else 1}f} %; the limit is {per_cent(one.limit)}"
     rate = re.fullmatch(r"TPR at (\S+ %) FPR(.*)", one.measure)
     if rate is not None:
         return (
-            f"an attacker ({printable(one.attack)}) finds {value} of the training records while taking at most "
-            f"{rate[1]} of the others for them{rate[2]}, {ends}"
+            f"an attacker ({printable(one.attack)}) finds {value} of the training records with false alarms on at "
+            f"most {rate[1]} of the others{rate[2]}, {ends}"
         )
     return f"{one.measure} is {value} by {printable(one.attack)}, {ends}"
 
