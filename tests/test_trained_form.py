@@ -15,6 +15,7 @@ from wemem.exporting.checkpoint import write_weights
 from wemem.exporting.onnx import metadata_of, onnx_bytes
 from wemem.exporting.trained_form import TrainedForm, trained_form
 from wemem.models.table import with_preprocessing
+from wemem.objects.inputs import weights_file
 
 TRAINED = TableForm((Column("age"), Column("job", ("cook", "nurse", "smith"))))
 AUDITED = TableForm((Column("job", ("baker", "cook", "smith"), True), Column("age", (), True)))
@@ -86,6 +87,10 @@ def test_the_form_is_read_from_the_file_beside_weights(model, tmp_path):
     (tmp_path / "preprocess.json").write_text(text.replace('"yes"', "3"))
     with pytest.raises(InputError, match="expected names as class_names"):
         trained_form(tmp_path, audited([[1, 30], [2, 40]]))
+
+
+def test_a_module_states_the_form_of_its_preprocessing(model, tmp_path):
+    assert trained_form(weights_file(model, tmp_path), audited([[1, 30], [2, 40]])).form == TRAINED
 
 
 def test_the_form_is_read_from_the_metadata_of_an_onnx_file(model, tmp_path):

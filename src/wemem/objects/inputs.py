@@ -23,6 +23,7 @@ from wemem.data.sources import DataSource, LoadedData
 from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import write_weights
+from wemem.exporting.preprocess import preprocess_of, preprocess_path
 from wemem.exporting.shards import weights_path
 from wemem.files.atomic import write_atomically
 from wemem.files.record_tables import write_members
@@ -242,10 +243,15 @@ def members_file(members: MembersLike, folder: Path) -> Path:
 
 
 def weights_file(model: Place | nn.Module, folder: Path) -> Path:
-    """Return the file of a model's weights, written into a folder if the model is a module."""
+    """Return the file of a model's weights, written into a folder if the model is a module, with its
+    preprocessing beside it if the model has one.
+    """
     if isinstance(model, nn.Module):
-        path, state = folder / "model.safetensors", unwrapped(model).state_dict()
-        write_atomically(path, lambda part: write_weights(part, {k: v.cpu() for k, v in state.items()}))
+        path, module = folder / "model.safetensors", unwrapped(model)
+        state = {name: tensor.cpu() for name, tensor in module.state_dict().items()}
+        write_atomically(path, lambda part: write_weights(part, state))
+        if (text := preprocess_of(path, module, ())) is not None:
+            write_atomically(preprocess_path(path), lambda part: part.write_text(text, encoding="utf-8"))
         return path
     return weights_path(model)
 
