@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
 import wemem
-from small_study import table, write_data
+from small_study import as_toml, table, write_data
 from wemem import api
+from wemem.cli.commands import app
 from wemem.files.record_tables import read_members
 
 MEMBERS = np.arange(200)
@@ -61,6 +64,17 @@ def test_an_audit_with_the_same_settings_and_members_is_adaptive(trained, arrays
     assert audited(tmp_path / "saved", arrays)  # the folder stands for its weights
 
 
+def test_dev_records_are_audited_neither_as_members_nor_as_non_members(trained, arrays):
+    dev = trained.to_dict()["dev_records"]
+    assert dev
+    assert not set(dev) & set(MEMBERS.tolist())
+    result = wemem.audit(trained.weights, arrays, MEMBERS, study=SMALL, attacks=["confidence"], progress=False)
+    audited = pq.read_table(result.folder / "per_sample.parquet")["record"].to_pylist()
+    assert not set(dev) & set(audited)
+    pruned = wemem.prune(trained.weights, arrays, MEMBERS, defense="undefended", study=SMALL, progress=False)
+    assert set(dev) <= set(pruned.to_dict()["dev_records"])
+
+
 @pytest.mark.parametrize("change", ["training", "members", "weights", "no certificate"])
 def test_an_audit_with_anything_else_is_not_adaptive(change, trained, arrays, tmp_path):
     weights, settings, members = trained.save(tmp_path / "saved"), {}, MEMBERS
@@ -93,3 +107,26 @@ def test_a_trained_model_is_pruned_by_the_command(trained, arrays, tmp_path):
     victim = {"weights": str(trained.folder), "members": str(trained.members)}
     study = wemem.parse_study(SMALL | {"victim": victim, "data": {"source": str(tmp_path / "data.npz")}})
     assert any("sparsity 0.6" in line for line in api.prune(study, "undefended", tmp_path / "pruned"))
+
+
+def test_the_commands_say_what_they_would_train_and_train_it(tmp_path, monkeypatch):
+    write_data(tmp_path)
+    study = tmp_path / "study.toml"
+    study.write_text(as_toml(table(tmp_path / "data.npz", attacks=["confidence"])))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    def said(*arguments):
+        result = CliRunner().invoke(app, [*map(str, arguments), "--study", str(study)])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    assert said("train", "--out", "trained", "--dry-run").startswith("Would train 1 model on")
+    assert sorted(tmp_path.iterdir()) == before
+    assert "Members trained/members.npz" in said("train", "--out", "trained", "--store", "store")
+    given = ["--weights", "trained", "--members", "trained/members.npz", "--store", "store"]
+    given += ["--out", "out", "--dry-run"]
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert said("prune", "--defense", "undefended", *given).startswith("Would train 1 model on")
+    assert said("audit", *given).startswith(f"Would train {SMALL['split']['shadows']} models on")
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == files

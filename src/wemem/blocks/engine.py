@@ -33,13 +33,13 @@ from wemem.blocks.losses import DefenseLoss
 from wemem.blocks.optimizer import StepsByKind
 from wemem.blocks.pruner import IterativePruner
 from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
-from wemem.blocks.save import read_targets, save_pruned
+from wemem.blocks.save import given_scores, read_targets, save_pruned
 from wemem.blocks.validate import batch_size_of, loader_problems, loss_problem, optimizer_problems, problems_of
 from wemem.blocks.views import ViewedDataset
 from wemem.blocks.wrapped import Example, first_inputs, plain_module, plain_optimizer
 from wemem.defenses import Defense, Distillation, FreshStart, RecordRisk, make_defense
 from wemem.errors import InputError
-from wemem.memorization import read_scores
+from wemem.memorization import Memorization
 from wemem.pruning import Pruning, Schedule
 
 M = TypeVar("M", bound=nn.Module)
@@ -106,17 +106,20 @@ class PruningEngine:
         self._summary: list[dict[str, Any]] = []
         self._loop = LoopRecord(self.defense, self.pruning, untrained)
 
-    def validate(self, model: nn.Module, loader: DataLoader[Any] | None = None) -> list[str]:
-        """List every problem of a model and loader under this defense, each with its remedy.
+    def validate(self, model: nn.Module, loader: DataLoader[Any] | None = None, optimizer: Any = None) -> list[str]:
+        """List every problem of a model, loader and optimizer under this defense, each with its remedy.
 
         Args:
             model: the model to prune.
             loader: its training data.
+            optimizer: its optimizer.
 
         Returns:
             One line for each problem; none if the engine can work.
         """
-        return problems_of(self.defense, self.pruning, model, loader)
+        inner = plain_module(model)
+        problems = problems_of(self.defense, self.pruning, inner, loader)
+        return problems if optimizer is None else [*problems, *optimizer_problems(optimizer, inner)]
 
     def prepare(
         self,
@@ -125,7 +128,7 @@ class PruningEngine:
         loader: DataLoader[Any],
         *,
         labels: Sequence[int] | np.ndarray | None = None,
-        scores: str | Path | Float64[np.ndarray, " N"] | None = None,
+        scores: str | Path | Memorization | Float64[np.ndarray, " N"] | None = None,
         targets: str | Path | Float32[np.ndarray, "M C"] | None = None,
         example: Example | None = None,
     ) -> tuple[M, AnyOptimizer, DefendedLoader]:
@@ -163,7 +166,7 @@ class PruningEngine:
             InputError: as :meth:`prepare`.
         """
         inner = plain_module(model)
-        if problems := [*self.validate(inner), *optimizer_problems(optimizer, inner)]:
+        if problems := self.validate(inner, None, optimizer):
             raise InputError("; ".join(problems))
         pruner = IterativePruner(inner, self.pruning, example)
         pruner.attach(plain_optimizer(optimizer))
@@ -175,7 +178,7 @@ class PruningEngine:
         loader: DataLoader[Any],
         *,
         labels: Sequence[int] | np.ndarray | None = None,
-        scores: str | Path | Float64[np.ndarray, " N"] | None = None,
+        scores: str | Path | Memorization | Float64[np.ndarray, " N"] | None = None,
         targets: str | Path | Float32[np.ndarray, "M C"] | None = None,
     ) -> DefendedLoader:
         """Give a loader of the batches that the defense plans, for a framework that owns the loop.
@@ -195,7 +198,7 @@ class PruningEngine:
         classes = labels_of(loader.dataset) if labels is None else np.asarray(labels, np.int64)
         if len(classes) != records:
             raise InputError(f"expected one label for each of {records} records, got {len(classes)}")
-        known = read_scores(Path(scores), records) if isinstance(scores, str | Path) else scores
+        known = given_scores(scores, records)
         sampler = DefenseBatchSampler(
             self.defense, classes, batch_size_of(loader) * self.accumulation * self.world_size, scores=known,
             seed=self.seed, accumulation=self.accumulation, rank=self.rank, world_size=self.world_size,
@@ -336,7 +339,12 @@ class PruningEngine:
         return save_pruned(Path(directory), pruner, self.defense, self._summary, self._loop.finished)
 
     def state_dict(self) -> dict[str, Any]:
-        """State to continue from, beside the state dicts of model and optimizer."""
+        """State to continue from, beside the state dicts of model and optimizer.
+
+        Raises:
+            InputError: within a round.
+        """
+        self._loop.require_no_epoch()
         attached = self._require_attached()
         return {
             "round": self._round,

@@ -28,6 +28,7 @@ from wemem.blocks.observation import (
 )
 from wemem.blocks.optimizer import StepsByKind
 from wemem.defenses import Defense
+from wemem.errors import InputError
 from wemem.files.hashing import sha256_of
 from wemem.pruning import Pruning
 from wemem.training import Recipe
@@ -103,6 +104,18 @@ class LoopRecord:
         self._now["open"] = True
         yield
         self._now["open"] = False
+
+    def require_no_epoch(self) -> None:
+        """Refuse a state within a round, whose epochs and best weights it would not hold.
+
+        Raises:
+            InputError: an epoch of the round has begun.
+        """
+        if epochs := self._now.get("epochs"):
+            raise InputError(
+                f"expected a state from before a round's epochs, got {epochs} begun; take it at the begin of the "
+                "round, which is then repeated"
+            )
 
     def count(self, what: str) -> None:
         """Count an epoch, a loss or a recorded accuracy of the round."""

@@ -1,4 +1,4 @@
-"""Files of a model that was pruned in a user's loop, and the soft targets that a loop reads."""
+"""Files of a model that was pruned in a user's loop, and the scores and soft targets that a loop reads."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from wemem.blocks.observation import FinishedLoop, state_fingerprint
@@ -20,6 +20,7 @@ from wemem.files.atomic import require_folder, write_atomically
 from wemem.files.hashing import file_sha256
 from wemem.files.memory_limit import memory_limit
 from wemem.files.npz import read_npz
+from wemem.memorization import Memorization, read_scores
 from wemem.signals import UNKNOWN
 
 
@@ -73,6 +74,15 @@ def save_pruned(
     certificate = certificate_of(weights, fingerprint, summary)
     write_atomically(directory / CERTIFICATE, lambda part: part.write_text(certificate, encoding="utf-8"))
     return weights
+
+
+def given_scores(
+    scores: str | Path | Memorization | Float64[np.ndarray, " N"] | None, records: int
+) -> Float64[np.ndarray, " N"] | None:
+    """The scores of the records, also from a file of them."""
+    if isinstance(scores, Memorization):
+        return scores.score
+    return read_scores(Path(scores), records) if isinstance(scores, str | Path) else scores
 
 
 def read_targets(path: str | Path) -> Float32[np.ndarray, "M C"]:

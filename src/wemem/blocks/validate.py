@@ -1,12 +1,21 @@
 """Problems of a model, loader or optimizer, each with its remedy."""
 
+from collections.abc import Sized
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, IterableDataset
+from torch.optim.lbfgs import LBFGS
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from wemem.defenses import AdversarialTraining, Clipping, Defense, RoundObservation
+from wemem.models.custom import old_norm
 from wemem.pruning import Pruning
 
 
@@ -30,13 +39,19 @@ def problems_of(defense: Defense, pruning: Pruning, model: nn.Module, loader: Da
         )
     if not any(p.requires_grad for p in model.parameters()):
         problems.append("the model has no trainable parameter; unfreeze some")
+    if (layer := old_norm(model)) is not None:
+        problems.append(
+            f"{layer!r} has a norm of torch.nn.utils, under which no copy can be made; use nn.utils.parametrizations"
+        )
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
         problems.append("the model has lazy layers without weights; run one batch through it first")
     if loader is None:
         return problems
+    if of_loader := loader_problems(loader):
+        return [*problems, *of_loader]
     if batch_size_of(loader) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         problems.append("batches of one record under BatchNorm; raise batch_size")
-    return [*problems, *loader_problems(loader)]
+    return problems
 
 
 def loss_problem(defense: Defense) -> str | None:
@@ -54,11 +69,29 @@ def loader_problems(loader: DataLoader[Any]) -> list[str]:
     Args:
         loader: the user's loader.
     """
+    if not isinstance(loader, DataLoader):
+        return [f"expected a DataLoader, got {type(loader).__name__}; give your own, and prepare it once"]
     if isinstance(loader.dataset, IterableDataset):
         return ["the data set is iterable, so its records have no numbers; give a map-style data set"]
     if not batch_size_of(loader):
         return ["the loader's batch sampler has no batch_size; give the loader batch_size instead"]
+    if (sampler := _choosing_sampler(loader)) is not None:
+        return [
+            f"the loader's {sampler} chooses other records than the defense would; leave it out, and for a part of the "
+            "records wrap the data set in torch.utils.data.Subset"
+        ]
     return []
+
+
+def _choosing_sampler(loader: DataLoader[Any]) -> str | None:
+    """The sampler of a loader that does not give every record once, if it has one."""
+    for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+        if isinstance(sampler, WeightedRandomSampler | SubsetRandomSampler) or getattr(sampler, "replacement", False):
+            return type(sampler).__name__
+        fewer = isinstance(sampler, Sized) and len(sampler) < len(loader.dataset)  # type: ignore[arg-type]
+        if fewer and not isinstance(sampler, DistributedSampler):
+            return type(sampler).__name__
+    return None
 
 
 def batch_size_of(loader: DataLoader[Any]) -> int:
@@ -80,6 +113,8 @@ def optimizer_problems(optimizer: Any, model: nn.Module) -> list[str]:
         inner = inner.optimizer
     if not isinstance(inner, Optimizer):
         return [f"expected a torch optimizer, got {type(optimizer).__name__}; give the one that your loop steps"]
+    if isinstance(inner, LBFGS):
+        return ["LBFGS evaluates a batch several times within a step, between which no mask holds; use SGD or Adam"]
     known = {id(p) for group in inner.param_groups for p in group["params"]}
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in known]
     if missing:

@@ -25,15 +25,17 @@ from wemem.cli.options import (
     Threads,
     Weights,
 )
-from wemem.cli.printing import print_outline, print_plainly, print_results, run_and_print
+from wemem.cli.printing import print_outline, print_plainly, print_program, print_results, run_and_print
 from wemem.cli.start_commands import start_app
 from wemem.cli.store_commands import store_app
+from wemem.cli.train_command import train_app
 from wemem.errors import InputError
 
 app = typer.Typer(pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 app.add_typer(start_app)
 app.add_typer(store_app, name="store")
+app.add_typer(train_app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -144,9 +146,11 @@ def prune(
     threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Prune one trained model under a defense, and write its weights and masks."""
     from wemem import api
+    from wemem.execution.program import PruneProgram
     from wemem.reporting.progress import LiveProgress
 
     config = api.read_study(
@@ -154,6 +158,8 @@ def prune(
         device=device,
     )  # fmt: skip
     console = Console()
+    if dry_run:
+        return print_program(console, PruneProgram(config, defense), out, store)
     with LiveProgress(Console(stderr=True)) as progress:
         summary = api.prune(config, defense, out, store, progress, jobs, ray, threads)
     for line in summary:
@@ -217,11 +223,13 @@ def audit(
     threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Attack one model, given as weights, as an ONNX file, as outputs, or as a function, and print
     what it leaks.
     """
     from wemem import api
+    from wemem.execution.program import AuditProgram
     from wemem.reporting.exposed import exposed_table
     from wemem.reporting.progress import LiveProgress
 
@@ -238,6 +246,8 @@ def audit(
         raise InputError("expected --labels with --predict and --train and without --data, got another mix")
     if (ray is not None or jobs != 1) and (signals is not None or predict is not None):
         raise InputError("expected --jobs or --ray with --weights or --onnx, got outputs or a function; leave it out")
+    if dry_run and (signals is not None or train is not None):
+        raise InputError("expected --dry-run with a model that this program audits alone, got outputs or functions")
     console = Console()
     with LiveProgress(Console(stderr=True)) as progress:
         match (_one_file(weights, onnx), signals, predict, train, members):
@@ -246,6 +256,8 @@ def audit(
                     study, settings, data=data, label=label, model=model, weights=victim, members=members,
                     defense=defense, device=device,
                 )  # fmt: skip
+                if dry_run:
+                    return print_program(console, AuditProgram(config, defense), out, store)
                 results, samples = api.audit(config, defense, out, store, progress, jobs, ray, threads)
             case (None, Path(), None, None, None):
                 results, samples = api.audit_outputs(signals, named or "ten", out)
@@ -283,12 +295,14 @@ def diagnose(
     threads: Threads = None,
     device: Device = None,
     store: StorePlace = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Determine whether data reuse or inherent memorability drives leakage, and name the matching
     defense.
     """
     from wemem import api
     from wemem.diagnosis.experiment import DiagnosisSettings
+    from wemem.execution.program import DiagnosisProgram
     from wemem.files.atomic import write_atomically
     from wemem.reporting.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
     from wemem.reporting.diagnosis_figures import write_figures
@@ -298,6 +312,8 @@ def diagnose(
     settings = DiagnosisSettings(models, relevant, top)
     config = api.read_study(study, set_ or [], data=data, label=label, device=device)
     console = Console()
+    if dry_run:
+        return print_program(console, DiagnosisProgram(config, settings), out, store)
     with LiveProgress(Console(stderr=True)) as progress:
         diagnosis = api.diagnose(config, out, settings, store, progress, jobs, ray, threads)
     page = diagnosis_html(diagnosis, write_figures(diagnosis, out / "figures"))

@@ -8,6 +8,8 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from wemem.config.study import StudyConfig
+    from wemem.execution.outlook import Outlook
+    from wemem.execution.program import Program
 
 
 def run_and_print(
@@ -51,6 +53,30 @@ def print_outline(console: Console, config: "StudyConfig", out: Path) -> None:
 
     for line in [*outline(config, study_data(config)), f"Would write into {out}. Nothing was trained or written."]:
         print_plainly(console, printable(line))
+
+
+def print_outlook(console: Console, outlook: "Outlook", out: Path) -> None:
+    """Print what a command on one model would do."""
+    from wemem.reporting.plan import outlook_sentence
+
+    print_plainly(console, outlook_sentence(outlook))
+    print_plainly(console, f"Would write into {out}. Nothing was trained or written.")
+
+
+def print_program(console: Console, program: "Program", out: Path, store: str | None) -> None:
+    """Print what a program would do, after reading its data and its store."""
+    from tempfile import TemporaryDirectory
+
+    from wemem.execution.outlook import program_outlook
+    from wemem.pipeline.loading import study_data
+    from wemem.store.location import location_beside
+    from wemem.store.store import Store
+
+    place = location_beside(store, out)
+    with TemporaryDirectory(prefix="wemem-dry-") as empty:
+        unmade = "://" not in str(place) and not Path(place).exists()
+        outlook = program_outlook(program, study_data(program.config), Store(empty if unmade else place))
+    print_outlook(console, outlook, out)
 
 
 def print_results(console: Console, results: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ SAME_CLASSES = 0.05
 
 def given_victim(
     labels: Int64[np.ndarray, " N"], members: Indices, shadows: int, *, seed: int, train: float = 0.6, dev: float = 0.1,
-    adversary_share: float = 0.0,
+    adversary_share: float = 0.0, dev_records: Indices | None = None,
 ) -> Split:  # fmt: skip
     """Return the ``disjoint`` layout around a victim that exists already.
 
@@ -41,6 +41,8 @@ def given_victim(
         dev: the share of a model's records for early stopping.
         adversary_share: the share of the members that the adversary gets as data of its own; they
             are not audited.
+        dev_records: the records on whose accuracy the victim was selected, if they are known. They
+            are its dev records, and neither members nor non-members.
 
     Raises:
         InputError: unknown records, or too few that the victim was not trained on.
@@ -50,6 +52,7 @@ def given_victim(
     if len(members) == 0 or members[0] < 0 or members[-1] >= len(labels):
         raise InputError(f"expected members among records 0..{len(labels) - 1}, got {members[:1]}..{members[-1:]}")
     others = np.setdiff1d(np.arange(len(labels)), members)
+    known_dev = np.intersect1d(others, [] if dev_records is None else dev_records).astype(np.int64)
     n_lent = round(adversary_share * len(members))
     lent, audited = stratified_draw(labels, members, [n_lent, len(members) - n_lent], generator(seed, "split/lend"))
     n_dev, n_audit = round(dev / train * len(audited)), round((1 - train - dev) / train * len(audited))
@@ -58,9 +61,12 @@ def given_victim(
             f"expected more than {n_dev + n_audit} records that the victim was not trained on, got {len(others)}; "
             "bring more of them, or give the adversary a share of them (adversary_share)"
         )
+    if len(known_dev):
+        others, n_dev = np.setdiff1d(others, known_dev), 0
     own_dev, own_audit, rest = stratified_draw(
         labels, others, [n_dev, n_audit, len(others) - n_dev - n_audit], generator(seed, "split/halves")
     )
+    own_dev = known_dev if len(known_dev) else own_dev
     pool = np.sort(np.concatenate([rest, lent]))
     roles = np.zeros((1 + shadows, len(labels)), np.int8)
     for role, rows in ((Role.TRAIN, audited), (Role.DEV, own_dev), (Role.AUDIT, own_audit)):

@@ -27,6 +27,8 @@ from wemem.training.resize import resized
 #: The names of the certificates beside a pruned model's weights, beside its ONNX file, and beside the
 #: weights of a model that was trained.
 CERTIFICATE, EXPORTED, TRAINED = "pruning.json", "export.json", "training.json"
+#: The entry of a certificate that lists the records on whose accuracy the model was selected.
+DEV_RECORDS = "dev_records"
 #: The entry of a certificate that names a defense which alters answers.
 ALTERED = "answers_altered_by"
 
@@ -231,6 +233,14 @@ def altering_defense(weights: Path) -> str | None:
     """
     name = _certificate(weights).get(ALTERED)
     return name if isinstance(name, str) else None
+
+
+def dev_records(weights: Path) -> list[int]:
+    """The records on whose accuracy a model was selected, by the certificates beside its file; empty
+    if they are not known.
+    """
+    listed = [one.get(DEV_RECORDS) for one in (_certificate(weights), training_certificate(weights))]
+    return [record for records in listed if isinstance(records, list) for record in records if type(record) is int]
 
 
 def training_certificate(weights: Path) -> Mapping[str, Any]:

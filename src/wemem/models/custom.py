@@ -85,16 +85,28 @@ def _require_trainable(module: nn.Module, factory: str | Given) -> None:
     """Refuse a module that is scripted, that cannot be copied, or whose weights are not float32."""
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise InputError(f"expected a plain module from {factory!r}, got a scripted one; return it before torch.jit")
-    for name, part in module.named_modules():
-        if any(type(hook).__module__ in _OLD_NORMS for hook in part._forward_pre_hooks.values()):
-            raise InputError(
-                f"expected layers that can be copied from {factory!r}, got {name!r} under the deprecated "
-                "torch.nn.utils.weight_norm or spectral_norm; use the one in torch.nn.utils.parametrizations"
-            )
+    if (name := old_norm(module)) is not None:
+        raise InputError(
+            f"expected layers that can be copied from {factory!r}, got {name!r} under the deprecated "
+            "torch.nn.utils.weight_norm or spectral_norm; use the one in torch.nn.utils.parametrizations"
+        )
     others = {p.dtype for p in module.parameters()} - {torch.float32}
     if others:
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
         raise InputError(f"expected a float32 model from {factory!r}, got {names}; return module.float()")
+
+
+def old_norm(module: nn.Module) -> str | None:
+    """The first layer under a deprecated norm, whose weight is computed before each call; None if
+    there is none.
+    """
+    layers = module.named_modules()
+    old = (name for name, part in layers for hook in part._forward_pre_hooks.values() if _is_old_norm(hook))
+    return next(old, None)
+
+
+def _is_old_norm(hook: object) -> bool:
+    return type(hook).__module__ in _OLD_NORMS
 
 
 def _initialize_lazy_layers(module: nn.Module, shapes: Shapes) -> None:

@@ -89,7 +89,9 @@ def train(
 ) -> TrainResult:
     """Train one model as a study trains its own, and certify the training.
 
-    An audit of the model with the same settings and the same members is adaptive.
+    An audit of the model with the same settings and the same members is adaptive. It counts the dev
+    records, by whose accuracy the best weights are chosen, neither as members nor as non-members:
+    the certificate lists them.
 
     Args:
         data: the records (:func:`~wemem.objects.inputs.loaded_data`); the study's if None.

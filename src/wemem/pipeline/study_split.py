@@ -7,6 +7,8 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.data.given_victim import given_victim
 from wemem.data.split import Role, Split, victim_and_shadows
+from wemem.exporting.checkpoint import dev_records
+from wemem.exporting.shards import weights_path
 from wemem.files.record_tables import read_members
 
 Records = Int64[np.ndarray, " _"]
@@ -32,4 +34,5 @@ def study_split(config: StudyConfig, data: Dataset, seed: int) -> Split:
     return given_victim(
         data.labels, read_members(config.victim.members, len(data), data.ids), settings.shadows, seed=seed,
         train=settings.train, dev=settings.dev, adversary_share=config.victim.adversary_share,
+        dev_records=np.array(dev_records(weights_path(config.victim.weights)), np.int64),
     )  # fmt: skip

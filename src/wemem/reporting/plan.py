@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from wemem.execution.outlook import Outlook
 from wemem.execution.plan import Plan
 from wemem.results.wording import duration, printable
 
@@ -36,3 +37,17 @@ def plan_sentences(plan: Plan) -> list[str]:
         f"About {plan.bytes / 1e6:,.0f} MB would be written into the store.",
         *plan.assumptions,
     ]
+
+
+def outlook_sentence(outlook: Outlook) -> str:
+    """The models, records and time of a command before it runs.
+
+    >>> outlook_sentence(Outlook(2, 3000, 90.0))[:60]
+    'Would train 2 models on 3,000 records in all, each as often '
+    """
+    models = "models" if outlook.models is None else f"{outlook.models:,} model{'s' * (outlook.models != 1)}"
+    return (
+        f"Would train {models} on {outlook.records:,.0f} records in all, each as often as it is seen: about "
+        f"{duration(outlook.seconds)} here by the time of one step of one model. Models that train together take less; "
+        "queries and attacks come on top."
+    )

@@ -6,14 +6,17 @@ from typing import Any
 
 from wemem.config.defense_entries import file_name
 from wemem.config.study import StudyConfig
+from wemem.data.split import Role
 from wemem.defenses import FreshStart, OutputPostprocessing
 from wemem.exporting.checkpoint import (
     ALTERED,
     CERTIFICATE,
+    DEV_RECORDS,
     TRAINED,
     certificate_of,
     channels_of,
     channels_path,
+    dev_records,
     write_weights,
 )
 from wemem.exporting.footprint import footprint_lines
@@ -79,6 +82,9 @@ def write_pruned(out: Path, config: StudyConfig, pruned: PrunedModel, costs: Map
     ensemble, rounds = pruned.stage.ensemble, pruned.stage.meta["rounds"]
     versions = environment(choose_device(config.device))
     payload = {"study": config.table, "environment": versions, "rounds": rounds, "footprint": costs}
+    own = pruned.split.records(0, Role.DEV).tolist()
+    dense = dev_records(weights_path(config.victim.weights)) if config.victim is not None else []
+    payload[DEV_RECORDS] = sorted({*own, *dense})
     if pruned.defense.capability(OutputPostprocessing) is not None:
         payload[ALTERED] = pruned.defense.name
     if pruned.tuned is not None:
@@ -108,6 +114,7 @@ def write_trained(out: Path, config: StudyConfig, trained: TrainedModel) -> None
         "members_sha256": members_fingerprint(trained.members),
         "study": config.table,
         "environment": environment(choose_device(config.device)),
+        DEV_RECORDS: trained.dev.tolist(),
         **trained.certified(),
     }
     certificate = certificate_of(weights, trained.fingerprint, payload, "wemem.training/1")
@@ -123,6 +130,11 @@ def training_summary(weights: Path, trained: TrainedModel) -> list[str]:
     lines = [f"Trained on {len(trained.members)} records: {accuracy}."]
     if trained.dev_from_training:
         lines.append("The dev records were taken from the given members, and members.npz lists the others alone.")
+    if len(trained.dev):
+        lines.append(
+            f"Its {len(trained.dev)} dev records stand in {TRAINED}, by which an audit counts them neither as members "
+            "nor as non-members."
+        )
     return [*lines, f"Wrote {weights}."]
 
 

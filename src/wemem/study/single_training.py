@@ -35,6 +35,7 @@ class TrainedModel:
     Args:
         stage: the model, as an ensemble of one.
         members: the training records.
+        dev: the records on whose accuracy the weights were selected.
         fingerprint: of the training, for a certificate.
         accuracy: the accuracy on dev records, and on records that played no part in the training.
         dev_from_training: True if the dev records were taken from the given members, for lack of
@@ -44,6 +45,7 @@ class TrainedModel:
 
     stage: TrainedModels
     members: Int64[np.ndarray, " n"]
+    dev: Int64[np.ndarray, " d"]
     fingerprint: str
     accuracy: Mapping[str, float | None]
     dev_from_training: bool
@@ -68,18 +70,9 @@ def train_model(config: StudyConfig, members: Path | None, store: Store, progres
     Raises:
         InputError: the study has a ``[victim]``, or model, members or data cannot be used.
     """
-    if config.victim is not None:
-        raise InputError("expected a study that trains its model, got one with [victim]; leave that table out")
-    config = replace(
-        config, defenses={"undefended": Undefended()}, budgets={}, grids={}, references={}, controls=(), canaries=0,
-        seeds=config.seeds[:1],
-    )  # fmt: skip
-    data, seed, taken = load_data(config, progress), config.seeds[0], False
-    if members is None:
-        split = study_split(config, data, seed).select([0])
-    else:
-        data.require_all_records("members")
-        split, taken = split_of_members(config, data, read_members(str(members), len(data), data.ids))
+    config = config_for_training(config)
+    data, seed = load_data(config, progress), config.seeds[0]
+    split, taken = split_for_training(config, data, members)
     pipeline = Pipeline.open(config, data, store, progress)
     require_logits(pipeline)
     progress.plan(training_work(split, config.training))
@@ -87,9 +80,31 @@ def train_model(config: StudyConfig, members: Path | None, store: Store, progres
     accuracy = {"dev": _accuracy(models, config, data, split, Role.DEV),
                 "test": _accuracy(models, config, data, split, Role.AUDIT)}  # fmt: skip
     return TrainedModel(
-        models, split.records(0, Role.TRAIN), training_fingerprint(pipeline.workspace), accuracy, taken,
-        data.class_names,
+        models, split.records(0, Role.TRAIN), split.records(0, Role.DEV), training_fingerprint(pipeline.workspace),
+        accuracy, taken, data.class_names,
     )  # fmt: skip
+
+
+def config_for_training(config: StudyConfig) -> StudyConfig:
+    """The study of the training of one model.
+
+    Raises:
+        InputError: the study has a ``[victim]``.
+    """
+    if config.victim is not None:
+        raise InputError("expected a study that trains its model, got one with [victim]; leave that table out")
+    return replace(
+        config, defenses={"undefended": Undefended()}, budgets={}, grids={}, references={}, controls=(), canaries=0,
+        seeds=config.seeds[:1],
+    )  # fmt: skip
+
+
+def split_for_training(config: StudyConfig, data: Dataset, members: Path | None) -> tuple[Split, bool]:
+    """The roles of the records, and whether the dev records are taken from the members."""
+    if members is None:
+        return study_split(config, data, config.seeds[0]).select([0]), False
+    data.require_all_records("members")
+    return split_of_members(config, data, read_members(str(members), len(data), data.ids))
 
 
 def _accuracy(models: TrainedModels, config: StudyConfig, data: Dataset, split: Split, role: Role) -> float | None:
