@@ -160,7 +160,7 @@ def _follows(parts: Mapping[str, bytes]) -> Iterator[Finding]:
 
 
 def _recomputed(parts: Mapping[str, bytes], folders: Sequence[Path]) -> Iterator[Finding]:
-    """The statements that follow from the records, computed again where the folder of the results is given."""
+    """The statements that follow from the records, computed again where their folder is given."""
     content = _object(parts[CONTENT], CONTENT)
     for folder in folders:
         if (

@@ -46,7 +46,7 @@ RETRIES = 8
 PAUSE = 0.2
 #: Seconds in which the head of a cluster must answer.
 ANSWERED = 10.0
-#: Seconds without a running task after which the user is told what each of them takes.
+#: Seconds without a running task after which a line says what each of them takes.
 WAITED = 60.0
 #: Tasks that Ray holds beyond those that run, as a multiple of the latter.
 AHEAD = 1.0
