@@ -119,14 +119,15 @@ def _section(name: str, study: Study) -> list[str]:
         f"`wemem compare studies/{name}.toml`: {study['records']:,} records, {study['classes']} classes, seeds "
         f"{seeds}, {study['members']:,} members and {study['nonmembers']:,} non-members of the victim, "
         f"{study['references']} reference models, attacks {', '.join(study['attacks'])}; "
-        f"study {study['study_sha256'][:12]}."
+        f"study {study['study_sha256'][:12]}.{study['note']}"
     )
     heads = [
         "arm", "test accuracy", "balanced accuracy, victim", "TPR, victim", "by chance", "TPR, all targets",
         "combined, all targets", "canaries, worst kind", "records shown",
     ]  # fmt: skip
     return [
-        f"## {_stem(name)}", "", fill(text, 100), "", *_table(heads, [_arm(row) for row in study["rows"]]),
+        f"## {_stem(name)}", "", fill(text, 100, break_on_hyphens=False), "",
+        *_table(heads, [_arm(row) for row in study["rows"]]),
     ]  # fmt: skip
 
 

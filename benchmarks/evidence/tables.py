@@ -46,13 +46,19 @@ DIFFERENCES = (
 )
 
 
-def figures(combined: Combined) -> dict[str, Any]:
-    """The figures of a comparison that the page shows; rates are fractions."""
+def figures(combined: Combined, note: str = "") -> dict[str, Any]:
+    """The figures of a comparison that the page shows; rates are fractions.
+
+    Args:
+        combined: the results.
+        note: a sentence on what differs from the study file, with a space before it.
+    """
     results = combined.results
     rows = arms(results)
     first = next(iter(results["runs"][0]["attacks"].values()))
     return {
-        "study_sha256": results["study_sha256"], "seeds": sorted({run["seed"] for run in results["runs"]}),
+        "study_sha256": results["study_sha256"], "note": note,
+        "seeds": sorted({run["seed"] for run in results["runs"]}),
         "wemem": results["environment"].get("wemem"), "attacks": list(results["planned"]["attacks"]),
         "records": results["data"]["records"], "classes": results["data"]["classes"],
         "members": first["members"], "nonmembers": first["nonmembers"],
