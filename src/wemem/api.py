@@ -384,9 +384,7 @@ def audit_functions(
     """
     config, progress, model = _config(study), progress or Silent(), None if file is None else weights_path(file)
     if model is not None and not model.is_file():
-        raise InputError(
-            f"expected the file of the audited model, got {model}, which is no file; name the one that ships"
-        )
+        raise InputError(f"expected the file of the audited model, got {model}, no file; name the one that ships")
     with output_folder(out) as folder, no_results_of_before(folder, progress, [Path(members), model]) as progress:
         kept = Store(location_beside(store, folder), progress.warn)
         audited = audit_by_functions(config, predict, train, Path(members), kept, progress, model)

@@ -73,5 +73,5 @@ def _seconds_for_a_record(config: StudyConfig, data: Dataset) -> float:
 
 def _step(module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     began = time.perf_counter()
-    torch.nn.functional.cross_entropy(module(x), y).backward()
+    torch.autograd.backward(torch.nn.functional.cross_entropy(module(x), y))
     return time.perf_counter() - began
