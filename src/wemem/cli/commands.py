@@ -303,10 +303,8 @@ def diagnose(
     from wemem import api
     from wemem.diagnosis.experiment import DiagnosisSettings
     from wemem.execution.program import DiagnosisProgram
-    from wemem.files.atomic import write_atomically
     from wemem.reporting.diagnosis import LIMITS, diagnosis_sentences, diagnosis_tables
-    from wemem.reporting.diagnosis_figures import write_figures
-    from wemem.reporting.diagnosis_html import diagnosis_html
+    from wemem.reporting.diagnosis_html import write_diagnosis
     from wemem.reporting.progress import LiveProgress
 
     settings = DiagnosisSettings(models, relevant, top)
@@ -316,15 +314,12 @@ def diagnose(
         return print_program(console, DiagnosisProgram(config, settings), out, store)
     with LiveProgress(Console(stderr=True)) as progress:
         diagnosis = api.diagnose(config, out, settings, store, progress, jobs, ray, threads)
-    page = diagnosis_html(diagnosis, write_figures(diagnosis, out / "figures"))
-    write_atomically(out / "diagnosis.html", lambda part: part.write_text(page, encoding="utf-8"))
+    page = write_diagnosis(diagnosis, out)
     console.print(diagnosis_tables(diagnosis))
     for line in [*diagnosis_sentences(diagnosis), diagnosis["scenario"]["snippet"], LIMITS]:
         if line is not None:
             print_plainly(console, f"\n{line}")
-    print_plainly(
-        console, f"\nPage {out / 'diagnosis.html'}, figures {out / 'figures'}, every number {out / 'diagnosis.json'}"
-    )
+    print_plainly(console, f"\nPage {page}, figures {out / 'figures'}, every number {out / 'diagnosis.json'}")
 
 
 @app.command(cls=OncePerOption)

@@ -16,7 +16,6 @@ from torch import nn
 from wemem import api
 from wemem.errors import InputError
 from wemem.exporting.checkpoint import load_pruned
-from wemem.files.atomic import write_atomically
 from wemem.notes import shown
 from wemem.objects.frame import data_frame
 from wemem.reporting.captions import Plate, plates
@@ -204,16 +203,9 @@ class DiagnosisResult(Outcome):
         Returns:
             The page.
         """
-        from wemem.reporting.diagnosis_figures import write_figures
-        from wemem.reporting.diagnosis_html import diagnosis_html
+        from wemem.reporting.diagnosis_html import write_diagnosis
 
-        folder = Path(path)
-        page, text = (
-            folder / "diagnosis.html",
-            diagnosis_html(self.content, write_figures(self.content, folder / "figures")),
-        )
-        write_atomically(page, lambda part: part.write_text(text, encoding="utf-8"))
-        return page
+        return write_diagnosis(self.content, Path(path))
 
     def _rows(self) -> Sequence[Mapping[str, Any]]:
         return [

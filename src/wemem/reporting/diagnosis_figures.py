@@ -35,10 +35,10 @@ def write_figures(diagnosis: Mapping[str, Any], folder: Path) -> list[Path]:
 
     Args:
         diagnosis: the content of ``diagnosis.json``.
-        folder: made if it is not there.
+        folder: the folder, created if missing.
 
     Returns:
-        The SVG files, in the order in which they tell the story.
+        The SVG files, in the order of the page.
     """
     written = []
     with mpl.rc_context(

@@ -7,7 +7,9 @@ from typing import Any
 
 from jinja2 import Environment
 
+from wemem.files.atomic import write_atomically
 from wemem.reporting.diagnosis import DECISIONS, EFFECTS, LIMITS, diagnosis_sentences, estimate, points
+from wemem.reporting.diagnosis_figures import write_figures
 
 CAPTIONS = {
     "effects": "The three effects that name the scenario.",
@@ -46,13 +48,22 @@ sparsity {{ design.sparsity }}.</footer>
 )
 
 
-def diagnosis_html(diagnosis: Mapping[str, Any], figures: Sequence[Path]) -> str:
-    """The page.
+def write_diagnosis(diagnosis: Mapping[str, Any], folder: Path) -> Path:
+    """Write the page, and its figures in the folder ``figures`` beside it.
 
     Args:
         diagnosis: the content of ``diagnosis.json``.
-        figures: SVG files from :func:`~wemem.reporting.diagnosis_figures.write_figures`.
+        folder: the output directory, created if missing.
+
+    Returns:
+        The page, ``diagnosis.html``.
     """
+    page, text = folder / "diagnosis.html", _page(diagnosis, write_figures(diagnosis, folder / "figures"))
+    write_atomically(page, lambda part: part.write_text(text, encoding="utf-8"))
+    return page
+
+
+def _page(diagnosis: Mapping[str, Any], figures: Sequence[Path]) -> str:
     effects = [
         {"title": EFFECTS[e["name"]], "points": points(estimate(e)), "decision": DECISIONS[e["decision"]]}
         for e in diagnosis["scenario"]["effects"]
