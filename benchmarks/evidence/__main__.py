@@ -49,10 +49,10 @@ def data(study: str) -> list[str]:
     return ["--data", str(file.resolve())] if file.is_file() and not (ROOT / source).is_file() else []
 
 
-def store(stem: str, folder: Path, note: str = "") -> None:
-    """Store the figures of a study beside those of the others; the note is as in :func:`figures`."""
+def store(stem: str, folder: Path) -> None:
+    """Store the figures of a study beside those of the others."""
     stored = json.loads(STORED.read_text("utf-8")) if STORED.exists() else {}
-    stored[stem] = figures(read_sources([folder]), note)
+    stored[stem] = figures(read_sources([folder]))
     STORED.write_text(json.dumps(stored, sort_keys=True, indent=1) + "\n", encoding="utf-8")
 
 

@@ -119,7 +119,7 @@ def _section(name: str, study: Study) -> list[str]:
         f"`wemem compare studies/{name}.toml`: {study['records']:,} records, {study['classes']} classes, seeds "
         f"{seeds}, {study['members']:,} members and {study['nonmembers']:,} non-members of the victim, "
         f"{study['references']} reference models, attacks {', '.join(study['attacks'])}; "
-        f"study {study['study_sha256'][:12]}.{study['note']}"
+        f"study {study['study_sha256'][:12]}."
     )
     heads = [
         "arm", "test accuracy", "balanced accuracy, victim", "TPR, victim", "by chance", "TPR, all targets",

@@ -46,18 +46,13 @@ DIFFERENCES = (
 )
 
 
-def figures(combined: Combined, note: str = "") -> dict[str, Any]:
-    """The figures of a comparison that the page shows; rates are fractions.
-
-    Args:
-        combined: the results.
-        note: a sentence on what differs from the study file, with a space before it.
-    """
+def figures(combined: Combined) -> dict[str, Any]:
+    """The figures of a comparison that the page shows; rates are fractions."""
     results = combined.results
     rows = arms(results)
     first = next(iter(results["runs"][0]["attacks"].values()))
     return {
-        "study_sha256": results["study_sha256"], "note": note,
+        "study_sha256": results["study_sha256"],
         "seeds": sorted({run["seed"] for run in results["runs"]}),
         "wemem": results["environment"].get("wemem"), "attacks": list(results["planned"]["attacks"]),
         "records": results["data"]["records"], "classes": results["data"]["classes"],
