@@ -74,10 +74,10 @@ class Campaign:
         worker = "two processes" in name and bool(self.rng.random() < 0.5)
         used = COMMANDS[name][0] in REPLACING and bool(self.rng.random() < 0.5)
         if used:
-            shutil.copytree(self.folder / "first", self.folder / out)
+            shutil.copytree(self.folder / whole, self.folder / out)
         wrong = self._kill(COMMANDS[name], out, store, chosen, seconds, worker=worker)
-        if used and self._old_results_beside_new_stages(out, store):
-            wrong.append("results of another run are left after the first stage has ended")
+        if used and self._old_results_beside_new_stages(whole, out, store):
+            wrong.append("results of an earlier run are left after the first stage has ended")
         try:
             self._finish(COMMANDS[name], out, store)
         except subprocess.CalledProcessError as error:
@@ -89,8 +89,8 @@ class Campaign:
         )
         return [f"{name}, {chosen} after {seconds:.1f} s: {one}" for one in wrong]
 
-    def _old_results_beside_new_stages(self, out: str, store: str) -> bool:
-        old, left = self.folder / "first/results.json", self.folder / out / "results.json"
+    def _old_results_beside_new_stages(self, whole: str, out: str, store: str) -> bool:
+        old, left = self.folder / whole / "results.json", self.folder / out / "results.json"
         stored = any(path.suffix == ".safetensors" for path in (self.folder / store).rglob("*"))
         return stored and left.exists() and left.read_bytes() == old.read_bytes()
 

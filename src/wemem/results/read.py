@@ -1,8 +1,9 @@
 """Reader of ``results.json``, which validates the schema and rejects contradictions."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
@@ -54,7 +55,7 @@ def faults(results: object) -> Iterator[str]:
     """
     version = VERSIONS.get(str(results.get("schema")), 2) if isinstance(results, dict) else 2
     wrong = False
-    for error in _Validator(results_schema(1 if version == 1 else 2)).iter_errors(results):
+    for error in _validator(1 if version == 1 else 2).iter_errors(results):
         wrong = True
         # a message can contain the whole invalid value
         yield f"{error.json_path}: {error.message[:100]}"
@@ -71,7 +72,18 @@ def _items(validator: Any, items: Any, instance: Any, schema: Any) -> Iterator[A
         yield from Draft202012Validator.VALIDATORS["items"](validator, items, instance, schema) or ()
 
 
-_Validator = extend(Draft202012Validator, {"items": _items})
+@cache
+def _validator(version: Literal[1, 2]) -> Any:
+    """The validator of a schema; a reference is looked up in its definitions, which is faster than
+    resolving it as a URL.
+    """
+    schema = results_schema(version)
+    definitions = {f"#/$defs/{name}": definition for name, definition in schema["$defs"].items()}
+
+    def reference(validator: Any, name: str, instance: Any, schema: Any) -> Iterator[Any]:
+        yield from validator.descend(instance, definitions[name])
+
+    return extend(Draft202012Validator, {"items": _items, "$ref": reference})(schema)
 
 
 def _with_current_names(results: Mapping[str, Any]) -> dict[str, Any]:
