@@ -61,7 +61,7 @@ def coverage(rows: Sequence[Arm], facts: Mapping[str, Any]) -> list[dict[str, st
         Row(
             AISVS, "11.3.2 differentially private optimization with a documented budget",
             "executed" if private else "not run",
-            f"nominal budget of fine-tuning for {', '.join(private)}" if private else "no arm was trained with DP-SGD",
+            f"nominal budget for {', '.join(private)}" if private else "no arm was trained with DP-SGD",
         ),
         Row(AISVS, "11.3.3 simulated membership inference attacks", inference, listed),
         Row(AISVS, "11.4 model inversion", "not run", absent),
