@@ -7,7 +7,10 @@ def main() -> None:
     This module imports nothing, so that a signal finds its handler a few milliseconds after the
     start.
     """
-    from wemem.cli.signals import signals_handled
+    try:
+        from wemem.cli.signals import signals_handled
+    except KeyboardInterrupt:  # Ctrl-C in the first milliseconds: nothing has begun
+        raise SystemExit(130) from None
 
     with signals_handled():
         from wemem.cli.endings import run_command
