@@ -89,6 +89,7 @@ def write_inputs(folder: Path) -> None:
     write_table(folder / "bank-additional.csv", "y", ";")
     images = np.random.default_rng(0).integers(0, 256, (RECORDS, 3, 8, 8)).astype(np.float32)
     np.savez(folder / "images.npz", x=images, y=np.arange(RECORDS) % 2)
+    np.savez(folder / "fashion.npz", x=images, y=np.arange(RECORDS) % 2)
     (folder / "members.csv").write_text("record\n" + "\n".join(map(str, range(MEMBERS))) + "\n")
     save_file(trained().state_dict(), folder / "model.safetensors")
     write_signals(folder / "logits.npz")
@@ -125,6 +126,23 @@ def write_results(folder: Path) -> None:
     shutil.copy(Path(exported.folder) / "model.onnx", folder / "model.onnx")
 
 
+def defended_loop(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Any, torch.nn.Module]:
+    """A user's own loop under a defense; the engine and the module that it pruned."""
+    inside = torch.utils.data.TensorDataset(torch.as_tensor(features), torch.as_tensor(labels))
+    model = trained()
+    engine = wemem.PruningEngine("label_smoothing", sparsity=0.5, rounds=1)
+    model, optimizer, loader = engine.prepare(
+        model, torch.optim.Adam(model.parameters()), torch.utils.data.DataLoader(inside, 20)
+    )
+    for _ in engine.rounds():
+        for _ in engine.epochs(1):
+            for x, y in loader:
+                engine.loss(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    return engine, model
+
+
 def given_names() -> dict[str, Any]:
     """What programs take as given: a model, its data and members, a loader, and the training of a user."""
     x, y = arrays()
@@ -136,5 +154,6 @@ def given_names() -> dict[str, Any]:
         "features": x[:MEMBERS], "labels": y[:MEMBERS], "dataset": inside,
         "optimizer": torch.optim.Adam([*model.parameters(), *new.parameters()]),
         "loader": torch.utils.data.DataLoader(inside, 20), "my_training": lambda *given: trained(),
+        "my_defended_loop": defended_loop,
         "logits_of": lambda model, data, numbers: model(data[numbers][0]).detach(), "dev_accuracy": lambda model: 0.5,
     }  # fmt: skip

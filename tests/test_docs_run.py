@@ -36,7 +36,7 @@ STUDIED = ("run", "compare", "prune", "audit", "diagnose", "plan")
 ELSEWHERE = ("/data/store", "data-store")
 #: Settings in place of data that are not here, by study.
 IMAGES = ["data.source=images.npz", "data.records=120", "model={kind='convnet'}", "defenses=['undefended']"]
-DATA = {"location.toml": ["data.source=patients.npz"], "cifar10-small": IMAGES}
+DATA = {"location.toml": ["data.source=patients.npz"], "cifar10-small": IMAGES, "studies/fashion": IMAGES[2:]}
 
 
 def commands_of(text: str) -> list[str]:
