@@ -36,7 +36,11 @@ STUDIED = ("run", "compare", "prune", "audit", "diagnose", "plan")
 ELSEWHERE = ("/data/store", "data-store")
 #: Settings in place of data that are not here, by study.
 IMAGES = ["data.source=images.npz", "data.records=120", "model={kind='convnet'}", "defenses=['undefended']"]
-DATA = {"location.toml": ["data.source=patients.npz"], "cifar10-small": IMAGES, "studies/fashion": IMAGES[2:]}
+DATA = {
+    "location.toml": ["data.source=patients.npz"],
+    "cifar10-small": IMAGES,
+    "studies/fashion": [*IMAGES[2:], "leave_one_out=false"],
+}
 
 
 def commands_of(text: str) -> list[str]:
