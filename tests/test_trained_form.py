@@ -93,7 +93,7 @@ def test_a_module_states_the_form_of_its_preprocessing(model, tmp_path):
     assert trained_form(weights_file(model, tmp_path), audited([[1, 30], [2, 40]])).form == TRAINED
 
 
-@pytest.mark.usefixtures("unchecked_shapes")  # the exporter traces symbols, which have no types to check
+@pytest.mark.usefixtures("unchecked_shapes")  # under the checker the exporter fixes the number of records
 def test_the_form_is_read_from_the_metadata_of_an_onnx_file(model, tmp_path):
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     known = TRAINED.encode({"age": [20, 40], "job": ["cook", "smith"]})

@@ -53,7 +53,7 @@ class Dataset:
 
     name: str
     features: Real[np.ndarray, "N ..."]
-    labels: Int64[np.ndarray, "N"]
+    labels: Int64[np.ndarray, " N"]
     classes: int
     class_names: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
