@@ -1,6 +1,8 @@
 """The store: what was put comes back to the bit."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from stored import ARRAYS, META, Role, Window, folder_of, key, leftovers, root_of, same
 from wemem.files.hashing import sha256_of
 from wemem.store.fingerprint import code_fingerprint
+from wemem.store.key import TMP
 from wemem.store.sources import source_fingerprint
 from wemem.store.store import Store
 
@@ -100,6 +103,24 @@ def test_deleted_entry_is_gone_but_who_holds_it_can_read_it(store):
     assert same(entry)
     assert store.get(other) is not None
     assert leftovers(store) == []
+
+
+def test_entries_are_listed_while_another_process_ends_its_work(store, monkeypatch, tmp_path):
+    store.put(key("dense"), ARRAYS, META)
+    opened = os.scandir
+
+    def scandir(path):
+        if Path(path).parent.name == TMP:
+            Path(path).rename(tmp_path / "gone")
+        return opened(path)
+
+    with store.backend.scratch() as scratch:
+        (scratch / "entry").mkdir()
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert len(store.listed()) == 1
+        monkeypatch.undo()
+        assert not scratch.exists()
+        scratch.mkdir()
 
 
 def test_size_counts_every_byte(store):

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from glob import iglob
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,7 +85,8 @@ class FolderBackend(Backend):
         check_entry(self.folder(address), address.key)
 
     def listed(self) -> Iterator[Listed]:
-        for folder in self.root.glob("*/*/*"):
+        for name in iglob("*/*/*", root_dir=self.root):  # noqa: PTH207 (Path.glob fails where a folder vanishes)
+            folder = self.root / name
             address = Address(folder.parts[-3], folder.name)
             if folder == self.folder(address) and address.stage not in (TMP, CLAIMS):
                 with suppress(FileNotFoundError, NotADirectoryError):  # another process has removed it
