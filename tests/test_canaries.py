@@ -13,7 +13,8 @@ from small_study import as_toml, table, without_times, write_data
 from toy import blobs
 from wemem import api
 from wemem.attacks import make_attack
-from wemem.auditing.canaries import CanaryRecords, attack_canaries
+from wemem.auditing.canaries import CanaryRecords
+from wemem.auditing.leave_one_out import leave_one_out
 from wemem.config.parse import parse_study
 from wemem.data.canaries import FEWEST, KINDS, plant
 from wemem.data.split import Role, random_halves, victim_and_shadows
@@ -181,7 +182,8 @@ def canary_signals(leaking: tuple[str, ...], size: int = 20, models: int = 12) -
 
 def attacked(leaking: tuple[str, ...], attack: str) -> CanaryRecords:
     signals, kinds = canary_signals(leaking)
-    return CanaryRecords.of(signals, kinds, {attack: attack_canaries(signals, make_attack(attack), seed=0).scores})
+    attacked = leave_one_out(signals, {attack: make_attack(attack)}, seed=0)[attack]
+    return CanaryRecords.of(signals, kinds, {attack: attacked.scores})
 
 
 @pytest.mark.parametrize("attack", ["lira", "rmia"])

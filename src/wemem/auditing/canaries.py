@@ -1,4 +1,4 @@
-"""Attacks on canaries: every model attacked by all the others, on records made to be memorized."""
+"""Rates on canaries: records made to be memorized, over all models attacked by the others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,6 @@ from typing import Self
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from wemem.attacks.base import Attack
-from wemem.auditing.leave_one_out import leave_one_out
-from wemem.metrics.over_targets import TargetsResult
 from wemem.metrics.pooled import pooled_estimate
 from wemem.metrics.registry import Metric
 from wemem.randomness import generator
@@ -77,14 +74,3 @@ class CanaryRecords:
             estimate = pooled_estimate(metric.value, scores, membership, rng)
             rates[metric.name] = {"value": estimate.value, "ci": [estimate.low, estimate.high]}
         return rates
-
-
-def attack_canaries(signals: Signals, attack: Attack, *, seed: int) -> TargetsResult:
-    """Attack the canaries of every model with the help of all other models.
-
-    Args:
-        signals: of layout ``shared``; the audited rows are canaries, all others the population.
-        attack: an attack by reference models.
-        seed: the seed of the study.
-    """
-    return leave_one_out(signals, {attack.name: attack}, seed=seed)[attack.name]

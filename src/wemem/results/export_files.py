@@ -4,7 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wemem.config.study import StudyConfig
-from wemem.exporting.checkpoint import EXPORTED, altering_defense, certificate_of, load_pruned, read_certificate
+from wemem.exporting.checkpoint import (
+    DEV_RECORDS,
+    EXPORTED,
+    altering_defense,
+    certificate_of,
+    dev_records,
+    load_pruned,
+    read_certificate,
+)
 from wemem.exporting.onnx import BATCH, metadata_of, onnx_bytes
 from wemem.exporting.shards import weights_path, weights_sha256
 from wemem.exporting.trained_form import trained_form
@@ -34,7 +42,10 @@ def export_model(config: StudyConfig, weights: Path, out: Path) -> list[str]:
     content, parity = onnx_bytes(module, data.features[:BATCH], metadata_of(data))
     path = out / "model.onnx"
     write_atomically(path, lambda part: part.write_bytes(content))
-    payload = {"source_sha256": weights_sha256(weights), "parity": asdict(parity), "environment": environment()}
+    payload = {
+        "source_sha256": weights_sha256(weights), "parity": asdict(parity), "environment": environment(),
+        DEV_RECORDS: dev_records(weights),
+    }  # fmt: skip
     certificate = certificate_of(path, read_certificate(weights), payload, "wemem.export/1")
     write_atomically(out / EXPORTED, lambda part: part.write_text(certificate, encoding="utf-8"))
     altering = altering_defense(weights)

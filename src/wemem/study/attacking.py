@@ -9,7 +9,7 @@ from typing import Any
 
 from wemem.attacks.base import Attack, AttackOutput
 from wemem.attacks.channels import attacks_on_altered_answers, weights_held
-from wemem.auditing.canaries import CanaryRecords, attack_canaries
+from wemem.auditing.canaries import CanaryRecords
 from wemem.auditing.leave_one_out import TargetRecords, leave_one_out
 from wemem.auditing.report import AttackResult, AuditReport, attack_result
 from wemem.config.study import StudyConfig
@@ -269,7 +269,7 @@ def _attack_canaries(
 
     def compute(attack: Attack) -> Computed:
         signals = collected.read().signals
-        result = attack_canaries(signals, attack, seed=parties.seed)
+        result = leave_one_out(signals, {attack.name: attack}, seed=parties.seed)[attack.name]
         canaries = CanaryRecords.of(signals, kinds, {attack.name: result.scores})
         return {"score": result.scores}, canaries.rates(attack.name, metrics, seed=parties.seed)
 
