@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def scores_of(labels):
 
 def loop(
     features, labels, seed, *, defense="undefended", rounds=2, epochs=2, patience=None, scores=None, lr=1e-2,
-    batches=99, leave=99, stop=99, steps=True,
+    batches=99, leave=99, stop=99, steps=True, passes=1,
 ):  # fmt: skip
     """The user's loop; its options are accidents."""
     torch.manual_seed(seed % 2**31)
@@ -53,7 +54,7 @@ def loop(
         for epoch in engine.epochs(epochs, patience):
             if epoch == leave:
                 break
-            for i, (x, y) in enumerate(planned):
+            for i, (x, y) in enumerate(chain.from_iterable(planned for _ in range(passes))):
                 if i == batches:
                     break
                 engine.loss(model(x), y).backward()
@@ -192,6 +193,7 @@ def all_seeds_alike(features, labels, seed):
         (functools.partial(trained, leave=1), "incomplete"),
         (functools.partial(trained, batches=1), "incomplete"),
         (functools.partial(trained, steps=False), "incomplete"),
+        (functools.partial(trained, passes=2), "incomplete"),
         (twice, "loops_in_call"),
         (lambda features, labels, seed: network(), "loops_in_call"),
         (goes_on, "other_weights"),
