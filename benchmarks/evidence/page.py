@@ -61,7 +61,7 @@ def page(stored: Mapping[str, Study]) -> str:
         "**What is not decided here.** One seed, few records, 8 or 16 reference models and short training: sizes were",
         "chosen so that each comparison takes minutes of one core. Each interval is for itself; among the many below",
         "some exclude 0 by chance. An interval that contains 0 means a comparison that is too small, or no difference.",
-        "Leaks and their differences are over all targets in turn (leave-one-out), by the strongest attack with",
+        "Leaks and their differences are over all targets (leave-one-out), by the strongest attack with",
         "reference models on each arm, except where *victim* stands. *Records shown* are those of fine-tuning the",
         "victim, with repetition and without those of teachers.", "",
     ]  # fmt: skip

@@ -36,7 +36,7 @@ from wemem.blocks.sampler import DefenseBatchSampler, PlannedBatch
 from wemem.blocks.save import given_scores, read_targets, save_pruned
 from wemem.blocks.validate import batch_size_of, loader_problems, loss_problem, optimizer_problems, problems_of
 from wemem.blocks.views import ViewedDataset
-from wemem.blocks.wrapped import Example, first_inputs, plain_module, plain_optimizer
+from wemem.blocks.wrapped import Example, first_inputs, number_of_records, plain_module, plain_optimizer
 from wemem.defenses import Defense, Distillation, FreshStart, RecordRisk, make_defense
 from wemem.errors import InputError
 from wemem.memorization import Memorization
@@ -194,7 +194,7 @@ class PruningEngine:
         """
         if problems := loader_problems(loader):
             raise InputError("; ".join(problems))
-        records = len(loader.dataset)  # type: ignore[arg-type]
+        records = number_of_records(loader.dataset)
         classes = labels_of(loader.dataset) if labels is None else np.asarray(labels, np.int64)
         if len(classes) != records:
             raise InputError(f"expected one label for each of {records} records, got {len(classes)}")

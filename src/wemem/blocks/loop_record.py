@@ -27,6 +27,7 @@ from wemem.blocks.observation import (
     state_fingerprint,
 )
 from wemem.blocks.optimizer import StepsByKind
+from wemem.blocks.wrapped import number_of_records
 from wemem.defenses import Defense
 from wemem.errors import InputError
 from wemem.files.hashing import sha256_of
@@ -193,7 +194,7 @@ def _plain(value: Any) -> Any:
 
 def _probe(dataset: Dataset[Any]) -> list[str]:
     """Fingerprints of a few records, read without moving PyTorch's generator."""
-    n = len(dataset)  # type: ignore[arg-type]
+    n = number_of_records(dataset)
     with torch.random.fork_rng(devices=[]):
         return [sha256_of(_spelled(dataset[int(i)])) for i in np.linspace(0, n - 1, min(n, PROBES))]
 

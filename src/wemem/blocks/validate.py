@@ -14,6 +14,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from wemem.blocks.wrapped import number_of_records
 from wemem.defenses import AdversarialTraining, Clipping, Defense, RoundObservation
 from wemem.models.custom import old_norm
 from wemem.pruning import Pruning
@@ -88,7 +89,7 @@ def _choosing_sampler(loader: DataLoader[Any]) -> str | None:
     for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
         if isinstance(sampler, WeightedRandomSampler | SubsetRandomSampler) or getattr(sampler, "replacement", False):
             return type(sampler).__name__
-        fewer = isinstance(sampler, Sized) and len(sampler) < len(loader.dataset)  # type: ignore[arg-type]
+        fewer = isinstance(sampler, Sized) and len(sampler) < number_of_records(loader.dataset)
         if fewer and not isinstance(sampler, DistributedSampler):
             return type(sampler).__name__
     return None

@@ -1,12 +1,12 @@
 """The parts of a user's loop behind their wrappers: the module, the optimizer, and the inputs of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from wemem.errors import InputError
 
@@ -27,13 +27,25 @@ def plain_optimizer(optimizer: Any) -> Optimizer:
     return plain
 
 
+def number_of_records(dataset: Dataset[Any]) -> int:
+    """Number of records of a map-style dataset.
+
+    Raises:
+        InputError: a dataset without a length.
+    """
+    if not isinstance(dataset, Sized):
+        raise InputError(f"expected a dataset with a length, got {type(dataset).__name__}; use a map-style dataset")
+    return len(dataset)
+
+
 def first_inputs(loader: DataLoader[Any]) -> Example:
     """Inputs of the first batch, as :func:`inputs_of` takes them.
 
     Raises:
         InputError: a batch of another structure.
     """
-    return inputs_of(loader.collate_fn([loader.dataset[i] for i in range(min(2, len(loader.dataset)))]))  # type: ignore[arg-type]
+    few = min(2, number_of_records(loader.dataset))
+    return inputs_of(loader.collate_fn([loader.dataset[i] for i in range(few)]))
 
 
 def inputs_of(batch: Any) -> Example:
