@@ -15,14 +15,12 @@ import pyarrow.parquet
 from jaxtyping import Float, UInt32
 
 from wemem.auditing.canaries import CanaryRecords
-from wemem.errors import InputError
 from wemem.files.input_files import exists
-from wemem.files.tables import numbers_of, open_parquet, texts_of, unfolded_bytes
+from wemem.files.tables import numbers_of, texts_of
 from wemem.metrics.over_targets import metrics_over_targets
 from wemem.results.folder import CANARIES
+from wemem.results.rank_tables import RANK, foreign, open_runs, ranks_of, shape_of
 
-#: The end of the name of an attack's column.
-RANK = "_rank"
 #: Largest number of values of one run to read.
 MOST = 2**26
 #: Largest difference between a stored and a recomputed number that is attributed to rounding.
@@ -94,20 +92,12 @@ def read_canaries(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[t
     path = folder / CANARIES
     if not exists(path, WHAT):
         return
-    with open_parquet(path, WHAT, read_dictionary=["label", "kind"]) as file:
-        names = file.schema_arrow.names
-        if not set(OWN.names) <= set(names):
-            raise _foreign(path, f"no columns {', '.join(OWN.names)}")
-        groups = file.metadata.num_row_groups
-        if groups > len(runs) or unfolded_bytes(file, names) > 8 * MOST * len(runs):
-            raise _foreign(path, "more records than these runs have")
+    with open_runs(path, WHAT, OWN.names, ["label", "kind"], runs, MOST) as file:
         known: set[int] = set()
-        for group in range(groups):
-            if file.metadata.row_group(group).num_rows * file.metadata.num_columns > MOST:
-                raise _foreign(path, f"a run of more than {MOST:,} values")
+        for group in range(file.metadata.num_row_groups):
             index, canaries = _canaries(path, file.read_row_group(group), runs)
             if index in known:
-                raise _foreign(path, f"two row groups of run {index}")
+                raise foreign(path, f"two row groups of run {index}")
             known.add(index)
             yield index, canaries
 
@@ -147,29 +137,16 @@ def _canaries(path: Path, table: pa.Table, runs: Sequence[Mapping[str, Any]]) ->
     labels, texts = texts_of(table["label"])
     found = [np.unique(values) for values in (labels, numbers_of(table["seed"]), numbers_of(table["run"]))]
     if any(len(values) != 1 for values in found):
-        raise _foreign(path, "a row group with the records of no run or several")
+        raise foreign(path, "a row group with the records of no run or several")
     label, seed, index = texts[int(found[0][0])], int(found[1][0]), int(found[2][0])
     if not 0 <= index < len(runs) or (runs[index]["label"], runs[index]["seed"]) != (label, seed):
-        raise _foreign(path, f"records of {label!r}, seed {seed}, for run {index}")
-    target = numbers_of(table["target"]).astype(np.int64)
-    count = int(target.max()) + 1
-    if len(target) % count or not np.array_equal(target, np.repeat(np.arange(count), len(target) // count)):
-        raise _foreign(path, "targets out of order")
-    shape = count, len(target) // count
+        raise foreign(path, f"records of {label!r}, seed {seed}, for run {index}")
+    shape = shape_of(path, table)
     kinds, kind_texts = texts_of(table["kind"])
     record, kind = numbers_of(table["record"]).astype(np.int64).reshape(shape), np.asarray(kinds).reshape(shape)
     if (record != record[0]).any() or (kind != kind[0]).any():
-        raise _foreign(path, "other canaries for some targets")
-    scores = {
-        name.removesuffix(RANK): numbers_of(table[name]).astype(np.float64).reshape(shape)
-        for name in table.column_names
-        if name.endswith(RANK) and table[name].null_count < len(target)
-    }
-    if any(np.isnan(values).any() for values in scores.values()):
-        raise _foreign(path, "missing ranks")
+        raise foreign(path, "other canaries for some targets")
     member = numbers_of(table["member"]).astype(bool).reshape(shape)
-    return index, CanaryRecords(record[0], [kind_texts[int(one)] for one in kind[0]], member, scores)
-
-
-def _foreign(path: Path, received: str) -> InputError:
-    return InputError(f"expected {path} to be of the results beside it, got {received}; run the study again")
+    return index, CanaryRecords(
+        record[0], [kind_texts[int(one)] for one in kind[0]], member, ranks_of(path, table, shape)
+    )

@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 
-from wemem.errors import InputError
 from wemem.files.input_files import exists
-from wemem.files.tables import numbers_of, open_parquet, texts_of, unfolded_bytes
+from wemem.files.tables import numbers_of, texts_of
 from wemem.results.folder import TARGETS
+from wemem.results.rank_tables import foreign, open_runs, ranks_of, shape_of
 
-#: The end of the name of an attack's column.
-RANK = "_rank"
 #: Largest number of values of one run to read, about 2 GiB: 8 attacks on 65 targets and 500,000
 #: records.
 MOST = 2**28
@@ -64,15 +62,10 @@ def read_targets(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[tu
         InputError: the table is unreadable or too large, or belongs to other results.
     """
     path = folder / TARGETS
-    if not exists(path, "the records of a leave-one-out audit"):
+    what = "the records of a leave-one-out audit"
+    if not exists(path, what):
         return
-    with open_parquet(path, "the records of a leave-one-out audit", read_dictionary=["label"]) as file:
-        if not set(OWN.names) <= set(file.schema_arrow.names):
-            raise _foreign(path, f"no columns {', '.join(OWN.names)}")
-        if file.metadata.num_row_groups > len(runs) or unfolded_bytes(file, file.schema_arrow.names) > 8 * MOST * len(
-            runs
-        ):
-            raise _foreign(path, "more records than these runs have")
+    with open_runs(path, what, OWN.names, ["label"], runs, MOST) as file:
         audits = [_audit_of(path, file, group) for group in range(file.metadata.num_row_groups)]
         for group, index in enumerate(_matched(path, audits, runs)):
             yield index, _targets(path, file, group)
@@ -80,13 +73,11 @@ def read_targets(folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[tu
 
 def _audit_of(path: Path, file: Any, group: int) -> tuple[str, int, float]:
     """The label, seed and requested sparsity of a row group, all of whose rows must agree."""
-    if file.metadata.row_group(group).num_rows * file.metadata.num_columns > MOST:
-        raise _foreign(path, f"a run of more than {MOST:,} values")
     table = file.read_row_group(group, columns=["label", "seed", "sparsity"])
     labels, texts = texts_of(table["label"])
     columns = [np.unique(values) for values in (labels, numbers_of(table["seed"]), numbers_of(table["sparsity"]))]
     if any(len(values) != 1 for values in columns):
-        raise _foreign(path, "a row group with the records of several runs")
+        raise foreign(path, "a row group with the records of several runs")
     return texts[int(columns[0][0])], int(columns[1][0]), float(columns[2][0])
 
 
@@ -100,32 +91,14 @@ def _matched(
         requested = sorted(one[2] for one in audits if one[:2] == (label, seed))
         reached = [i for i in order if (runs[i]["label"], runs[i]["seed"]) == (label, seed)]
         if len(reached) != len(requested) or len(set(requested)) != len(requested):
-            raise _foreign(path, f"{len(requested)} audits of {label!r}, seed {seed}, beside {len(reached)} runs")
+            raise foreign(path, f"{len(requested)} audits of {label!r}, seed {seed}, beside {len(reached)} runs")
         indices.append(reached[requested.index(sparsity)])
     return indices
 
 
 def _targets(path: Path, file: Any, group: int) -> RunTargets:
     table = file.read_row_group(group, columns=[name for name in file.schema_arrow.names if name != "label"])
-    target: Int64[np.ndarray, " R"] = numbers_of(table["target"]).astype(np.int64)
-    count = int(target.max()) + 1 if len(target) else 0
-    if (
-        count == 0
-        or len(target) % count
-        or not np.array_equal(target, np.repeat(np.arange(count), len(target) // count))
-    ):
-        raise _foreign(path, "targets out of order")
-    shape = count, len(target) // count
-    ranks = {
-        name.removesuffix(RANK): numbers_of(table[name]).astype(np.float64).reshape(shape)
-        for name in table.column_names
-        if name.endswith(RANK) and table[name].null_count < len(target)
-    }
-    if any(np.isnan(values).any() for values in ranks.values()):
-        raise _foreign(path, "missing ranks")
+    shape = shape_of(path, table)
+    ranks = ranks_of(path, table, shape)
     member, correct = (numbers_of(table[name]).astype(bool).reshape(shape) for name in ("member", "correct_prediction"))
     return RunTargets(member, correct, ranks)
-
-
-def _foreign(path: Path, received: str) -> InputError:
-    return InputError(f"expected {path} to be of the results beside it, got {received}; run the study again")

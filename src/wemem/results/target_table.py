@@ -10,7 +10,8 @@ import pyarrow.parquet
 from jaxtyping import Float, UInt32
 
 from wemem.auditing.leave_one_out import TargetRecords
-from wemem.results.target_records import OWN, RANK
+from wemem.results.rank_tables import RANK
+from wemem.results.target_records import OWN
 
 
 def write_target_table(path: Path, audits: Sequence[tuple[str, int, float, TargetRecords]]) -> None:
