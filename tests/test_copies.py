@@ -11,7 +11,7 @@ from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.metrics.rates import auc
 from wemem.pipeline.progress import Silent
-from wemem.queries import COPY_RATES, confidence_in_copies, replace_features
+from wemem.queries import COPY_RATES, DrawnCopies, confidence_in_copies, replace_features
 from wemem.randomness import generator
 from wemem.signals import COPIES_OF_EACH_KIND, UNKNOWN, Signals
 from wemem.store.store import Store
@@ -56,7 +56,7 @@ def drawn(seed, effect_on_plain, effect_on_copies):
 def test_copies_of_equal_records_have_the_confidence_of_the_record():
     features = np.ones((5, 4), np.float32)
     models = Linear(np.random.default_rng(0).normal(size=(3, 4, 2)))
-    seen = confidence_in_copies(models, features, np.array([0, 1, 0, 1, 0]), seed=1)
+    seen = confidence_in_copies(models, DrawnCopies().of(features, seed=1), np.array([0, 1, 0, 1, 0]))
     assert seen.shape == (3, 5, COPIES)
     np.testing.assert_array_equal(seen, np.broadcast_to(seen[:, :, :1], seen.shape))
 
@@ -70,9 +70,31 @@ def test_the_confidence_in_a_copy_is_that_of_its_logits(place, rate, copy):
     models = Linear(rng.normal(size=(2, 30, 3)))
     moved = replace_features(features, rate, generator(1, "copies", str(rate), copy))
     probability = np.exp(log_softmax(models.logits(moved).astype(np.float64), axis=2))[:, np.arange(40), labels]
-    seen = confidence_in_copies(models, features, labels, seed=1)[:, :, place]
+    seen = confidence_in_copies(models, DrawnCopies().of(features, seed=1), labels)[:, :, place]
     np.testing.assert_allclose(seen, np.log(probability / (1 - probability)), rtol=1e-4, atol=1e-4)
     assert 0 < (moved != features).mean() < 2 * rate
+
+
+def test_replaced_features_are_those_of_the_drawn_donors():
+    """Record by record and feature by feature, by the same two draws."""
+    features = np.arange(24.0).reshape(6, 2, 2)
+    donors, draws = (rng := generator(3, "donors")).integers(0, 6, features.shape), rng.random(features.shape)
+    expected = features.copy()
+    for place in np.argwhere(draws < 0.4):
+        expected[tuple(place)] = features[(donors[tuple(place)], *place[1:])]
+    np.testing.assert_array_equal(replace_features(features, 0.4, generator(3, "donors")), expected)
+
+
+def test_copies_are_drawn_once_and_equal_those_of_records_that_are_not_kept():
+    first, second = np.random.default_rng(0).normal(size=(2, 40, 30)).astype(np.float32)
+    draws, none = DrawnCopies(2 * COPIES * first.nbytes), DrawnCopies(0)
+    for features, seed in ((first, 1), (second, 1), (first, 2)):  # the third set displaces the first
+        kept, anew = draws.of(features, seed=seed), list(none.of(features, seed=seed))
+        assert len(anew) == COPIES
+        np.testing.assert_array_equal(kept, anew)
+        assert draws.of(features.copy(), seed=seed) is kept
+    assert len(draws._kept) == 2
+    assert np.not_equal(draws.of(first, seed=1), draws.of(first, seed=2)).any()
 
 
 @pytest.mark.parametrize("kind", ATTACKS)

@@ -2,6 +2,8 @@
 may alter them.
 """
 
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +24,42 @@ REPLACED = 0.05
 
 #: Shares of the features that are replaced in near and far copies.
 COPY_RATES = (0.2, 0.5)
+#: Bytes of copies that are kept for the next models.
+KEPT_COPIES = 2**28
+
+
+class DrawnCopies:
+    """Copies of records that have some features of others, drawn once for all models that are
+    queried on the same records.
+
+    The copies of the last sets of records are kept, up to a number of bytes in all. A set that does
+    not fit is drawn anew for each query.
+
+    Args:
+        limit: the number of bytes.
+    """
+
+    def __init__(self, limit: int = KEPT_COPIES) -> None:
+        self.limit = limit
+        self._kept: dict[bytes, list[np.ndarray]] = {}
+
+    def of(self, features: Real[np.ndarray, "N ..."], *, seed: int) -> Iterable[Real[np.ndarray, "N ..."]]:
+        """The copies of some records: near ones first, then far ones."""
+        if len(COPY_RATES) * COPIES_OF_EACH_KIND * features.nbytes > self.limit:
+            return _draw_copies(features, seed)
+        content = np.ascontiguousarray(features)
+        key = sha256(repr((seed, content.shape, content.dtype.str)).encode() + content.tobytes()).digest()
+        kept = self._kept.pop(key, None)
+        self._kept[key] = list(_draw_copies(features, seed)) if kept is None else kept  # the last one used
+        while sum(copy.nbytes for copies in self._kept.values() for copy in copies) > self.limit:
+            del self._kept[next(iter(self._kept))]
+        return self._kept[key]
+
+
+def _draw_copies(features: Real[np.ndarray, "N ..."], seed: int) -> Iterator[Real[np.ndarray, "N ..."]]:
+    for rate in COPY_RATES:
+        for copy in range(COPIES_OF_EACH_KIND):
+            yield replace_features(features, rate, generator(seed, "copies", str(rate), copy))
 
 
 class Queried(Protocol):
@@ -75,6 +113,7 @@ def query_models(
     *,
     seed: int,
     form: TableForm | PackedInputs | None = None,
+    copies: DrawnCopies | None = None,
 ) -> dict[str, np.ndarray]:
     """Query every model: ``logits``, and those of the required signals that queries can give.
 
@@ -87,6 +126,7 @@ def query_models(
             image, and need images ``(N, C, H, W)``.
         seed: for the random queries.
         form: the columns of a table, or several inputs; None for other records.
+        copies: gives the copies of the records; None draws them anew.
     """
     answers: dict[str, np.ndarray] = {"logits": ensemble.logits(features)}
     if "sensitivity" in required_signals:
@@ -97,7 +137,7 @@ def query_models(
         mirrored = ensemble.logits(np.ascontiguousarray(features[..., ::-1]))
         answers["queries"] = np.stack([answers["logits"], mirrored], axis=2)
     if "copies" in required_signals:
-        answers["copies"] = confidence_in_copies(ensemble, features, labels, seed=seed)
+        answers["copies"] = confidence_in_copies(ensemble, (copies or DrawnCopies(0)).of(features, seed=seed), labels)
     if "robustness" in required_signals:
         answers["robustness"] = robustness(ensemble, features, labels, seed=seed, form=form)
     if "repeated" in required_signals:
@@ -131,18 +171,18 @@ def mean_answer(
 
 
 def confidence_in_copies(
-    ensemble: Queried, features: Real[np.ndarray, "N ..."], labels: Int64[np.ndarray, " N"], *, seed: int
+    ensemble: Queried, copies: Iterable[Real[np.ndarray, "N ..."]], labels: Int64[np.ndarray, " N"]
 ) -> Float32[np.ndarray, "K N V"]:
-    """Logit confidence in copies of every record that have some features of others: near copies
-    first, then far ones.
+    """Logit confidence in copies of every record.
 
     Only the confidence is kept: the logits of all copies would take many times the memory.
+
+    Args:
+        ensemble: K models.
+        copies: V copies of all N records, as :class:`DrawnCopies` gives them.
+        labels: the labels of the records.
     """
-    seen = []
-    for rate in COPY_RATES:
-        for copy in range(COPIES_OF_EACH_KIND):
-            moved = replace_features(features, rate, generator(seed, "copies", str(rate), copy))
-            seen.append(logit_confidence(ensemble.logits(moved.astype(features.dtype)), labels).astype(np.float32))
+    seen = [logit_confidence(ensemble.logits(copy), labels).astype(np.float32) for copy in copies]
     return np.stack(seen, axis=2)
 
 
@@ -236,8 +276,9 @@ def replace_features(
     >>> set(replaced[:, 0].tolist()) <= {1.0, 2.0}, set(replaced[:, 1].tolist()) <= {7.0, 9.0}
     (True, True)
     """
-    donors = rng.integers(0, len(features), features.shape)
+    donors = rng.integers(0, len(features), features.shape).ravel()
     moved = np.flatnonzero(rng.random(features.shape) < rate)
-    replaced, of_a_record = features.copy(), features.size // max(1, len(features))
-    replaced.flat[moved] = features.flat[donors.flat[moved] * of_a_record + moved % of_a_record]
-    return replaced
+    values, of_a_record = features.ravel(), features.size // max(1, len(features))
+    replaced = values.copy()
+    replaced[moved] = values[donors[moved] * of_a_record + moved % of_a_record]
+    return replaced.reshape(features.shape)

@@ -1,7 +1,6 @@
 """Queries of models, answered as their defense lets them."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,7 +10,7 @@ from wemem.pipeline.artifacts import Answers, TrainedModels
 from wemem.pipeline.cache import Computed
 from wemem.pipeline.stage import Effort, Stage
 from wemem.pipeline.workspace import Workspace
-from wemem.queries import postprocessed, query_models
+from wemem.queries import DrawnCopies, postprocessed, query_models
 from wemem.randomness import derive_seed
 from wemem.store.entry import Entry
 from wemem.store.keys import SignalsKey
@@ -19,12 +18,18 @@ from wemem.store.keys import SignalsKey
 
 @dataclass(frozen=True)
 class Querier:
-    """Queries models as an adversary would."""
+    """Queries models as an adversary would.
+
+    Args:
+        workspace: the study's.
+        copies: the copies of records, which models of all stages share.
+    """
 
     workspace: Workspace
+    copies: DrawnCopies = field(default_factory=DrawnCopies, compare=False, repr=False)
 
     def plan(
-        self, title: str, models: Stage[TrainedModels], records: Int64[np.ndarray, " N"],
+        self, title: str, models: Stage[TrainedModels], count: int, records: Int64[np.ndarray, " N"],
         required_signals: frozenset[str], *, seed: int, defense: Defense | None = None, turn: int = 0,
     ) -> Stage[Answers]:  # fmt: skip
         """Answers of some models on some records.
@@ -32,6 +37,7 @@ class Querier:
         Args:
             title: for the progress display.
             models: the models.
+            count: the number of models.
             records: numbers of the records.
             required_signals: names of :data:`~wemem.signals.EXTRAS`.
             seed: of the queries.
@@ -55,6 +61,7 @@ class Querier:
                 query_models(
                     answering, data.features[part], data.labels[part], required_signals,
                     seed=seed if len(parts) == 1 else derive_seed(seed, "part", i), form=data.form,
+                    copies=self.copies,
                 )
                 for i, part in enumerate(parts)
             ]  # fmt: skip
@@ -63,13 +70,5 @@ class Querier:
         def read(entry: Entry) -> Answers:
             return Answers(key, entry.arrays, float(entry.meta["seconds"]))
 
-        effort = Effort("query", float(_number_of(models) * len(records)))
+        effort = Effort("query", float(count * len(records)))
         return space.cache.stage(title, key, (models,), compute, read, effort)
-
-
-def _number_of(models: Stage[TrainedModels]) -> int:
-    """About how many models a stage has: as many as were trained for it."""
-    stage: Stage[Any] = models
-    while not stage.effort.models and stage.needs:
-        stage = stage.needs[0]
-    return max(1, stage.effort.models)

@@ -14,6 +14,8 @@ from wemem.pipeline.artifacts import Answers, CollectedSignals, TrainedModels
 from wemem.pipeline.matching import sized, sized_victim
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.stage import Derived, Stage
+from wemem.pipeline.trainer import chunks
+from wemem.pipeline.victim import selected
 from wemem.randomness import derive_seed
 from wemem.signals import SignalLayout, Signals
 from wemem.store.keys import DisjointSignalsKey, SharedSignalsKey
@@ -47,11 +49,11 @@ def disjoint_signals(
     records = np.flatnonzero((split.roles != 0).any(axis=0))
     wanted, seed = required_signals(attacks, "disjoint"), derive_seed(parties.seed, "queries")
     title = parties.title(f"query {label}")
-    last = plan(title, rounds[-1], records, wanted, seed=seed, defense=defense)
+    last = plan(title, rounds[-1], split.num_models, records, wanted, seed=seed, defense=defense)
     dense, seen = list[Stage[Answers]](), list[Stage[Answers]]()
     if "dense" in wanted:
         title = parties.title("query dense")
-        dense = [plan(title, parties.dense(), records, frozenset(), seed=seed)]
+        dense = [plan(title, parties.dense(), split.num_models, records, frozenset(), seed=seed)]
     if "trajectory" in wanted:
         seen = _query_rounds(parties, label, rounds, records, defense)
 
@@ -80,11 +82,11 @@ def _query_rounds(
     """The outputs of the models after every round; the last round has turn 0, under which it was
     queried already.
     """
-    plan = parties.pipeline.querier.plan
+    plan, count = parties.pipeline.querier.plan, parties.split.num_models
     seed = derive_seed(parties.seed, "queries")
     titles = [parties.title(f"query round {r + 1} of {label}") for r in range(len(rounds))]
     return [
-        plan(title, models, records, frozenset(), seed=seed, defense=defense, turn=turn)
+        plan(title, models, count, records, frozenset(), seed=seed, defense=defense, turn=turn)
         for turn, title, models in zip(reversed(range(len(rounds))), titles, rounds, strict=True)
     ]
 
@@ -109,7 +111,9 @@ def shared_signals(
     records = np.sort(np.concatenate([split.audited(0), parties.population]))
     halves = parties.reference_split.select(range(count))
     sides = (
-        _Side(split.select([0]), [victim], lambda: (sized_victim(parties, victim.read().provenance[0]),)),
+        _Side(
+            split.select([0]), [_alone(parties, victim)], lambda: (sized_victim(parties, victim.read().provenance[0]),)
+        ),
         _Side(halves, references, lambda: sized(parties, _recipes(references), halves)),
     )
     return _query_sides(parties, f"{label} and its references", records, sides, attacks, defense)
@@ -136,8 +140,14 @@ def canary_signals(
     halves = parties.reference_split.select(range(count))
     sides = [_Side(halves, references, lambda: _recipes(references))]
     if victim is not None:
-        sides.insert(0, _Side(parties.split.select([0]), [victim], lambda: (victim.read().provenance[0],)))
+        alone = _alone(parties, victim)
+        sides.insert(0, _Side(parties.split.select([0]), [alone], lambda: (victim.read().provenance[0],)))
     return _query_sides(parties, f"{label} on canaries", records, sides, attacks, defense)
+
+
+def _alone(parties: Parties, victim: Stage[TrainedModels]) -> Stage[TrainedModels]:
+    """The victim without its shadows, which attacks by reference models do not query."""
+    return selected(victim, [0], parties.split.num_models)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +156,7 @@ class _Side:
 
     Args:
         split: the roles of the models.
-        stages: the models, as many of each stage as the split has rows; a further model of a stage
-            is left out.
+        stages: the models, chunk by chunk.
         provenance: gives the fingerprints of the models.
     """
 
@@ -172,17 +181,18 @@ def _query_sides(
     if len(parties.data.input_shape) == 1 and any("copies" in attack.optional_signals for attack in attacks.values()):
         wanted |= {"copies"}
     stages = [stage for side in sides for stage in side.stages]
+    counts = [len(chunk) for side in sides for chunk in chunks(side.split.num_models)]
     parts = [
         parties.pipeline.querier.plan(
-            parties.title(f"query {title}, part {turn + 1} of {len(stages)}"), models, records, wanted, seed=seed,
-            defense=defense, turn=turn,
+            parties.title(f"query {title}, part {turn + 1} of {len(stages)}"), models, count, records, wanted,
+            seed=seed, defense=defense, turn=turn,
         )
-        for turn, models in enumerate(stages)
+        for turn, (models, count) in enumerate(zip(stages, counts, strict=True))
     ]  # fmt: skip
 
     def collect() -> CollectedSignals:
         answers = [part.read() for part in parts]
-        # of the victim's stage, the shadows are left out
+        # an ONNX file is queried with its shadows, which are left out
         places = [slice(0, side.split.num_models) for side in sides for _ in side.stages]
         arrays = {
             name: np.concatenate([one.arrays[name][models] for one, models in zip(answers, places, strict=True)])
