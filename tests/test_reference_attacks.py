@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from planted_signals import auc_of, seeds, shared
+from wemem.attacks.altered_answers import LiraRank
 from wemem.attacks.bavaria import Bavaria
 from wemem.attacks.combined import Combined
 from wemem.attacks.lira import Lira, LiraOffline, lira_offline, lira_online
-from wemem.attacks.reference import references, whole_pairs
+from wemem.attacks.reference import references, trained_on, whole_pairs
 from wemem.attacks.rmia import Rmia, RmiaOffline
 from wemem.data.split import Role
 from wemem.errors import InputError
 from wemem.metrics.rates import auc, true_positive_rate
-from wemem.signals import logit_confidence
+from wemem.signals import RecentValues, logit_confidence
 from wemem.testing import planted
 
 pytestmark = pytest.mark.slow
@@ -47,7 +48,7 @@ def test_signals_without_a_model_take_over_what_was_computed():
     signals = planted.shared(planted.LEAK)
     computed, queries = signals.logit_confidence, signals.query_logit_confidence
     parties = signals.without(3)
-    assert 1.0 in parties.confidences
+    assert 1.0 in parties.statistics
     np.testing.assert_array_equal(parties.logit_confidence, np.delete(computed, 3, axis=0))
     np.testing.assert_array_equal(parties.query_logit_confidence, np.delete(queries, 3, axis=0))
     np.testing.assert_array_equal(planted.shared(planted.LEAK).without(3).logit_confidence, parties.logit_confidence)
@@ -151,8 +152,9 @@ def test_lira_settings_are_the_best_on_the_other_models():
 
 def test_few_models_leave_one_variance_for_all_records():
     signals = planted.shared(planted.LEAK, models=4)
-    assert {attack.variance for attack in Lira().candidates(signals, 0)} == {"global"}
-    assert {attack.variance for attack in LiraOffline().candidates(shared(0.0), 0)} == {"global", "shrunk", "record"}
+    assert {variance for variance, _ in Lira().settings_to_try(signals, 0)} == {"global"}
+    tried = LiraOffline().settings_to_try(shared(0.0), 0)
+    assert {variance for variance, _ in tried} == {"global", "shrunk", "record"}
 
 
 def test_augmented_queries_are_averaged_and_help():
@@ -173,12 +175,13 @@ def test_augmented_queries_are_averaged_and_help():
 def test_attacking_a_member_of_the_ensemble_leaves_its_partner_out():
     signals = shared(0.0)
     pool = np.flatnonzero(signals.roles[0] != Role.UNUSED)
-    kept, trained = references(signals, 0, pool)
+    kept = references(signals, 0, pool)
     assert kept.tolist() == list(range(1, 17))
-    np.testing.assert_array_equal(trained.sum(axis=0), 8)
-    kept, trained = references(signals.without(0), 5, pool)
+    np.testing.assert_array_equal(trained_on(signals, kept, pool).sum(axis=0), 8)
+    kept = references(signals.without(0), 5, pool)
     assert kept.tolist() == [k for k in range(16) if k not in (4, 5)]
-    np.testing.assert_array_equal(trained.sum(axis=0), 7)
+    np.testing.assert_array_equal(trained_on(signals.without(0), kept, pool).sum(axis=0), 7)
+    np.testing.assert_array_equal(references(signals, 6, pool, left_out=0), kept + 1)
 
 
 def test_a_partner_kept_as_reference_would_tell_by_its_count():
@@ -202,6 +205,34 @@ def test_every_member_attacked_in_turn_stays_at_chance_without_a_leak(attack):
     signals = planted.shared(0.0, pool=800, outside=300).without(0)
     areas = [auc_of(attack.score(signals, k, seed=0), signals, k) for k in range(signals.num_models)]
     assert abs(np.mean(areas) - 0.5) < 4 * np.sqrt(801 / (12 * 400 * 400)) / np.sqrt(8)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [Lira(), LiraOffline(), Rmia(), RmiaOffline(), Bavaria(), Combined(), LiraRank()],
+    ids=lambda a: a.name,
+)
+@pytest.mark.parametrize("kept", [None, 1])
+def test_what_targets_share_changes_no_score(attack, kept):
+    """As if every target were attacked alone, also where hardly anything is kept for the next one."""
+    signals = planted.shared(planted.LEAK, pool=60, outside=150, models=8)
+    if kept is not None:
+        signals.__dict__["recent"] = RecentValues(kept)
+    for target in (0, 1, 2, 7):
+        alone = replace(signals)
+        assert not alone.figures
+        np.testing.assert_array_equal(
+            attack.score(signals, target, seed=0), attack.score(alone, target, seed=0), strict=True
+        )
+    together, apart = attack.predict(signals), attack.predict(replace(signals))
+    np.testing.assert_array_equal(together.threshold, apart.threshold)
+
+
+def test_the_values_used_last_are_kept():
+    values, computed = RecentValues(2), []
+    for key in ("a", "b", "a", "c", "a", "b"):
+        assert values.get(key, lambda key=key: computed.append(key) or key) == key
+    assert computed == ["a", "b", "c", "b"]
 
 
 def test_independent_subsets_are_all_kept():

@@ -62,7 +62,7 @@ def test_rmia_without_a_population_compares_the_audited_records_with_each_other(
     signals = planted.shared(planted.LEAK, outside=100)
     assert len(signals.population) == 0
     attack = Rmia(gamma=1.0, temperature=1.0)
-    evidence, population = attack.collect(Attacked.on_all_rows(signals, 0), attack.probability(signals))
+    evidence, population = attack.collect(Attacked.on_all_rows(signals, 0))
     assert population is None
     ratios = attack.ratio(evidence)
     expected = [np.mean([ratios[i] / z >= 1 for j, z in enumerate(ratios) if j != i]) for i in range(20)]

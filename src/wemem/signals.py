@@ -5,10 +5,10 @@ with its roles, which no attack may read; an attack calibrates itself on the oth
 which :meth:`Signals.without` gives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int8, Int64
@@ -17,6 +17,7 @@ from scipy.special import log_softmax
 from wemem.data.split import Role
 from wemem.errors import InputError
 
+T = TypeVar("T")
 SignalLayout = Literal["disjoint", "shadows", "shared"]
 
 #: The provenance of a model that came without a certificate.
@@ -57,8 +58,32 @@ LARGEST_SUM_ERROR, ROUNDING_UNITS = 0.25, (0.1, 0.01, 0.001, 0.0001)
 #: Rows that are looked at first for probabilities.
 FEW_ROWS = 64
 
+#: Bytes of values that attacks on several targets share, about: a value has up to so many numbers
+#: for each record.
+RECENT_BYTES, RECENT_ARRAYS = 2**28, 5
+
 #: Logits taken at a time, 1 MiB in float64: small enough for the cache, large enough for NumPy.
 BLOCK = 1 << 17
+
+
+class RecentValues:
+    """Values by key, of which the least recently used are dropped.
+
+    Args:
+        most: the number of values that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._values: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The value of a key, computed if it is not kept."""
+        value: T = self._values.pop(key) if key in self._values else compute()
+        self._values[key] = value  # the last one used
+        if len(self._values) > self.most:
+            del self._values[next(iter(self._values))]
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +103,9 @@ class Signals:
             all are known and equal.
         extras: further arrays with leading axes ``(K, N)``, named in :data:`EXTRAS`.
 
+    Attacks on several targets share what they compute, by name: ``statistics`` of every model and
+    record, small ``figures``, and the last used of other values (:attr:`recent`).
+
     Raises:
         InputError: shapes that do not fit, NaN logits, or a layout that does not hold.
     """
@@ -89,7 +117,8 @@ class Signals:
     layout: SignalLayout
     provenance: tuple[str, ...]
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
-    confidences: dict[float | Copies, Float[np.ndarray, "K N"]] = field(default_factory=dict, init=False, repr=False)
+    statistics: dict[float | str, Float[np.ndarray, "K N"]] = field(default_factory=dict, init=False, repr=False)
+    figures: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3:
@@ -168,9 +197,7 @@ class Signals:
 
     def confidence_at(self, temperature: float) -> Float[np.ndarray, "K N"]:
         """The same of the softmax at a temperature; leave-one-out attacks compute it once."""
-        if temperature not in self.confidences:
-            self.confidences[temperature] = logit_confidence(self.logits, self.labels, temperature=temperature)
-        return self.confidences[temperature]
+        return self.statistic(temperature, lambda: logit_confidence(self.logits, self.labels, temperature=temperature))
 
     def confidence_with(self, copies: Copies) -> Float[np.ndarray, "K N"]:
         """Mean of the logit confidence in a record and in some of its copies; leave-one-out attacks
@@ -178,11 +205,27 @@ class Signals:
         """
         if copies == "none":
             return self.logit_confidence
-        if copies not in self.confidences:
-            chosen = self.extras["copies"][..., COPIES[copies]]
-            total = self.logit_confidence + chosen.sum(axis=2, dtype=np.float64)
-            self.confidences[copies] = np.asarray(total / (1 + chosen.shape[2]))
-        return self.confidences[copies]
+        chosen = self.extras["copies"][..., COPIES[copies]]
+        return self.statistic(
+            copies,
+            lambda: np.asarray((self.logit_confidence + chosen.sum(axis=2, dtype=np.float64)) / (1 + chosen.shape[2])),
+        )
+
+    def statistic(self, name: float | str, compute: Callable[[], Float[np.ndarray, "K N"]]) -> Float[np.ndarray, "K N"]:
+        """A statistic of every model and record, computed once.
+
+        Args:
+            name: of the statistic, or the temperature of a confidence.
+            compute: computes it.
+        """
+        if name not in self.statistics:
+            self.statistics[name] = compute()
+        return self.statistics[name]
+
+    @cached_property
+    def recent(self) -> "RecentValues":
+        """Values that depend on some models and records, of which the last used are kept."""
+        return RecentValues(max(16, RECENT_BYTES // (RECENT_ARRAYS * 8 * max(1, len(self.labels)))))
 
     @cached_property
     def query_logit_confidence(self) -> Float[np.ndarray, "K N Q"]:
@@ -200,7 +243,7 @@ class Signals:
             provenance=tuple(self.provenance[k] for k in models),
             extras={name: array[models] for name, array in self.extras.items()},
         )
-        chosen.confidences.update({at: array[models] for at, array in self.confidences.items()})
+        chosen.statistics.update({name: array[models] for name, array in self.statistics.items()})
         if "query_logit_confidence" in self.__dict__:  # computed already
             chosen.__dict__["query_logit_confidence"] = self.query_logit_confidence[models]
         return chosen

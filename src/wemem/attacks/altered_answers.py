@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from wemem.attacks.lira import OnlineLikelihood, Statistics
-from wemem.attacks.moments import Variance
+from wemem.attacks.moments import Statistic, Variance
 from wemem.signals import ROBUSTNESS_COPIES, Signals, logit_confidence
 
 
@@ -36,7 +36,7 @@ class LiraLabels(OnlineLikelihood):
 
     def statistics(self, signals: Signals) -> Statistics:
         right = signals.extras["robustness"].astype(np.float64) * ROBUSTNESS_COPIES
-        return np.asarray(np.log((right + 0.5) / (ROBUSTNESS_COPIES - right + 0.5)))[None]
+        return {"labels": np.asarray(np.log((right + 0.5) / (ROBUSTNESS_COPIES - right + 0.5)))}
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class LiraRank(OnlineLikelihood):
     variances: ClassVar[tuple[Variance, ...]] = ("global", "shrunk")
 
     def statistics(self, signals: Signals) -> Statistics:
-        true = np.take_along_axis(signals.logits, signals.labels[None, :, None], axis=2)
-        return np.asarray(-np.log(1.0 + (signals.logits > true).sum(axis=2)))[None]
+        return {"rank": signals.statistic("rank", lambda: _log_rank(signals))}
 
 
 @dataclass(frozen=True)
@@ -61,4 +60,11 @@ class LiraRepeated(OnlineLikelihood):
     required_signals = frozenset({"repeated"})
 
     def statistics(self, signals: Signals) -> Statistics:
-        return logit_confidence(signals.extras["repeated"], signals.labels)[None]
+        answers = signals.extras["repeated"]
+        return {"repeated": signals.statistic("repeated", lambda: logit_confidence(answers, signals.labels))}
+
+
+def _log_rank(signals: Signals) -> Statistic:
+    """Minus the logarithm of the true class's rank, of every model and record."""
+    true = np.take_along_axis(signals.logits, signals.labels[None, :, None], axis=2)
+    return np.asarray(-np.log(1.0 + (signals.logits > true).sum(axis=2)))

@@ -31,11 +31,12 @@ from typing import Literal, Self
 import numpy as np
 from scipy.special import gammaln
 
-from wemem.attacks.base import Attack, Scores
+from wemem.attacks.base import Scores
 from wemem.attacks.copies import ChosenCopies, copies_to_try
 from wemem.attacks.lira import query_statistics
-from wemem.attacks.moments import Moments, PerRecord, both_moments, variance_prior
-from wemem.attacks.reference import Attacked, best_on_others, require_models, trials
+from wemem.attacks.moments import Moments, PerRecord, Statistic, variance_prior
+from wemem.attacks.reference import Attacked, trials
+from wemem.attacks.tuned import EvidenceAttack, best_on_others
 from wemem.settings import ADDED
 from wemem.signals import Copies, Signals
 
@@ -102,7 +103,7 @@ def posterior(moments: Moments) -> Posterior:
 
 
 @dataclass(frozen=True)
-class Bavaria(Attack):
+class Bavaria(EvidenceAttack):
     """Log-ratio of two predictive densities, of models trained with the record and of models
     trained without it.
 
@@ -120,25 +121,18 @@ class Bavaria(Attack):
     copies: ChosenCopies = field(default="auto", metadata=ADDED)
 
     name = "bavaria"
-    layout = "shared"
     estimates_spread = True
     optional_signals = frozenset({"queries", "copies"})
 
-    def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
-        attack = self.tune(signals, target)
-        return attack.compare(attack.collect(Attacked.on_all_rows(signals, target)))
+    @property
+    def form(self) -> str:
+        return self.copies
 
     def tune(self, signals: Signals, target: int) -> Self:
         densities: tuple[Predictive, ...] = ("student", "normal") if self.predictive == "auto" else (self.predictive,)
         copies = copies_to_try(signals, self.copies, augmented=self.augmented)
         candidates = [replace(self, predictive=one, copies=which) for which, one in product(copies, densities)]
-        if len(candidates) == 1:
-            return candidates[0]
-        forms: dict[ChosenCopies, Self] = {which: replace(self, copies=which) for which in copies}
-        evidence = [
-            ({which: form.collect(one) for which, form in forms.items()}, one.member) for one in trials(signals, target)
-        ]
-        return best_on_others(candidates, lambda attack, known: attack.compare(known[attack.copies]), evidence)
+        return candidates[0] if len(candidates) == 1 else best_on_others(candidates, trials(signals, target))
 
     def collect(self, attacked: Attacked) -> list[tuple[PerRecord, Posterior, Posterior]]:
         """The target's statistic of its rows and the posteriors of both sides, query by query.
@@ -146,20 +140,28 @@ class Bavaria(Attack):
         Raises:
             InputError: a record with fewer than two reference models on a side.
         """
-        others, trained = attacked.references
-        require_models(trained, True, False, fewest=2)
+        attacked.require(True, False, fewest=2)
         copies: Copies = "none" if self.copies == "auto" else self.copies
         queries = query_statistics(attacked.signals, augmented=self.augmented, copies=copies)
-        target, rows = attacked.target, attacked.rows
-        known = ((values[target, rows], both_moments(values[np.ix_(others, rows)], trained)) for values in queries)
-        return [(own, posterior(inside), posterior(outside)) for own, (inside, outside) in known]
+        return [
+            (
+                values[attacked.target, attacked.rows],
+                _posterior_of(attacked, name, values, True),
+                _posterior_of(attacked, name, values, False),
+            )
+            for name, values in queries.items()
+        ]
 
-    def compare(self, known: list[tuple[PerRecord, Posterior, Posterior]]) -> Scores:
-        """The score of each record."""
+    def compare(self, evidence: list[tuple[PerRecord, Posterior, Posterior]]) -> Scores:
         form = self.predictive
         if form == "auto":
             raise ValueError("expected predictive student or normal to compare with, got auto; call tune() first")
         scores = [
-            inside.log_predictive(own, form) - outside.log_predictive(own, form) for own, inside, outside in known
+            inside.log_predictive(own, form) - outside.log_predictive(own, form) for own, inside, outside in evidence
         ]
         return np.asarray(np.mean(scores, axis=0))
+
+
+def _posterior_of(attacked: Attacked, name: str, values: Statistic, side: bool) -> Posterior:
+    """The posterior of one side, which several targets share."""
+    return attacked.once(("posterior", name, side), lambda: posterior(attacked.moments(name, values, side)))

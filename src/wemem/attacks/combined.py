@@ -12,8 +12,9 @@ from wemem.attacks.base import Attack, Scores
 from wemem.attacks.bavaria import Bavaria
 from wemem.attacks.combination import combine, learn_weights
 from wemem.attacks.lira import Lira, LiraOffline
-from wemem.attacks.reference import trials
+from wemem.attacks.reference import Attacked, trials
 from wemem.attacks.rmia import Rmia
+from wemem.attacks.tuned import ReferenceAttack, same_attack
 from wemem.errors import InputError
 from wemem.signals import Signals
 
@@ -22,7 +23,7 @@ PARTS: tuple[Attack, ...] = (Lira(), Bavaria(), Rmia(), LiraOffline())
 
 
 @dataclass(frozen=True)
-class Combined(Attack):
+class Combined(ReferenceAttack):
     """Weighted normal ranks of several attacks' scores.
 
     The ranks are combined as in :mod:`wemem.attacks.combination`.
@@ -39,7 +40,6 @@ class Combined(Attack):
     weights: tuple[float, ...] | None = None
 
     name = "combined"
-    layout = "shared"
     estimates_spread = True
     optional_signals: ClassVar[frozenset[str]] = frozenset({"queries", "copies"})
 
@@ -57,14 +57,13 @@ class Combined(Attack):
                 f"attack 'combined' expected a weight for each of {len(self.parts)} parts, got {len(self.weights)}"
             )
 
-    def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
-        attack = self.tune(signals, target)
-        weights = attack.weights if attack.weights is not None else (1.0,) * len(attack.parts)
-        return combine(attack.inputs(signals, target, seed=seed), weights)
+    def score_rows(self, attacked: Attacked, *, seed: int) -> Scores:
+        weights = self.weights if self.weights is not None else (1.0,) * len(self.parts)
+        return combine(self.inputs(attacked, seed=seed), weights)
 
-    def inputs(self, signals: Signals, target: int, *, seed: int) -> Float[np.ndarray, "n F"]:
+    def inputs(self, attacked: Attacked, *, seed: int) -> Float[np.ndarray, "n F"]:
         """Scores of every part."""
-        return np.stack([part.score(signals, target, seed=seed) for part in self.parts], axis=1)
+        return np.stack([_scores_of(part, attacked, seed) for part in self.parts], axis=1)
 
     def tune(self, signals: Signals, target: int) -> Self:
         """The same attack with the parts that can run on the signals, their settings and the
@@ -75,7 +74,7 @@ class Combined(Attack):
                 the rest.
         """
         if self.weights is not None:
-            return self
+            return replace(self, parts=tuple(part.tune(signals, target) for part in self.parts))
         able = [part for part in self.parts if part.required_signals <= set(signals.extras)]
         if not able:
             lacking = sorted(frozenset().union(*(part.required_signals for part in self.parts)) - set(signals.extras))
@@ -86,6 +85,14 @@ class Combined(Attack):
         others = trials(signals, target)
         if not others or len(able) == 1:
             return replace(tuned, weights=(1.0,) * len(able))
-        inputs = [tuned.inputs(one.signals, one.target, seed=0) for one in others]
-        truth = [one.signals.is_member(one.target) for one in others]
-        return replace(tuned, weights=learn_weights(inputs, truth))
+        every = [Attacked.on_all_rows(signals, one.target, target) for one in others]
+        inputs = [tuned.inputs(one, seed=0) for one in every]
+        return replace(tuned, weights=learn_weights(inputs, [one.member for one in every]))
+
+
+def _scores_of(part: Attack, attacked: Attacked, seed: int) -> Scores:
+    """Scores of one part, which several targets share."""
+    if not isinstance(part, ReferenceAttack):
+        return part.score(*attacked.alone, seed=seed)
+    key = ("scores", same_attack(part), attacked.target, seed)
+    return attacked.once(key, lambda: part.score_rows(attacked, seed=seed))

@@ -13,22 +13,26 @@ both settings are chosen by attacking the other models, where they are not given
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 
-from wemem.attacks.base import Attack, Scores
+from wemem.attacks.base import Scores
 from wemem.attacks.copies import ChosenCopies, copies_to_try
-from wemem.attacks.moments import Centre, Moments, Variance, both_moments, overall_spread, side_moments
-from wemem.attacks.reference import Attacked, Trained, best_on_others, require_models, trials
+from wemem.attacks.moments import Centre, Moments, Variance, overall_spread, side_moments
+from wemem.attacks.reference import Attacked, Trained, require_models, trials
+from wemem.attacks.tuned import EvidenceAttack, best_on_others
 from wemem.settings import ADDED
 from wemem.signals import Copies, Signals
 
 Statistic = Float[np.ndarray, "K N"]
-Statistics = Float[np.ndarray, "Q K N"]
+#: Statistics of every model and record by the query that gives them. A name is the same values in
+#: all attacks.
+Statistics = Mapping[str, Statistic]
 PerRecord = Float[np.ndarray, " N"]
 
 #: Reference models that every record must have on a side for a variance of its own to be
@@ -65,7 +69,7 @@ def lira_online(
     """
     require_models(trained, True, False, fewest=1 if variance == "global" else 2)
     width = overall_spread(references, trained) if variance == "global" else None
-    inside, outside = both_moments(references, trained)
+    inside, outside = side_moments(references, trained), side_moments(references, ~trained)
     return log_ratio(target, inside, outside, variance=variance, centre=centre, width=width)
 
 
@@ -119,15 +123,16 @@ def _log_normal(value: PerRecord, centre: PerRecord, spread: PerRecord) -> PerRe
 
 
 def query_statistics(signals: Signals, *, augmented: bool, copies: Copies = "none") -> Statistics:
-    """The logit confidence of every query, model and record; of the plain record alone if not
+    """The logit confidence of every model and record by query; of the plain record alone if not
     ``augmented``.
 
     With copies it is the mean over the record and these copies. They are alike, so a mean of them
     says as much as scores of each.
     """
     if augmented and "queries" in signals.extras:
-        return np.moveaxis(signals.query_logit_confidence, 2, 0)
-    return signals.confidence_with(copies)[None]
+        each = np.moveaxis(signals.query_logit_confidence, 2, 0)
+        return {f"query {i}": values for i, values in enumerate(each)}
+    return {f"copies {copies}": signals.confidence_with(copies)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +154,7 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class ReferenceLikelihood(Attack):
+class ReferenceLikelihood(EvidenceAttack):
     """Base of both forms of LiRA.
 
     Args:
@@ -163,49 +168,38 @@ class ReferenceLikelihood(Attack):
     variance: Literal["auto", "record", "shrunk", "global"] = "auto"
     centre: Literal["auto", "median", "mean"] = "auto"
 
-    layout = "shared"
     estimates_spread = True
 
     #: Variances that ``auto`` chooses among.
     variances: ClassVar[tuple[Variance, ...]] = ("global", "shrunk", "record")
-
-    def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
-        attack = self.tune(signals, target)
-        return attack.compare(attack.collect(Attacked.on_all_rows(signals, target)))
+    #: The sides that are used, True for the models trained with a record; the common width is that
+    #: of the first.
+    sides: ClassVar[tuple[bool, ...]]
 
     def tune(self, signals: Signals, target: int) -> Self:
-        forms = self.forms(signals)
-        candidates = [one for form in forms.values() for one in form.candidates(signals, target)]
-        if len(candidates) == 1:
-            return candidates[0]
-        evidence = [
-            ({name: form.collect(one) for name, form in forms.items()}, one.member) for one in trials(signals, target)
-        ]
-        return best_on_others(candidates, lambda attack, known: attack.compare(known[attack.form]), evidence)
+        settings = self.settings_to_try(signals, target)
+        candidates = [replace(form, variance=v, centre=c) for form in self.forms(signals) for v, c in settings]
+        return candidates[0] if len(candidates) == 1 else best_on_others(candidates, trials(signals, target))
 
     @property
     def form(self) -> str:
-        """The choice of queries, which the statistic depends on."""
         return ""
 
-    def forms(self, signals: Signals) -> dict[str, Self]:
-        """The attack with every choice of queries, by name."""
-        return {self.form: self}
+    def forms(self, signals: Signals) -> list[Self]:
+        """The attack with every choice of queries, which the statistic depends on."""
+        return [self]
 
-    def candidates(self, signals: Signals, target: int) -> list[Self]:
-        """The attack with every choice of variance and centre that are ``auto``, the published ones
-        first.
-        """
-        _, trained = Attacked.on_all_rows(signals, target).references
-        per_record = self.fewest(trained.sum(axis=0), (~trained).sum(axis=0)) >= PER_RECORD_SIDE
+    def settings_to_try(self, signals: Signals, target: int) -> list[tuple[Variance, Centre]]:
+        """Every choice of variance and centre where they are ``auto``, the published ones first."""
+        per_record = Attacked.on_all_rows(signals, target).fewest(*self.sides) >= PER_RECORD_SIDE
         allowed = self.variances if per_record else self.variances[:1]
         variances: tuple[Variance, ...] = allowed if self.variance == "auto" else (self.variance,)
         centres: tuple[Centre, ...] = ("median", "mean") if self.centre == "auto" else (self.centre,)
-        return [replace(self, variance=v, centre=c) for v, c in product(variances, centres)]
+        return list(product(variances, centres))
 
     @abstractmethod
     def statistics(self, signals: Signals) -> Statistics:
-        """The statistic of every query, model and record, higher for members."""
+        """The statistic of every model and record, higher for members, by query."""
 
     @property
     def settled(self) -> tuple[Variance, Centre]:
@@ -214,46 +208,35 @@ class ReferenceLikelihood(Attack):
             raise ValueError(f"expected chosen settings, got {self}; call tune() first")
         return self.variance, self.centre
 
-    @abstractmethod
     def collect(self, attacked: Attacked) -> list[Sides]:
-        """Sum up what reference models make of the target's rows, query by query."""
-
-    @abstractmethod
-    def compare(self, sides: list[Sides]) -> Scores:
-        """Score the records; neither setting may be ``auto``."""
-
-    @abstractmethod
-    def fewest(self, with_record: Int64[np.ndarray, " N"], without_record: Int64[np.ndarray, " N"]) -> int:
-        """The fewest reference models that a record has on a side that is used."""
+        attacked.require(*self.sides, fewest=1 if self.variance in ("auto", "global") else 2)
+        return [
+            Sides(
+                values[attacked.target, attacked.rows],
+                attacked.moments(name, values, False),
+                attacked.spread(name, values, self.sides[0]),
+                attacked.moments(name, values, True) if True in self.sides else None,
+            )
+            for name, values in self.statistics(attacked.signals).items()
+        ]
 
 
 @dataclass(frozen=True)
 class OnlineLikelihood(ReferenceLikelihood):
     """:func:`lira_online` of a statistic that a subclass defines."""
 
-    def collect(self, attacked: Attacked) -> list[Sides]:
-        others, trained = attacked.references
-        require_models(trained, True, False, fewest=1 if self.variance in ("auto", "global") else 2)
-        sides = []
-        for values in self.statistics(attacked.signals):
-            own, known = values[attacked.target, attacked.rows], values[np.ix_(others, attacked.rows)]
-            inside, outside = both_moments(known, trained)
-            sides.append(Sides(own, outside, overall_spread(known, trained), inside))
-        return sides
+    sides: ClassVar[tuple[bool, ...]] = (True, False)
 
-    def compare(self, sides: list[Sides]) -> Scores:
+    def compare(self, evidence: list[Sides]) -> Scores:
         variance, centre = self.settled
         scores = []
-        for one in sides:
+        for one in evidence:
             if one.inside is None:
                 raise ValueError("expected moments of models trained with the records, got none")
             scores.append(
                 log_ratio(one.target, one.inside, one.outside, variance=variance, centre=centre, width=one.width)
             )
         return np.asarray(np.mean(scores, axis=0))
-
-    def fewest(self, with_record: Int64[np.ndarray, " N"], without_record: Int64[np.ndarray, " N"]) -> int:
-        return int(np.minimum(with_record, without_record).min(initial=PER_RECORD_SIDE))
 
 
 @dataclass(frozen=True)
@@ -277,9 +260,9 @@ class LogitLikelihood(ReferenceLikelihood):
     def form(self) -> str:
         return self.copies
 
-    def forms(self, signals: Signals) -> dict[str, Self]:
+    def forms(self, signals: Signals) -> list[Self]:
         choices = copies_to_try(signals, self.copies, augmented=self.augmented)
-        return {copies: replace(self, copies=copies) for copies in choices}
+        return [replace(self, copies=copies) for copies in choices]
 
     def statistics(self, signals: Signals) -> Statistics:
         copies: Copies = "none" if self.copies == "auto" else self.copies
@@ -305,20 +288,11 @@ class LiraOffline(LogitLikelihood):
     """
 
     name = "lira_offline"
+    sides: ClassVar[tuple[bool, ...]] = (False,)
 
-    def collect(self, attacked: Attacked) -> list[Sides]:
-        others, trained = attacked.references
-        require_models(trained, False, fewest=1 if self.variance in ("auto", "global") else 2)
-        sides = []
-        for values in self.statistics(attacked.signals):
-            own, known = values[attacked.target, attacked.rows], values[np.ix_(others, attacked.rows)]
-            sides.append(Sides(own, side_moments(known, ~trained), overall_spread(known, ~trained)))
-        return sides
-
-    def compare(self, sides: list[Sides]) -> Scores:
+    def compare(self, evidence: list[Sides]) -> Scores:
         variance, centre = self.settled
-        scores = [(one.target - one.outside.centre(centre)) / one.outside.spread(variance, one.width) for one in sides]
+        scores = [
+            (one.target - one.outside.centre(centre)) / one.outside.spread(variance, one.width) for one in evidence
+        ]
         return np.asarray(np.mean(scores, axis=0))
-
-    def fewest(self, with_record: Int64[np.ndarray, " N"], without_record: Int64[np.ndarray, " N"]) -> int:
-        return int(without_record.min(initial=PER_RECORD_SIDE))

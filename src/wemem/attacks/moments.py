@@ -88,19 +88,6 @@ def side_moments(statistic: Statistic, chosen: Bool[np.ndarray, "K N"]) -> Momen
     return _joined([_moments(values, weight) for _, values, weight in _blocks(statistic, chosen)])
 
 
-def both_moments(statistic: Statistic, chosen: Bool[np.ndarray, "K N"]) -> tuple[Moments, Moments]:
-    """Moments of each record's chosen values, and of its others; at least one of each.
-
-    >>> inside, outside = both_moments(np.array([[1.0], [2.0], [5.0]]), np.array([[True], [True], [False]]))
-    >>> inside.mean, outside.mean
-    (array([1.5]), array([5.]))
-    """
-    sides = [
-        (_moments(values, weight), _moments(values, 1 - weight)) for _, values, weight in _blocks(statistic, chosen)
-    ]
-    return _joined([inside for inside, _ in sides]), _joined([outside for _, outside in sides])
-
-
 def _moments(values: Float[np.ndarray, "n K"], weight: Float[np.ndarray, "n K"]) -> Moments:
     """Moments of some records' values of weight 1; the others have weight 0."""
     number = weight.sum(axis=1)

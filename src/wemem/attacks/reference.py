@@ -1,38 +1,37 @@
 """Reference models: the models trained with a record and without it that a target is compared with.
 
-Settings of attacks by reference models are chosen here too: each candidate attacks the other models
-in the target's place, with models other than the target, and the one with the highest mean AUC is
-taken. The target has no say.
+Several targets have reference models in common: of an ensemble of complementary halves, those of
+two models that attack each other in turn are the same. So what depends on the reference models and
+the records alone is computed once for all targets, and kept with the signals.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 
-from wemem.attacks.base import CALIBRATION_MODELS, Attack, Scores
+from wemem.attacks.base import CALIBRATION_MODELS
+from wemem.attacks.moments import Moments, overall_spread, side_moments
 from wemem.data.split import Role
 from wemem.errors import InputError
-from wemem.metrics.rates import auc
 from wemem.signals import Signals
 
 Trained = Bool[np.ndarray, "K N"]
 Rows = Int64[np.ndarray, " n"]
-AnAttack = TypeVar("AnAttack", bound=Attack)
-Evidence = TypeVar("Evidence")
+Statistic = Float[np.ndarray, "K N"]
+T = TypeVar("T")
 
 #: Settings are chosen on at most this many rows of each other model.
 TUNING_ROWS = 10_000
 
 
 def references(
-    signals: Signals, target: int, rows: Int64[np.ndarray, " n"]
-) -> tuple[Int64[np.ndarray, " k"], Bool[np.ndarray, "k n"]]:
-    """The target's reference models, and the rows that each was trained on (a record for early
-    stopping is out).
+    signals: Signals, target: int, rows: Int64[np.ndarray, " n"], left_out: int | None = None
+) -> Int64[np.ndarray, " k"]:
+    """The target's reference models.
 
     They are all models but the target; of an ensemble of complementary halves only whole pairs.
     When models of such an ensemble are attacked leave-one-out, the target's partner is left single,
@@ -41,18 +40,30 @@ def references(
     one is left out, as in the code of Zarifzadeh et al. It is recognized by the partner that it
     lacks, not by the target's roles.
 
+    Args:
+        signals: the outputs of all models.
+        target: the attacked model.
+        rows: some of its audited rows.
+        left_out: a model that is no reference model either; None for none.
+
     Raises:
         InputError: no reference model.
     """
-    others = np.delete(np.arange(signals.num_models), target)
-    trained = signals.roles[np.ix_(others, rows)] == Role.TRAIN
-    keep = whole_pairs(trained)
+    others = np.array([k for k in range(signals.num_models) if k not in (target, left_out)], dtype=np.int64)
+    keep = whole_pairs(trained_on(signals, others, rows))
     if not keep.any():
         raise InputError(
             f"expected reference models besides the target, model {target}, got none; bring models trained on random "
             "halves of the audited records, 16 for a start"
         )
-    return others[keep], trained[keep]
+    return np.asarray(others[keep])
+
+
+def trained_on(
+    signals: Signals, models: Int64[np.ndarray, " k"], rows: Int64[np.ndarray, " n"]
+) -> Bool[np.ndarray, "k n"]:
+    """The rows that each of some models was trained on; a record for early stopping is not."""
+    return np.asarray(signals.roles[np.ix_(models, rows)] == Role.TRAIN)
 
 
 def whole_pairs(trained: Trained) -> Bool[np.ndarray, " K"]:
@@ -101,26 +112,124 @@ class Attacked:
         signals: the outputs of all models.
         target: the attacked model.
         rows: some of its audited rows.
+        left_out: a model that is not used, because the attack on it is prepared on the others; None
+            for none.
     """
 
     signals: Signals
     target: int
     rows: Rows
+    left_out: int | None = None
 
     @classmethod
-    def on_all_rows(cls, signals: Signals, target: int) -> Self:
+    def on_all_rows(cls, signals: Signals, target: int, left_out: int | None = None) -> Self:
         """The target on all of its audited rows."""
-        return cls(signals, target, signals.audited(target))
-
-    @cached_property
-    def references(self) -> tuple[Int64[np.ndarray, " k"], Trained]:
-        """The :func:`references` of the target, computed once for all settings of an attack."""
-        return references(self.signals, self.target, self.rows)
+        return cls(signals, target, signals.audited(target), left_out)
 
     @property
     def member(self) -> Bool[np.ndarray, " n"]:
         """The truth of the rows, which an attack reads of models other than its target alone."""
         return np.asarray(self.signals.roles[self.target, self.rows] == Role.TRAIN)
+
+    @cached_property
+    def others(self) -> Int64[np.ndarray, " k"]:
+        """The :func:`references` of the target."""
+        return self._small(
+            ("references", self.target, self.left_out, self._place(self.rows)),
+            lambda: references(self.signals, self.target, self.rows, self.left_out),
+        )
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The rows that each reference model was trained on."""
+        return trained_on(self.signals, self.others, self.rows)
+
+    @cached_property
+    def population(self) -> Rows:
+        """Rows that no model uses in any role, but perhaps the one that is left out."""
+        used = (k for k in range(self.signals.num_models) if k != self.left_out)
+        return self._small(
+            ("population", self.left_out),
+            lambda: np.flatnonzero((self.signals.roles[list(used)] == Role.UNUSED).all(axis=0)),
+        )
+
+    @property
+    def alone(self) -> tuple[Signals, int]:
+        """Signals without the model that is left out, and the place of the target among them."""
+        if self.left_out is None:
+            return self.signals, self.target
+        return self.signals.without(self.left_out), self.target - (self.target > self.left_out)
+
+    @cached_property
+    def compared(self) -> Hashable:
+        """A key of the reference models and the rows."""
+        return self.others.tobytes(), self._place(self.rows)
+
+    def once(self, name: Hashable, compute: Callable[[], T]) -> T:
+        """A value that depends on the reference models and the rows, computed once.
+
+        Args:
+            name: of the value, the same for all targets.
+            compute: computes it.
+        """
+        return self.signals.recent.get((name, self.compared), compute)
+
+    def over_population(self, name: Hashable, compute: Callable[[], T]) -> T:
+        """The same of a value that depends on the reference models and the population."""
+        return self.signals.recent.get((name, self.others.tobytes(), self._place(self.population)), compute)
+
+    def figure(self, name: Hashable, compute: Callable[[], float]) -> float:
+        """A number that depends on the target, its reference models and the rows, computed once."""
+        return self._small((name, self.target, self.compared), compute)
+
+    def require(self, *sides: bool, fewest: int = 1) -> None:
+        """:func:`require_models` of the reference models of the rows."""
+        if any(self.fewest(side) < fewest for side in sides):
+            require_models(self.trained, *sides, fewest=fewest)
+
+    def fewest(self, *sides: bool) -> int:
+        """The fewest reference models that a row has on one of some sides; their number, without
+        rows.
+        """
+        most = len(self.others)
+
+        def count(side: bool) -> int:
+            return int((self.trained == side).sum(axis=0).min(initial=most))
+
+        return min(self._small(("fewest", side, self.compared), partial(count, side)) for side in sides)
+
+    def moments(self, name: str, values: Statistic, side: bool) -> Moments:
+        """The moments of a statistic over the reference models trained with each row, or without.
+
+        Args:
+            name: of the statistic.
+            values: the statistic of every model and record.
+            side: True for the models trained with a row.
+        """
+        return self.once(("moments", name, side), lambda: side_moments(*self._of_references(values, side)))
+
+    def spread(self, name: str, values: Statistic, side: bool) -> float:
+        """The :func:`~wemem.attacks.moments.overall_spread` of one side; arguments as of
+        :meth:`moments`.
+        """
+        return self._small(
+            ("spread", name, side, self.compared), lambda: overall_spread(*self._of_references(values, side))
+        )
+
+    def _of_references(self, values: Statistic, side: bool) -> tuple[Float[np.ndarray, "k n"], Bool[np.ndarray, "k n"]]:
+        """The reference models' values of the rows, and which of them count."""
+        return values[np.ix_(self.others, self.rows)], self.trained if side else ~self.trained
+
+    def _place(self, rows: Rows) -> int:
+        """A number for some rows, so that no key holds them all."""
+        return self._small(rows.tobytes(), lambda: len(self.signals.figures))
+
+    def _small(self, key: Hashable, compute: Callable[[], T]) -> T:
+        known = self.signals.figures
+        if key not in known:
+            known[key] = compute()
+        value: T = known[key]
+        return value
 
 
 def trials(signals: Signals, target: int) -> list[Attacked]:
@@ -129,33 +238,18 @@ def trials(signals: Signals, target: int) -> list[Attacked]:
 
     A model with members or non-members only has no AUC and is left out.
     """
-    parties = signals.without(target)
     others = []
-    for k in range(min(parties.num_models, CALIBRATION_MODELS)):
-        rows = parties.audited(k)
-        some = slice(None, None, max(1, -(-len(rows) // TUNING_ROWS)))
-        other = Attacked(parties, k, rows[some])
-        if other.member.any() and not other.member.all():
-            others.append(other)
+    for other in first_others(signals, target):
+        some = slice(None, None, max(1, -(-len(other.rows) // TUNING_ROWS)))
+        fewer = Attacked(signals, other.target, other.rows[some], target)
+        if fewer.member.any() and not fewer.member.all():
+            others.append(fewer)
     return others
 
 
-def best_on_others(
-    candidates: Sequence[AnAttack],
-    score: Callable[[AnAttack, Evidence], Scores],
-    evidence: Sequence[tuple[Evidence, Bool[np.ndarray, " n"]]],
-) -> AnAttack:
-    """The candidate with the highest mean AUC of attacks whose truth is known; the first of equals.
-
-    Args:
-        candidates: attacks that differ in their settings, those to prefer first.
-        score: scores that a candidate gives for some evidence.
-        evidence: what is known of each other model's records, and which are members; without any,
-            the first candidate is taken.
+def first_others(signals: Signals, target: int) -> list[Attacked]:
+    """The first :data:`~wemem.attacks.base.CALIBRATION_MODELS` models but the target, attacked
+    without it.
     """
-
-    def mean_auc(attack: AnAttack) -> float:
-        scores = [(score(attack, known), member) for known, member in evidence]
-        return float(np.mean([auc(values[member], values[~member]) for values, member in scores]))
-
-    return max(candidates, key=mean_auc) if evidence and len(candidates) > 1 else candidates[0]
+    others = [k for k in range(signals.num_models) if k != target][:CALIBRATION_MODELS]
+    return [Attacked.on_all_rows(signals, k, target) for k in others]

@@ -15,18 +15,18 @@ temperature above 1, as in the authors' experiments, spreads them.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
 
-from wemem.attacks.base import Attack, Scores
+from wemem.attacks.base import Scores
 from wemem.attacks.copies import ChosenCopies, copies_to_try
-from wemem.attacks.reference import Attacked, Trained, best_on_others, require_models, trials
+from wemem.attacks.reference import Attacked, trials
+from wemem.attacks.tuned import EvidenceAttack, best_on_others
 from wemem.errors import InputError
 from wemem.settings import ADDED
 from wemem.signals import Copies, Signals
@@ -107,12 +107,17 @@ class Evidence:
     means: tuple[PerRecord, ...]
 
 
+def _probability(confidence: Float[np.ndarray, "*A"]) -> Float[np.ndarray, "*A"]:
+    """The probability of the true class by its logit."""
+    return np.asarray(expit(confidence))
+
+
 #: Evidence of the audited rows, and of the population if there is one.
 Collected = tuple[Evidence, Evidence | None]
 
 
 @dataclass(frozen=True)
-class PopulationRatio(Attack):
+class PopulationRatio(EvidenceAttack):
     """Base of both forms of RMIA.
 
     The population is every row that no model uses in any role. All models are out-models there, and
@@ -137,8 +142,9 @@ class PopulationRatio(Attack):
     temperature: float | None = None
     copies: ChosenCopies = field(default="auto", metadata=ADDED)
 
-    layout = "shared"
     optional_signals = frozenset({"copies"})
+    #: The sides that the prior is made of, True for the models trained with a record.
+    sides: ClassVar[tuple[bool, ...]]
 
     def __post_init__(self) -> None:
         if self.gamma is not None and not self.gamma > 0:
@@ -153,9 +159,9 @@ class PopulationRatio(Attack):
                 f"attack {self.name!r} expected the temperature 1 with copies, got {self.temperature}; leave one out"
             )
 
-    def score(self, signals: Signals, target: int, *, seed: int) -> Scores:
-        attack = self.tune(signals, target)
-        return attack.share(attack.collect(Attacked.on_all_rows(signals, target), attack.probability(signals)))
+    @property
+    def form(self) -> tuple[float | None, ChosenCopies]:
+        return self.temperature, self.copies
 
     def confidence(self, signals: Signals) -> Float[np.ndarray, "K N"]:
         """Logit confidence of every model and record, at the attack's temperature or with its
@@ -166,44 +172,42 @@ class PopulationRatio(Attack):
             return signals.confidence_at(self.temperature or 1.0)
         return signals.confidence_with(copies)
 
-    def probability(self, signals: Signals) -> Probabilities:
-        """Probability of the true class of every model and record, from :meth:`confidence`."""
-        return np.asarray(expit(self.confidence(signals)))
-
-    def collect(self, attacked: Attacked, probability: Probabilities) -> Collected:
-        """Evidence of the rows, and of the population if there is one.
-
-        Args:
-            attacked: the target and its rows.
-            probability: the :meth:`probability` of its signals, which several targets share.
-        """
-        target, rows, population = attacked.target, attacked.rows, attacked.signals.population
-        others, trained = attacked.references
-        means = self.means(probability[np.ix_(others, rows)], trained)
-        evidence = Evidence(probability[target, rows], means)
+    def collect(self, attacked: Attacked) -> Collected:
+        """Evidence of the rows, and of the population if there is one."""
+        confidence, target, rows = self.confidence(attacked.signals), attacked.target, attacked.rows
+        attacked.require(*self.sides)
+        means = tuple(self._mean_of(attacked, confidence, side) for side in self.sides)
+        evidence = Evidence(_probability(confidence[target, rows]), means)
+        population = attacked.population
         if len(population) == 0:
             return evidence, None
-        everywhere = probability[np.ix_(others, population)].mean(axis=0)
-        return evidence, Evidence(probability[target, population], (everywhere,))
+        everywhere = attacked.over_population(
+            ("mean probability", self.form),
+            lambda: _probability(confidence[np.ix_(attacked.others, population)]).mean(axis=0),
+        )
+        return evidence, Evidence(_probability(confidence[target, population]), (everywhere,))
 
-    def collect_all(self, others: Sequence[Attacked]) -> list[Collected]:
-        """Evidence of each of some models of the same signals."""
-        if not others:
-            return []
-        probability = self.probability(others[0].signals)
-        return [self.collect(one, probability) for one in others]
+    def _mean_of(self, attacked: Attacked, confidence: Float[np.ndarray, "K N"], side: bool) -> Float[np.ndarray, " n"]:
+        """Mean probability of the reference models trained with each row, or without."""
+
+        def mean() -> Float[np.ndarray, " n"]:
+            trained = attacked.trained
+            probability = _probability(confidence[np.ix_(attacked.others, attacked.rows)])
+            return chosen_mean(probability, trained if side else ~trained)
+
+        return attacked.once(("mean probability", self.form, side), mean)
 
     def ratio(self, evidence: Evidence) -> PerRecord:
         """``p(x) / prior(x)``."""
         return np.asarray(evidence.probability / np.maximum(self.prior(evidence.means), SMALLEST_PRIOR))
 
-    def share(self, collected: Collected) -> Scores:
+    def compare(self, evidence: Collected) -> Scores:
         """Share of the population that each record dominates."""
-        evidence, population = collected
+        records, population = evidence
         gamma = 1.0 if self.gamma is None else self.gamma
         if population is None:
-            return dominated_others(self.ratio(evidence), gamma)
-        return dominated(self.ratio(evidence), self.ratio(population), gamma)
+            return dominated_others(self.ratio(records), gamma)
+        return dominated(self.ratio(records), self.ratio(population), gamma)
 
     def tune(self, signals: Signals, target: int) -> Self:
         """The same attack, with what is None chosen by attacking the other models in the target's
@@ -217,20 +221,10 @@ class PopulationRatio(Attack):
         candidates = self.ratio_candidates(signals)
         if len(candidates) == 1 and self.gamma is not None:
             return candidates[0]
-        for attack in candidates:
-            attack.confidence(signals)  # once for all targets; the other models' signals share it
         others = trials(signals, target)
-        # evidence depends on temperature and copies alone
-        forms = {(attack.temperature, attack.copies): attack for attack in candidates}
-        collected = {form: attack.collect_all(others) for form, attack in forms.items()}
-        evidence = [({form: known[i] for form, known in collected.items()}, one.member) for i, one in enumerate(others)]
-
-        def known_to(tried: Self, known: dict[tuple[float | None, ChosenCopies], Collected]) -> Collected:
-            return known[tried.temperature, tried.copies]
-
-        attack = best_on_others(candidates, lambda tried, known: tried.ratio(known_to(tried, known)[0]), evidence)
+        attack = best_on_others(candidates, others, lambda tried, evidence: tried.ratio(evidence[0]), "ratio")
         gammas = [replace(attack, gamma=gamma) for gamma in (GAMMA if self.gamma is None else (self.gamma,))]
-        return best_on_others(gammas, lambda tried, known: tried.share(known_to(tried, known)), evidence)
+        return best_on_others(gammas, others)
 
     def ratio_candidates(self, signals: Signals) -> list[Self]:
         """The attack with every choice of the settings of its ratio that are open."""
@@ -239,14 +233,6 @@ class PopulationRatio(Attack):
         plain = [replace(self, temperature=temperature, copies="none") for temperature in temperatures]
         more = [replace(self, temperature=1.0, copies=copies) for copies in choices if copies != "none"]
         return [*(plain if "none" in choices else []), *(more if 1.0 in temperatures else [])] or plain
-
-    @abstractmethod
-    def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
-        """Compute the means that the prior is made of.
-
-        Raises:
-            InputError: a record without the models that takes.
-        """
 
     @abstractmethod
     def prior(self, means: tuple[PerRecord, ...]) -> PerRecord:
@@ -264,10 +250,7 @@ class Rmia(PopulationRatio):
     """
 
     name = "rmia"
-
-    def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
-        require_models(trained, True, False)
-        return chosen_mean(probabilities, trained), chosen_mean(probabilities, ~trained)
+    sides: ClassVar[tuple[bool, ...]] = (True, False)
 
     def prior(self, means: tuple[PerRecord, ...]) -> PerRecord:
         return np.asarray(np.mean(means, axis=0))
@@ -292,6 +275,7 @@ class RmiaOffline(PopulationRatio):
     a: float | None = None
 
     name = "rmia_offline"
+    sides: ClassVar[tuple[bool, ...]] = (False,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -303,10 +287,6 @@ class RmiaOffline(PopulationRatio):
     def ratio_candidates(self, signals: Signals) -> list[Self]:
         values = OFFLINE_A if self.a is None else (self.a,)
         return [replace(attack, a=a) for attack, a in product(super().ratio_candidates(signals), values)]
-
-    def means(self, probabilities: Probabilities, trained: Trained) -> tuple[PerRecord, ...]:
-        require_models(trained, False)
-        return (chosen_mean(probabilities, ~trained),)
 
     def prior(self, means: tuple[PerRecord, ...]) -> PerRecord:
         return offline_prior(means[0], OFFLINE_A[-1] if self.a is None else self.a)
