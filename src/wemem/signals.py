@@ -1,8 +1,8 @@
 """Signals: the outputs of ``K`` models on ``N`` records, and the records that each was trained on.
 
-An attack gets nothing else: no weights, no data. Model 0 is the victim. The audit compares scores
-with its roles, which no attack may read; an attack calibrates itself on the other models alone,
-which :meth:`Signals.without` gives.
+An attack gets nothing else: no data, and of the weights at most which are pruned. Model 0 is the
+victim. The audit compares scores with its roles, which no attack may read; an attack calibrates
+itself on the other models alone, which :meth:`Signals.without` gives.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -37,6 +37,9 @@ EXTRAS: Mapping[str, str] = {
     "dense": "(K, N, C) logits of the original, unpruned model",
 }
 
+#: The name by which attacks require :attr:`Signals.masks`, which are no answers to queries.
+MASKS = "masks"
+
 #: Perturbed copies of a record whose labels give its robustness.
 ROBUSTNESS_COPIES = 60
 
@@ -49,11 +52,9 @@ COPIES: Mapping[Copies, slice] = {
     "near": slice(0, COPIES_OF_EACH_KIND), "far": slice(COPIES_OF_EACH_KIND, None), "all": slice(None)
 }  # fmt: skip
 
-#: Relative distance of the sum of a record's outputs from 1 or 100, up to which they count as
-#: probabilities.
+#: Relative distance of a record's sum from 1 or 100, up to which outputs count as probabilities.
 SUM_ERROR = 2e-3
-#: The same at most for probabilities that were rounded to a few decimals, and the units they may be
-#: rounded to.
+#: The same at most for probabilities that were rounded, and the units they may be rounded to.
 LARGEST_SUM_ERROR, ROUNDING_UNITS = 0.25, (0.1, 0.01, 0.001, 0.0001)
 #: Rows that are looked at first for probabilities.
 FEW_ROWS = 64
@@ -102,6 +103,8 @@ class Signals:
             defense and its settings), or :data:`UNKNOWN`. The audit calls itself adaptive only if
             all are known and equal.
         extras: further arrays with leading axes ``(K, N)``, named in :data:`EXTRAS`.
+        masks: by tensor, each bool, shape ``(K, ...)``, True for weights, or channels, that are
+            kept; empty if no model is pruned, None if masks were not collected.
 
     Attacks on several targets share what they compute, by name: ``statistics`` of every model and
     record, small ``figures``, and the last used of other values (:attr:`recent`).
@@ -117,6 +120,7 @@ class Signals:
     layout: SignalLayout
     provenance: tuple[str, ...]
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    masks: Mapping[str, Bool[np.ndarray, "K ..."]] | None = None
     statistics: dict[float | str, Float[np.ndarray, "K N"]] = field(default_factory=dict, init=False, repr=False)
     figures: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -127,6 +131,7 @@ class Signals:
         for name, array, shape in (
             ("labels", self.labels, (n,)), ("roles", self.roles, (k, n)), ("records", self.records, (n,)),
             *((name, array, (k, n)) for name, array in self.extras.items()),
+            *((f"the mask of {name!r}", array, (k,)) for name, array in (self.masks or {}).items()),
         ):  # fmt: skip
             if array.shape[: len(shape)] != shape:
                 raise InputError(f"expected {name} of shape {shape} for logits {(k, n, c)}, got {array.shape}")
@@ -163,6 +168,11 @@ class Signals:
     def classes(self) -> int:
         """C, the number of classes."""
         return int(self.logits.shape[2])
+
+    @property
+    def collected(self) -> frozenset[str]:
+        """Names of the signals besides the logits that an attack can require."""
+        return frozenset(self.extras) | (frozenset() if self.masks is None else {MASKS})
 
     @property
     def adaptive(self) -> bool:
@@ -242,6 +252,7 @@ class Signals:
             roles=self.roles[models],
             provenance=tuple(self.provenance[k] for k in models),
             extras={name: array[models] for name, array in self.extras.items()},
+            masks=None if self.masks is None else {name: mask[models] for name, mask in self.masks.items()},
         )
         chosen.statistics.update({name: array[models] for name, array in self.statistics.items()})
         if "query_logit_confidence" in self.__dict__:  # computed already
@@ -261,13 +272,11 @@ def logit_confidence(
     """``log p_y - log sum_{c != y} p_c = x_y - logsumexp_{c != y} x_c``, the true-class
     probability's logit, float64.
 
-    From logits the softmax's normalizer cancels and nothing saturates: probabilities that round to
-    1 keep their order. It is LiRA's statistic (Carlini et al., S&P 2022), close to normal over
-    models.
+    From logits nothing saturates: probabilities that round to 1 keep their order. It is LiRA's
+    statistic (Carlini et al., S&P 2022), close to normal over models.
 
     Args:
-        logits: shape ``(..., N, C)``, any floating type; read in blocks, so that no float64 copy of
-            them is made.
+        logits: shape ``(..., N, C)``, any floating type; read in blocks, not copied as float64.
         labels: shape ``(N,)``.
         temperature: of the softmax; the logits are divided by it.
 
@@ -303,9 +312,7 @@ def logit_confidence(
 
 def refuse_probabilities(outputs: Float[np.ndarray, "N C"], source: str) -> None:
     """Refuse outputs of one model that are probabilities: none is negative, and every record's sum
-    to 1 or to 100.
-
-    Sums may differ from that by as much as rounding to a few decimals explains.
+    to 1 or to 100, but for rounding to a few decimals.
 
     Attacks take the softmax of logits. Of probabilities it would be almost uniform, and a model
     that leaks would look safe.

@@ -17,6 +17,7 @@ from wemem.attacks.population import AttackP
 from wemem.attacks.quantile import QuantileRegression
 from wemem.attacks.rmia import Rmia, RmiaOffline
 from wemem.attacks.samia import Samia
+from wemem.attacks.sparsity_pattern import SparsityPattern
 from wemem.attacks.threshold import Confidence, Correctness, Entropy, ModifiedEntropy, TopConfidence
 from wemem.attacks.trajectory import PruningTrajectory
 from wemem.errors import InputError
@@ -43,6 +44,7 @@ ATTACKS: dict[str, type[Attack]] = {
         Confidence, Entropy, ModifiedEntropy, TopConfidence, NeuralNet, NeuralNetTop3, NeuralNetClass, Samia,
         Lira, Rmia, Correctness, LiraOffline, RmiaOffline, AttackP, QuantileRegression, LabelNoise,
         PruningTrajectory, DenseAndPruned, Bavaria, LiraLabels, LiraRank, LiraRepeated, Combined,
+        SparsityPattern,
     )
 }  # fmt: skip
 

@@ -50,7 +50,8 @@ class Attack(ABC):
         layout: ``disjoint`` if it learns from shadows' records, which then must not be the
             target's; ``shared`` if it compares models trained with and without the very record.
             Signals of another layout are refused.
-        required_signals: names of :data:`~wemem.signals.EXTRAS` that it reads.
+        required_signals: names of :data:`~wemem.signals.EXTRAS` that it reads, and
+            :data:`~wemem.signals.MASKS` if it reads the models' sparsity patterns.
         optional_signals: names of those that it reads where they are collected, and does without
             otherwise.
         thresholds: ``global``, one threshold, or ``class``, one per class, chosen on the other
@@ -143,7 +144,7 @@ class Attack(ABC):
                 + ("it learns from the shadows' records and must not be scored on them" if self.layout == "disjoint"
                    else "it needs reference models trained with and without the audited records")
             )  # fmt: skip
-        missing = sorted(self.required_signals - set(signals.extras))
+        missing = sorted(self.required_signals - signals.collected)
         if missing:
             raise InputError(
                 f"attack {self.name!r} needs the signal {missing[0]!r}; collect it or leave the attack out"

@@ -15,7 +15,7 @@ from wemem.attacks.altered_answers import LiraLabels, LiraRank, LiraRepeated
 from wemem.attacks.base import Attack
 from wemem.attacks.combined import Combined
 from wemem.attacks.label_noise import LabelNoise
-from wemem.signals import WEIGHTS_HELD
+from wemem.signals import MASKS, WEIGHTS_HELD
 
 #: The most that the adversary of a study has: the model's weights, or its answers alone.
 Adversary = Literal["weights", "answers"]
@@ -26,7 +26,8 @@ def attacks_on_altered_answers(attacks: Mapping[str, Attack]) -> dict[str, Attac
 
     Attacks by shadows are joined by ``label_noise``; attacks by reference models by
     ``lira_labels``, ``lira_rank`` and ``lira_repeated``, which become parts of a combined attack
-    too.
+    too. Attacks on the sparsity pattern, which no answer shows, are left to the adversary who holds
+    the weights.
 
     >>> from wemem.attacks.lira import Lira
     >>> list(attacks_on_altered_answers({"lira": Lira()}))
@@ -35,7 +36,9 @@ def attacks_on_altered_answers(attacks: Mapping[str, Attack]) -> dict[str, Attac
     layouts = {attack.layout for attack in attacks.values()}
     shared: tuple[Attack, ...] = (LiraLabels(), LiraRank(), LiraRepeated())
     added = (*((LabelNoise(),) if "disjoint" in layouts else ()), *(shared if "shared" in layouts else ()))
-    suite = {label: _with_parts(attack, shared) for label, attack in attacks.items()}
+    suite = {
+        label: _with_parts(attack, shared) for label, attack in attacks.items() if MASKS not in attack.required_signals
+    }
     for attack in added:
         if not any(type(other) is type(attack) for other in attacks.values()):
             suite.setdefault(attack.name, attack)

@@ -75,9 +75,9 @@ class Combined(ReferenceAttack):
         """
         if self.weights is not None:
             return replace(self, parts=tuple(part.tune(signals, target) for part in self.parts))
-        able = [part for part in self.parts if part.required_signals <= set(signals.extras)]
+        able = [part for part in self.parts if part.required_signals <= signals.collected]
         if not able:
-            lacking = sorted(frozenset().union(*(part.required_signals for part in self.parts)) - set(signals.extras))
+            lacking = sorted(frozenset().union(*(part.required_signals for part in self.parts)) - signals.collected)
             raise InputError(
                 f"attack 'combined' expected a part that runs on the signals, got none; collect {', '.join(lacking)}"
             )

@@ -23,7 +23,7 @@ from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
 from wemem.models import Model
 from wemem.pruning import Pruning
-from wemem.signals import SignalLayout
+from wemem.signals import MASKS, SignalLayout
 from wemem.store.fingerprint import spelled
 from wemem.training import DENSE, FINETUNE, Recipe, choose_device
 from wemem.training.backends import REQUESTS
@@ -108,6 +108,7 @@ class StudyConfig:
             raise InputError(f"backend must be one of {', '.join(REQUESTS)}, got {self.backend!r}")
         choose_device(self.device)
         self._require_canaries()
+        self._require_access()
         # read the user's own sources now that they were imported, before they can be edited
         spelled([self.model, *self.every_defense, *self.attacks.values()])
 
@@ -123,6 +124,15 @@ class StudyConfig:
                 'expected scores.drawn_from = "own" and no scores.file beside canaries, got others; a file has no '
                 "scores of canaries, and models of the whole pool train on every original of a twin"
             )
+
+    def _require_access(self) -> None:
+        """Refuse attacks on weights by an adversary who has answers alone."""
+        for label, attack in self.attacks.items():
+            if self.adversary == "answers" and MASKS in attack.required_signals:
+                raise InputError(
+                    f"expected attacks on answers beside adversary = 'answers', got {label!r}, which reads the "
+                    "positions of pruned weights; leave it out, or set adversary = 'weights'"
+                )
 
     @property
     def labels(self) -> tuple[str, ...]:

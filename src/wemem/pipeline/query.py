@@ -13,11 +13,12 @@ from wemem.defenses import Defense
 from wemem.pipeline.artifacts import Answers, CollectedSignals, TrainedModels
 from wemem.pipeline.matching import sized, sized_victim
 from wemem.pipeline.parties import Parties
+from wemem.pipeline.patterns import joined_masks
 from wemem.pipeline.stage import Derived, Stage
 from wemem.pipeline.trainer import chunks
 from wemem.pipeline.victim import selected
 from wemem.randomness import derive_seed
-from wemem.signals import SignalLayout, Signals
+from wemem.signals import MASKS, SignalLayout, Signals
 from wemem.store.keys import DisjointSignalsKey, SharedSignalsKey
 
 
@@ -175,7 +176,8 @@ def _query_sides(
     defense: Defense | None,
 ) -> Stage[CollectedSignals]:  # fmt: skip
     """The outputs of the models of all sides on the same records, for attacks by reference models."""
-    wanted, seed = required_signals(attacks, "shared"), derive_seed(parties.seed, "queries")
+    required, seed = required_signals(attacks, "shared"), derive_seed(parties.seed, "queries")
+    wanted = required - {MASKS}
     if mirrors(parties) and any("queries" in attack.optional_signals for attack in attacks.values()):
         wanted |= {"queries"}
     if len(parties.data.input_shape) == 1 and any("copies" in attack.optional_signals for attack in attacks.values()):
@@ -198,10 +200,13 @@ def _query_sides(
             name: np.concatenate([one.arrays[name][models] for one, models in zip(answers, places, strict=True)])
             for name in answers[0].arrays
         }
+        masks = None
+        if MASKS in required:
+            masks = joined_masks([(one.read().ensemble, place.stop) for one, place in zip(stages, places, strict=True)])
         roles = np.concatenate([side.split.roles[:, records] for side in sides])
         provenance = tuple(recipe for side in sides for recipe in side.provenance())
         signals = Signals(
-            arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays
+            arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays, masks
         )  # fmt: skip
         return CollectedSignals(key, signals, sum(one.seconds for one in answers))
 

@@ -71,7 +71,7 @@ def run_possible_attacks(
     """
 
     def is_possible(attack: Attack) -> bool:
-        return attack.layout in signals and attack.required_signals <= set(signals[attack.layout].extras)
+        return attack.layout in signals and attack.required_signals <= signals[attack.layout].collected
 
     possible = {name: attack for name, attack in attacks.items() if is_possible(attack)}
     left_out = [

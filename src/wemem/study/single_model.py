@@ -25,7 +25,7 @@ from wemem.pipeline.stage import Stage
 from wemem.pipeline.victim import is_onnx, read_victim, read_victim_file
 from wemem.randomness import generator
 from wemem.resolve import did_you_mean
-from wemem.signals import refuse_probabilities, refuse_sigmoid
+from wemem.signals import MASKS, refuse_probabilities, refuse_sigmoid
 from wemem.store.store import Store
 from wemem.study.attacking import AttackedModels, attack_models
 from wemem.study.canaries import dense_canaries, pruned_canaries
@@ -247,9 +247,11 @@ def attacked_victim(parties: Parties, label: str | None) -> Stage[Outcome]:
         label: the label of the defense under which the model was pruned; None if it was not pruned.
 
     Raises:
-        InputError: an attack needs the model as it was before its last round of pruning.
+        InputError: an attack needs the model as it was before its last round of pruning, or pruned
+            weights that the file does not show.
     """
     config, name = parties.config, "audited model"
+    _require_visible_masks(config)
     if label is None:
         shared = config.uses("shared")
         references = parties.references_of("dense") if shared else []
@@ -281,6 +283,17 @@ def attacked_victim(parties: Parties, label: str | None) -> Stage[Outcome]:
     return attack_models(
         parties, AttackedModels(name, defense, sparsity, [victim], references, count, unaware, True, canaries)
     )
+
+
+def _require_visible_masks(config: StudyConfig) -> None:
+    """Refuse attacks on the sparsity pattern of a file that does not show it."""
+    hidden = is_onnx(config) or config.prunings[0].criterion.structured
+    for name, attack in config.attacks.items():
+        if hidden and MASKS in attack.required_signals:
+            raise InputError(
+                f"attack {name!r} expected a file of weights of which single ones are pruned, got an ONNX file or one "
+                "without whole channels; leave the attack out"
+            )
 
 
 def _pruning_work(cost: CostModel, label: str) -> float:

@@ -22,6 +22,7 @@ NOISE = 0.7
 LEAK = 2.0
 ROUNDS = 3
 QUERIES = 3
+OUTPUTS = 16
 
 
 def disjoint(leak: float, *, seed: int = 0, records: int = 2000, shadows: int = 5, classes: int = CLASSES) -> Signals:
@@ -71,7 +72,11 @@ def planted(
     seed: int,
     classes: int = CLASSES,
 ) -> Signals:
-    """Signals of the given roles, with every extra."""
+    """Signals of the given roles, with every extra and with masks.
+
+    Behind the input of record i each of :data:`OUTPUTS` weights is kept with the probability
+    ``Phi(leak / 2)`` if the model was trained on it, otherwise with ``Phi(-leak / 2)``.
+    """
     rng = generator(seed, "planted/statistics")
     k, n = roles.shape
     trained = roles == Role.TRAIN
@@ -92,9 +97,10 @@ def planted(
         "trajectory": np.stack(rounds, axis=2),
         "dense": with_statistic(statistic(0.5), labels, classes, rng),
     }
+    kept = rng.random((k, OUTPUTS, n)) < norm.cdf(leak * (trained - 0.5))[:, None]
     return Signals(
         logits, labels, roles, np.arange(n), layout, ("same",) * k,
-        {name: array.astype(np.float32) for name, array in extras.items()},
+        {name: array.astype(np.float32) for name, array in extras.items()}, {"layer": kept},
     )  # fmt: skip
 
 
