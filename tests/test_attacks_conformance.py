@@ -29,7 +29,7 @@ FLOORS = {
     "label_noise": 0.77, "pruning_trajectory": 0.82, "dense_and_pruned": 0.80,
     "bavaria": 0.96, "lira_labels": 0.93, "lira_rank": 0.7, "lira_repeated": 0.94, "combined": 0.97,
     # 16 models in complementary pairs tell 256 groups of records apart
-    "sparsity_pattern": 0.66,
+    "sparsity_pattern": 0.66, "lira_releases": 0.97,
 }  # fmt: skip
 every_attack = pytest.mark.parametrize("name", FLOORS)
 #: What an attack knows does not depend on how large its network is: small ones, except in the check of the leak.

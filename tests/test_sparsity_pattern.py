@@ -87,7 +87,7 @@ def test_ratio_by_inputs_is_that_of_normals_on_the_inputs_that_differ_most():
     trained = rng.permuted(np.tile([True, False], (5, 4)), axis=1).T
     sides = [(known[one], known[~one]) for one in trained.T]
     variances = np.array([(inside.var(axis=0) * 4 + outside.var(axis=0) * 4) / 6 for inside, outside in sides])
-    variances = np.maximum(variances, 0.1 * np.median(variances))
+    variances = np.maximum(variances, 0.1 * np.median(known.var(axis=0)))
     scores = likelihood_by_inputs(known, trained, target)
     for score, variance, (inside, outside) in zip(scores, variances, sides, strict=True):
         means = inside.mean(axis=0), outside.mean(axis=0)

@@ -35,6 +35,7 @@ EXTRAS: Mapping[str, str] = {
     "repeated": "(K, N, C) mean over repeated queries of the answers' log-probabilities",
     "trajectory": "(K, N, R, C) logits after each pruning round, the last one being `logits`",
     "dense": "(K, N, C) logits of the original, unpruned model",
+    "releases": "(K, N, R) logit confidence of the unpruned model and after each pruning round, that of `logits` last",
 }
 
 #: The name by which attacks require :attr:`Signals.masks`, which are no answers to queries.
@@ -59,8 +60,7 @@ LARGEST_SUM_ERROR, ROUNDING_UNITS = 0.25, (0.1, 0.01, 0.001, 0.0001)
 #: Rows that are looked at first for probabilities.
 FEW_ROWS = 64
 
-#: Bytes of values that attacks on several targets share, about: a value has up to so many numbers
-#: for each record.
+#: Bytes of shared values, about, and the most numbers that one value has for each record.
 RECENT_BYTES, RECENT_ARRAYS = 2**28, 5
 
 #: Logits taken at a time, 1 MiB in float64: small enough for the cache, large enough for NumPy.

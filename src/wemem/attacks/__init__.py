@@ -15,6 +15,7 @@ from wemem.attacks.lira import Lira, LiraOffline
 from wemem.attacks.neural import NeuralNet, NeuralNetClass, NeuralNetTop3
 from wemem.attacks.population import AttackP
 from wemem.attacks.quantile import QuantileRegression
+from wemem.attacks.releases import LiraReleases
 from wemem.attacks.rmia import Rmia, RmiaOffline
 from wemem.attacks.samia import Samia
 from wemem.attacks.sparsity_pattern import SparsityPattern
@@ -44,7 +45,7 @@ ATTACKS: dict[str, type[Attack]] = {
         Confidence, Entropy, ModifiedEntropy, TopConfidence, NeuralNet, NeuralNetTop3, NeuralNetClass, Samia,
         Lira, Rmia, Correctness, LiraOffline, RmiaOffline, AttackP, QuantileRegression, LabelNoise,
         PruningTrajectory, DenseAndPruned, Bavaria, LiraLabels, LiraRank, LiraRepeated, Combined,
-        SparsityPattern,
+        SparsityPattern, LiraReleases,
     )
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from wemem.attacks.lira import OnlineLikelihood, Statistics
 from wemem.attacks.moments import Statistic, Variance
+from wemem.attacks.reference import Attacked
 from wemem.signals import ROBUSTNESS_COPIES, Signals, logit_confidence
 
 
@@ -34,8 +35,8 @@ class LiraLabels(OnlineLikelihood):
     required_signals = frozenset({"robustness"})
     variances: ClassVar[tuple[Variance, ...]] = ("global", "shrunk")
 
-    def statistics(self, signals: Signals) -> Statistics:
-        right = signals.extras["robustness"].astype(np.float64) * ROBUSTNESS_COPIES
+    def statistics(self, attacked: Attacked) -> Statistics:
+        right = attacked.signals.extras["robustness"].astype(np.float64) * ROBUSTNESS_COPIES
         return {"labels": np.asarray(np.log((right + 0.5) / (ROBUSTNESS_COPIES - right + 0.5)))}
 
 
@@ -48,7 +49,8 @@ class LiraRank(OnlineLikelihood):
     name = "lira_rank"
     variances: ClassVar[tuple[Variance, ...]] = ("global", "shrunk")
 
-    def statistics(self, signals: Signals) -> Statistics:
+    def statistics(self, attacked: Attacked) -> Statistics:
+        signals = attacked.signals
         return {"rank": signals.statistic("rank", lambda: _log_rank(signals))}
 
 
@@ -59,7 +61,8 @@ class LiraRepeated(OnlineLikelihood):
     name = "lira_repeated"
     required_signals = frozenset({"repeated"})
 
-    def statistics(self, signals: Signals) -> Statistics:
+    def statistics(self, attacked: Attacked) -> Statistics:
+        signals = attacked.signals
         answers = signals.extras["repeated"]
         return {"repeated": signals.statistic("repeated", lambda: logit_confidence(answers, signals.labels))}
 

@@ -198,7 +198,7 @@ class ReferenceLikelihood(EvidenceAttack):
         return list(product(variances, centres))
 
     @abstractmethod
-    def statistics(self, signals: Signals) -> Statistics:
+    def statistics(self, attacked: Attacked) -> Statistics:
         """The statistic of every model and record, higher for members, by query."""
 
     @property
@@ -217,7 +217,7 @@ class ReferenceLikelihood(EvidenceAttack):
                 attacked.spread(name, values, self.sides[0]),
                 attacked.moments(name, values, True) if True in self.sides else None,
             )
-            for name, values in self.statistics(attacked.signals).items()
+            for name, values in self.statistics(attacked).items()
         ]
 
 
@@ -264,9 +264,9 @@ class LogitLikelihood(ReferenceLikelihood):
         choices = copies_to_try(signals, self.copies, augmented=self.augmented)
         return [replace(self, copies=copies) for copies in choices]
 
-    def statistics(self, signals: Signals) -> Statistics:
+    def statistics(self, attacked: Attacked) -> Statistics:
         copies: Copies = "none" if self.copies == "auto" else self.copies
-        return query_statistics(signals, augmented=self.augmented, copies=copies)
+        return query_statistics(attacked.signals, augmented=self.augmented, copies=copies)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Reference models: the models trained with a record and without it that a target is compared with.
 
 Several targets have reference models in common: of an ensemble of complementary halves, those of
-two models that attack each other in turn are the same. So what depends on the reference models and
-the records alone is computed once for all targets, and kept with the signals.
+two models of one pair are the same. So what depends on the reference models and the records alone
+is computed once for all targets, and kept with the signals.
 """
 
 from collections.abc import Callable, Hashable

@@ -42,11 +42,11 @@ Masks = Mapping[str, Bool[np.ndarray, "K ..."]]
 
 #: Inputs of which a record's score is the sum.
 SELECTED = 16
-#: The variance of an input's count is at least this share of the usual one, and at least
-#: :data:`LEAST_VARIANCE`.
+#: The variance of an input's count is at least this share of the usual one among all models, and at
+#: least :data:`LEAST_VARIANCE`.
 LEAST_SHARE, LEAST_VARIANCE = 0.1, 1e-9
 #: Records, and weights of each model, taken at a time.
-RECORDS, WEIGHTS = 1024, 1 << 17
+RECORDS, WEIGHTS = 64, 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,27 +172,29 @@ def likelihood_by_inputs(
     >>> likelihood_by_inputs(counts, np.array([[True], [True], [False], [False]]), np.array([6.0]))
     array([3.])
     """
-    blocks = range(0, trained.shape[1], RECORDS)
-    return np.concatenate(
-        [np.empty(0), *(_by_inputs(known, trained[:, start : start + RECORDS], target) for start in blocks)]
-    )
-
-
-def _by_inputs(
-    known: Float[np.ndarray, "K F"], trained: Bool[np.ndarray, "K n"], target: Float[np.ndarray, " F"]
-) -> Scores:
-    if not known.shape[1]:
+    count = known.shape[1]
+    if not count:
         return np.zeros(trained.shape[1])
-    within, means = np.zeros((trained.shape[1], known.shape[1])), []
-    for side in (trained.T.astype(np.float64), 1.0 - trained.T):
-        count = side.sum(axis=1, keepdims=True)
-        mean = side @ known / count
-        within += side @ np.square(known) - count * np.square(mean)
-        means.append(mean)
-    variance = np.maximum(within, 0) / max(1, len(known) - 2)
-    variance = np.maximum(variance, max(LEAST_SHARE * float(np.median(variance)), LEAST_VARIANCE))
-    difference = means[0] - means[1]
-    ratio = (target - (means[0] + means[1]) / 2) * difference / variance
-    count = min(SELECTED, known.shape[1])
-    chosen = np.argpartition(-np.square(difference) / variance, count - 1, axis=1)[:, :count]
-    return np.asarray(np.take_along_axis(ratio, chosen, axis=1).sum(axis=1))
+    least = max(LEAST_SHARE * float(np.median(known.var(axis=0))), LEAST_VARIANCE)
+    scores = [np.empty(0)]
+    for start in range(0, trained.shape[1], RECORDS):
+        inside, outside, variance = _sides(known, trained[:, start : start + RECORDS].T)
+        variance = np.maximum(variance, least)
+        ratio = (target - (inside + outside) / 2) * (inside - outside) / variance
+        differing = np.square(inside - outside) / variance
+        chosen = np.argpartition(differing, max(0, count - SELECTED), axis=1)[:, -SELECTED:]
+        scores.append(np.take_along_axis(ratio, chosen, axis=1).sum(axis=1))
+    return np.concatenate(scores)
+
+
+def _sides(
+    known: Float[np.ndarray, "K F"], trained: Bool[np.ndarray, "n K"]
+) -> tuple[Float[np.ndarray, "n F"], Float[np.ndarray, "n F"], Float[np.ndarray, "n F"]]:
+    """The means over the models trained with and without each record, and the variance around them."""
+    side = trained.astype(np.float64)
+    count = side.sum(axis=1, keepdims=True)
+    inside = side @ known / count
+    outside = (known.sum(axis=0) - inside * count) / (len(known) - count)
+    explained = count * np.square(inside) + (len(known) - count) * np.square(outside)
+    within = np.maximum(np.square(known).sum(axis=0) - explained, 0)
+    return inside, outside, within / max(1, len(known) - 2)

@@ -293,9 +293,13 @@ class Parties:
             seeds=self.model_seeds[:1], scores=[self.defender_scores() if defense.needs_scores else None],
         )[-1]  # fmt: skip
 
-    def pruned_references(self, label: str, defense: Defense, pruning: Pruning) -> list[Stage[TrainedModels]]:
-        """The reference models that an arm is attacked with, pruned chunk by chunk."""
-        chunks, pruned = self._reference_chunks(label), list[Stage[TrainedModels]]()
+    def pruned_references(
+        self, label: str, defense: Defense, pruning: Pruning, *, keep_rounds: bool = False
+    ) -> list[list[Stage[TrainedModels]]]:
+        """The reference models that an arm is attacked with, pruned chunk by chunk; those of a chunk
+        by kept round.
+        """
+        chunks, pruned = self._reference_chunks(label), list[list[Stage[TrainedModels]]]()
         to = f" to {pruning.schedule.sparsity}" if len(self.config.prunings_of(label)) > 1 else ""
         count = self.config.references_of(label)
         scores: Sequence[Stage[MemorizationScores] | None] = [None] * count
@@ -304,10 +308,11 @@ class Parties:
         for i, (split, seeds, dense) in enumerate(chunks):
             part = f", part {i + 1} of {len(chunks)}" if i else ""
             title = self.title(f"prune references under {label}{to}{part}")
-            (models,) = self.pipeline.pruner.plan(
-                title, dense, split, pruning, defense, seeds=seeds, scores=scores[i * CHUNK : i * CHUNK + len(seeds)]
+            rounds = self.pipeline.pruner.plan(
+                title, dense, split, pruning, defense, seeds=seeds, scores=scores[i * CHUNK : i * CHUNK + len(seeds)],
+                keep_rounds=keep_rounds,
             )  # fmt: skip
-            pruned.append(self._certified(models, defense, range(len(seeds))))
+            pruned.append([self._certified(models, defense, range(len(seeds))) for models in rounds])
         return pruned
 
     def title(self, what: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32
 
 from wemem.attacks.base import Attack
 from wemem.data.split import Split
@@ -18,8 +19,12 @@ from wemem.pipeline.stage import Derived, Stage
 from wemem.pipeline.trainer import chunks
 from wemem.pipeline.victim import selected
 from wemem.randomness import derive_seed
-from wemem.signals import MASKS, SignalLayout, Signals
+from wemem.signals import MASKS, SignalLayout, Signals, logit_confidence
 from wemem.store.keys import DisjointSignalsKey, SharedSignalsKey
+
+#: Models as they were released: the unpruned ones and those after each stored round if an attack
+#: reads several releases, the last alone otherwise. The last ones are attacked.
+Releases = Sequence[Stage[TrainedModels]]
 
 
 def required_signals(attacks: Mapping[str, Attack], layout: SignalLayout) -> frozenset[str]:
@@ -93,7 +98,7 @@ def _query_rounds(
 
 
 def shared_signals(
-    parties: Parties, label: str, victim: Stage[TrainedModels], references: Sequence[Stage[TrainedModels]], count: int,
+    parties: Parties, label: str, victim: Releases, references: Sequence[Releases], count: int,
     attacks: Mapping[str, Attack], defense: Defense | None = None,
 ) -> Stage[CollectedSignals]:  # fmt: skip
     """The outputs of the victim and the reference models on the audited records and the population.
@@ -101,8 +106,8 @@ def shared_signals(
     Args:
         parties: the seed of the study.
         label: the label of the arm, for the progress display.
-        victim: the attacked models; model 0 is the victim.
-        references: the reference models, chunk by chunk.
+        victim: the releases of the attacked models; model 0 is the victim.
+        references: the releases of the reference models, chunk by chunk.
         count: the number of reference models.
         attacks: the attacks that read the signals.
         defense: the defense under which the models answer; None for an adversary who holds their
@@ -113,7 +118,9 @@ def shared_signals(
     halves = parties.reference_split.select(range(count))
     sides = (
         _Side(
-            split.select([0]), [_alone(parties, victim)], lambda: (sized_victim(parties, victim.read().provenance[0]),)
+            split.select([0]),
+            [[_alone(parties, models) for models in victim]],
+            lambda: (sized_victim(parties, victim[-1].read().provenance[0]),),
         ),
         _Side(halves, references, lambda: sized(parties, _recipes(references), halves)),
     )
@@ -139,10 +146,10 @@ def canary_signals(
     assert parties.planted is not None  # only such parties have reference models with canaries
     records = np.sort(np.concatenate([parties.planted.all_canaries, parties.population]))
     halves = parties.reference_split.select(range(count))
-    sides = [_Side(halves, references, lambda: _recipes(references))]
+    sides = [_Side(halves, [[models] for models in references], lambda: _recipes([[models] for models in references]))]
     if victim is not None:
         alone = _alone(parties, victim)
-        sides.insert(0, _Side(parties.split.select([0]), [alone], lambda: (victim.read().provenance[0],)))
+        sides.insert(0, _Side(parties.split.select([0]), [[alone]], lambda: (victim.read().provenance[0],)))
     return _query_sides(parties, f"{label} on canaries", records, sides, attacks, defense)
 
 
@@ -157,18 +164,18 @@ class _Side:
 
     Args:
         split: the roles of the models.
-        stages: the models, chunk by chunk.
+        chunks: the releases of the models, chunk by chunk.
         provenance: gives the fingerprints of the models.
     """
 
     split: Split
-    stages: Sequence[Stage[TrainedModels]]
+    chunks: Sequence[Releases]
     provenance: Callable[[], tuple[str, ...]]
 
 
-def _recipes(references: Sequence[Stage[TrainedModels]]) -> tuple[str, ...]:
+def _recipes(references: Sequence[Releases]) -> tuple[str, ...]:
     """The recipe fingerprints of reference models, read chunk by chunk."""
-    return tuple(recipe for stage in references for recipe in stage.read().provenance)
+    return tuple(recipe for releases in references for recipe in releases[-1].read().provenance)
 
 
 def _query_sides(
@@ -177,12 +184,13 @@ def _query_sides(
 ) -> Stage[CollectedSignals]:  # fmt: skip
     """The outputs of the models of all sides on the same records, for attacks by reference models."""
     required, seed = required_signals(attacks, "shared"), derive_seed(parties.seed, "queries")
-    wanted = required - {MASKS}
+    wanted = required - {MASKS, "releases"}
     if mirrors(parties) and any("queries" in attack.optional_signals for attack in attacks.values()):
         wanted |= {"queries"}
     if len(parties.data.input_shape) == 1 and any("copies" in attack.optional_signals for attack in attacks.values()):
         wanted |= {"copies"}
-    stages = [stage for side in sides for stage in side.stages]
+    every = [releases for side in sides for releases in side.chunks]
+    stages = [releases[-1] for releases in every]
     counts = [len(chunk) for side in sides for chunk in chunks(side.split.num_models)]
     parts = [
         parties.pipeline.querier.plan(
@@ -191,15 +199,20 @@ def _query_sides(
         )
         for turn, (models, count) in enumerate(zip(stages, counts, strict=True))
     ]  # fmt: skip
+    earlier = _query_earlier(parties, title, records, every, counts, defense) if "releases" in required else []
 
     def collect() -> CollectedSignals:
         answers = [part.read() for part in parts]
         # an ONNX file is queried with its shadows, which are left out
-        places = [slice(0, side.split.num_models) for side in sides for _ in side.stages]
+        places = [slice(0, side.split.num_models) for side in sides for _ in side.chunks]
         arrays = {
             name: np.concatenate([one.arrays[name][models] for one, models in zip(answers, places, strict=True)])
             for name in answers[0].arrays
         }
+        if "releases" in required:
+            each = [[one.read() for one in (*before, part)] for before, part in zip(earlier, parts, strict=True)]
+            confidences = [_confidences(one, parties.data.labels[records]) for one in each]
+            arrays["releases"] = np.concatenate([one[models] for one, models in zip(confidences, places, strict=True)])
         masks = None
         if MASKS in required:
             masks = joined_masks([(one.read().ensemble, place.stop) for one, place in zip(stages, places, strict=True)])
@@ -208,7 +221,35 @@ def _query_sides(
         signals = Signals(
             arrays.pop("logits"), parties.data.labels[records], roles, records, "shared", provenance, arrays, masks
         )  # fmt: skip
-        return CollectedSignals(key, signals, sum(one.seconds for one in answers))
+        return CollectedSignals(key, signals, sum(one.read().seconds for one in queries))
 
-    key = SharedSignalsKey(tuple(part.key for part in parts), tuple(side.split.fingerprint for side in sides)).key()
-    return Derived(key, (*parts, *stages), collect, keep=True)
+    queries = (*parts, *(one for before in earlier for one in before))
+    key = SharedSignalsKey(tuple(one.key for one in queries), tuple(side.split.fingerprint for side in sides)).key()
+    return Derived(key, (*queries, *stages), collect, keep=True)
+
+
+def _query_earlier(
+    parties: Parties, title: str, records: np.ndarray, every: Sequence[Releases], counts: Sequence[int],
+    defense: Defense | None,
+) -> list[list[Stage[Answers]]]:  # fmt: skip
+    """The outputs of all releases of some models but the last, chunk by chunk.
+
+    Unpruned models, which come first, answer without the defense.
+    """
+    plan, seed = parties.pipeline.querier.plan, derive_seed(parties.seed, "queries")
+    return [
+        [
+            plan(
+                parties.title(f"query release {r + 1} of {title}, part {i + 1} of {len(every)}"), models, count,
+                records, frozenset(), seed=seed, defense=defense if r else None, turn=(r + 1) * len(every) + i,
+            )
+            for r, models in enumerate(releases[:-1])
+        ]
+        for i, (releases, count) in enumerate(zip(every, counts, strict=True))
+    ]  # fmt: skip
+
+
+def _confidences(releases: Sequence[Answers], labels: np.ndarray) -> Float32[np.ndarray, "K N R"]:
+    """The logit confidence of each release of some models."""
+    each = [logit_confidence(answers.arrays["logits"], labels) for answers in releases]
+    return np.stack(each, axis=2).astype(np.float32)

@@ -19,6 +19,7 @@ SIGNALS = {
     "repeated": "the answers to many repetitions of one query",
     "trajectory": "the answers of the model after every pruning round",
     "dense": "the answers of the model before pruning",
+    "releases": "the answers of the model before pruning and after every round",
     "masks": "the places of the zeros among the weights, neither values nor answers",
 }
 #: Records of a run that are listed.

@@ -19,7 +19,7 @@ from wemem.pipeline.artifacts import CollectedSignals, TrainedModels
 from wemem.pipeline.cache import Computed
 from wemem.pipeline.matching import unmatched_sizes
 from wemem.pipeline.parties import Parties
-from wemem.pipeline.query import canary_signals, disjoint_signals, shared_signals
+from wemem.pipeline.query import Releases, canary_signals, disjoint_signals, required_signals, shared_signals
 from wemem.pipeline.stage import Derived, Effort, Stage
 from wemem.signals import SignalLayout
 from wemem.store.entry import Entry
@@ -40,7 +40,7 @@ class AttackedModels:
         sparsity: the sparsity to which the models were pruned.
         rounds: the victim and its shadows after each stored round; the attacks use those of the
             last round.
-        references: the reference models, chunk by chunk, for attacks that use them.
+        references: the releases of the reference models, chunk by chunk, for attacks that use them.
         count: the number of reference models.
         unaware: the victim and the shadows of an adversary who does not know the defense; None
             without such an adversary.
@@ -53,7 +53,7 @@ class AttackedModels:
     defense: Defense | None
     sparsity: float
     rounds: Sequence[Stage[TrainedModels]]
-    references: Sequence[Stage[TrainedModels]] = ()
+    references: Sequence[Releases] = ()
     count: int = 0
     unaware: Stage[TrainedModels] | None = None
     is_file: bool = False
@@ -215,9 +215,17 @@ def _query(parties: Parties, models: AttackedModels, channel: Channel) -> dict[S
         signals["disjoint"] = disjoint_signals(parties, models.label, models.rounds, attacks, channel.defense)
     if "shared" in layouts:
         signals["shared"] = shared_signals(
-            parties, models.label, models.rounds[-1], models.references, models.count, attacks, channel.defense
+            parties, models.label, _releases(parties, models, attacks), models.references, models.count, attacks,
+            channel.defense,
         )  # fmt: skip
     return signals
+
+
+def _releases(parties: Parties, models: AttackedModels, attacks: Mapping[str, Attack]) -> Releases:
+    """The releases of the victim that the attacks read."""
+    if "releases" not in required_signals(attacks, "shared"):
+        return models.rounds[-1:]
+    return models.rounds if models.defense is None else [parties.dense(), *models.rounds]
 
 
 def _attacked_unaware(parties: Parties, models: AttackedModels, unaware: Stage[TrainedModels]) -> AttackedChannel:
@@ -256,13 +264,17 @@ def _attack_canaries(
     parties: Parties, models: AttackedModels, channel: Channel
 ) -> tuple[Stage[CollectedSignals], dict[str, Stage[Entry]]]:
     """The signals of the canaries of every model that was trained with some, and each attack on
-    them that uses reference signals.
+    them that uses reference signals of one release.
     """
     planted = parties.with_canaries
     assert planted.planted is not None  # the study has canaries
     victim = models.rounds[-1] if parties.planted is not None else None
-    references = models.canary_references or models.references
-    chosen = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
+    references = models.canary_references or [releases[-1] for releases in models.references]
+    chosen = {
+        name: attack
+        for name, attack in channel.attacks.items()
+        if attack.layout == "shared" and "releases" not in attack.required_signals
+    }
     collected = canary_signals(planted, models.label, victim, references, models.count, chosen, channel.defense)
     metrics = metrics_over_targets()
     kinds = planted.planted.canaries

@@ -24,7 +24,9 @@ def pruned_canaries(
     """Reference models with canaries pruned under an arm's defense; none where the study's own have
     them.
     """
-    return parties.with_canaries.pruned_references(label, defense, pruning) if _needed(parties) else ()
+    if not _needed(parties):
+        return ()
+    return [rounds[-1] for rounds in parties.with_canaries.pruned_references(label, defense, pruning)]
 
 
 def _needed(parties: Parties) -> bool:

@@ -12,12 +12,11 @@ from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import Defense, Undefended
 from wemem.errors import InputError
-from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.loading import study_data
 from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.progress import Progress
-from wemem.pipeline.query import required_signals
+from wemem.pipeline.query import Releases, required_signals
 from wemem.pipeline.stage import Derived, Stage
 from wemem.pipeline.victim import swap_shadows
 from wemem.pruning import Pruning
@@ -62,7 +61,7 @@ def run_study(config: StudyConfig, store: Store, progress: Progress, data: Datas
 def attacked_dense(parties: Parties) -> Stage[Outcome]:
     """The unpruned models under attack, with as many reference models as the arm that uses the most."""
     shared = parties.config.uses("shared")
-    references = parties.references_of("dense") if shared else []
+    references = [[models] for models in parties.references_of("dense")] if shared else []
     count = parties.config.references_of("dense") if shared else 0
     return attack_models(
         parties,
@@ -94,11 +93,14 @@ def _pruned(parties: Parties, label: str, defense: Defense, pruning: Pruning) ->
     """All models of an arm: the victim, its shadows and the reference models."""
     config, sparsity = parties.config, pruning.schedule.sparsity
     title = f"prune under {label}" + (f" to {sparsity}" if len(config.prunings_of(label)) > 1 else "")
-    keep = "trajectory" in required_signals(config.attacks, "disjoint")
+    held = "releases" in required_signals(config.attacks, "shared")
+    keep = held or "trajectory" in required_signals(config.attacks, "disjoint")
     rounds = parties.pruned_with_shadows(title, defense, pruning, keep_rounds=keep)
-    references, count = list[Stage[TrainedModels]](), 0
+    references, count = list[Releases](), 0
     if config.uses("shared"):
-        references, count = parties.pruned_references(label, defense, pruning), config.references_of(label)
+        pruned = parties.pruned_references(label, defense, pruning, keep_rounds=held)
+        dense, count = parties.references_of(label), config.references_of(label)
+        references = [[first, *rounds] if held else rounds for first, rounds in zip(dense, pruned, strict=True)]
     unaware = None
     if config.non_adaptive and defense != Undefended():
         plain = parties.pruned_with_shadows(f"{title}: shadows without it", Undefended(), pruning)

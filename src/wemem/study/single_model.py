@@ -254,7 +254,7 @@ def attacked_victim(parties: Parties, label: str | None) -> Stage[Outcome]:
     _require_visible_masks(config)
     if label is None:
         shared = config.uses("shared")
-        references = parties.references_of("dense") if shared else []
+        references = [[models] for models in parties.references_of("dense")] if shared else []
         count = config.references_of("dense") if shared else 0
         dense = [parties.dense()]
         canaries = dense_canaries(parties)
@@ -263,7 +263,7 @@ def attacked_victim(parties: Parties, label: str | None) -> Stage[Outcome]:
             AttackedModels(name, None, 0.0, dense, references, count, is_file=True, canary_references=canaries),
         )
     for attack_name, attack in config.attacks.items():
-        if attack.required_signals & {"dense", "trajectory"}:
+        if attack.required_signals & {"dense", "trajectory", "releases"}:
             raise InputError(
                 f"attack {attack_name!r} needs the model before its last round of pruning, got the pruned one alone; "
                 "leave the attack out"

@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from wemem.data.split import Role, random_halves, victim_and_shadows
 from wemem.randomness import generator
-from wemem.signals import ROBUSTNESS_COPIES, SignalLayout, Signals
+from wemem.signals import ROBUSTNESS_COPIES, SignalLayout, Signals, logit_confidence
 
 CLASSES = 5
 NOISE = 0.7
@@ -97,6 +97,9 @@ def planted(
         "trajectory": np.stack(rounds, axis=2),
         "dense": with_statistic(statistic(0.5), labels, classes, rng),
     }
+    unpruned = logit_confidence(extras["dense"], labels)
+    releases = [unpruned, *(logit_confidence(one, labels) for one in rounds)]
+    extras["releases"] = np.stack(releases, axis=2)
     kept = rng.random((k, OUTPUTS, n)) < norm.cdf(leak * (trained - 0.5))[:, None]
     return Signals(
         logits, labels, roles, np.arange(n), layout, ("same",) * k,
