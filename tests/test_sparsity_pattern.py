@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import small_study
+from bound_results import bound_folder, edit
 from wemem.attacks.channels import attacks_on_altered_answers, weights_held
 from wemem.attacks.lira import Lira
 from wemem.attacks.sparsity_pattern import SparsityPattern, likelihood_by_agreement, likelihood_by_inputs
@@ -18,6 +19,7 @@ from wemem.metrics.rates import auc
 from wemem.pipeline.patterns import joined_masks
 from wemem.pipeline.progress import Silent
 from wemem.pruning.masks import with_masks
+from wemem.results.verify import verify
 from wemem.store.store import Store
 from wemem.study.run import run_study
 from wemem.testing import planted
@@ -147,6 +149,17 @@ def test_an_adversary_with_answers_alone_is_refused_the_pattern(tmp_path):
     study = small_study.table(tmp_path / "data.npz", attacks=["sparsity_pattern"], adversary="answers")
     with pytest.raises(InputError, match="got 'sparsity_pattern', which reads the positions of pruned weights"):
         parse_study(study)
+
+
+def test_an_attack_on_the_weights_alone_is_not_missing_in_results_of_altered_answers(tmp_path):
+    attacks = ("lira", "lira (weights held)", "sparsity_pattern (weights held)")
+    folder = bound_folder(tmp_path, {"hamp": 0.0}, attacks=attacks, altered=True)
+    planned = {"lira": "lira", "sparsity_pattern": "sparsity_pattern", "rmia": "rmia"}
+    edit(folder, lambda results: results["planned"].update(attacks=planned))
+    (missing,) = [
+        finding.text for finding in verify(folder).findings if finding.subject == "runs" and not finding.passed
+    ]
+    assert missing.endswith("lacks the planned attack rmia")
 
 
 # Masks of a study.

@@ -20,6 +20,7 @@ from wemem.results.canaries import canary_rates
 from wemem.results.combine import read_sources
 from wemem.results.gate import Limits
 from wemem.results.verify import verify
+from wemem.signals import WEIGHTS_HELD
 
 SCHEMA = "wemem.evidence/1"
 STATEMENT = "This is evidence, not a determination of anonymity."
@@ -152,7 +153,8 @@ def _strongest(arm: Arm, metric: str) -> dict[str, Any]:
     }
 
 
-def _not_run(results: Mapping[str, Any], run: Sequence[str]) -> list[dict[str, str]]:
+def _not_run(results: Mapping[str, Any], attacks: Sequence[str]) -> list[dict[str, str]]:
+    run = {name.removesuffix(WEIGHTS_HELD) for name in attacks}
     planned = results.get("planned", {}).get("attacks", {})
     kinds = {planned.get(name, name) for name in run}
     reasons = [{"name": name, "reason": "planned, and missing in the results"} for name in planned if name not in run]
