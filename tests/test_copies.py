@@ -5,6 +5,7 @@ import pytest
 from scipy.special import log_softmax
 
 from small_study import table, write_data
+from wemem import queries
 from wemem.attacks import make_attack
 from wemem.config.parse import parse_study
 from wemem.data.split import Role
@@ -85,16 +86,23 @@ def test_replaced_features_are_those_of_the_drawn_donors():
     np.testing.assert_array_equal(replace_features(features, 0.4, generator(3, "donors")), expected)
 
 
-def test_copies_are_drawn_once_and_equal_those_of_records_that_are_not_kept():
+@pytest.mark.parametrize("whole", [False, True], ids=["reals", "bytes"])
+def test_copies_are_drawn_once_and_equal_those_of_records_that_are_not_kept(whole, monkeypatch):
     first, second = np.random.default_rng(0).normal(size=(2, 40, 30)).astype(np.float32)
-    draws, none = DrawnCopies(2 * COPIES * first.nbytes), DrawnCopies(0)
+    first, second = (np.abs(np.round(100 * one)) % 256 if whole else one for one in (first, second))
+    limit, drawn = 2 * COPIES * first.size * (1 if whole else 4), []
+    monkeypatch.setattr(queries, "replace_features", lambda *given: drawn.append(1) or replace_features(*given))
+    draws, none = DrawnCopies(limit), DrawnCopies(0)
     for features, seed in ((first, 1), (second, 1), (first, 2)):  # the third set displaces the first
-        kept, anew = draws.of(features, seed=seed), list(none.of(features, seed=seed))
+        anew = list(none.of(features, seed=seed))
         assert len(anew) == COPIES
-        np.testing.assert_array_equal(kept, anew)
-        assert draws.of(features.copy(), seed=seed) is kept
-    assert len(draws._kept) == 2
-    assert np.not_equal(draws.of(first, seed=1), draws.of(first, seed=2)).any()
+        for _ in range(2):
+            np.testing.assert_array_equal(list(draws.of(features.copy(), seed=seed)), anew, strict=True)
+    assert len(drawn) == 3 * 2 * COPIES
+    list(draws.of(second, seed=1))
+    assert len(drawn) == 3 * 2 * COPIES
+    list(draws.of(first, seed=1))
+    assert len(drawn) == 3 * 2 * COPIES + COPIES
 
 
 @pytest.mark.parametrize("kind", ATTACKS)

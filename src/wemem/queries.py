@@ -32,8 +32,9 @@ class DrawnCopies:
     """Copies of records that have some features of others, drawn once for all models that are
     queried on the same records.
 
-    The copies of the last sets of records are kept, up to a number of bytes in all. A set that does
-    not fit is drawn anew for each query.
+    The copies of the last sets of records are kept, up to a number of bytes in all; features that
+    are bytes in another type are kept as bytes. A set that does not fit is drawn anew for each
+    query.
 
     Args:
         limit: the number of bytes.
@@ -43,17 +44,22 @@ class DrawnCopies:
         self.limit = limit
         self._kept: dict[bytes, list[np.ndarray]] = {}
 
-    def of(self, features: Real[np.ndarray, "N ..."], *, seed: int) -> Iterable[Real[np.ndarray, "N ..."]]:
+    def of(self, features: Real[np.ndarray, "N ..."], *, seed: int) -> Iterator[Real[np.ndarray, "N ..."]]:
         """The copies of some records: near ones first, then far ones."""
-        if len(COPY_RATES) * COPIES_OF_EACH_KIND * features.nbytes > self.limit:
+        content, kind = features.tobytes(), features.dtype
+        with np.errstate(invalid="ignore"):  # NaN is no byte
+            narrow = features.astype(np.uint8)
+        kept_as = narrow.dtype if narrow.astype(kind).tobytes() == content else kind
+        if len(COPY_RATES) * COPIES_OF_EACH_KIND * features.size * kept_as.itemsize > self.limit:
             return _draw_copies(features, seed)
-        content = np.ascontiguousarray(features)
-        key = sha256(repr((seed, content.shape, content.dtype.str)).encode() + content.tobytes()).digest()
+        key = sha256(repr((seed, features.shape, kind.str)).encode() + content).digest()
         kept = self._kept.pop(key, None)
-        self._kept[key] = list(_draw_copies(features, seed)) if kept is None else kept  # the last one used
+        if kept is None:
+            kept = [copy.astype(kept_as) for copy in _draw_copies(features, seed)]
+        self._kept[key] = kept  # the last one used
         while sum(copy.nbytes for copies in self._kept.values() for copy in copies) > self.limit:
             del self._kept[next(iter(self._kept))]
-        return self._kept[key]
+        return (copy.astype(kind) for copy in kept)
 
 
 def _draw_copies(features: Real[np.ndarray, "N ..."], seed: int) -> Iterator[Real[np.ndarray, "N ..."]]:

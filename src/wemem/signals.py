@@ -61,7 +61,7 @@ LARGEST_SUM_ERROR, ROUNDING_UNITS = 0.25, (0.1, 0.01, 0.001, 0.0001)
 FEW_ROWS = 64
 
 #: Bytes of shared values, about, and the most numbers that one value has for each record.
-RECENT_BYTES, RECENT_ARRAYS = 2**28, 5
+RECENT_BYTES, RECENT_ARRAYS = 2**27, 5
 
 #: Logits taken at a time, 1 MiB in float64: small enough for the cache, large enough for NumPy.
 BLOCK = 1 << 17
