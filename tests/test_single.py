@@ -203,6 +203,12 @@ def test_a_planted_leak_is_found(given, tmp_path):
         ({}, "swmr", "expected a defense among undefended, rsw, got 'swmr'"),
         ({"pruning": {"sparsity": [0.5, 0.6]}}, "rsw", "one sparsity"),
         ({"attacks": "all"}, "rsw", "'pruning_trajectory' needs the model before|'dense_and_pruned' needs the model"),
+        ({"attacks": ["lira_releases"]}, "rsw", "'lira_releases' needs the model before its last round"),
+        (
+            {"attacks": ["sparsity_pattern"], "pruning": {"method": "l1_filter"}},
+            None,
+            "'sparsity_pattern' expected a file of weights of which single ones are pruned, got an ONNX file or one",
+        ),
         ({"defenses": [{"kind": "rsw", "width": 500}]}, "rsw", "smallest class"),
         ({"split": {"shadows": 2, "references": 3}, "attacks": ["lira"]}, None, "even number"),
         ({"defenses": [{"kind": "rsw", "references": 3}], "attacks": ["lira"]}, "rsw", "even number"),
