@@ -316,8 +316,9 @@ def test_the_gate_compares_the_upper_end_of_the_worst_case_with_its_limit():
 
 @pytest.mark.slow
 def test_a_study_finds_mislabelled_records_that_undefended_models_memorize(tmp_path):
+    attacks = ["lira", "rmia", "lira_releases", "sparsity_pattern"]
     study = table(
-        write_data(tmp_path, noise=1.0), attacks=["confidence", "lira", "rmia"], canaries=FEWEST,
+        write_data(tmp_path, noise=1.0), attacks=["confidence", *attacks], canaries=FEWEST,
         defenses=["undefended"], training={"epochs": 60, "batch_size": 32, "patience": 60, "keep": "last"},
         model={"kind": "fc", "hidden": [64], "dropout": 0.0}, split={"shadows": 1, "references": 6},
     )  # fmt: skip
@@ -325,9 +326,10 @@ def test_a_study_finds_mislabelled_records_that_undefended_models_memorize(tmp_p
     dense, pruned = results["runs"]
     for run in (dense, pruned):
         assert run["certificate"]["adaptive"]
-        assert set(run["canaries"]) == {"lira", "rmia"}
+        assert set(run["canaries"]) == set(attacks)
         assert run["canaries"]["lira"]["twins"]["targets"] == 7
     assert dense["canaries"]["rmia"]["mislabelled"]["auc"]["value"] > 0.7
+    assert pruned["canaries"]["lira_releases"]["mislabelled"]["auc"]["value"] > 0.7
     assert results["data"]["records"] == 600
     audited = pruned["attacks"]["lira"]["members"] + pruned["attacks"]["lira"]["nonmembers"]
     assert audited <= 0.9 * 300  # canaries and what they were made from are not in the population

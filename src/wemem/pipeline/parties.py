@@ -294,10 +294,12 @@ class Parties:
         )[-1]  # fmt: skip
 
     def pruned_references(
-        self, label: str, defense: Defense, pruning: Pruning, *, keep_rounds: bool = False
+        self, label: str, defense: Defense, pruning: Pruning, *, every_release: bool = False
     ) -> list[list[Stage[TrainedModels]]]:
-        """The reference models that an arm is attacked with, pruned chunk by chunk; those of a chunk
-        by kept round.
+        """The reference models that an arm is attacked with, pruned chunk by chunk.
+
+        Those of a chunk are a list: the unpruned ones and those after every round for
+        ``every_release``, the last alone otherwise.
         """
         chunks, pruned = self._reference_chunks(label), list[list[Stage[TrainedModels]]]()
         to = f" to {pruning.schedule.sparsity}" if len(self.config.prunings_of(label)) > 1 else ""
@@ -310,9 +312,10 @@ class Parties:
             title = self.title(f"prune references under {label}{to}{part}")
             rounds = self.pipeline.pruner.plan(
                 title, dense, split, pruning, defense, seeds=seeds, scores=scores[i * CHUNK : i * CHUNK + len(seeds)],
-                keep_rounds=keep_rounds,
+                keep_rounds=every_release,
             )  # fmt: skip
-            pruned.append([self._certified(models, defense, range(len(seeds))) for models in rounds])
+            certified = [self._certified(models, defense, range(len(seeds))) for models in rounds]
+            pruned.append([dense, *certified] if every_release else certified)
         return pruned
 
     def title(self, what: str) -> str:

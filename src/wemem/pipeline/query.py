@@ -128,17 +128,17 @@ def shared_signals(
 
 
 def canary_signals(
-    parties: Parties, label: str, victim: Stage[TrainedModels] | None, references: Sequence[Stage[TrainedModels]],
-    count: int, attacks: Mapping[str, Attack], defense: Defense | None = None,
+    parties: Parties, label: str, victim: Releases | None, references: Sequence[Releases], count: int,
+    attacks: Mapping[str, Attack], defense: Defense | None = None,
 ) -> Stage[CollectedSignals]:  # fmt: skip
     """The outputs of models on the canaries of the study and the population.
 
     Args:
         parties: the seed of the study with its canaries.
         label: the label of the arm, for the progress display.
-        victim: the attacked models, of which model 0 is the victim; None if the victim was trained
-            without canaries.
-        references: the reference models, trained with canaries, chunk by chunk.
+        victim: the releases of the attacked models, of which model 0 is the victim; None if the
+            victim was trained without canaries.
+        references: the releases of the reference models, trained with canaries, chunk by chunk.
         count: the number of reference models.
         attacks: the attacks that read the signals.
         defense: as in :func:`shared_signals`.
@@ -146,10 +146,10 @@ def canary_signals(
     assert parties.planted is not None  # only such parties have reference models with canaries
     records = np.sort(np.concatenate([parties.planted.all_canaries, parties.population]))
     halves = parties.reference_split.select(range(count))
-    sides = [_Side(halves, [[models] for models in references], lambda: _recipes([[models] for models in references]))]
+    sides = [_Side(halves, references, lambda: _recipes(references))]
     if victim is not None:
-        alone = _alone(parties, victim)
-        sides.insert(0, _Side(parties.split.select([0]), [[alone]], lambda: (victim.read().provenance[0],)))
+        alone = [_alone(parties, models) for models in victim]
+        sides.insert(0, _Side(parties.split.select([0]), [alone], lambda: (victim[-1].read().provenance[0],)))
     return _query_sides(parties, f"{label} on canaries", records, sides, attacks, defense)
 
 

@@ -57,7 +57,7 @@ class AttackedModels:
     count: int = 0
     unaware: Stage[TrainedModels] | None = None
     is_file: bool = False
-    canary_references: Sequence[Stage[TrainedModels]] = ()
+    canary_references: Sequence[Releases] = ()
 
     @property
     def altered_answers(self) -> bool:
@@ -264,17 +264,13 @@ def _attack_canaries(
     parties: Parties, models: AttackedModels, channel: Channel
 ) -> tuple[Stage[CollectedSignals], dict[str, Stage[Entry]]]:
     """The signals of the canaries of every model that was trained with some, and each attack on
-    them that uses reference signals of one release.
+    them that uses reference signals.
     """
     planted = parties.with_canaries
     assert planted.planted is not None  # the study has canaries
-    victim = models.rounds[-1] if parties.planted is not None else None
-    references = models.canary_references or [releases[-1] for releases in models.references]
-    chosen = {
-        name: attack
-        for name, attack in channel.attacks.items()
-        if attack.layout == "shared" and "releases" not in attack.required_signals
-    }
+    victim = _releases(parties, models, channel.attacks) if parties.planted is not None else None
+    references = models.canary_references or models.references
+    chosen = {name: attack for name, attack in channel.attacks.items() if attack.layout == "shared"}
     collected = canary_signals(planted, models.label, victim, references, models.count, chosen, channel.defense)
     metrics = metrics_over_targets()
     kinds = planted.planted.canaries

@@ -98,12 +98,11 @@ def _pruned(parties: Parties, label: str, defense: Defense, pruning: Pruning) ->
     rounds = parties.pruned_with_shadows(title, defense, pruning, keep_rounds=keep)
     references, count = list[Releases](), 0
     if config.uses("shared"):
-        pruned = parties.pruned_references(label, defense, pruning, keep_rounds=held)
-        dense, count = parties.references_of(label), config.references_of(label)
-        references = [[first, *rounds] if held else rounds for first, rounds in zip(dense, pruned, strict=True)]
+        references += parties.pruned_references(label, defense, pruning, every_release=held)
+        count = config.references_of(label)
     unaware = None
     if config.non_adaptive and defense != Undefended():
         plain = parties.pruned_with_shadows(f"{title}: shadows without it", Undefended(), pruning)
         unaware = swap_shadows(rounds[-1], plain[-1])
-    planted = pruned_canaries(parties, label, defense, pruning)
+    planted = pruned_canaries(parties, label, defense, pruning, every_release=held)
     return AttackedModels(label, defense, sparsity, rounds, references, count, unaware, canary_references=planted)
