@@ -1,13 +1,12 @@
-"""Variants of out-of-sample distillation, attacked leave-one-out, with mislabelled twins among the records.
+"""Out-of-sample distillation attacked leave-one-out on several data sets, with mislabelled twins among the records.
 
-    python -m benchmarks.oosd_variants --data DIR --out DIR [--device cuda] [--minutes 4] [--models 64]
+    python -m benchmarks.oosd_variants --data DIR --out DIR --sets location --seeds 41 --models 64 --rounds 2
 
 Every variant trains the same models on the same records: random halves of one pool, as reference models of
 a study are, pruned in the same rounds. LiRA and RMIA attack each model with the help of all others. The
 twins are copies of records that every model trains on, with another label; each is a member of half of the
-models. Results are appended to ``OUT/variants.jsonl`` as they come, in order of worth, until the minutes are
-over. ``OUT/confidence.npz`` has the logit confidence of every model in the audited records and then the twins,
-for a second analysis.
+models. Results are appended to ``OUT/variants.jsonl`` as they come; ``OUT/NAME.npz`` has the logit confidence
+of every model in the audited records and then the twins, for a second analysis.
 
 ``gap`` is the mean difference of logit confidence between models with and without a record, in units of the
 standard deviation over models without it, by tenths of the confidence of the latter, hardest first.
@@ -16,271 +15,246 @@ standard deviation over models without it, by tenths of the confidence of the la
 import argparse
 import json
 import os
-import sys
 import time
-import traceback
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
 
-from benchmarks.oosd_targets import Variant, answers, blank, load, one_level, planted, softened, train
 from wemem.attacks import make_attack
 from wemem.auditing.leave_one_out import leave_one_out
-from wemem.data.split import Role, Split
-from wemem.data.teachers import Teachers
-from wemem.data.views import Views
-from wemem.defenses import Distillation, OutOfSampleDistillation, Undefended
-from wemem.metrics.rates import auc, true_positive_rate
+from wemem.data.dataset import Dataset
+from wemem.data.split import Role, Split, random_halves, stratified_draw, victim_and_shadows
+from wemem.data.teachers import Teachers, held_out
+from wemem.defenses import Defense, Distillation, OutOfSampleDistillation, Undefended
+from wemem.metrics.over_targets import TargetsResult, metrics_over_targets
+from wemem.metrics.pooled import pooled_estimate
+from wemem.metrics.registry import METRICS
+from wemem.models import FullyConnected, make_model
+from wemem.pipeline.teacher import linear_log_probabilities, teacher_log_probabilities
 from wemem.pruning import Pruning, Schedule, iterate
-from wemem.randomness import derive_seed
+from wemem.randomness import derive_seed, generator
 from wemem.signals import Signals, logit_confidence
-from wemem.training import FINETUNE
+from wemem.training import DENSE, FINETUNE, Ensemble, Recipe, fit
 
 #: Population records for RMIA.
 POPULATION = 500
+VARIANTS: dict[str, Defense] = {
+    "undefended": Undefended(),
+    "oosd": OutOfSampleDistillation(),
+    "networks": OutOfSampleDistillation(components=0),
+    "no views": OutOfSampleDistillation(views=0),
+    "3 views": OutOfSampleDistillation(views=3),
+    "single records": OutOfSampleDistillation(clusters=0),
+    "3 clusters": OutOfSampleDistillation(clusters=3),
+    "half held out": OutOfSampleDistillation(held_out=5),
+    "share 0.1": OutOfSampleDistillation(swap=0.1),
+    "share 0.5": OutOfSampleDistillation(swap=0.5),
+    "temperature 1": OutOfSampleDistillation(temperature=1.0),
+}
 
 
 @dataclass(frozen=True)
-class FromTargets(OutOfSampleDistillation):
-    """Learns targets that were made outside."""
+class Task:
+    """A data set, and how models are trained on it.
 
-    @property
-    def capabilities(self):
-        """Targets for each record and view."""
-        views = Views(self.views, self.swap) if self.views else None
-        return (Distillation(Teachers(2, 1, 0, views)),)
-
-
-LINEAR = Variant("discriminants 40", components=40)
-VARIANTS = (
-    Variant("undefended", levels=0),
-    # learned together, because their students have as many epochs and views
-    Variant("shipped"),
-    LINEAR,
-    replace(LINEAR, name="discriminants 20", components=20),
-    replace(LINEAR, name="discriminants 30, clusters of 7", components=30, size=7),
-    replace(LINEAR, name="discriminants 40, records one by one", size=1),
-    replace(LINEAR, name="discriminants 40, three classes, nulled", kept=3, nulled=1.0),
-    Variant("shipped, three classes, nulled", kept=3, nulled=1.0),
-)
-
-
-def surer(data, split, ensemble, targets, device, bins=10):
-    """How much surer each model is of its training records than of dev records with the same target, (K, N).
-
-    The expected confidence is a line through the dev records; the difference is a mean over each tenth of the
-    training records by target, so that it depends on no single record.
+    Args:
+        file: where the records are; empty for the embedded ones.
+        records: number of records that are drawn; None for all.
+        shape: of a record.
+        divisor: that brings features to [0, 1].
+        model: architecture.
+        dense: training of the models.
+        finetune: training in each round of pruning.
     """
-    excess = np.zeros((split.num_models, len(data)))
-    for k in range(split.num_models):
-        log_p = answers(ensemble, [k], torch.from_numpy(data.features)[None], device)[0].astype(np.float32)
-        train, dev = split.records(k, Role.TRAIN), split.records(k, Role.DEV)
-        got = [logit_confidence(log_p[None, own], data.labels[own])[0] for own in (train, dev)]
-        said = [logit_confidence(targets[k][None, own], data.labels[own])[0] for own in (train, dev)]
-        slope, level = np.polyfit(said[1], got[1], 1)
-        residual = got[0] - (level + slope * said[0])
-        for part in np.array_split(np.argsort(said[0]), bins):
-            excess[k, train[part]] = residual[part].mean()
-    return excess
+
+    file: str
+    records: int | None
+    shape: tuple[int, ...]
+    divisor: float = 1.0
+    model: str = "fc"
+    dense: Recipe = DENSE
+    finetune: Recipe = FINETUNE
+
+    def load(self, folder: Path) -> Dataset:
+        """The data set, at most as many records as are to be drawn."""
+        if not self.file:
+            x, y = load_digits(return_X_y=True)
+        else:
+            arrays = np.load(folder / self.file)
+            x, y = (arrays[next(n for n in arrays.files if n.startswith(part))] for part in "xy")
+        if self.shape == (3, 32, 32):
+            x = x.transpose(0, 3, 1, 2)
+        x = np.asarray(x, np.float32).reshape(len(x), *self.shape) / self.divisor
+        data = Dataset.from_arrays(self.file or "digits", x, y.astype(np.int64))
+        if self.records is None:
+            return data
+        return data.select(np.sort(np.random.default_rng(0).choice(len(data), self.records, False)))
 
 
-def undefended(data, split, seeds, device, rounds):
-    """Models without a defense."""
-    pruning = Pruning(Schedule(0.6 if rounds > 1 else 0.0, rounds), recipe=FINETUNE)
-    dense = train(data, split.roles, seeds, device)
-    done = list(iterate(dense, data, split, pruning, Undefended(), seeds=seeds, device=device))
-    return done[-1].ensemble
+IMAGES = replace(DENSE, epochs=10, learning_rate=2e-3, batch_size=64)
+COLOURS = replace(DENSE, epochs=20, learning_rate=3e-3, batch_size=32)
+TASKS = {
+    "location": Task("location30.npz", None, (446,)),
+    "digits": Task("", None, (1, 8, 8), 16.0),
+    "letter": Task("letter.npz", 5000, (16,), 15.0),
+    "adult": Task("adult.npz", 5000, (-1,)),
+    "fashion": Task("fashion-14k.npz", 4000, (1, 28, 28), 255.0, "convnet", IMAGES, replace(IMAGES, epochs=4)),
+    "fashion fc": Task("fashion-14k.npz", 4000, (1, 28, 28), 255.0),
+    "cifar10": Task("cifar10-20k.npz", 8000, (3, 32, 32), 255.0, "convnet", COLOURS, replace(COLOURS, epochs=8)),
+}
 
 
-def students(data, split, variants, seeds, device, rounds):
-    """The pruned models of several variants, all trained at once, and the accuracy of each one's targets."""
-    first, models = variants[0], split.num_models
-    # a round of few epochs runs to its end
-    patience = FINETUNE.patience if first.epochs == FINETUNE.epochs else first.epochs
-    recipe = replace(FINETUNE, epochs=first.epochs, patience=patience)
-    pruning = Pruning(Schedule(0.6 if rounds > 1 else 0.0, rounds), recipe=recipe)
-    told, right, made = [], [], dict[Variant, np.ndarray]()
-    for variant in variants:
-        # variants that differ in what becomes of their targets share the teachers
-        source = replace(variant, name="", temperature=1.0, kept=0, sure=0.0, nulled=1.0)
-        if source not in made:
-            made[source] = one_level(data, split, source, seeds, device)
-        own = made[source]
-        trains = [split.records(k, Role.TRAIN) for k in range(models)]
-        right.append(float(np.mean([
-            (own[k, records].argmax(1) == data.labels[records]).mean() for k, records in enumerate(trains)
-        ])))  # fmt: skip
-        told.append(softened(own, variant))
-        print(f"targets of {variant.name}: {100 * right[-1]:.1f}", file=sys.stderr, flush=True)
-    targets = np.concatenate(told)
-    everyone = Split(np.tile(split.roles, (len(variants), 1)), data.labels, "subsets")
-    seeds = list(seeds) * len(variants)
-    defense = FromTargets(temperature=1.0, views=first.views, swap=first.swap)
-    ensemble, amount = blank(data, seeds), np.zeros((len(seeds), len(data)), np.float32)
-    passes = 1 + first.views
-    rows, labels = np.arange(targets.shape[1]), np.tile(data.labels, passes)
-    for index in range(rounds):
-        if amount.any():
-            targets[:, rows, labels] -= np.tile(amount, passes)
-        ensemble = next(iterate(
-            ensemble, data, everyone, pruning, defense, seeds=seeds, teacher_log_probs=targets, device=device,
-            first_round=index,
-        )).ensemble  # fmt: skip
-        if amount.any():
-            targets[:, rows, labels] += np.tile(amount, passes)
-        for v, variant in enumerate(variants):
-            if variant.nulled and index + 1 < rounds:
-                own = slice(v * models, (v + 1) * models)
-                excess = surer(data, split, ensemble.select(range(v * models, (v + 1) * models)), targets[own], device)
-                amount[own] += variant.nulled * np.maximum(excess, 0)
-                print(f"{variant.name}: excess {excess[excess != 0].mean():+.3f}", file=sys.stderr, flush=True)
-    return [ensemble.select(range(v * models, (v + 1) * models)) for v in range(len(variants))], right
+def planted(data, models, pairs, seed):
+    """Roles of the models as a study draws those of its references, and mislabelled twins behind the records."""
+    base = victim_and_shadows(data.labels, 1, seed=seed)
+    audited, dev, train = base.audited(0), base.records(0, Role.DEV), base.records(0, Role.TRAIN)
+    outside = np.setdiff1d(np.arange(len(data)), np.concatenate([audited, dev]))
+    rng = generator(seed, "twin canaries")
+    (originals,) = stratified_draw(data.labels, outside, [pairs], rng)
+    halves = random_halves(
+        data.labels, audited, models, seed=seed, outside=np.setdiff1d(outside, originals), train_size=len(train),
+        dev_size=len(dev),
+    )  # fmt: skip
+    labels = (data.labels[originals] + rng.integers(1, data.classes, pairs)) % data.classes
+    whole = Dataset.from_arrays(
+        "planted", np.concatenate([data.features, data.features[originals]]), np.concatenate([data.labels, labels])
+    )
+    roles = np.concatenate([halves.roles, np.zeros((models, pairs), np.int8)], axis=1)
+    roles[:, originals] = Role.TRAIN
+    for j in range(models // 2):
+        inside = rng.permutation(pairs) < pairs // 2
+        for side in range(2):
+            roles[2 * j + side, len(data) :] = np.where(inside == (side == 0), Role.TRAIN, Role.AUDIT)
+    return whole, Split(roles, whole.labels, "subsets"), audited, np.arange(len(data), len(whole))
+
+
+def trained(task, defense, data, split, seeds, rounds, device):
+    """The pruned models of a defense, and how often its targets name a record's class."""
+    model = FullyConnected() if task.model == "fc" else make_model(task.model, {})
+    start = partial(Ensemble.initialize, model, data.input_shape, data.classes)
+    blank = start([derive_seed(s, "init") for s in seeds])
+    pruning = Pruning(Schedule(0.6, rounds), recipe=task.finetune)
+    distillation, targets, right = defense.capability(Distillation), None, float("nan")
+    if distillation is None:
+        blank = fit(blank, data, split, task.dense, seeds=seeds, device=device).ensemble
+    else:
+        targets = taught(task, distillation.source, data, split, seeds, start, device)
+        trains = [split.records(k, Role.TRAIN) for k in range(len(seeds))]
+        named = [targets[k, own].argmax(1) == data.labels[own] for k, own in enumerate(trains)]
+        right = float(np.mean(np.concatenate(named)))
+    done = iterate(blank, data, split, pruning, defense, seeds=seeds, teacher_log_probs=targets, device=device)
+    return list(done)[-1].ensemble, right
+
+
+def taught(task, source: Teachers, data, split, seeds, start, device):
+    """Targets of every model."""
+    parts = held_out(split, source, seeds, data.features)
+    if source.linear(data):
+        return linear_log_probabilities(parts, split, data, source)
+    own = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(source.count)]
+    teachers = fit(start([derive_seed(s, "init") for s in own]), data, parts, task.dense, seeds=own, device=device)
+    return teacher_log_probabilities([teachers.ensemble], parts, split, data, source, device)
 
 
 def gaps(confidence, member):
     """Difference between models with and without a record in standard deviations, by tenths of difficulty."""
     inside, outside = (np.nanmean(np.where(side, confidence, np.nan), 0) for side in (member, ~member))
     spread = np.sqrt(np.nanmean(np.nanvar(np.where(member, np.nan, confidence), 0, ddof=1)))
-    order = np.argsort(outside)
-    tenths = np.array_split(order, 10)
-    return (
-        [round(float((inside - outside)[own].mean() / spread), 3) for own in tenths],
-        float(spread), float((inside - outside).mean()),
-    )  # fmt: skip
+    tenths = np.array_split(np.argsort(outside), 10)
+    return [round(float((inside - outside)[own].mean() / spread), 3) for own in tenths]
 
 
-def figures(logits, data_labels, roles, records, seed, attacks, provenance):
-    """TPR at 1 % FPR and AUC of leave-one-out attacks on some records."""
-    signals = Signals(logits, data_labels, roles, records, "shared", provenance)
+def attacks(logits, labels, roles, records, seed):
+    """LiRA and RMIA leave-one-out on some records."""
+    kept = np.concatenate([records, np.flatnonzero(~(roles != 0).any(0))[:POPULATION]])
+    quiet = np.where(np.isin(np.arange(len(labels)), records), roles, 0).astype(np.int8)
+    signals = Signals(logits[:, kept], labels[kept], quiet[:, kept], kept, "shared", ("variant",) * len(logits))
+    return leave_one_out(signals, {name: make_attack(name) for name in ("lira", "rmia")}, seed=seed)
+
+
+def of_targets(result: TargetsResult):
+    """AUC and TPR at 1 % FPR with intervals over targets and records."""
+    summary = result.summary(metrics_over_targets())
+    return {m: [summary[m]["value"], *summary[m]["ci"]] for m in ("auc", "tpr_at_0.01")}
+
+
+def pooled(result: TargetsResult):
+    """The same of the few twins, at one threshold over all models."""
     values = {}
-    for name, result in leave_one_out(signals, {a: make_attack(a) for a in attacks}, seed=seed).items():
-        inside = [s[m] for s, m in zip(result.scores, result.membership, strict=True)]
-        outside = [s[~m] for s, m in zip(result.scores, result.membership, strict=True)]
-        values[name] = {
-            "auc": float(np.mean([auc(i, o) for i, o in zip(inside, outside, strict=True)])),
-            "tpr": float(np.mean([true_positive_rate(i, o, 0.01) for i, o in zip(inside, outside, strict=True)])),
-            "pooled_tpr": true_positive_rate(np.concatenate(inside), np.concatenate(outside), 0.01),
-        }
+    for m in ("auc", "tpr_at_0.01"):
+        one = pooled_estimate(METRICS[m].value, result.scores, result.membership, np.random.default_rng(0))
+        values[m] = [one.value, one.low, one.high]
     return values
 
 
-def attacked(row, logits, labels, roles, audited, twins, population, seed):
-    """Attack the models of a row, and append it to the results; runs in a process of its own."""
-    torch.set_num_threads(1)
-    k = len(logits)
-    kept = np.concatenate([audited, population])
-    confidence, member = logit_confidence(logits, labels), roles == Role.TRAIN
-    rows = np.isin(np.arange(len(labels)), audited)
-    row["gap"], row["spread"], row["mean_gap"] = gaps(confidence[:, rows], member[:, rows])
-    row["twin_gap"] = gaps(confidence[:, twins], member[:, twins])[2]
-    provenance = ("variant",) * k
-    quiet = np.where(np.isin(np.arange(len(labels)), audited), roles, 0).astype(np.int8)
-    row["population"] = figures(logits[:, kept], labels[kept], quiet[:, kept], kept, seed, ("lira", "rmia"), provenance)
-    kept = np.concatenate([twins, population])
-    quiet = np.where(np.isin(np.arange(len(labels)), twins), roles, 0).astype(np.int8)
-    row["twins"] = figures(logits[:, kept], labels[kept], quiet[:, kept], kept, seed, ("lira", "rmia"), provenance)
-    unseen = [(logits[j, o].argmax(1) == labels[o]).mean() for j in range(k)
-              for o in [audited[roles[j, audited] == Role.AUDIT]]]  # fmt: skip
-    seen = [(logits[j, o].argmax(1) == labels[o]).mean() for j in range(k)
-            for o in [audited[roles[j, audited] == Role.TRAIN]]]  # fmt: skip
-    row["accuracy"], row["train_accuracy"] = float(np.mean(unseen)), float(np.mean(seen))
-    return row
+def measured(task, name, defense, arguments, set_name, seed):
+    """One row of the results."""
+    data, split, audited, twins = planted(task.load(arguments.data), arguments.models, arguments.pairs, seed)
+    seeds = [derive_seed(seed, "reference", k) for k in range(arguments.models)]
+    start = time.process_time()
+    ensemble, right = trained(task, defense, data, split, seeds, arguments.rounds, torch.device(arguments.device))
+    seconds = time.process_time() - start
+    logits = np.stack([ensemble.select([k]).logits(data.features)[0] for k in range(len(seeds))])
+    roles, rows = split.roles, np.concatenate([audited, twins])
+    confidence = logit_confidence(logits, data.labels)[:, rows]
+    np.savez_compressed(
+        arguments.out / f"{set_name} {seed} {name}.npz", confidence=confidence.astype(np.float16),
+        member=roles[:, rows] == Role.TRAIN,
+    )  # fmt: skip
+
+    def accuracy(role):
+        each = [logits[k, own].argmax(1) == data.labels[own] for k in range(len(seeds))
+                for own in [audited[roles[k, audited] == role]]]  # fmt: skip
+        return float(np.mean(np.concatenate(each)))
+
+    of = len(audited)
+    return {
+        "data": set_name, "seed": seed, "name": name, "models": len(seeds), "rounds": arguments.rounds,
+        "settings": asdict(defense), "accuracy": accuracy(Role.AUDIT), "train_accuracy": accuracy(Role.TRAIN),
+        "target_accuracy": right, "seconds": seconds,
+        "gap": gaps(confidence[:, :of], roles[:, audited] == Role.TRAIN),
+        "population": {a: of_targets(r) for a, r in attacks(logits, data.labels, roles, audited, seed).items()},
+        "twins": {a: pooled(r) for a, r in attacks(logits, data.labels, roles, twins, seed).items()},
+    }  # fmt: skip
 
 
-def show(row, path):
-    with (path / "variants.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    p, t = row["population"], row["twins"]
-    print(
-        f"{row['data']:9} {row['seed']:3} {row['name']:32} test {100 * row['accuracy']:5.1f} train "
-        f"{100 * row['train_accuracy']:5.1f} targets {100 * row['target_accuracy']:5.1f} "
-        + " ".join(f"{a} {100 * p[a]['auc']:5.1f} {100 * p[a]['tpr']:5.1f}" for a in p)
-        + " twins "
-        + " ".join(f"{a} {100 * t[a]['auc']:5.1f} {100 * t[a]['pooled_tpr']:5.1f}" for a in t)
-        + f" gap {row['gap'][0]:+.2f} {np.mean(row['gap'][1:]):+.2f}",
-        flush=True,
-    )
+def show(row):
+    """Print a row of the results."""
+    parts = [f"{row['data']:10} {row['seed']:3} {row['name']:15} test {100 * row['accuracy']:5.1f} train "
+             f"{100 * row['train_accuracy']:5.1f} targets {100 * row['target_accuracy']:5.1f}"]  # fmt: skip
+    for who in ("population", "twins"):
+        parts.append(who)
+        for attack, values in row[who].items():
+            (auc, _, _), (tpr, low, high) = values["auc"], values["tpr_at_0.01"]
+            parts.append(f"{attack} {100 * auc:.1f}, {100 * tpr:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+    print(*parts, f"gap {row['gap'][0]:+.2f} {np.mean(row['gap'][1:]):+.2f}", f"{row['seconds']:.0f} s", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--models", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sets", nargs="*", default=["location"])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--sets", nargs="*", default=["location"], choices=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[21])
-    parser.add_argument("--only", nargs="*", help="names of variants")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--most", type=int, default=12, help="variants whose students are trained together")
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=["undefended", "oosd"])
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    began, jobs, stored = time.perf_counter(), list[Future](), dict[str, np.ndarray]()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that attack
-    chosen = [v for v in VARIANTS if not arguments.only or v.name in arguments.only]
-    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    for set_name in arguments.sets:
         for seed in arguments.seeds:
-            for name in arguments.sets:
-                task = planted(load(arguments.data, name), arguments.models, arguments.pairs, seed)
-                for group in grouped(chosen, arguments.most):
-                    left = 60 * arguments.minutes - (time.perf_counter() - began)
-                    if left < 0:
-                        break
-                    try:
-                        jobs += submitted(pool, task, group, name, seed, arguments, stored)
-                    except Exception:  # the next group may do
-                        traceback.print_exc()
-                    np.savez_compressed(arguments.out / "confidence.npz", **stored)
-                    print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-        for job in as_completed(jobs):
-            show(job.result(), arguments.out)
-
-
-def grouped(variants, most):
-    """Variants whose students are trained together, at most so many, in their order."""
-    groups: list[list[Variant]] = []
-    for variant in variants:
-        alike = groups and all(
-            getattr(groups[-1][0], name) == getattr(variant, name) for name in ("views", "swap", "epochs")
-        )
-        if alike and groups[-1][0].levels and variant.levels and len(groups[-1]) < most:
-            groups[-1].append(variant)
-        else:
-            groups.append([variant])
-    return groups
-
-
-def submitted(pool, task, group, name, seed, arguments, stored):
-    """Train a group of variants, store what its models answer, and let the pool attack them."""
-    data, split, audited, twins, _ = task
-    start = time.perf_counter()
-    population = np.flatnonzero(~(split.roles != 0).any(0))[:POPULATION]
-    seeds = [derive_seed(seed, "reference", k) for k in range(arguments.models)]
-    if group[0].levels == 0:
-        trained, right = [undefended(data, split, seeds, arguments.device, arguments.rounds)], [float("nan")]
-    else:
-        trained, right = students(data, split, group, seeds, arguments.device, arguments.rounds)
-    seconds = (time.perf_counter() - start) / len(group)
-    for variant, ensemble, correct in zip(group, trained, right, strict=True):
-        inputs = torch.from_numpy(data.features)[None].expand(16, *data.features.shape)
-        logits = np.concatenate([
-            answers(ensemble, range(k, min(k + 16, arguments.models)), inputs[: min(16, arguments.models - k)],
-                    arguments.device)
-            for k in range(0, arguments.models, 16)
-        ]).astype(np.float32)  # fmt: skip
-        row = {"data": name, "seed": seed, **asdict(variant), "target_accuracy": correct, "models": arguments.models,
-               "seconds": seconds}  # fmt: skip
-        rows = np.concatenate([audited, twins])
-        stored[f"{name} {seed} {variant.name}"] = logit_confidence(logits, data.labels)[:, rows].astype(np.float16)
-        stored[f"{name} {seed} roles"] = split.roles[:, rows]
-        yield pool.submit(attacked, row, logits, data.labels, split.roles, audited, twins, population, seed)
+            for name in arguments.only:
+                row = measured(TASKS[set_name], name, VARIANTS[name], arguments, set_name, seed)
+                with (arguments.out / "variants.jsonl").open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                show(row)
 
 
 if __name__ == "__main__":

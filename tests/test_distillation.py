@@ -169,7 +169,7 @@ def test_targets_are_the_mean_of_the_models_that_did_not_train_on_a_record(tmp_p
     config = parse_study(study)
     data = config.data.load()
     split, seeds = split_of(data, members=2, train=120, dev=40), [5, 6]
-    defense = OutOfSampleDistillation(4, 2, clusters=3)
+    defense = OutOfSampleDistillation(4, 2, clusters=3, views=3, components=0)
     pipeline = Pipeline.open(config, data, Store(tmp_path / "store"), Silent())
     teacher_log_probs = pipeline.teacher.teach(
         "test", pipeline.trainer.train("dense", split, seeds), split, seeds, defense
@@ -316,7 +316,7 @@ def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path, defense):
     ({"temperature": 0.0}, "temperature must be positive"),
     ({"hard": 1.5}, "hard must be a share"),
     ({"views": -1}, "views must be 0 or more"),
-    ({"swap": 1.0}, "the share of features that a view replaces"),
+    ({"swap": 1.0}, "the mean share of features that a view replaces"),
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(InputError, match=message):

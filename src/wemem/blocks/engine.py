@@ -204,7 +204,7 @@ class PruningEngine:
             seed=self.seed, accumulation=self.accumulation, rank=self.rank, world_size=self.world_size,
         )  # fmt: skip
         soft = read_targets(targets) if isinstance(targets, str | Path) else targets
-        expected = self.defense.passes_per_epoch * records
+        expected = self.defense.inputs_per_record * records
         if self.defense.capability(Distillation) is not None and (soft is None or len(soft) != expected):
             raise InputError(
                 f"{self.defense.name} expected soft targets of {expected} records and views, got "

@@ -122,9 +122,9 @@ class DefenseBatchSampler(Sampler[list[int]]):
     def planned(self) -> list[PlannedBatch]:
         """Batches of this rank in the current epoch, in order."""
         groups = self.defense.plan(self.epoch, (Group(self.records.train),), self.records)
-        views = self.defense.passes_per_epoch
+        inputs = self.defense.inputs_shown(self.epoch)
         shown = [
-            replace(g, records=np.concatenate([g.records + v * len(self.records.labels) for v in range(views)]))
+            replace(g, records=np.concatenate([g.records + v * len(self.records.labels) for v in inputs]))
             for g in groups
         ]
         steps = plan_steps([shown], self.batch_size, [self.records.seed], self.epoch)

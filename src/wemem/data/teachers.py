@@ -1,11 +1,20 @@
-"""Teachers of a model: models that are each trained on a part of its training records."""
+"""Teachers of a model: models that are each trained on a part of its training records.
+
+They are linear discriminants (:mod:`wemem.training.linear`) where the records are real-valued, and
+models of the model's own architecture where they are whole numbers, such as tokens. A discriminant
+on ``P`` components takes about ``P / n`` of its answer to a training record from the label of that
+record, where ``n`` is the number of records of the class. So by default ``P`` is
+:data:`COMPONENTS_PER_RECORD` times the number of training records a class.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Real
 
+from wemem.data.dataset import Dataset
+from wemem.data.image_features import image_features, is_image
 from wemem.data.neighbours import clusters, copies, keep_copies_together
 from wemem.data.preprocessing import Preprocessing
 from wemem.data.split import Indices, Role, Split
@@ -13,7 +22,9 @@ from wemem.data.table_form import TableForm
 from wemem.data.views import Views
 from wemem.errors import InputError
 from wemem.randomness import generator
-from wemem.settings import ADDED
+
+#: Principal components of a discriminant for each training record of a class, and the most of them.
+COMPONENTS_PER_RECORD, MOST_COMPONENTS = 0.75, 128
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Teachers:
             together in any case, whatever their labels.
         views: views of each record that the teachers predict too; None for the record alone.
         components: number of principal components of which the teachers are linear discriminants;
-            0 for teachers of the same architecture as the model.
+            0 for teachers of the same architecture as the model. None follows the rule above.
 
     Raises:
         InputError: fewer than two teachers, records held out from all or none of them, one cluster
@@ -40,12 +51,12 @@ class Teachers:
     held_out: int
     clusters: int = 0
     views: Views | None = None
-    components: int = field(default=0, metadata=ADDED)
+    components: int | None = None
 
     def __post_init__(self) -> None:
         if self.clusters < 0 or self.clusters == 1:
             raise InputError(f"clusters must be 0 or at least 2, got {self.clusters}; 0 holds out record by record")
-        if self.components < 0:
+        if self.components is not None and self.components < 0:
             raise InputError(
                 f"components must be 0 or more, got {self.components}; 0 trains teachers of the model's architecture"
             )
@@ -56,16 +67,42 @@ class Teachers:
             )
 
     @property
-    def passes_per_epoch(self) -> int:
-        """Number of times that an epoch shows a record: as itself, and as each of its views."""
+    def inputs_per_record(self) -> int:
+        """Number of inputs that the teachers predict for a record: itself, and each of its views."""
         return 1 if self.views is None else 1 + self.views.count
+
+    @property
+    def passes_per_epoch(self) -> int:
+        """Number of times that an epoch shows a record: as itself, and as some of its views."""
+        return 1 if self.views is None else 1 + self.views.per_epoch
+
+    def shown(self, epoch: int) -> list[int]:
+        """Inputs of each record that an epoch shows: 0 is the record, others are views."""
+        return [0] if self.views is None else [0, *self.views.of_epoch(epoch)]
 
     @property
     def trainings(self) -> int:
         """Cost of training the teachers, in trainings on all records of the model; that of linear
         ones is small.
         """
-        return 0 if self.components else self.count - self.held_out
+        return self.count - self.held_out if self.components == 0 else 0
+
+    def linear(self, data: Dataset) -> bool:
+        """True if the teachers of models of this data set are linear discriminants."""
+        if self.components is None:
+            return data.features.dtype.kind == "f" and data.inputs is None
+        return self.components > 0
+
+    def components_of(self, records: int, classes: int) -> int:
+        """Number of principal components of the discriminants of a model with so many training
+        records.
+
+        >>> Teachers(10, 3).components_of(1500, 30), Teachers(10, 3, components=20).components_of(1500, 30)
+        (38, 20)
+        """
+        if self.components is not None:
+            return self.components
+        return min(MOST_COMPONENTS, max(1, round(COMPONENTS_PER_RECORD * records / classes)))
 
 
 def held_out(
@@ -93,7 +130,7 @@ def held_out(
         InputError: a class with too few training records for every teacher to see one, or linear
             teachers of whole-number features.
     """
-    if teachers.components and features.dtype.kind != "f":
+    if teachers.components is not None and teachers.components and features.dtype.kind != "f":
         raise InputError(f"expected real-valued features for linear teachers, got {features.dtype}; set components = 0")
     count, times = teachers.count, teachers.held_out
     roles = np.zeros((split.num_models, count, len(split.labels)), np.int8)
@@ -121,7 +158,14 @@ def _held_together(
     Copies with another label are listed with the class to whose records they are nearest.
     """
     classes = [train[labels[train] == label] for label in np.unique(labels[train])]
-    cut = [clusters(features, own, count) if count else list(own[:, None]) for own in classes]
+    cut = [_similar(features, own, count) if count else list(own[:, None]) for own in classes]
     parts = keep_copies_together(features, [part for own in cut for part in own], copies(features, train))
     ends = np.cumsum([len(own) for own in cut])
     return [[part for part in parts[end - len(own) : end] if len(part)] for own, end in zip(cut, ends, strict=True)]
+
+
+def _similar(features: Real[np.ndarray, "N ..."], records: Indices, count: int) -> list[Indices]:
+    """Clusters of similar records; images are compared by their untrained features."""
+    if not is_image(features.shape[1:]):
+        return clusters(features, records, count)
+    return [records[part] for part in clusters(image_features(features[records]), np.arange(len(records)), count)]

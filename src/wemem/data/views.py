@@ -2,17 +2,19 @@
 
 A model that learns from teachers can learn at any input, not only at its training records. Learning
 at views as well, it comes closer to the function of its teachers and depends less on single
-records.
+records. The share of features that is replaced differs between views, so that some are near their
+record and others half way to another. Of images a rectangle is replaced, as in CutMix (Yun et al.,
+ICCV 2019).
 
 Among ``N`` records, view ``v = 1 .. count`` of record ``r`` has the number ``v * N + r``, so that
-an array of record numbers can hold views too.
+an array of record numbers can hold views too. The number 0 stands for the records themselves.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from wemem.data.split import Indices
 from wemem.errors import InputError
@@ -28,7 +30,10 @@ class Views:
 
     Args:
         count: number of views of each record.
-        share: mean share of a view's features that are another record's, in (0, 1).
+        share: mean share of a view's features that are another record's, in (0, 0.5]. The share of
+            each view is drawn evenly from 0 to twice the mean.
+        shown: number of views of each record that an epoch shows; epochs take turns. All of them if
+            there are no more.
 
     Raises:
         InputError: no view, or views that replace nothing or everything.
@@ -36,12 +41,32 @@ class Views:
 
     count: int
     share: float
+    shown: int = 3
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise InputError(f"expected at least 1 view of a record, got {self.count}")
-        if not 0 < self.share < 1:
-            raise InputError(f"expected the share of features that a view replaces in (0, 1), got {self.share}")
+        if not 0 < self.share <= 0.5:
+            raise InputError(
+                f"expected the mean share of features that a view replaces in (0, 0.5], got {self.share}; a view of "
+                "which more is replaced is a view of the other record"
+            )
+        if self.shown < 1:
+            raise InputError(f"expected an epoch to show at least 1 view of a record, got {self.shown}")
+
+    @property
+    def per_epoch(self) -> int:
+        """Number of views of each record that an epoch shows."""
+        return min(self.shown, self.count)
+
+    def of_epoch(self, epoch: int) -> list[int]:
+        """Views that an epoch shows, by their place from 1 on.
+
+        >>> [Views(5, 0.3, shown=2).of_epoch(epoch) for epoch in range(3)]
+        [[1, 2], [3, 4], [5, 1]]
+        """
+        first = epoch * self.per_epoch
+        return [(first + i) % self.count + 1 for i in range(self.per_epoch)]
 
     def draw(self, train: Sequence[Indices], records: int, shape: tuple[int, ...]) -> "DrawnViews":
         """Draw the views of every model; the same arguments give the same views.
@@ -54,7 +79,11 @@ class Views:
         rng = generator(0, "views", self.count, records)
         place, pattern = rng.random((self.count, records)), rng.integers(0, PATTERNS, (self.count, records))
         donors = np.stack([candidates[(place * len(candidates)).astype(np.int64)] for candidates in train])
-        return DrawnViews(donors, pattern, rng.random((PATTERNS, *shape)) < self.share)
+        shares = rng.random(PATTERNS) * 2 * self.share
+        if len(shape) == 3:
+            return DrawnViews(donors, pattern, _rectangles(shares, shape, rng))
+        scattered = rng.random((PATTERNS, *shape)) < shares.reshape(-1, *(1,) * len(shape))
+        return DrawnViews(donors, pattern, scattered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +100,16 @@ class DrawnViews:
     donors: Int64[np.ndarray, "K V N"]
     pattern: Int64[np.ndarray, "V N"]
     patterns: Bool[np.ndarray, "P ..."]
+
+
+def _rectangles(
+    shares: Float64[np.ndarray, " P"], shape: tuple[int, ...], rng: np.random.Generator
+) -> Bool[np.ndarray, "P c h w"]:
+    """Rectangles of the image's proportions at random places, each with a share of its area."""
+    _, height, width = shape
+    masks = np.zeros((len(shares), *shape), bool)
+    for mask, share in zip(masks, shares, strict=True):
+        h, w = (round(float(np.sqrt(share)) * side) for side in (height, width))
+        top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+        mask[:, top : top + h, left : left + w] = True
+    return masks

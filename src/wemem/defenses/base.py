@@ -96,6 +96,17 @@ class Defense(ABC):
         return 1 if distillation is None else distillation.passes_per_epoch
 
     @property
+    def inputs_per_record(self) -> int:
+        """Number of inputs with targets that the defense knows for a record."""
+        distillation = self.capability(Distillation)
+        return 1 if distillation is None else distillation.inputs_per_record
+
+    def inputs_shown(self, epoch: int) -> list[int]:
+        """Inputs of each record that an epoch shows: 0 is the record, others are its views."""
+        distillation = self.capability(Distillation)
+        return [0] if distillation is None else distillation.shown(epoch)
+
+    @property
     def teacher_trainings(self) -> int:
         """Cost of the teachers of one model, in trainings on all of its records."""
         distillation = self.capability(Distillation)

@@ -77,8 +77,17 @@ class Distillation(Capability):
 
     @property
     def passes_per_epoch(self) -> int:
-        """Number of times that an epoch shows a record: as itself and as each view."""
+        """Number of times that an epoch shows a record: as itself and as some of its views."""
         return self.source.passes_per_epoch if isinstance(self.source, Teachers) else 1
+
+    @property
+    def inputs_per_record(self) -> int:
+        """Number of inputs with targets for each record: the record and its views."""
+        return self.source.inputs_per_record if isinstance(self.source, Teachers) else 1
+
+    def shown(self, epoch: int) -> list[int]:
+        """Inputs of each record that an epoch shows: 0 is the record, others are its views."""
+        return self.source.shown(epoch) if isinstance(self.source, Teachers) else [0]
 
 
 #: The weights from which the first round starts: new ones, or those of the dense model.

@@ -8,9 +8,11 @@ hard label ``y``, the mean prediction of the teachers that were not trained on t
     target = (1 - hard) * normalize(q ** (1 / temperature)) + hard * onehot(y)
     loss = - sum_c target_c log p_c
 
-It does so at the record ``x`` and at ``views`` copies of it in which a share ``swap`` of the
-features is another training record's (:mod:`wemem.data.views`), each with the predictions of the
-same teachers for the copy.
+It does so at the record ``x`` and at ``views`` copies of it in which a part of the features is
+another training record's (:mod:`wemem.data.views`). The target of a copy is the mean prediction of
+the teachers that trained on neither of the two records; where every teacher trained on one of them,
+of those that did not train on ``x``. An epoch shows the record and ``views_per_epoch`` of its
+copies, another choice each time.
 
 The label of a record then reaches the pruned model only through teachers of *other* records. Two
 ways are left to it, and each is closed by a setting:
@@ -30,9 +32,10 @@ together. And the model fits its targets better at its training records than els
 at the views too reduces that, and gives a more accurate model.
 
 Networks as teachers memorize, so that their predictions for other records depend on every label.
-With ``components = P`` the teachers are linear discriminants, each on ``P`` principal components of
-its own training records (:mod:`wemem.training.linear`). A label moves them little, also a wrong one,
-and they take seconds.
+So the teachers are linear discriminants, each on principal components of its own training records
+(:mod:`wemem.training.linear`), of images on components of untrained features
+(:mod:`wemem.data.image_features`). A label moves them little, also a wrong one, and they take
+seconds. ``components = 0``, and records of whole numbers, have teachers of the model's architecture.
 
 The idea is Split-AI with self-distillation (SELENA, Tang et al., USENIX Security 2022), which
 trains one model from scratch on such targets, its records held out one by one. Ours are the
@@ -41,7 +44,7 @@ cross-fitting; SELENA has 10 of 25. The dense model is not protected: where it i
 distil it as well, by pruning to a sparsity of 0.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -54,7 +57,6 @@ from wemem.defenses.base import Defense
 from wemem.defenses.batch import Batch
 from wemem.defenses.capabilities import Capability, Distillation, FreshStart, Start
 from wemem.errors import InputError
-from wemem.settings import ADDED
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,13 @@ class OutOfSampleDistillation(Defense):
             sharper.
         hard: share of the hard label in the target, in [0, 1]; with ``start="dense"``, 1 is plain
             fine-tuning.
-        views: number of views of each record that are learned beside it; each makes an epoch longer
-            by its length without them. 0 for the records alone.
-        swap: share of a view's features that are another record's.
+        views: number of views of each record that are learned beside it; 0 for the records alone.
+        swap: mean share of a view's features that are another record's.
         components: number of principal components of which the teachers are linear discriminants;
-            0 for teachers of the model's architecture.
+            0 for teachers of the model's architecture. None chooses by the number of records
+            (:mod:`wemem.data.teachers`).
+        views_per_epoch: number of views of a record that an epoch shows; each makes an epoch longer
+            by its length without them.
 
     Raises:
         InputError: a value out of range.
@@ -93,14 +97,16 @@ class OutOfSampleDistillation(Defense):
     start: Start = "fresh"
     temperature: float = 1.4
     hard: float = 0.0
-    views: int = 3
-    swap: float = 0.1
-    components: int = field(default=0, metadata=ADDED)
+    views: int = 12
+    swap: float = 0.3
+    components: int | None = None
+    views_per_epoch: int = 3
 
     def __post_init__(self) -> None:
         if self.views < 0:
             raise InputError(f"views must be 0 or more, got {self.views}")
-        Teachers(self.teachers, self.held_out, self.clusters, Views(self.views or 1, self.swap), self.components)
+        views = Views(self.views or 1, self.swap, self.views_per_epoch)
+        Teachers(self.teachers, self.held_out, self.clusters, views, self.components)
         if self.start not in ("fresh", "dense"):
             raise InputError(f"start must be fresh or dense, got {self.start!r}")
         if not self.temperature > 0:
@@ -115,7 +121,7 @@ class OutOfSampleDistillation(Defense):
     @property
     def capabilities(self) -> tuple[Capability, ...]:
         """Teachers, trained before the first round on parts of the model's own training records."""
-        views = Views(self.views, self.swap) if self.views else None
+        views = Views(self.views, self.swap, self.views_per_epoch) if self.views else None
         distillation = Distillation(Teachers(self.teachers, self.held_out, self.clusters, views, self.components))
         return (distillation, FreshStart()) if self.start == "fresh" else (distillation,)
 

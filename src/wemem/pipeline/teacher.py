@@ -3,19 +3,21 @@ views of them.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Int8, Real
 from scipy.special import log_softmax, softmax
 
 from wemem.data.dataset import Dataset
+from wemem.data.image_features import image_features, is_image
 from wemem.data.preprocessing import Preprocessing
-from wemem.data.split import Role, Split
+from wemem.data.split import Indices, Role, Split
 from wemem.data.teachers import Teachers, held_out
+from wemem.data.views import DrawnViews
 from wemem.defenses import Defense, Distillation
 from wemem.pipeline.artifacts import SoftTargets, TrainedModels
 from wemem.pipeline.cache import Computed
@@ -95,7 +97,7 @@ class Teacher:
             self.workspace,
             held_out(split, source, seeds, self.workspace.data.features, self.workspace.data.table),
         )
-        if source.components:
+        if source.linear(space.data):
             return self._by_linear_models(title, parts, split, source)
         own_seeds = [derive_seed(seed, "teacher", t) for seed in seeds for t in range(source.count)]
         teachers = self.trainer.plan_chunks(f"{title}: teachers", parts, own_seeds)
@@ -110,7 +112,7 @@ class Teacher:
             seconds = time.perf_counter() - start
             return {"teacher_log_probs": targets}, {"seconds": seconds, "training_seconds": training}
 
-        answers = float((parts.roles == Role.AUDIT).sum()) * source.passes_per_epoch
+        answers = float((parts.roles == Role.AUDIT).sum()) * source.inputs_per_record
         return space.cache.stage(
             f"{title}: teachers' predictions", key, teachers, compute, partial(_soft_targets, key),
             Effort("query", answers),
@@ -126,7 +128,7 @@ class Teacher:
             targets = linear_log_probabilities(parts, split, space.data, source)
             return {"teacher_log_probs": targets}, {"seconds": time.perf_counter() - start}
 
-        answers = float((parts.roles == Role.AUDIT).sum()) * source.passes_per_epoch
+        answers = float((parts.roles == Role.AUDIT).sum()) * source.inputs_per_record
         return space.cache.stage(
             f"{title}: linear teachers", key, (), compute, partial(_soft_targets, key), Effort("query", answers)
         )
@@ -155,22 +157,70 @@ def linear_log_probabilities(
     """Compute what :func:`teacher_log_probabilities` does, by linear discriminants on the leading
     principal components of each teacher's records.
     """
-    train = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
-    drawn = None if source.views is None else source.views.draw(train, len(data), data.input_shape)
-    viewed = ViewedRecords(torch.from_numpy(data.features), drawn)
-    targets = np.zeros((split.num_models, source.passes_per_epoch * len(data), data.classes), np.float32)
-    for k, records in enumerate(train):
-        form = None if data.table is None else Preprocessing.fit(data.table, data.features[records])
-        x = data.features[records] if form is None else form.apply(data.features[records])
-        roles = parts.roles[k * source.count : (k + 1) * source.count, records]
-        teachers = fit_discriminants(x, data.labels[records], roles == Role.TRAIN, data.classes, source.components)
-        for place in range(source.passes_per_epoch):
+    viewed, drawn = _viewed(split, data, source)
+    targets = np.zeros((split.num_models, source.inputs_per_record * len(data), data.classes), np.float32)
+    for k in range(split.num_models):
+        records = split.records(k, Role.TRAIN)
+        inputs = _linear_inputs(data, records)
+        roles = parts.roles[k * source.count : (k + 1) * source.count]
+        teachers = fit_discriminants(
+            inputs(data.features[records]), data.labels[records], roles[:, records] == Role.TRAIN, data.classes,
+            source.components_of(len(records), data.classes),
+        )  # fmt: skip
+        for place in range(source.inputs_per_record):
             numbers = place * len(data) + records
             x = viewed.numbered(torch.tensor([k]), torch.from_numpy(numbers)[None])[0].numpy()
-            p = teachers.probabilities(x if form is None else form.apply(x))
-            unseen = (roles == Role.AUDIT)[..., None]
+            p = teachers.probabilities(inputs(x))
+            unseen = answering(roles, records, _donors(drawn, k, place, records))[..., None]
             targets[k, numbers] = np.log(np.maximum((p * unseen).sum(0) / unseen.sum(0), LEAST))
     return targets
+
+
+def answering(roles: Int8[np.ndarray, "T N"], records: Indices, donors: Indices | None) -> Bool[np.ndarray, "T n"]:
+    """Teachers whose predictions for a record, or for a view of it, are its target.
+
+    Args:
+        roles: the role of every record for each teacher of a model.
+        records: the records.
+        donors: the record from which each view takes features; None for the records themselves.
+
+    Returns:
+        True for the teachers that trained on neither record, or where there is none, for those that
+        did not train on the first.
+
+    >>> roles = np.array([[Role.AUDIT, Role.AUDIT, Role.TRAIN], [Role.AUDIT, Role.TRAIN, Role.AUDIT]], np.int8)
+    >>> answering(roles, np.array([0, 1]), np.array([1, 2])).tolist()  # no teacher without 1 and 2
+    [[True, True], [False, False]]
+    """
+    without = roles[:, records] == Role.AUDIT
+    if donors is None:
+        return without
+    both = without & (roles[:, donors] == Role.AUDIT)
+    return np.where(both.any(axis=0), both, without)
+
+
+def _viewed(split: Split, data: Dataset, source: Teachers) -> tuple[ViewedRecords, DrawnViews | None]:
+    """Lookup of the records and of all models' views of them, and how these are composed."""
+    train = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
+    drawn = None if source.views is None else source.views.draw(train, len(data), data.input_shape)
+    return ViewedRecords(torch.from_numpy(data.features), drawn), drawn
+
+
+def _donors(drawn: DrawnViews | None, model: int, place: int, records: Indices) -> Indices | None:
+    """Record from which each view takes features; None for the records themselves."""
+    return None if drawn is None or place == 0 else drawn.donors[model, place - 1, records]
+
+
+def _linear_inputs(data: Dataset, records: Indices) -> Callable[[Real[np.ndarray, "n ..."]], Real[np.ndarray, "n ..."]]:
+    """Function from features to the numbers in which the discriminants of a model are linear.
+
+    Args:
+        data: the data set.
+        records: the training records of the model, on which the preprocessing of a table is fitted.
+    """
+    if data.table is not None:
+        return Preprocessing.fit(data.table, data.features[records]).apply
+    return image_features if is_image(data.input_shape) else lambda x: x
 
 
 def teacher_log_probabilities(
@@ -193,16 +243,17 @@ def teacher_log_probabilities(
         By model and number of a record or view; 0 where no teacher was trained without it.
     """
     teachers = [(ensemble, place) for ensemble in chunks for place in range(len(ensemble))]
-    train = [split.records(k, Role.TRAIN) for k in range(split.num_models)]
-    drawn = None if source.views is None else source.views.draw(train, len(data), data.input_shape)
-    viewed = ViewedRecords(torch.from_numpy(data.features), drawn)
-    targets = np.zeros((split.num_models, source.passes_per_epoch * len(data), data.classes), np.float32)
+    viewed, drawn = _viewed(split, data, source)
+    targets = np.zeros((split.num_models, source.inputs_per_record * len(data), data.classes), np.float32)
     for k in range(split.num_models):
+        records, first = split.records(k, Role.TRAIN), k * source.count
+        roles = parts.roles[first : first + source.count]
+        asked = [answering(roles, records, _donors(drawn, k, v, records)) for v in range(source.inputs_per_record)]
         total, models = np.zeros(targets.shape[1:]), np.zeros(targets.shape[1])
-        for t in range(k * source.count, (k + 1) * source.count):
-            unseen = np.add.outer(len(data) * np.arange(source.passes_per_epoch), parts.records(t, Role.AUDIT)).ravel()
+        for t in range(source.count):
+            unseen = np.concatenate([v * len(data) + records[by[t]] for v, by in enumerate(asked)])
             x = viewed.numbered(torch.tensor([k]), torch.from_numpy(unseen)[None])[0].numpy()
-            ensemble, place = teachers[t]
+            ensemble, place = teachers[first + t]
             logits = ensemble.select([place]).logits(x, device=device)[0]
             total[unseen] += softmax(logits.astype(np.float64), axis=-1)
             models[unseen] += 1

@@ -150,7 +150,7 @@ def _require_fitting(
         raise InputError(
             f"{defense.name} learns from teachers, got none; give their log-probabilities as teacher_log_probs"
         )
-    wanted = (models, defense.passes_per_epoch * len(data), data.classes)
+    wanted = (models, defense.inputs_per_record * len(data), data.classes)
     if learns and teacher_log_probs is not None and teacher_log_probs.shape != wanted:
         raise InputError(
             f"expected teacher log-probabilities of all records and views, {wanted}, got {teacher_log_probs.shape}"
@@ -337,16 +337,14 @@ def _planner(
 ) -> Plan:  # fmt: skip
     seeds = [one.seed for one in records]
 
-    def shown(group: Group) -> Group:
-        """The group with the views of its records, numbered as in a data set of so many records."""
-        return replace(
-            group, records=np.concatenate([group.records + v * count for v in range(defense.passes_per_epoch)])
-        )
+    def shown(group: Group, epoch: int) -> Group:
+        """The group with the views that an epoch shows, numbered as in a data set of so many records."""
+        return replace(group, records=np.concatenate([group.records + v * count for v in defense.inputs_shown(epoch)]))
 
     # models one after another ask for the same epochs again; all together need none twice
     @lru_cache(maxsize=None if reuse else 1)
     def plan(epoch: int) -> list[Step]:
-        groups = [[shown(group) for group in defense.plan(epoch, (Group(one.train),), one)] for one in records]
+        groups = [[shown(group, epoch) for group in defense.plan(epoch, (Group(one.train),), one)] for one in records]
         return plan_steps(groups, recipe.batch_size, seeds, epoch)
 
     return plan
