@@ -1,5 +1,7 @@
 """Views of records: what they are made of, who learns from them, and what is said of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +145,54 @@ def test_learning_at_views_is_learning_them_as_records_of_a_larger_data_set():
         teacher_log_probs=teacher_log_probs[:, :n],
     ).ensemble
     assert largest_difference(one, plain) > 1e-3
+
+
+def test_epochs_take_turns_with_the_views():
+    data, n = blobs(), 90
+    defense = OutOfSampleDistillation(views=4, views_per_epoch=3)
+    assert [defense.inputs_shown(epoch) for epoch in range(3)] == [[0, 1, 2, 3], [0, 4, 1, 2], [0, 3, 4, 1]]
+    targets = taught_at(data, 3, 5)
+    other = targets.copy()
+    other[:, 4 * n :] = np.log(1 / data.classes)  # of the view that the first epoch does not show
+
+    def after(said, epochs):
+        recipe = Recipe(epochs=epochs, optimizer="sgd", learning_rate=0.05, batch_size=100, keep="last")
+        start, split = ensemble_of(data, dropout=0.0), split_of(data)
+        return fit(start, data, split, recipe, seeds=[0, 1, 2], defense=defense, teacher_log_probs=said).ensemble
+
+    assert largest_difference(after(targets, 1), after(other, 1)) == 0
+    assert largest_difference(after(targets, 2), after(other, 2)) > 1e-4
+
+
+def test_a_view_that_no_teacher_answers_is_its_record():
+    data, n = blobs(), 90
+    targets = taught_at(data, 3, 2)
+    unanswered = targets.copy()
+    unanswered[:, n:] = np.nan
+    start = ensemble_of(data, dropout=0.0)
+    recipe = Recipe(epochs=2, optimizer="sgd", learning_rate=0.05, batch_size=100)
+    one = fit(
+        start, data, split_of(data), recipe, seeds=[0, 1, 2], defense=OutOfSampleDistillation(views=1),
+        teacher_log_probs=unanswered,
+    ).ensemble  # fmt: skip
+    # in one batch of all, records that are shown twice with one target are records shown once
+    other = fit(
+        start, data, split_of(data), replace(recipe, batch_size=50), seeds=[0, 1, 2],
+        defense=OutOfSampleDistillation(views=0), teacher_log_probs=targets[:, :n],
+    ).ensemble  # fmt: skip
+    assert largest_difference(one, other) < 1e-5
+
+
+def test_of_an_image_a_rectangle_is_replaced():
+    patterns = Views(1, 0.3).draw([np.arange(9)], 9, (3, 28, 28)).patterns
+    for pattern in patterns:
+        rows, columns = pattern[0].any(1), pattern[0].any(0)
+        assert (pattern == (rows[:, None] & columns[None])[None]).all()
+        assert (np.diff(np.flatnonzero(rows)) == 1).all()
+        assert (np.diff(np.flatnonzero(columns)) == 1).all()
+    shares = patterns.mean((1, 2, 3))
+    assert 0.25 < shares.mean() < 0.35
+    assert shares.max() <= 0.62
 
 
 def test_both_backends_see_the_same_views():

@@ -11,7 +11,7 @@ an array of record numbers can hold views too. The number 0 stands for the recor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -100,6 +100,10 @@ class DrawnViews:
     donors: Int64[np.ndarray, "K V N"]
     pattern: Int64[np.ndarray, "V N"]
     patterns: Bool[np.ndarray, "P ..."]
+
+    def keep(self, kept: Bool[np.ndarray, "K V N"]) -> "DrawnViews":
+        """Keep some of the views; the others become the records themselves."""
+        return replace(self, donors=np.where(kept, self.donors, np.arange(kept.shape[-1])))
 
 
 def _rectangles(

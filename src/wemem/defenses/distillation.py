@@ -10,9 +10,9 @@ hard label ``y``, the mean prediction of the teachers that were not trained on t
 
 It does so at the record ``x`` and at ``views`` copies of it in which a part of the features is
 another training record's (:mod:`wemem.data.views`). The target of a copy is the mean prediction of
-the teachers that trained on neither of the two records; where every teacher trained on one of them,
-of those that did not train on ``x``. An epoch shows the record and ``views_per_epoch`` of its
-copies, another choice each time.
+the teachers that trained on neither of the two records; where there is none, the record stands in
+place of the copy. An epoch shows the record and ``views_per_epoch`` of its copies, another choice
+each time.
 
 The label of a record then reaches the pruned model only through teachers of *other* records. Two
 ways are left to it, and each is closed by a setting:

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int8, Real
+from jaxtyping import Bool, Float32, Float64, Int8, Real
 from scipy.special import log_softmax, softmax
 
 from wemem.data.dataset import Dataset
@@ -172,31 +172,30 @@ def linear_log_probabilities(
             x = viewed.numbered(torch.tensor([k]), torch.from_numpy(numbers)[None])[0].numpy()
             p = teachers.probabilities(inputs(x))
             unseen = answering(roles, records, _donors(drawn, k, place, records))[..., None]
-            targets[k, numbers] = np.log(np.maximum((p * unseen).sum(0) / unseen.sum(0), LEAST))
+            targets[k, numbers] = _mean((p * unseen).sum(0), unseen.sum(0))
     return targets
 
 
+def _mean(total: Float64[np.ndarray, "n C"], models: Real[np.ndarray, "n 1"]) -> Float64[np.ndarray, "n C"]:
+    """Logarithms of mean probabilities; NaN where no model answered."""
+    return np.where(models > 0, np.log(np.maximum(total / np.maximum(models, 1), LEAST)), np.nan)
+
+
 def answering(roles: Int8[np.ndarray, "T N"], records: Indices, donors: Indices | None) -> Bool[np.ndarray, "T n"]:
-    """Teachers whose predictions for a record, or for a view of it, are its target.
+    """Teachers whose predictions for a record, or for a view of it, are its target: those that
+    trained neither on the record nor on that from which the view takes features.
 
     Args:
         roles: the role of every record for each teacher of a model.
         records: the records.
         donors: the record from which each view takes features; None for the records themselves.
 
-    Returns:
-        True for the teachers that trained on neither record, or where there is none, for those that
-        did not train on the first.
-
     >>> roles = np.array([[Role.AUDIT, Role.AUDIT, Role.TRAIN], [Role.AUDIT, Role.TRAIN, Role.AUDIT]], np.int8)
-    >>> answering(roles, np.array([0, 1]), np.array([1, 2])).tolist()  # no teacher without 1 and 2
-    [[True, True], [False, False]]
+    >>> answering(roles, np.array([0, 1]), np.array([1, 2])).tolist()
+    [[True, False], [False, False]]
     """
     without = roles[:, records] == Role.AUDIT
-    if donors is None:
-        return without
-    both = without & (roles[:, donors] == Role.AUDIT)
-    return np.where(both.any(axis=0), both, without)
+    return without if donors is None else without & (roles[:, donors] == Role.AUDIT)
 
 
 def _viewed(split: Split, data: Dataset, source: Teachers) -> tuple[ViewedRecords, DrawnViews | None]:
@@ -240,7 +239,8 @@ def teacher_log_probabilities(
         device: where they compute.
 
     Returns:
-        By model and number of a record or view; 0 where no teacher was trained without it.
+        By model and number of a record or view: NaN for a view if every teacher was trained on its
+        record or on that from which it takes features; 0 for records that the model was not trained on.
     """
     teachers = [(ensemble, place) for ensemble in chunks for place in range(len(ensemble))]
     viewed, drawn = _viewed(split, data, source)
@@ -257,6 +257,6 @@ def teacher_log_probabilities(
             logits = ensemble.select([place]).logits(x, device=device)[0]
             total[unseen] += softmax(logits.astype(np.float64), axis=-1)
             models[unseen] += 1
-        answered = models > 0
-        targets[k, answered] = np.log(np.maximum(total[answered] / models[answered, None], LEAST))
+        every = np.add.outer(len(data) * np.arange(source.inputs_per_record), records).ravel()
+        targets[k, every] = _mean(total[every], models[every, None])
     return targets

@@ -50,7 +50,7 @@ from wemem.training.preprocessing import with_preprocessing
 from wemem.training.recipe import Recipe
 from wemem.training.run import ASKED, History, Plan, Run, Trained
 from wemem.training.side_by_side import OnEpoch, draws_globally, side_by_side
-from wemem.training.views import ViewedRecords
+from wemem.training.views import ViewedRecords, only_answered
 
 #: The smallest amount of work that must fit into memory, as a phrase for messages.
 ONE = "training one model"
@@ -271,11 +271,13 @@ class _Task:
         """Prepare the training of some of the models, on the device of the features."""
         device, records = self.features.device, [self.records[k] for k in part]
         views = None if self.views is None else replace(self.views, donors=self.views.donors[part])
-        soft_targets = self.teacher_log_probs
+        soft_targets = None if self.teacher_log_probs is None else self.teacher_log_probs[part]
+        if views is not None and soft_targets is not None:
+            views, soft_targets = only_answered(views, soft_targets)
         cohort = Cohort(
             part, self.ensemble.select(part).to(device), records, [self.split.records(k, Role.DEV) for k in part],
             self.labels, ViewedRecords(self.features, views), _risk(self.defense, records, device),
-            None if soft_targets is None else torch.from_numpy(soft_targets[part]).to(device),
+            None if soft_targets is None else torch.from_numpy(soft_targets).to(device),
         )  # fmt: skip
         return Run(cohort, self.recipe, self.defense, self.choice.backend, self.plan, self.data.classes)
 

@@ -1,10 +1,26 @@
 """Lookup of records and of their views (:mod:`wemem.data.views`) by number, on one device."""
 
+import numpy as np
 import torch
-from jaxtyping import Int64, Real
+from jaxtyping import Float32, Int64, Real
 from torch import Tensor
 
 from wemem.data.views import DrawnViews
+
+
+def only_answered(
+    drawn: DrawnViews, targets: Float32[np.ndarray, "K M C"]
+) -> tuple[DrawnViews, Float32[np.ndarray, "K M C"]]:
+    """Show the record itself, with its target, in place of each view for which no teacher answers.
+
+    Args:
+        drawn: the views of K models.
+        targets: log-probabilities of every record and view; NaN for views without an answer.
+    """
+    by_input = targets.reshape(len(targets), 1 + drawn.donors.shape[1], -1, targets.shape[-1])
+    answered = ~np.isnan(by_input[..., 0])
+    filled = np.where(answered[..., None], by_input, by_input[:, :1])
+    return drawn.keep(answered[:, 1:]), filled.reshape(targets.shape)
 
 
 class ViewedRecords:
