@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
@@ -22,7 +23,8 @@ from wemem.training.linear import fit_discriminants
 TEACHERS = Teachers(4, 2, components=2)
 
 
-def test_the_models_are_those_of_scikit_learn():
+def test_by_means_of_classes_the_models_are_those_of_scikit_learn(monkeypatch):
+    monkeypatch.setattr("wemem.training.linear.STEPS", 0)
     data = blobs(300, noise=2.0)
     seen = np.random.default_rng(0).random((2, 300)) < 0.6
     ours = fit_discriminants(data.features, data.labels, seen, 3, 4).probabilities(data.features)
@@ -30,6 +32,22 @@ def test_the_models_are_those_of_scikit_learn():
         oracle = make_pipeline(PCA(4, svd_solver="full"), LinearDiscriminantAnalysis(solver="lsqr"))
         theirs = oracle.fit(data.features[rows].astype(np.float64), data.labels[rows])
         assert np.abs(p - theirs.predict_proba(data.features.astype(np.float64))).max() < 1e-3
+
+
+def test_a_class_lies_at_its_geometric_median(monkeypatch):
+    """With one class far away, the other's boundary tells its centre: the sum of distances is least there."""
+    monkeypatch.setattr("wemem.training.linear.STEPS", 60)
+    x = np.random.default_rng(1).standard_exponential((60, 2))
+    far = np.concatenate([x, x + 100.0])
+    labels = np.repeat([0, 1], 60)
+    model = fit_discriminants(far, labels, np.ones((1, 120), bool), 2, 2)
+    # between equal classes the boundary is half way: both medians move together, so their middle is on it
+    whitened = np.linalg.cholesky(np.linalg.inv(np.cov(x.T, bias=True)))
+    found = minimize(lambda c: np.linalg.norm((x - c) @ whitened, axis=1).sum(), x.mean(0), tol=1e-10).x
+    odds = np.diff((found + 50.0) @ model.weight[0] + model.bias[0, 0])
+    scale = np.abs(np.diff(model.weight[0])).max()
+    assert abs(odds[0]) / scale < 0.001
+    assert np.abs(x.mean(0) - found).max() > 0.05
 
 
 def test_a_component_more_than_there_are_directions_changes_nothing():
@@ -92,6 +110,13 @@ def test_targets_are_probabilities_at_training_records_and_zero_elsewhere():
         train = split.records(k, Role.TRAIN)
         assert np.allclose(np.exp(targets[k, train]).sum(-1), 1, atol=1e-5)
         assert not targets[k, np.setdiff1d(np.arange(90), train)].any()
+
+
+def test_by_default_records_decide_who_teaches_and_on_how_many_components():
+    data, tokens = blobs(90), Dataset("tokens", np.zeros((4, 2), np.int64), np.array([0, 1, 0, 1]), 2)
+    assert [Teachers(4, 2).linear(one) for one in (data, tokens)] == [True, False]
+    assert [Teachers(4, 2, components=0).linear(one) for one in (data, tokens)] == [False, False]
+    assert [Teachers(4, 2).components_of(records, 10) for records in (1, 600, 10**6)] == [1, 30, 128]
 
 
 def test_whole_number_features_and_negative_components_are_refused():

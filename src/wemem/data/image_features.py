@@ -21,7 +21,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d, normali
 #: Longest side of an image, in pixels; larger ones are shrunk by averaging.
 LARGEST = 32
 #: Number of random filters, their side and stride in pixels, and regions a side over which answers are averaged.
-FILTERS, SIDE, STRIDE, REGIONS = 128, 5, 2, 3
+FILTERS, SIDE, STRIDE, REGIONS = 64, 5, 2, 3
 #: Answers of a filter below this many root mean squares of the image's answers count as none.
 THRESHOLD = 0.5
 #: Directions of gradients, and cells a side of the image.

@@ -24,7 +24,7 @@ from wemem.errors import InputError
 from wemem.randomness import generator
 
 #: Principal components of a discriminant for each training record of a class, and the most of them.
-COMPONENTS_PER_RECORD, MOST_COMPONENTS = 0.75, 128
+COMPONENTS_PER_RECORD, MOST_COMPONENTS = 0.5, 128
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Teachers:
         """Number of principal components of the discriminants of a model with so many training
         records.
 
-        >>> Teachers(10, 3).components_of(1500, 30), Teachers(10, 3, components=20).components_of(1500, 30)
-        (38, 20)
+        >>> Teachers(10, 3).components_of(1560, 30), Teachers(10, 3, components=20).components_of(1560, 30)
+        (26, 20)
         """
         if self.components is not None:
             return self.components

@@ -101,6 +101,7 @@ class OutOfSampleDistillation(Defense):
     swap: float = 0.3
     components: int | None = None
     views_per_epoch: int = 3
+    discount: float = 0.0
 
     def __post_init__(self) -> None:
         if self.views < 0:
@@ -128,6 +129,7 @@ class OutOfSampleDistillation(Defense):
     def loss(self, batch: Batch) -> Float[Tensor, " S"]:
         """Mean cross-entropy against the targets."""
         assert batch.teacher_log_probs is not None  # the trainer refuses a run without them
-        soft = torch.softmax(batch.teacher_log_probs / self.temperature, -1)
-        target = (1 - self.hard) * soft + self.hard * one_hot(batch.labels, soft.shape[-1])
+        label = one_hot(batch.labels, batch.logits.shape[-1])
+        soft = torch.softmax(batch.teacher_log_probs / self.temperature - self.discount * label, -1)
+        target = (1 - self.hard) * soft + self.hard * label
         return batch.mean(-(target * torch.log_softmax(batch.logits, -1)).sum(-1))

@@ -18,13 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Real
-from scipy.linalg import solve
+from scipy.linalg import solve, solve_triangular
 from scipy.special import softmax
 from sklearn.utils.extmath import randomized_svd
 
 #: Share of the mean variance that is added to every variance, so that a constant direction does not
 #: divide by zero.
 RIDGE = 1e-6
+#: Steps towards the geometric median of a class, and the distance below which records count alike.
+STEPS, NEAREST = 2, 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +79,26 @@ def _discriminant(
     spread = z - means[labels]
     covariance = spread.T @ spread / len(z)
     covariance += (RIDGE * np.trace(covariance) / len(covariance) + 1e-30) * np.eye(len(covariance))
+    means = _medians(z, labels, member, means, np.linalg.cholesky(covariance))
     directions = solve(covariance, means.T, assume_a="pos")
     # a class without a record gets the share of half a record, not a probability of 0
     share = np.maximum(count, 0.5) / len(z)
     bias = np.log(share) - 0.5 * np.einsum("cp,pc->c", means, directions)
     weight = axes.T @ directions
     return weight, np.asarray(bias - middle @ weight)
+
+
+def _medians(
+    z: Float64[np.ndarray, "m P"], labels: Int64[np.ndarray, " m"], member: Float64[np.ndarray, "m C"],
+    means: Float64[np.ndarray, "C P"], root: Float64[np.ndarray, "P P"],
+) -> Float64[np.ndarray, "C P"]:  # fmt: skip
+    """Geometric median of each class by the distance that the covariance gives (Weiszfeld 1937)."""
+    for _ in range(STEPS):
+        distance = np.linalg.norm(solve_triangular(root, (z - means[labels]).T, lower=True), axis=0)
+        weight = member / np.maximum(distance, NEAREST)[:, None]
+        total = weight.sum(axis=0)[:, None]
+        means = np.where(total > 0, weight.T @ z / np.maximum(total, 1e-30), means)
+    return means
 
 
 def _rows(features: Real[np.ndarray, "n ..."]) -> Float64[np.ndarray, "n F"]:
