@@ -178,7 +178,7 @@ class Endless(IterableDataset[int]):
         ({"scores": None}, "needs memorization scores"),
         ({"defense": make_defense("oosd", {"views": 0, "start": "dense"})}, "soft targets"),
         (
-            {"defense": make_defense("oosd", {"start": "dense"}), "targets": np.zeros((240, 3), np.float32)},
+            {"defense": make_defense("oosd", {"start": "dense"}), "targets": np.zeros((780, 3), np.float32)},
             "ViewedDataset",
         ),
         ({"defense": "dpsgd"}, "Opacus"),

@@ -116,7 +116,7 @@ def test_a_step_with_every_records_own_gradient_takes_longer_and_is_no_more_work
     cost, pruning = CostModel(small(tmp_path), 100), small(tmp_path).pruning.to(0.5, Recipe(epochs=1))
     assert step_time(DPSGD()) > step_time(Undefended()) == 1
     assert cost.fine_tuning(1, DPSGD(), pruning) == cost.fine_tuning(1, Undefended(), pruning)
-    assert cost.teaching(1, make_defense("oosd", {"teachers": 2, "held_out": 1})) == cost.dense(1)
+    assert cost.teaching(1, make_defense("oosd", {"teachers": 2, "held_out": 1, "components": 0})) == cost.dense(1)
 
 
 def test_a_run_in_one_process_plans_once(tmp_path):

@@ -174,7 +174,7 @@ def run_on_meta(data, model: Any, defense: Defense, backend: Backend, recipe: Re
     fitted = vars(import_module("wemem.training.fit"))
     ensemble = Ensemble.initialize(model, data.input_shape, data.classes, seeds=[0, 1, 2])
     ensemble = replace(ensemble, masks=weight_masks(ensemble, 0.5, torch.abs, torch.from_numpy(data.features[:2])))
-    teacher_log_probs = np.zeros((3, defense.passes_per_epoch * len(data), data.classes), np.float32)
+    teacher_log_probs = np.zeros((3, defense.inputs_per_record * len(data), data.classes), np.float32)
     records = [TrainingRecords(split.records(k, Role.TRAIN), data.labels, SCORES[k], SEEDS[k]) for k in range(3)]
     plan = fitted["_planner"](records, recipe, defense, len(data), False)
     task = fitted["_Task"](

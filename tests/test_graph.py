@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 64}, "finetune": {"epochs": 1, "batch_size": 64},
     "pruning": {"rounds": 2}, "split": {"shadows": 1, "references": 4}, "scores": {"models": 6},
 }  # fmt: skip
-OOSD = {"kind": "oosd", "teachers": 2, "held_out": 1}
+OOSD = {"kind": "oosd", "teachers": 2, "held_out": 1, "components": 0}
 
 
 def config_of(folder: Path, **changed: Any) -> StudyConfig:
@@ -150,7 +150,7 @@ def test_searches_wait_for_one_another_and_what_they_find_is_a_phase_of_its_own(
 
 
 def test_settings_of_a_grid_that_share_teachers_train_them_once(tmp_path):
-    grids = [{"kind": "oosd", "grid": {"teachers": [2], "held_out": [1], "hard": [0.0, 0.2]}}, "undefended"]
+    grids = [{"kind": "oosd", "components": 0, "grid": {"teachers": [2], "held_out": [1], "hard": [0.0, 0.2]}}, "undefended"]
     config = config_of(tmp_path, defenses=grids, attacks=["confidence"])
     phase = Phase(StudyProgram(config), tuple(selection_groups(config)))
     graph = phase_graph(phase, opened(config, Store(tmp_path / "store"))[1])

@@ -85,7 +85,7 @@ def test_every_defense_trains_a_model_with_batch_norm_on_an_imbalanced_table(kin
         scores.append(own)
     teachers = None
     if defense.capability(Distillation) is not None:
-        shape = (2, defense.passes_per_epoch * len(data), CLASSES)
+        shape = (2, defense.inputs_per_record * len(data), CLASSES)
         teachers = np.log(np.full(shape, 1 / CLASSES, np.float32))
     seen = [(Observation(0.9, 0.6, 0.8, 10),)] * 2 if defense.capability(RoundObservation) else None
     recipe = Recipe(epochs=2, patience=None, batch_size=8)  # 41 records: a rest of one

@@ -61,7 +61,7 @@ class Toy:
         settings: CudaSettings = PLAIN,
     ) -> Fitted:  # fmt: skip
         defense = defense or make_defense("undefended")
-        soft = np.log(np.full((3, defense.passes_per_epoch * 90, 3), 1 / 3, np.float32))
+        soft = np.log(np.full((3, defense.inputs_per_record * 90, 3), 1 / 3, np.float32))
         with use_cuda_settings(settings):
             return fit(
                 self.start, self.data, self.split, recipe, seeds=[11, 12, 13], defense=defense, scores=self.scores,

@@ -23,6 +23,8 @@ from wemem.data.views import Views
 from wemem.errors import InputError
 from wemem.randomness import generator
 
+#: Records in a cluster, about.
+CLUSTER = 10
 #: Principal components of a discriminant for each training record of a class, and the most of them.
 COMPONENTS_PER_RECORD, MOST_COMPONENTS = 0.5, 128
 
@@ -35,9 +37,10 @@ class Teachers:
         count: number of teachers of a model.
         held_out: number of teachers that each record is held out from; the mean of their
             predictions is its target.
-        clusters: number of clusters of similar records into which each class is cut. A cluster is
-            held out as a whole; 0 holds out record by record. Exact and near copies are held out
-            together in any case, whatever their labels.
+        clusters: number of clusters of similar records into which each class is cut; None for
+            clusters of about :data:`CLUSTER` records. A cluster is held out as a whole; 0 holds out
+            record by record. Exact and near copies are held out together in any case, whatever
+            their labels.
         views: views of each record that the teachers predict too; None for the record alone.
         components: number of principal components of which the teachers are linear discriminants;
             0 for teachers of the same architecture as the model. None follows the rule above.
@@ -49,12 +52,12 @@ class Teachers:
 
     count: int
     held_out: int
-    clusters: int = 0
+    clusters: int | None = 0
     views: Views | None = None
     components: int | None = None
 
     def __post_init__(self) -> None:
-        if self.clusters < 0 or self.clusters == 1:
+        if self.clusters is not None and (self.clusters < 0 or self.clusters == 1):
             raise InputError(f"clusters must be 0 or at least 2, got {self.clusters}; 0 holds out record by record")
         if self.components is not None and self.components < 0:
             raise InputError(
@@ -151,14 +154,17 @@ def held_out(
 
 
 def _held_together(
-    features: Real[np.ndarray, "N ..."], train: Indices, labels: Indices, count: int
+    features: Real[np.ndarray, "N ..."], train: Indices, labels: Indices, count: int | None
 ) -> list[list[Indices]]:
     """Records that are held out together, class by class.
 
     Copies with another label are listed with the class to whose records they are nearest.
     """
     classes = [train[labels[train] == label] for label in np.unique(labels[train])]
-    cut = [_similar(features, own, count) if count else list(own[:, None]) for own in classes]
+    cut = [
+        list(own[:, None]) if count == 0 else _similar(features, own, count or max(2, round(len(own) / CLUSTER)))
+        for own in classes
+    ]
     parts = keep_copies_together(features, [part for own in cut for part in own], copies(features, train))
     ends = np.cumsum([len(own) for own in cut])
     return [[part for part in parts[end - len(own) : end] if len(part)] for own, end in zip(cut, ends, strict=True)]

@@ -5,7 +5,7 @@ that every record is held out from ``held_out`` of them. Fine-tuning then learns
 hard label ``y``, the mean prediction of the teachers that were not trained on the record::
 
     q(x) = mean over the teachers t that did not train on x of softmax(f_t(x))
-    target = (1 - hard) * normalize(q ** (1 / temperature)) + hard * onehot(y)
+    target = (1 - hard) * normalize(q ** (1 / temperature) * exp(-discount * onehot(y))) + hard * onehot(y)
     loss = - sum_c target_c log p_c
 
 It does so at the record ``x`` and at ``views`` copies of it in which a part of the features is
@@ -47,7 +47,7 @@ distil it as well, by pruning to a sparsity of 0.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -67,7 +67,8 @@ class OutOfSampleDistillation(Defense):
         teachers: number of teachers of a model.
         held_out: number of teachers that each record is held out from.
         clusters: number of clusters of similar records into which each class is cut, a cluster
-            being held out as a whole; 0 holds out record by record.
+            being held out as a whole; 0 holds out record by record. None for clusters of about ten
+            records.
         start: ``fresh`` trains new weights from the first round on; ``dense`` continues from the
             dense model.
         temperature: temperature of the targets; above 1 they are softer than the teachers, below 1
@@ -81,6 +82,9 @@ class OutOfSampleDistillation(Defense):
             (:mod:`wemem.data.teachers`).
         views_per_epoch: number of views of a record that an epoch shows; each makes an epoch longer
             by its length without them.
+        discount: amount that is taken from the log-probability of the record's own label in its
+            targets, after the temperature. A model fits its targets better at training records than
+            elsewhere; the discount makes it about as sure of them as of other records.
 
     Raises:
         InputError: a value out of range.
@@ -91,9 +95,9 @@ class OutOfSampleDistillation(Defense):
     tensor([0.6931])
     """
 
-    teachers: int = 10
-    held_out: int = 3
-    clusters: int = 5
+    teachers: int = 12
+    held_out: int = 5
+    clusters: int | None = None
     start: Start = "fresh"
     temperature: float = 1.4
     hard: float = 0.0
@@ -101,7 +105,7 @@ class OutOfSampleDistillation(Defense):
     swap: float = 0.3
     components: int | None = None
     views_per_epoch: int = 3
-    discount: float = 0.0
+    discount: float = 1.0
 
     def __post_init__(self) -> None:
         if self.views < 0:
@@ -114,6 +118,8 @@ class OutOfSampleDistillation(Defense):
             raise InputError(f"temperature must be positive, got {self.temperature}")
         if not 0 <= self.hard <= 1:
             raise InputError(f"hard must be a share in [0, 1], got {self.hard}")
+        if not 0 <= self.discount < float("inf"):
+            raise InputError(f"discount must be at least 0, got {self.discount}")
 
     @property
     def name(self) -> str:
@@ -130,6 +136,18 @@ class OutOfSampleDistillation(Defense):
         """Mean cross-entropy against the targets."""
         assert batch.teacher_log_probs is not None  # the trainer refuses a run without them
         label = one_hot(batch.labels, batch.logits.shape[-1])
-        soft = torch.softmax(batch.teacher_log_probs / self.temperature - self.discount * label, -1)
+        soft = torch.softmax(_discounted(batch.teacher_log_probs / self.temperature, label, self.discount), -1)
         target = (1 - self.hard) * soft + self.hard * label
         return batch.mean(-(target * torch.log_softmax(batch.logits, -1)).sum(-1))
+
+
+def _discounted(
+    log_p: Float[Tensor, "S B C"], label: Int64[Tensor, "S B C"], discount: float
+) -> Float[Tensor, "S B C"]:
+    """Log-probabilities, up to a constant, in which the label has less: the discount, or half of its
+    lead over the next class where that is smaller, so that the likeliest class stays.
+    """
+    lead = (log_p - log_p.masked_fill(label.bool(), -torch.inf).amax(-1, keepdim=True)).gather(
+        -1, label.argmax(-1, keepdim=True)
+    )
+    return log_p - torch.where(lead > 0, (lead / 2).clamp(max=discount), discount) * label
