@@ -55,6 +55,7 @@ _SETTINGS = {
     "start": lambda v: {"fresh": "into new weights", "dense": "into those of the dense model"}[v],
     "temperature": lambda v: f"at temperature {v:g}",
     "hard": lambda v: f"with {100 * v:g} % of the true label mixed in",
+    "discount": lambda v: f"in which the true label is lowered by {v:g}",
     "views": lambda v: f"at each record and {v} views of it" if v else "at the records alone",
 }
 
