@@ -105,7 +105,7 @@ class OutOfSampleDistillation(Defense):
     swap: float = 0.3
     components: int | None = None
     views_per_epoch: int = 3
-    discount: float = 1.0
+    discount: float = 0.7
 
     def __post_init__(self) -> None:
         if self.views < 0:

@@ -17,7 +17,7 @@ SPACE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "swmr": {"width": WIDTH, "stride": STRIDE, "order": ORDER, "top": TOP, "decay": DECAY},
     # another number of teachers, or of those held out, would need other teachers for every model
     "oosd": {
-        "discount": (0.0, 0.5, 1.0, 1.5),
+        "discount": (0.0, 0.3, 0.7, 1.2),
         "start": ("fresh", "dense"),
         "views": (0, 3, 12),
         "temperature": (0.5, 0.7, 1.0, 1.4, 2.0),
@@ -30,7 +30,7 @@ STARTS: Mapping[str, Mapping[str, Any]] = {
     "rsw": {"width": 0.3, "stride": 0.025, "order": "low_first"},
     "rmr": {"top": 0.27, "decay": 0.1},
     "swmr": {"width": 0.25, "stride": 0.0375, "order": "low_first", "top": 0.27, "decay": 0.1},
-    "oosd": {"discount": 1.0, "start": "fresh", "views": 12, "temperature": 1.4, "hard": 0.0},
+    "oosd": {"discount": 0.7, "start": "fresh", "views": 12, "temperature": 1.4, "hard": 0.0},
 }
 
 
