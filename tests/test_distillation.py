@@ -110,7 +110,19 @@ def test_the_loss_by_hand():
     # temperature 2 takes square roots: 0.8 and 0.6 of 1.4; a quarter of the target is the hard label
     target = 0.75 * np.array([0.8, 0.6]) / 1.4 + [0, 0.25]
     wanted = -(target * np.log([0.7, 0.3])).sum()
-    assert OutOfSampleDistillation(temperature=2.0, hard=0.25).loss(batch).item() == pytest.approx(wanted)
+    defense = OutOfSampleDistillation(temperature=2.0, hard=0.25, discount=0.0)
+    assert defense.loss(batch).item() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("label", "lowered"), [(0, 0.15), (1, 0.4), (2, 0.4)])
+def test_the_discount_lowers_the_label_and_never_unseats_the_likeliest_class(label, lowered):
+    said = torch.log_softmax(torch.tensor([1.3, 1.0, -2.0]), -1)
+    logits = torch.tensor([0.2, -0.4, 0.1]).log_softmax(-1)
+    batch = Batch(logits.view(1, 1, 3), torch.tensor([[label]]), torch.ones(1, 1), 0, said.view(1, 1, 3))
+    target = torch.softmax(said - lowered * torch.eye(3)[label], -1)
+    defense = OutOfSampleDistillation(temperature=1.0, discount=0.4)
+    assert defense.loss(batch).item() == pytest.approx(-(target * logits).sum().item(), rel=1e-5)
+    assert target.argmax() == 0
 
 
 def test_padding_does_not_count():
@@ -310,11 +322,12 @@ def test_a_fresh_start_leaves_nothing_of_the_dense_weights(tmp_path, defense):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"teachers": 1}, "two teachers or more"),
-    ({"held_out": 10}, "held out from 1 to 9"),
+    ({"held_out": 12}, "held out from 1 to 11"),
     ({"clusters": 1}, "clusters must be 0 or at least 2"),
     ({"start": "new"}, "start"),
     ({"temperature": 0.0}, "temperature must be positive"),
     ({"hard": 1.5}, "hard must be a share"),
+    ({"discount": -0.1}, "discount must be at least 0"),
     ({"views": -1}, "views must be 0 or more"),
     ({"swap": 1.0}, "the mean share of features that a view replaces"),
 ])  # fmt: skip
@@ -348,8 +361,8 @@ def with_batch_norm(input_shape, classes):
 
 
 def test_a_chain_with_the_window_keeps_teachers_and_the_fewest_epochs():
-    both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "views": 0, "stop_after": 2})
-    assert both.capability(Distillation) == Distillation(Teachers(4, 3, 5))
+    both = make_defense("oosd+rsw+early_stopping", {"teachers": 4, "held_out": 3, "views": 0, "stop_after": 2})
+    assert both.capability(Distillation) == Distillation(Teachers(4, 3, None))
     assert both.capability(FreshStart) is not None
     assert (both.epochs(21), Undefended().epochs(21)) == (2, 21)
 

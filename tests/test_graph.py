@@ -150,7 +150,10 @@ def test_searches_wait_for_one_another_and_what_they_find_is_a_phase_of_its_own(
 
 
 def test_settings_of_a_grid_that_share_teachers_train_them_once(tmp_path):
-    grids = [{"kind": "oosd", "components": 0, "grid": {"teachers": [2], "held_out": [1], "hard": [0.0, 0.2]}}, "undefended"]
+    grids = [
+        {"kind": "oosd", "components": 0, "grid": {"teachers": [2], "held_out": [1], "hard": [0.0, 0.2]}},
+        "undefended",
+    ]
     config = config_of(tmp_path, defenses=grids, attacks=["confidence"])
     phase = Phase(StudyProgram(config), tuple(selection_groups(config)))
     graph = phase_graph(phase, opened(config, Store(tmp_path / "store"))[1])

@@ -139,7 +139,7 @@ GOLDEN: dict[str, str] = {
     "undefended": "04086e723d25",
     "rsw": "b47821f91ae0",
     "rmr": "004fe4ce59f1",
-    "oosd": "XXX",
+    "oosd": "ee97d446dff5",
     "radd": "481ba8897a0c",
     "ppb": "db0cf0a59ae3",
     "advreg": "ee1d1e61381b",
