@@ -194,7 +194,7 @@ def answering(roles: Int8[np.ndarray, "T N"], records: Indices, donors: Indices 
     >>> answering(roles, np.array([0, 1]), np.array([1, 2])).tolist()
     [[True, False], [False, False]]
     """
-    without = roles[:, records] == Role.AUDIT
+    without: Bool[np.ndarray, "T n"] = roles[:, records] == Role.AUDIT
     return without if donors is None else without & (roles[:, donors] == Role.AUDIT)
 
 
