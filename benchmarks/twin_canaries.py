@@ -31,6 +31,9 @@ from wemem.training import fit
 #: Largest number of training records of a model, without the pairs.
 MOST = 1500
 
+#: Networks as teachers and no discount, as when the table was made.
+NETWORKS = OutOfSampleDistillation(10, 3, 5, views=3, swap=0.1, components=0, discount=0.0)
+
 
 def planted(source, pairs, models, seed):
     """Records with mislabelled twins at the end, each of which a random half of the models is trained on."""
@@ -84,8 +87,8 @@ def main():
     together = wemem.data.teachers.keep_copies_together
     rows = [
         ("undefended", Undefended(), together),
-        ("copies together", OutOfSampleDistillation(), together),
-        ("within classes", OutOfSampleDistillation(), lambda features, parts, groups: list(parts)),
+        ("copies together", NETWORKS, together),
+        ("within classes", NETWORKS, lambda features, parts, groups: list(parts)),
     ]
     for name, defense, keep in rows:
         wemem.data.teachers.keep_copies_together = keep
