@@ -1,6 +1,7 @@
 """The cost model against what is trained: every record shown is planned, and every planned record is shown."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from wemem import api
 from wemem.config.parse import parse_study
 from wemem.config.study import StudyConfig
 from wemem.defenses import DPSGD, Undefended, make_defense
+from wemem.models import make_model
 from wemem.pipeline.cost import CostModel, expected_epochs, step_time, whole_chunks
 from wemem.pipeline.progress import Silent
 from wemem.store.entry import Entry
@@ -117,6 +119,13 @@ def test_a_step_with_every_records_own_gradient_takes_longer_and_is_no_more_work
     assert step_time(DPSGD()) > step_time(Undefended()) == 1
     assert cost.fine_tuning(1, DPSGD(), pruning) == cost.fine_tuning(1, Undefended(), pruning)
     assert cost.teaching(1, make_defense("oosd", {"teachers": 2, "held_out": 1, "components": 0})) == cost.dense(1)
+
+
+def test_teachers_cost_trainings_where_they_are_networks(tmp_path):
+    default = make_defense("oosd", {"teachers": 5, "held_out": 2})
+    assert CostModel(small(tmp_path), 100).teaching(1, default) == 0
+    tokens = CostModel(replace(small(tmp_path), model=make_model("text_transformer", {})), 100)
+    assert tokens.teaching(1, default) == 3 * tokens.dense(1)
 
 
 def test_a_run_in_one_process_plans_once(tmp_path):

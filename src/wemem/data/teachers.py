@@ -83,12 +83,15 @@ class Teachers:
         """Inputs of each record that an epoch shows: 0 is the record, others are views."""
         return [0] if self.views is None else [0, *self.views.of_epoch(epoch)]
 
-    @property
-    def trainings(self) -> int:
+    def trainings(self, tokens: bool) -> int:
         """Cost of training the teachers, in trainings on all records of the model; that of linear
         ones is small.
+
+        Args:
+            tokens: True if the records are token ids.
         """
-        return self.count - self.held_out if self.components == 0 else 0
+        networks = tokens if self.components is None else self.components == 0
+        return self.count - self.held_out if networks else 0
 
     def linear(self, data: Dataset) -> bool:
         """True if the teachers of models of this data set are linear discriminants."""

@@ -106,11 +106,12 @@ class Defense(ABC):
         distillation = self.capability(Distillation)
         return [0] if distillation is None else distillation.shown(epoch)
 
-    @property
-    def teacher_trainings(self) -> int:
-        """Cost of the teachers of one model, in trainings on all of its records."""
+    def teacher_trainings(self, tokens: bool) -> int:
+        """Cost of the teachers of one model of token ids or other records, in trainings on all of
+        its records.
+        """
         distillation = self.capability(Distillation)
-        return 0 if distillation is None else distillation.source.trainings
+        return 0 if distillation is None else distillation.source.trainings(tokens)
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,7 @@ class Capability:
 class OwnDenseModel:
     """Teacher of a model's records: the dense model from which it was pruned."""
 
-    @property
-    def trainings(self) -> int:
+    def trainings(self, tokens: bool) -> int:
         """Cost of training the teachers, in trainings on all records: none."""
         return 0
 

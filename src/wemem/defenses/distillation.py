@@ -1,6 +1,6 @@
 """Out-of-sample distillation inside the pruning loop.
 
-The training records of a model are divided among ``teachers`` models of the same architecture so
+The training records of a model are divided among ``teachers`` models of its records alone, so
 that every record is held out from ``held_out`` of them. Fine-tuning then learns, instead of the
 hard label ``y``, the mean prediction of the teachers that were not trained on the record::
 
@@ -14,28 +14,29 @@ the teachers that trained on neither of the two records; where there is none, th
 place of the copy. An epoch shows the record and ``views_per_epoch`` of its copies, another choice
 each time.
 
-The label of a record then reaches the pruned model only through teachers of *other* records. Two
-ways are left to it, and each is closed by a setting:
+The label of a record then reaches the pruned model only through teachers of *other* records, and
+through what the model itself makes of its training records. Each way is closed by a setting:
 
+* Through what teachers memorize. Networks memorize, so that their predictions for other records
+  depend on every label. So the teachers are linear discriminants, each on principal components of
+  its own training records (:mod:`wemem.training.linear`), of images on components of untrained
+  features (:mod:`wemem.data.image_features`). A label moves them little, also a wrong one, and they
+  take seconds. ``components = 0``, and records of whole numbers, have teachers of the model's
+  architecture.
 * Through similar records. Their teachers did train on ``x``, so the model learns ``y`` around ``x``
   from them, and with it at ``x``. Therefore similar records are held out together: each class is
   cut into ``clusters`` of similar records (:mod:`wemem.data.neighbours`), and a cluster is held out
   as a whole. Exact and near copies are held out together whatever their labels, because a
   mislabelled copy would otherwise reach the model through the teachers of its original (Aerni,
   Zhang & Tramèr, CCS 2024).
+* Through the fit. A model fits its targets better at its training records than elsewhere. Learning
+  at views as well makes that difference smaller, and the ``discount`` of the label makes up for it.
 * Through the dense model, which has learned every label and keeps some of it through all rounds of
   fine-tuning. Therefore the first round starts from new weights, and of the dense model only the
   architecture is used.
 
 What stays open: similar records of different classes that are no near copies are not held out
-together. And the model fits its targets better at its training records than elsewhere; fitting them
-at the views too reduces that, and gives a more accurate model.
-
-Networks as teachers memorize, so that their predictions for other records depend on every label.
-So the teachers are linear discriminants, each on principal components of its own training records
-(:mod:`wemem.training.linear`), of images on components of untrained features
-(:mod:`wemem.data.image_features`). A label moves them little, also a wrong one, and they take
-seconds. ``components = 0``, and records of whole numbers, have teachers of the model's architecture.
+together, and a label still moves the teachers of other records a little.
 
 The idea is Split-AI with self-distillation (SELENA, Tang et al., USENIX Security 2022), which
 trains one model from scratch on such targets, its records held out one by one. Ours are the

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from wemem.config.study import StudyConfig
 from wemem.data.split import Role, Split
 from wemem.defenses import Clipping, Defense, Undefended
+from wemem.models.tokens import TokenModel
 from wemem.pruning import Pruning
 from wemem.training import Recipe
 
@@ -76,7 +77,7 @@ class CostModel:
 
     def teaching(self, models: float, defense: Defense) -> float:
         """Work of training the teachers of models; they are the same for every sparsity."""
-        return self.dense(models * defense.teacher_trainings)
+        return self.dense(models * defense.teacher_trainings(isinstance(self.config.model, TokenModel)))
 
     def pruning(self, models: float, defense: Defense, prunings: Sequence[Pruning]) -> float:
         """Work of pruning models, once or to several sparsities, with that of their teachers."""

@@ -6,9 +6,13 @@ and yet fits a mislabelled one: where every class but the wrong one is certain, 
 flat, and a single record moves it far. Of a Gaussian discriminant (Fisher; Hastie, Tibshirani &
 Friedman, "The elements of statistical learning", section 4.3) a record moves the mean of its class
 by ``1 / n_c`` of its distance, whatever its label. With the projections ``z`` of the records, the
-means ``mu_c`` and shares ``pi_c`` of the classes, and the covariance ``S`` within them,
+centres ``mu_c`` and shares ``pi_c`` of the classes, and the covariance ``S`` within them,
 
 ``log p(c | x) = z' S^-1 mu_c - mu_c' S^-1 mu_c / 2 + log pi_c + constant``
+
+The centres are geometric medians by the distance that ``S`` gives. Each record pulls at a median
+with the same force, so that a mislabelled record, which is far from its class, moves it no more than
+others do; a mean follows it.
 
 Each model has components of its own, of the records that it trains on. Components of all records
 would stretch along each, and a record that was held out would still be predicted more surely.
