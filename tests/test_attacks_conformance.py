@@ -94,7 +94,7 @@ def test_decisions_find_the_planted_leak_and_stay_at_chance_without_one(name):
 def test_thresholds_do_not_depend_on_the_target_model(name):
     signals = signals_for(name, planted.LEAK)
     logits, extras = signals.logits.copy(), {key: array.copy() for key, array in signals.extras.items()}
-    masks = {layer: mask.copy() for layer, mask in signals.masks.items()}
+    masks = {layer: mask.copy() for layer, mask in (signals.masks or {}).items()}
     logits[0] = logits[0, ::-1]
     for mask in masks.values():
         mask[0] = mask[0, ..., ::-1]

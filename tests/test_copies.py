@@ -90,8 +90,13 @@ def test_replaced_features_are_those_of_the_drawn_donors():
 def test_copies_are_drawn_once_and_equal_those_of_records_that_are_not_kept(whole, monkeypatch):
     first, second = np.random.default_rng(0).normal(size=(2, 40, 30)).astype(np.float32)
     first, second = (np.abs(np.round(100 * one)) % 256 if whole else one for one in (first, second))
-    limit, drawn = 2 * COPIES * first.size * (1 if whole else 4), []
-    monkeypatch.setattr(queries, "replace_features", lambda *given: drawn.append(1) or replace_features(*given))
+    limit, drawn = 2 * COPIES * first.size * (1 if whole else 4), list[int]()
+
+    def counted(*given):
+        drawn.append(1)
+        return replace_features(*given)
+
+    monkeypatch.setattr(queries, "replace_features", counted)
     draws, none = DrawnCopies(limit), DrawnCopies(0)
     for features, seed in ((first, 1), (second, 1), (first, 2)):  # the third set displaces the first
         anew = list(none.of(features, seed=seed))

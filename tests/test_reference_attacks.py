@@ -1,6 +1,7 @@
 """LiRA in closed form, which models each attack compares with, and its settings."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -229,9 +230,14 @@ def test_what_targets_share_changes_no_score(attack, kept):
 
 
 def test_the_values_used_last_are_kept():
-    values, computed = RecentValues(2), []
+    values, computed = RecentValues(2), list[str]()
+
+    def compute(key: str) -> str:
+        computed.append(key)
+        return key
+
     for key in ("a", "b", "a", "c", "a", "b"):
-        assert values.get(key, lambda key=key: computed.append(key) or key) == key
+        assert values.get(key, partial(compute, key)) == key
     assert computed == ["a", "b", "c", "b"]
 
 

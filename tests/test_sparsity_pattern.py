@@ -183,6 +183,7 @@ def test_a_study_attacks_the_masks_of_its_models(tmp_path):
     assert outcomes["dense"].signals["shared"].masks == {}
     masks = outcomes["undefended"].signals["shared"].masks
     own = outcomes["undefended"].rounds[-1].ensemble.masks
+    assert masks is not None
     assert set(masks) == set(own)
     for name, mask in masks.items():
         np.testing.assert_array_equal(mask[0], own[name][0])
