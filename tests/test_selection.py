@@ -24,7 +24,15 @@ from wemem.study.run import run_study
 pytestmark = pytest.mark.slow
 
 #: The share of the hard label: 1 learns it and memorizes, 0 learns what others predict.
-GRID = {"kind": "oosd", "teachers": 2, "held_out": 1, "views": 0, "grid": {"hard": [1.0, 0.0]}}
+GRID = {
+    "kind": "oosd",
+    "teachers": 2,
+    "held_out": 1,
+    "clusters": 5,
+    "views": 0,
+    "components": 0,
+    "grid": {"hard": [1.0, 0.0]},
+}
 
 
 @pytest.fixture(scope="module")

@@ -214,6 +214,7 @@ def test_models_that_answer_everything_alike_leak_nothing(label: SignalLayout):
     blank = Signals(
         np.zeros_like(seen.logits), np.zeros_like(seen.labels), seen.roles, seen.records, seen.layout,
         seen.provenance, {name: np.ones_like(array) for name, array in seen.extras.items()},
+        masks={layer: np.ones_like(mask) for layer, mask in (seen.masks or {}).items()},
     )  # fmt: skip
     slow = ("nn", "nn_top3", "nn_class", "samia")
     quick = {

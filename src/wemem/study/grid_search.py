@@ -134,7 +134,8 @@ def select_settings(config: StudyConfig, store: Store, progress: Progress, data:
 
 def pruned_alone(parties: Parties, label: str, defense: Defense) -> list[Stage[TrainedModels]]:
     """The victim of one seed pruned alone, under one setting, to each sparsity of the study."""
-    settings, prunings = defense.settings, parties.config.prunings
+    settings = {name: value for name, value in defense.settings.items() if value is not None}
+    prunings = parties.config.prunings
     title = " ".join(
         [f"select {label}:" if settings else f"select {label}", *(f"{k}={v}" for k, v in settings.items())]
     )
