@@ -96,8 +96,13 @@ def test_the_target_of_a_record_does_not_depend_on_its_label(clusters):
     flipped = Dataset("flipped", data.features, labels, 3)
     before = linear_log_probabilities(parts, split, data, source)
     after = linear_log_probabilities(parts, split, flipped, source)
-    for place in (record, record + len(data)):  # the record, and its view
-        assert np.array_equal(before[0, place], after[0, place])
+    assert source.views is not None
+    donors = source.views.draw([split.records(k, Role.TRAIN) for k in range(2)], len(data), data.input_shape).donors
+    train = split.records(0, Role.TRAIN)
+    given = train[donors[0, 0, train] == record]
+    assert len(given)
+    for place in (record, record + len(data), *(given + len(data))):  # the record, its view, and those it gives to
+        assert np.array_equal(before[0, place], after[0, place], equal_nan=True)
     others = np.setdiff1d(split.records(0, Role.TRAIN), [record])
     assert not np.array_equal(before[0, others], after[0, others])
 
