@@ -34,11 +34,11 @@ from wemem.metrics.over_targets import TargetsResult, metrics_over_targets
 from wemem.metrics.pooled import pooled_estimate
 from wemem.metrics.registry import METRICS
 from wemem.models import FullyConnected, make_model
-from wemem.pipeline.teacher import linear_log_probabilities, teacher_log_probabilities
 from wemem.pruning import Pruning, Schedule, iterate
 from wemem.randomness import derive_seed, generator
 from wemem.signals import Signals, logit_confidence
 from wemem.training import DENSE, FINETUNE, Ensemble, Recipe, fit
+from wemem.training.teacher_targets import linear_log_probabilities, teacher_log_probabilities
 
 #: Population records for RMIA.
 POPULATION = 500

@@ -17,8 +17,8 @@ from wemem.data.teachers import held_out
 from wemem.data.views import Views
 from wemem.defenses import Teachers, make_defense
 from wemem.errors import InputError
-from wemem.pipeline.teacher import linear_log_probabilities
 from wemem.training.linear import fit_discriminants
+from wemem.training.teacher_targets import linear_log_probabilities
 
 TEACHERS = Teachers(4, 2, components=2)
 

@@ -9,7 +9,7 @@ from wemem.pipeline.progress import Progress
 from wemem.pipeline.pruner import Pruner
 from wemem.pipeline.querier import Querier
 from wemem.pipeline.scorer import Scorer
-from wemem.pipeline.teacher import Teacher
+from wemem.pipeline.soft_targets import Teacher
 from wemem.pipeline.trainer import Trainer
 from wemem.pipeline.workspace import Workspace
 from wemem.store.store import Store

@@ -15,8 +15,8 @@ from wemem.pipeline.confidence import confidence_auc
 from wemem.pipeline.cost import step_time, training_work
 from wemem.pipeline.peak_memory import peak_mib, reset_peak
 from wemem.pipeline.progress import show_epoch
+from wemem.pipeline.soft_targets import Teacher
 from wemem.pipeline.stage import Derived, Effort, Stage, given
-from wemem.pipeline.teacher import Teacher
 from wemem.pipeline.trainer import training_summary
 from wemem.pipeline.workspace import Workspace
 from wemem.pruning import Pruning, Round, iterate
