@@ -88,6 +88,16 @@ def _large_features(large: int, features: int, largest: int, size: float) -> str
     )
 
 
+def _weak_targets(named: float, reached: float, networks: bool, label: str = "", seed: int = 0) -> str:
+    start = f"{label}, seed {seed}: the teachers" if label else "The teachers"
+    other = "" if networks else "components = 0 for networks as teachers, "
+    return (
+        f"{start} name the class of {named:.1%} of the training records without having seen them, where a model that "
+        f"learns the labels reaches {reached:.1%} on dev records, so that the pruned model may lose accuracy (this "
+        f"says nothing about privacy); try {other}more clusters (smaller ones), which may leak more, or more records"
+    )
+
+
 def _left_out(attack: str, layout: str, signals: Sequence[str]) -> str:
     return f"{attack} was not run: it needs {layout} signals" + (f" with {', '.join(signals)}" if signals else "")
 
@@ -182,6 +192,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = {
         "{auc:.1%} [{ci[0]:.1%}-{ci[1]:.1%}]). The two differ in themselves, so that every attack measures that "
         "difference beside the leak and its figures mean little; draw members and non-members from one source"
     ).format,
+    "weak_targets": _weak_targets,
     "canaries_in_references": (
         "The given victim was trained without canaries; the worst case is that of reference models that were "
         "trained by the study's recipe with canaries"

@@ -214,8 +214,8 @@ class PruningEngine:
         views = 0 if distillation is None or distillation.views is None else distillation.views.count
         if views and not (isinstance(loader.dataset, ViewedDataset) and loader.dataset.count == views):
             raise InputError(
-                f"{self.defense.name} learns from {views} views of each record, got a data set without them; wrap it "
-                f"in wemem.blocks.ViewedDataset(..., count={views}), or set views = 0"
+                f"{self.defense.name} learns from {views} views of each record, got a data set without them; take that "
+                f"of SoftTargets.viewed, wrap it in wemem.blocks.ViewedDataset(..., count={views}), or set views = 0"
             )
         risk = self.defense.capability(RecordRisk)
         defended = DefendedLoader(loader, sampler, self._select)

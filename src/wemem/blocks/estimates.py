@@ -1,18 +1,15 @@
-"""Memorization scores and out-of-sample targets from a user's own training function."""
+"""Memorization scores from a user's own training function, and the models that it trains for them."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Real
-from scipy.special import log_softmax
+from jaxtyping import Bool, Float32, Int64
 
 from wemem.blocks.observation import note_estimate
-from wemem.data.split import Indices, Role, Split, subsets
-from wemem.data.teachers import Teachers, held_out
+from wemem.data.split import Indices, Role, subsets
 from wemem.errors import InputError
 from wemem.files.atomic import write_atomically
 from wemem.files.hashing import sha256_of
@@ -64,9 +61,9 @@ def memorization_scores(
     size = round(fraction * len(classes))
     split = subsets(_with_dev(classes), every, size, models, seed=seed, purpose="blocks/scores", dev=dev)
     chosen = [split.records(k, Role.TRAIN) for k in range(models)]
-    seeds = [_seed(seed, "blocks/scores", k) for k in range(models)]
-    stored = _has_models(directory)
-    logits = np.stack(list(_predictions(train, chosen, seeds, [every] * models, directory)))
+    seeds = [model_seed(seed, "blocks/scores", k) for k in range(models)]
+    stored = has_models(directory)
+    logits = np.stack(list(predictions(train, chosen, seeds, [every] * models, directory)))
     scores = estimate_memorization(truth_values(logits, classes, form), split.roles[:, : len(classes)])
     note_estimate(scores.score, classes, f"{form} of {models} models on {fraction} of the records", stored)
     return scores
@@ -90,82 +87,6 @@ def memorization_of_models(
     return estimate_memorization(truth_values(logits, np.asarray(labels, np.int64), form), roles)
 
 
-@dataclass(frozen=True, eq=False)
-class SoftTargets:
-    """Log-probabilities that models without a record predict for it.
-
-    Args:
-        log_probabilities: float32, shape ``(M, C)``. Row ``v * N + r`` belongs to view ``v`` of
-            record ``r``, view 0 being the record.
-    """
-
-    log_probabilities: Float32[np.ndarray, "M C"]
-
-    def write(self, path: str | Path) -> None:
-        """Write an ``.npz`` file with the array ``log_probabilities``."""
-        file = Path(path)
-        if file.suffix != ".npz":
-            raise InputError(f"expected a file ending in .npz for soft targets, got {file.name!r}")
-
-        def save(part: Path) -> None:
-            with part.open("wb") as stream:
-                np.savez_compressed(stream, log_probabilities=self.log_probabilities)
-
-        write_atomically(file, save)
-
-
-def out_of_sample_targets(
-    train: Train,
-    labels: Sequence[int] | np.ndarray,
-    features: Real[np.ndarray, "N ..."],
-    *,
-    teachers: int = 10,
-    held_out_from: int = 3,
-    clusters: int = 5,
-    views: int = 0,
-    seed: int = 0,
-    directory: str | Path | None = None,
-) -> SoftTargets:
-    """Predict every record with models that trained neither on it nor on records similar to it.
-
-    Args:
-        train: trains one teacher on some records and returns its predictions. With views it also
-            predicts the numbers ``v * N + r``.
-        labels: int64, shape ``(N,)``.
-        features: numbers that show which records are similar. Never features learned from these
-            records.
-        teachers: number of models.
-        held_out_from: number of teachers that do not train on a record.
-        clusters: clusters of similar records, held out as a whole; 0 holds out single records.
-        views: number of views of each record.
-        seed: seed of the split and of the teachers.
-        directory: as in :func:`memorization_scores`.
-
-    Raises:
-        InputError: as :func:`memorization_scores`.
-    """
-    classes = np.asarray(labels, np.int64)
-    n = len(classes)
-    with_dev, x = _with_dev(classes), np.asarray(features, np.float32)
-    roles = np.where(np.arange(len(with_dev)) < n, Role.TRAIN, Role.DEV).astype(np.int8)[None]
-    x = np.concatenate([x, np.zeros((len(with_dev) - n, *x.shape[1:]), np.float32)])
-    parts = held_out(Split(roles, with_dev, "subsets"), Teachers(teachers, held_out_from, clusters), [seed], x)
-    chosen = [parts.records(t, Role.TRAIN) for t in range(teachers)]
-    without = [np.add.outer(n * np.arange(1 + views), parts.records(t, Role.AUDIT)).ravel() for t in range(teachers)]
-    seeds = [_seed(seed, "blocks/teachers", t) for t in range(teachers)]
-    total, count, stored = None, np.zeros((1 + views) * n), _has_models(directory)
-    for queried, logits in zip(without, _predictions(train, chosen, seeds, without, directory), strict=True):
-        total = np.zeros(((1 + views) * n, logits.shape[1])) if total is None else total
-        total[queried] += np.exp(log_softmax(logits.astype(np.float64), axis=-1))
-        count[queried] += 1
-    assert total is not None
-    # a probability below the smallest float32 would have no finite logarithm
-    targets = SoftTargets(np.log(np.maximum(total / count[:, None], 1e-30)).astype(np.float32))
-    how = f"{teachers} teachers, {held_out_from} without a record, {clusters} clusters, {views} views"
-    note_estimate(targets.log_probabilities, classes, how, stored)
-    return targets
-
-
 def _with_dev(labels: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " M"]:
     """Labels with one more record of each class at the end: splits need dev records, a user's
     function does not.
@@ -173,16 +94,17 @@ def _with_dev(labels: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " M"]:
     return np.concatenate([labels, np.unique(labels)])
 
 
-def _has_models(directory: str | Path | None) -> bool:
+def has_models(directory: str | Path | None) -> bool:
+    """True if predictions of an earlier call are in the directory."""
     return directory is not None and any(Path(directory).expanduser().glob("model-*.npz"))
 
 
-def _seed(seed: int, purpose: str, k: int) -> int:
+def model_seed(seed: int, purpose: str, k: int) -> int:
     """Seed of one model, within what libraries take."""
     return derive_seed(seed, purpose, k) % 2**32
 
 
-def _predictions(
+def predictions(
     train: Train, chosen: list[Indices], seeds: list[int], queried: list[Indices], directory: str | Path | None
 ) -> Iterator[Float32[np.ndarray, "n C"]]:
     """Predictions of each model, computed or read from the directory."""

@@ -1,11 +1,13 @@
-"""Views of records, made by a user's own augmentation."""
+"""Views of records, made by a user's own augmentation or as a defense makes them."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
+from wemem.data.views import DrawnViews
 from wemem.errors import InputError
 from wemem.randomness import generator
 
@@ -47,5 +49,38 @@ class ViewedDataset(Dataset[Any]):
         v, record = divmod(int(number), len(self.dataset))
         if v > self.count:
             raise InputError(f"expected a record or view below {(1 + self.count) * len(self.dataset)}, got {number}")
-        item = self.dataset[record]
-        return self.view(item, generator(self.seed, "blocks/view", record, v)) if v else item
+        return self.of(self.dataset[record], record, v) if v else self.dataset[record]
+
+    def of(self, item: Any, record: int, view: int) -> Any:
+        """View of a record, by its place from 1 on."""
+        return self.view(item, generator(self.seed, "blocks/view", record, view))
+
+
+class SwappedViews(ViewedDataset):
+    """A data set with the views of :mod:`wemem.data.views`, of which a part of the features is
+    another record's.
+
+    Args:
+        dataset: map-style data set of N records, whose items begin with the features.
+        drawn: composition of the views of one model.
+
+    Raises:
+        InputError: another number of records, or inputs of another shape.
+    """
+
+    def __init__(self, dataset: Any, drawn: DrawnViews) -> None:
+        self.dataset, self.drawn, self.count = dataset, drawn, drawn.donors.shape[1]
+        if len(dataset) != drawn.donors.shape[2]:
+            raise InputError(f"expected a data set of {drawn.donors.shape[2]} records, got {len(dataset)}")
+        shape = tuple(np.shape(dataset[0][0])) if isinstance(dataset[0], tuple | list) else None
+        if shape != drawn.patterns.shape[1:]:
+            raise InputError(
+                f"expected items that begin with features of shape {drawn.patterns.shape[1:]}, got {shape}; bring them "
+                "in that form, or set views = 0 in the defense"
+            )
+
+    def of(self, item: Any, record: int, view: int) -> Any:
+        """View of a record: a part of its features is that of another record, which gives it."""
+        donor = self.dataset[int(self.drawn.donors[0, view - 1, record])]
+        taken = torch.from_numpy(self.drawn.patterns[self.drawn.pattern[view - 1, record]])
+        return (torch.where(taken, torch.as_tensor(donor[0]), torch.as_tensor(item[0])), *item[1:])

@@ -25,6 +25,7 @@ from wemem.randomness import derive_seed
 from wemem.store.key import Key
 from wemem.store.keys import RoundKey, UntrainedKey, rules_of
 from wemem.training import Ensemble, accuracy
+from wemem.training.teacher_targets import share_named
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class Rounds(Stage[None]):
         for done in rounds:
             cost = {"seconds": time.perf_counter() - clock[0], "peak_memory_mib": peak_mib() if measured else None}
             summaries.append({**self._summary(done), **cost})
-            store.put(self.keys[done.index], done.ensemble.arrays(), self._meta(done, summaries))
+            store.put(self.keys[done.index], done.ensemble.arrays(), self._meta(done, summaries, targets))
             if not self.keep_rounds and done.index > first:
                 store.delete(self.keys[done.index - 1])
             position[0], clock[0] = done.index + 1, time.perf_counter()
@@ -193,15 +194,17 @@ class Rounds(Stage[None]):
     def _first_models(self) -> Ensemble:
         return self.workspace.untrained(self.seeds) if self.start is None else self.start.read().ensemble
 
-    def _meta(self, done: Round, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _meta(self, done: Round, summaries: Sequence[dict[str, Any]], targets: SoftTargets | None) -> dict[str, Any]:
         """Everything but the weights that is stored of a round."""
         observed = [[asdict(seen) for seen in rounds] for rounds in done.observed]
+        train, labels = self.split.records(0, Role.TRAIN), self.workspace.data.labels
         return {
             "rounds": summaries,
             **training_summary(done.history, done.choice),
             "recipe_fingerprint": self.workspace.recipe_fingerprint(self.pruning, self.defense, done.index),
             "seconds": sum(summary["seconds"] for summary in summaries),
-            "teachers_seconds": 0.0 if self.soft_targets is None else self.soft_targets.read().seconds,
+            "teachers_seconds": 0.0 if targets is None else targets.seconds,
+            **({} if targets is None else {"named": share_named(targets.log_probabilities[0, train], labels[train])}),
             **({"observed": observed} if observed else {}),
         }
 

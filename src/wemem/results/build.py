@@ -30,6 +30,7 @@ from wemem.pruning import pruned_share_of_all
 from wemem.results.privacy import account
 from wemem.signals import UNKNOWN, Signals
 from wemem.study.outcome import Outcome
+from wemem.study.weak_targets import weak_targets
 from wemem.training import choose_device, device_name
 from wemem.training.device import CPU
 
@@ -66,7 +67,10 @@ def study_results(config: StudyConfig, data: Dataset, outcomes: Sequence[Outcome
             "input_shape": list(data.input_shape),
             **({"class_names": list(data.class_names)} if data.class_names else {}),
         },
-        "notes": [note.as_json() for note in (*_notes(config, outcomes), *leaking(blind), *concerns(data))],
+        "notes": [
+            note.as_json()
+            for note in (*_notes(config, outcomes), *_weak(outcomes, runs, data), *leaking(blind), *concerns(data))
+        ],
         "scores": [
             {
                 "seed": seed,
@@ -137,6 +141,17 @@ def _notes(config: StudyConfig, outcomes: Sequence[Outcome]) -> list[Note]:
     if config.victim is not None:
         notes.append(Note("victim_training_unknown"))
     return notes
+
+
+def _weak(outcomes: Sequence[Outcome], runs: Sequence[Mapping[str, Any]], data: Dataset) -> list[Note]:
+    """A note on each arm and seed whose soft targets know the data too little."""
+    reached = {run["seed"]: run["accuracy"]["dev"] for run in runs if run["defense"] == "dense"}
+    notes = {
+        (one.label, one.seed): weak_targets(one.defense, one.victim, reached[one.seed], data, one.label, one.seed)
+        for one in outcomes
+        if one.defense is not None and one.seed in reached
+    }
+    return [note for note in notes.values() if note is not None]
 
 
 def _run(

@@ -167,6 +167,8 @@ def pruning_summary(
         lines.append("It starts from new weights; only the architecture of the given model was used.")
     if pruned.dev_from_training:
         lines.append("The dev records were training records, so dev accuracy is too high; give records it did not see.")
+    if pruned.weak_targets is not None:
+        lines.append(f"{pruned.weak_targets}.")
     file = str(weights)
     load = f"model.load_state_dict(safetensors.torch.load_file({file!r}))"
     if table_input(pruned.stage.ensemble.template) is not None:

@@ -15,6 +15,7 @@ from wemem.errors import InputError
 from wemem.exporting.checkpoint import has_certificate, read_certificate
 from wemem.exporting.shards import weights_path
 from wemem.files.record_tables import read_members
+from wemem.notes import Note
 from wemem.pipeline.artifacts import TrainedModels
 from wemem.pipeline.cost import CostModel
 from wemem.pipeline.loading import load_data, study_data
@@ -32,6 +33,8 @@ from wemem.study.canaries import dense_canaries, pruned_canaries
 from wemem.study.feasibility import PROBED, auditable_parties, require_feasible, require_known_start
 from wemem.study.outcome import Outcome
 from wemem.study.plan import cost_of
+from wemem.study.weak_targets import weak_targets
+from wemem.training import accuracy
 from wemem.tuning.search import TunedDefense, search_work, tune_defense
 
 
@@ -50,6 +53,8 @@ class PrunedModel:
         tuned: the defense that a search chose within a budget, with a summary of the search; None
             if the study names the defense.
         class_names: the names of the classes, if the data name them.
+        weak_targets: a note if the defense's soft targets know the data too little; None else, and
+            where the dev records are training records.
     """
 
     dense: TrainedModels
@@ -60,6 +65,7 @@ class PrunedModel:
     dev_from_training: bool
     tuned: TunedDefense | None = None
     class_names: tuple[str, ...] = ()
+    weak_targets: Note | None = None
 
 
 def prune_model(
@@ -89,7 +95,14 @@ def prune_model(
     progress.plan((cost.defender_scores() if defense.needs_scores else 0.0) + cost.pruning(1, defense, [pruning]))
     pruned = pruned_victim(parties, defense, label).result()
     tuned = None if tuned is None else tuned.after(pruned)
-    return PrunedModel(dense, pruned, defense, parties.split, data.input_shape, taken, tuned, data.class_names)
+    weak = None if taken else weak_targets(defense, pruned, _dev_accuracy(parties, dense), data)
+    return PrunedModel(dense, pruned, defense, parties.split, data.input_shape, taken, tuned, data.class_names, weak)
+
+
+def _dev_accuracy(parties: Parties, models: TrainedModels) -> float:
+    """Accuracy of model 0 on its dev records."""
+    data, dev = parties.data, parties.split.records(0, Role.DEV)
+    return accuracy(models.first(data.features[dev], parties.pipeline.workspace.device), data.labels[dev])
 
 
 def config_for_pruning(config: StudyConfig, label: str) -> StudyConfig:
