@@ -183,6 +183,33 @@ def all_seeds_alike(features, labels, seed):
     return trained(X[:100], Y[:100], 3)
 
 
+def distilled(features, labels, seed, **settings):
+    """The loop under out-of-sample distillation, whose targets are computed by the defense with these settings."""
+    defense = wemem.make_defense("oosd", {"views": 2})
+    own = wemem.make_defense("oosd", {"views": 2, **settings})
+    targets = wemem.out_of_sample_targets(None, labels, features, defense=own, seed=seed)
+    torch.manual_seed(seed % 2**31)
+    model = network()
+    data = targets.viewed(TensorDataset(torch.tensor(features), torch.tensor(labels)))
+    engine = wemem.PruningEngine(defense, sparsity=0.5, rounds=1, untrained=True)
+    model, optimizer, planned = engine.prepare(
+        model, torch.optim.Adam(model.parameters()), DataLoader(data, batch_size=50), targets=targets.log_probabilities
+    )
+    for _ in chain.from_iterable(engine.epochs(2) for _ in engine.rounds()):
+        for x, y in planned:
+            engine.loss(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return model
+
+
+def test_a_loop_with_linear_teachers_is_adaptive_if_all_calls_compute_their_targets_alike():
+    model = distilled(X[MEMBERS], Y[MEMBERS], 1)
+    assert outcome(audited(model, distilled))[0]
+    note = outcome(audited(model, functools.partial(distilled, components=1)))[1]
+    assert (note["reason"], note["part"]) == ("other_recipe", "targets")
+
+
 @pytest.mark.parametrize(
     ("train", "reason"),
     [
