@@ -3,7 +3,8 @@
     python -m benchmarks.oosd_variants --data DIR --out DIR --sets location --seeds 41 --models 64 --rounds 2
 
 Every variant trains the same models on the same records: random halves of one pool, as reference models of
-a study are, pruned in the same rounds. LiRA and RMIA attack each model with the help of all others. The
+a study are, pruned in the same rounds. LiRA, RMIA and both combined attack each model with the help of all
+others, and read perturbed copies of the records where the others' records show that they help. The
 twins are copies of records that every model trains on, with another label; each is a member of half of the
 models. Results are appended to ``OUT/variants.jsonl`` as they come; ``OUT/NAME.npz`` has the logit confidence
 of every model in the audited records and then the twins, for a second analysis.
@@ -35,6 +36,7 @@ from wemem.metrics.pooled import pooled_estimate
 from wemem.metrics.registry import METRICS
 from wemem.models import FullyConnected, make_model
 from wemem.pruning import Pruning, Schedule, iterate
+from wemem.queries import DrawnCopies, query_models
 from wemem.randomness import derive_seed, generator
 from wemem.signals import Signals, logit_confidence
 from wemem.training import DENSE, FINETUNE, Ensemble, Recipe, fit
@@ -168,12 +170,24 @@ def gaps(confidence, member):
     return [round(float((inside - outside)[own].mean() / spread), 3) for own in tenths]
 
 
-def attacks(logits, labels, roles, records, seed):
-    """LiRA and RMIA leave-one-out on some records."""
-    kept = np.concatenate([records, np.flatnonzero(~(roles != 0).any(0))[:POPULATION]])
-    quiet = np.where(np.isin(np.arange(len(labels)), records), roles, 0).astype(np.int8)
-    signals = Signals(logits[:, kept], labels[kept], quiet[:, kept], kept, "shared", ("variant",) * len(logits))
-    return leave_one_out(signals, {name: make_attack(name) for name in ("lira", "rmia")}, seed=seed)
+def queried(ensemble, data, records, seed):
+    """Answers of every model on some records and on perturbed copies of them."""
+    x, y, copies = data.features[records], data.labels[records], DrawnCopies()
+    answers = [
+        query_models(ensemble.select([k]), x, y, frozenset({"copies"}), seed=seed, copies=copies)
+        for k in range(len(ensemble))
+    ]
+    return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+
+
+def attacks(answers, labels, roles, audited, records, seed):
+    """LiRA, RMIA and both combined, leave-one-out on those of the records that are audited."""
+    quiet = np.where(audited, roles, 0).astype(np.int8)
+    kept = audited | ~(roles != 0).any(0)
+    extras = {"copies": answers["copies"][:, kept]}
+    signals = Signals(answers["logits"][:, kept], labels[kept], quiet[:, kept], records[kept], "shared",
+                      ("variant",) * len(roles), extras)  # fmt: skip
+    return leave_one_out(signals, {name: make_attack(name) for name in ("lira", "rmia", "combined")}, seed=seed)
 
 
 def of_targets(result: TargetsResult):
@@ -198,27 +212,28 @@ def measured(task, name, defense, arguments, set_name, seed):
     start = time.process_time()
     ensemble, right = trained(task, defense, data, split, seeds, arguments.rounds, torch.device(arguments.device))
     seconds = time.process_time() - start
-    logits = np.stack([ensemble.select([k]).logits(data.features)[0] for k in range(len(seeds))])
-    roles, rows = split.roles, np.concatenate([audited, twins])
-    confidence = logit_confidence(logits, data.labels)[:, rows]
+    roles, of = split.roles, len(audited)
+    records = np.concatenate([audited, twins, np.flatnonzero(~(roles != 0).any(0))[:POPULATION]])
+    answers = queried(ensemble, data, records, seed)
+    labels, roles, place = data.labels[records], roles[:, records], np.arange(len(records))
+    confidence = logit_confidence(answers["logits"], labels)[:, : of + len(twins)]
     np.savez_compressed(
         arguments.out / f"{set_name} {seed} {name}.npz", confidence=confidence.astype(np.float16),
-        member=roles[:, rows] == Role.TRAIN,
+        member=roles[:, : of + len(twins)] == Role.TRAIN,
     )  # fmt: skip
+    right_ones = answers["logits"].argmax(-1) == labels
+    own, who = place < of, (place >= of) & (place < of + len(twins))
 
-    def accuracy(role):
-        each = [logits[k, own].argmax(1) == data.labels[own] for k in range(len(seeds))
-                for own in [audited[roles[k, audited] == role]]]  # fmt: skip
-        return float(np.mean(np.concatenate(each)))
+    def results(audited, summary):
+        return {a: summary(r) for a, r in attacks(answers, labels, roles, audited, records, seed).items()}
 
-    of = len(audited)
     return {
         "data": set_name, "seed": seed, "name": name, "models": len(seeds), "rounds": arguments.rounds,
-        "settings": asdict(defense), "accuracy": accuracy(Role.AUDIT), "train_accuracy": accuracy(Role.TRAIN),
+        "settings": asdict(defense), "accuracy": float(right_ones[own & (roles == Role.AUDIT)].mean()),
+        "train_accuracy": float(right_ones[own & (roles == Role.TRAIN)].mean()),
         "target_accuracy": right, "seconds": seconds,
-        "gap": gaps(confidence[:, :of], roles[:, audited] == Role.TRAIN),
-        "population": {a: of_targets(r) for a, r in attacks(logits, data.labels, roles, audited, seed).items()},
-        "twins": {a: pooled(r) for a, r in attacks(logits, data.labels, roles, twins, seed).items()},
+        "gap": gaps(confidence[:, :of], roles[:, :of] == Role.TRAIN),
+        "population": results(own, of_targets), "twins": results(who, pooled),
     }  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 They are linear discriminants (:mod:`wemem.training.linear`) where the records are real-valued, and
 models of the model's own architecture where they are whole numbers, such as tokens. A discriminant
 on ``P`` components takes about ``P / n`` of its answer to a training record from the label of that
-record, where ``n`` is the number of records of the class. So by default ``P`` is
-:data:`COMPONENTS_PER_RECORD` times the number of training records a class.
+record, where ``n`` is the number of records of the class. So by default ``P`` begins at
+:data:`COMPONENTS_PER_RECORD` times the number of training records a class, and is doubled for as
+long as a teacher names :data:`WORTH` more of the records that it has not seen. Teachers that
+memorize name fewer of them.
 """
 
 from collections.abc import Sequence
@@ -27,6 +29,8 @@ from wemem.randomness import generator
 CLUSTER = 10
 #: Principal components of a discriminant for each training record of a class, and the most of them.
 COMPONENTS_PER_RECORD, MOST_COMPONENTS = 0.5, 128
+#: Share of the unseen records that a teacher must name more for twice the components.
+WORTH = 0.0025
 
 
 @dataclass(frozen=True)
@@ -99,16 +103,20 @@ class Teachers:
             return data.features.dtype.kind == "f" and data.inputs is None
         return self.components > 0
 
-    def components_of(self, records: int, classes: int) -> int:
-        """Number of principal components of the discriminants of a model with so many training
-        records.
+    def components_of(self, records: int, classes: int) -> list[int]:
+        """Numbers of principal components to try for the discriminants of a model, fewest first.
+
+        Args:
+            records: number of training records of the model.
+            classes: number of classes.
 
         >>> Teachers(10, 3).components_of(1560, 30), Teachers(10, 3, components=20).components_of(1560, 30)
-        (26, 20)
+        ([26, 52, 104], [20])
         """
         if self.components is not None:
-            return self.components
-        return min(MOST_COMPONENTS, max(1, round(COMPONENTS_PER_RECORD * records / classes)))
+            return [self.components]
+        count = min(MOST_COMPONENTS, max(1, round(COMPONENTS_PER_RECORD * records / classes)))
+        return [count << i for i in range(MOST_COMPONENTS.bit_length()) if count << i <= MOST_COMPONENTS]
 
 
 def held_out(

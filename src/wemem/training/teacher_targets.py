@@ -8,13 +8,14 @@ from jaxtyping import Bool, Float32, Float64, Int8, Int64, Real
 from scipy.special import log_softmax, softmax
 
 from wemem.data.dataset import Dataset
+from wemem.data.fourier_features import FourierFeatures
 from wemem.data.image_features import image_features, is_image
 from wemem.data.preprocessing import Preprocessing
 from wemem.data.split import Indices, Role, Split
-from wemem.data.teachers import Teachers
+from wemem.data.teachers import MOST_COMPONENTS, WORTH, Teachers
 from wemem.data.views import DrawnViews
 from wemem.training import Ensemble
-from wemem.training.linear import fit_discriminants
+from wemem.training.linear import LinearModels, fit_discriminants
 from wemem.training.views import ViewedRecords
 
 #: Smallest probability, so that every log-probability is finite in float32.
@@ -57,10 +58,7 @@ def linear_log_probabilities(
         records = split.records(k, Role.TRAIN)
         inputs = _linear_inputs(data, records)
         roles = parts.roles[k * source.count : (k + 1) * source.count]
-        teachers = fit_discriminants(
-            inputs(data.features[records]), data.labels[records], roles[:, records] == Role.TRAIN, data.classes,
-            source.components_of(len(records), data.classes),
-        )  # fmt: skip
+        teachers = _discriminants(inputs(data.features[records]), data.labels[records], roles[:, records], data, source)
         for place in range(source.inputs_per_record):
             numbers = place * len(data) + records
             x = viewed.numbered(torch.tensor([k]), torch.from_numpy(numbers)[None])[0].numpy()
@@ -68,6 +66,31 @@ def linear_log_probabilities(
             unseen = answering(roles, records, _donors(drawn, k, place, records))[..., None]
             targets[k, numbers] = _mean((p * unseen).sum(0), unseen.sum(0))
     return targets
+
+
+def _discriminants(
+    x: Real[np.ndarray, "n ..."], labels: Int64[np.ndarray, " n"], roles: Int8[np.ndarray, "T n"], data: Dataset,
+    source: Teachers,
+) -> LinearModels:  # fmt: skip
+    """Discriminants of one model, on as many components as are worth it.
+
+    Args:
+        x: inputs of the model's n training records.
+        labels: their classes.
+        roles: their roles for each of the T teachers.
+        data: the data set.
+        source: numbers of components to choose from.
+    """
+    unseen = roles == Role.AUDIT
+    best, most = None, 0.0
+    for components in source.components_of(len(x), data.classes):
+        models = fit_discriminants(x, labels, roles == Role.TRAIN, data.classes, components)
+        named = float((models.probabilities(x).argmax(-1) == labels)[unseen].mean())
+        if best is not None and named < most + WORTH:
+            break
+        best, most = models, named
+    assert best is not None  # there is at least one number of components
+    return best
 
 
 def _mean(total: Float64[np.ndarray, "n C"], models: Real[np.ndarray, "n 1"]) -> Float64[np.ndarray, "n C"]:
@@ -109,11 +132,20 @@ def _linear_inputs(data: Dataset, records: Indices) -> Callable[[Real[np.ndarray
 
     Args:
         data: the data set.
-        records: the training records of the model, on which the preprocessing of a table is fitted.
+        records: the training records of the model, on which preprocessing is fitted.
     """
-    if data.table is not None:
-        return Preprocessing.fit(data.table, data.features[records]).apply
-    return image_features if is_image(data.input_shape) else lambda x: x
+    if is_image(data.input_shape):
+        return image_features
+    table = None if data.table is None else Preprocessing.fit(data.table, data.features[records])
+    own = data.features[records] if table is None else table.apply(data.features[records])
+    few = own[0].size < MOST_COMPONENTS
+    fourier = FourierFeatures.fit(own) if few else None
+
+    def inputs(features: Real[np.ndarray, "n ..."]) -> Real[np.ndarray, "n ..."]:
+        x = features if table is None else table.apply(features)
+        return x if fourier is None else fourier.apply(x)
+
+    return inputs
 
 
 def teacher_log_probabilities(
