@@ -20,8 +20,9 @@ through what the model itself makes of its training records. Each way is closed 
 * Through what teachers memorize. Networks memorize, so that their predictions for other records
   depend on every label. So the teachers are linear discriminants, each on principal components of
   its own training records (:mod:`wemem.training.linear`), of images on components of untrained
-  features (:mod:`wemem.data.image_features`). A label moves them little, also a wrong one, and they
-  take seconds. ``components = 0``, and records of whole numbers, have teachers of the model's
+  features (:mod:`wemem.data.image_features`), and of records with few features on these and random
+  cosines of them (:mod:`wemem.data.fourier_features`). A label moves them little, also a wrong one,
+  and they take seconds. ``components = 0``, and records of whole numbers, have teachers of the model's
   architecture.
 * Through similar records. Their teachers did train on ``x``, so the model learns ``y`` around ``x``
   from them, and with it at ``x``. Therefore similar records are held out together: each class is
