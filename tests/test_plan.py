@@ -15,8 +15,8 @@ from test_graph import SMALL, config_of, node
 from wemem import api
 from wemem.config.parse import parse_study
 from wemem.execution.graph import Graph
-from wemem.execution.plan import make_plan, planned_phases, simulated_time
-from wemem.execution.trial import Rate
+from wemem.execution.plan import make_plan, phases_by_key, planned_phases, simulated_time
+from wemem.execution.trial import BUDGET, Rate, every_kind, measured_rates
 from wemem.pipeline.progress import Silent
 from wemem.reporting.plan import plan_sentences, plan_table
 from wemem.store.store import Store
@@ -65,6 +65,63 @@ def test_a_plan_counts_the_records_and_models_of_tasks_that_are_missing(tmp_path
     assert plan.seconds == plan.wall[1] == 6.0
     assert plan.critical_path == plan.wall[8] == 4.0
     assert json.loads(json.dumps(plan.as_json()))["wall"]["512"] == 4.0
+
+
+class Ticking:
+    """A clock that moves by so many seconds at each reading."""
+
+    def __init__(self, tick: float) -> None:
+        self.tick, self.now = tick, 0.0
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
+class Counted(Silent):
+    """Counts the tasks of trials."""
+
+    tasks = 0
+
+    def advance(self, share: float, label: str) -> None:
+        self.tasks += 1
+
+
+def test_trials_begin_no_task_after_their_budget(tmp_path):
+    config, shown = config_of(tmp_path, defenses=["undefended"], attacks=["confidence"]), {}
+    for tick in (BUDGET / 4, BUDGET / 40):
+        shown[tick] = Counted()
+        clock = Ticking(tick)
+        rates = measured_rates(config, config.data.load(), shown[tick], clock)
+        assert rates["train"].start + rates["train"].each > 0  # of the first task, where no other fits
+    # a task is begun and ended by two readings of the clock, after one of what is left
+    assert shown[BUDGET / 4].tasks == 1
+    assert 1 < shown[BUDGET / 40].tasks <= 40 / 3
+
+
+def test_a_trial_that_shows_every_kind_has_one_task_of_each_with_all_before_it(tmp_path):
+    config = config_of(tmp_path, defenses=["undefended", "ppb"], attacks=["confidence", "lira"])
+    (phase,) = planned_phases(config, config.data.load(), Store(tmp_path / "store"))
+    nodes = phase.graph.nodes
+    chosen = every_kind(phase.graph)
+    assert {nodes[i].kind for i in chosen} == {node.kind for node in nodes}
+    assert all(chosen.issuperset(nodes[i].after) for i in chosen)
+    assert len(chosen) < len(nodes) / 2
+
+
+@pytest.mark.slow
+def test_a_draft_has_the_tasks_of_the_study(tmp_path):
+    linear = {"kind": "oosd", "teachers": 2, "held_out": 1}
+    config = config_of(tmp_path, defenses=["undefended", linear], attacks=["confidence", "lira"], seeds=[3, 5])
+    data, store = config.data.load(), Store(tmp_path / "store")
+    (draft,), (exact,) = planned_phases(config, data, store), phases_by_key(config, data, store)
+    assert draft.run == exact.run
+    assert len({node.key for node in draft.graph.nodes}) == len(draft.graph)
+
+    def tasks(graph: Graph) -> list[tuple[Any, ...]]:
+        return [(one.seed, one.group, one.effort, one.after, one.is_result) for one in graph.nodes]
+
+    assert tasks(draft.graph) == tasks(exact.graph)
 
 
 @pytest.mark.slow

@@ -17,7 +17,11 @@ from wemem.pipeline.parties import Parties
 from wemem.pipeline.pipeline import Pipeline
 from wemem.pipeline.stage import Effort, Stage
 from wemem.store.key import Key, bare
+from wemem.store.keys import TeacherTargetsKey
 from wemem.study.groups import Group, Searched
+
+#: The stage of the keys of soft targets.
+TEACHING = TeacherTargetsKey.stage
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,22 @@ class Node:
     after: tuple[int, ...]
     effort: Effort
     is_result: bool
+
+    @property
+    def kind(self) -> str:
+        """The kind of its computation: that of the stage, with soft targets of each arm apart, since
+        teachers may be trained for them.
+        """
+        return f"teach {self.group.label}" if self._teaches else self.effort.kind
+
+    @property
+    def trains(self) -> bool:
+        """True if models may be trained."""
+        return self._teaches or self.effort.work > 0
+
+    @property
+    def _teaches(self) -> bool:
+        return bool(self.key.origin["stage"] == TEACHING)
 
     @property
     def expected_time(self) -> float:
@@ -79,6 +99,15 @@ class Graph:
                 for other in node.after:
                     needed[other] = True
         return run
+
+    def before(self, number: int) -> frozenset[int]:
+        """The numbers of a node and of all nodes that must be done before it."""
+        found, pending = {number}, [number]
+        while pending:
+            new = set(self.nodes[pending.pop()].after) - found
+            found |= new
+            pending += new
+        return frozenset(found)
 
     def path_lengths(self, times: Sequence[float], run: Iterable[int]) -> dict[int, float]:
         """The time from the start of each node to the end of the longest chain of nodes behind it."""

@@ -58,12 +58,12 @@ def program_outlook(program: Program, data: Dataset, store: Store) -> Outlook:
 
 def outlook(config: StudyConfig, data: Dataset, records: float, models: int | None) -> Outlook:
     """The outlook on some work, from the time of a step."""
-    return Outlook(models, records, records * _seconds_for_a_record(config, data))
+    return Outlook(models, records, records * seconds_for_a_record(config, data, config.training.batch_size))
 
 
-def _seconds_for_a_record(config: StudyConfig, data: Dataset) -> float:
+def seconds_for_a_record(config: StudyConfig, data: Dataset, batch_size: int) -> float:
     """The time that a step of the untrained model takes for each of its records."""
-    size = min(config.training.batch_size, len(data))
+    size = min(batch_size, len(data))
     with torch.random.fork_rng(devices=[]):
         module = model_for(config.model, data).build(data.input_shape, data.classes).train()
         x, y = torch.from_numpy(data.features[:size]), torch.from_numpy(data.labels[:size])

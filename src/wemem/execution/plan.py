@@ -12,6 +12,7 @@ from typing import Any
 from wemem.config.study import StudyConfig
 from wemem.data.dataset import Dataset
 from wemem.defenses import make_defense
+from wemem.execution.draft import repeated, without_clusters
 from wemem.execution.graph import Frontier, Graph, Node, phase_graph
 from wemem.execution.program import Phase, StudyProgram
 from wemem.execution.trial import Rate, Rates, rate_of
@@ -113,10 +114,23 @@ class Planned:
 def planned_phases(config: StudyConfig, data: Dataset, store: Store) -> list[Planned]:
     """The tasks of all phases of a study, with a usual defense in the place of one that is not known.
 
+    On an empty store they are those of a draft (:mod:`wemem.execution.draft`): one seed stands for
+    all, and clusters of similar records are not drawn.
+
     Args:
         config: the study.
         data: its records.
         store: the store, in which tasks are looked up.
+    """
+    if config.victim is not None or store.listed():
+        return phases_by_key(config, data, store)
+    drafts = phases_by_key(replace(without_clusters(config), seeds=config.seeds[:1]), data, store)
+    return [_for_seeds(phase, config.seeds) for phase in drafts]
+
+
+def phases_by_key(config: StudyConfig, data: Dataset, store: Store) -> list[Planned]:
+    """The tasks of all phases under the very keys of a run, which takes as long as a run takes to draw
+    the records of all models.
     """
     known = StudyProgram(replace(config, grids={}))
     phases = [Phase(StudyProgram(config), tuple(selection_groups(config)))] if config.grids else []
@@ -139,6 +153,12 @@ def planned_phases(config: StudyConfig, data: Dataset, store: Store) -> list[Pla
     return planned
 
 
+def _for_seeds(phase: Planned, seeds: Sequence[int]) -> Planned:
+    one = len(phase.graph)
+    run = {place * one + i for place in range(len(seeds)) for i in phase.run}
+    return Planned(repeated(phase.graph, seeds), run)
+
+
 def make_plan(
     config: StudyConfig, phases: Sequence[Planned], rates: Rates, threads: int, workers: Sequence[int] = WORKERS
 ) -> Plan:  # fmt: skip
@@ -159,7 +179,9 @@ def make_plan(
         written += sum(rate_of(rates, phase.graph.nodes[i]).bytes(phase.graph.nodes[i]) for i in phase.run)
         for number in wall:
             wall[number] += simulated_time(phase.graph, phase.run, times, number)
-    return Plan(_kinds(phases, rates), written, path, wall, threads, tuple(_assumptions(config)))
+    kinds = _kinds(phases, rates)
+    assumptions = (*_assumptions(config), *_unmeasured(kinds, rates))
+    return Plan(kinds, written, path, wall, threads, assumptions)
 
 
 def simulated_time(graph: Graph, run: set[int], times: Sequence[float], workers: int) -> float:
@@ -188,7 +210,7 @@ def _kinds(phases: Sequence[Planned], rates: Rates) -> tuple[KindPlan, ...]:
             nodes[node.key] = (node, i in phase.run or nodes.get(node.key, (node, False))[1])
     kinds: dict[str, KindPlan] = {}
     for node, runs in nodes.values():
-        kind, effort = node.effort.kind, node.effort
+        kind, effort = node.kind, node.effort
         known = kinds.get(kind, KindPlan(kind, 0, 0, 0, 0.0, 0.0))
         rate: Rate = rate_of(rates, node)
         kinds[kind] = replace(
@@ -196,6 +218,17 @@ def _kinds(phases: Sequence[Planned], rates: Rates) -> tuple[KindPlan, ...]:
             records=known.records + runs * effort.work, seconds=known.seconds + (rate.seconds(node) if runs else 0.0),
         )  # fmt: skip
     return tuple(sorted(kinds.values(), key=lambda kind: -kind.seconds))
+
+
+def _unmeasured(kinds: Sequence[KindPlan], rates: Rates) -> list[str]:
+    """A sentence on the kinds of tasks that were too long for a trial; none if there are none."""
+    missing = [kind.kind for kind in kinds if kind.stored < kind.tasks and kind.kind not in rates]
+    if not missing:
+        return []
+    many = f"{', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
+    return [
+        f"Not tried, for it would have taken too long: {many}. Training is expected at one rate, attacks at no time."
+    ]
 
 
 def _assumptions(config: StudyConfig) -> list[str]:
