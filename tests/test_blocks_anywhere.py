@@ -217,6 +217,8 @@ def test_a_loss_outside_of_the_loop_is_refused():
 def test_a_loss_that_needs_targets_is_refused_without():
     with pytest.raises(InputError, match="out_of_sample_targets"):
         DefenseLoss(make_defense("oosd"))(torch.zeros(2, 3), torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="every class that the model predicts"):
+        DefenseLoss(make_defense("oosd"))(torch.zeros(2, 3), torch.tensor([0, 1]), torch.zeros(2, 2))
 
 
 DDP = """

@@ -57,12 +57,17 @@ class DefenseLoss(nn.Module):
             risk: risk of each record, for RADD.
 
         Raises:
-            InputError: the defense needs soft targets or risks and got none.
+            InputError: the defense needs soft targets or risks and got none, or targets of other classes.
         """
         if self.defense.capability(Distillation) is not None and teacher_log_probs is None:
             raise InputError(
                 f"{self.defense.name} learns from teachers, got no teacher_log_probs; compute them with "
                 "wemem.blocks.out_of_sample_targets"
+            )
+        if teacher_log_probs is not None and teacher_log_probs.shape != logits.shape:
+            raise InputError(
+                f"expected teacher_log_probs of {tuple(logits.shape)}, as the logits, got "
+                f"{tuple(teacher_log_probs.shape)}; compute them on records of every class that the model predicts"
             )
         if self.defense.capability(RecordRisk) is not None and risk is None:
             raise InputError(f"{self.defense.name} weighs records by risk, got none; give risk for each record")
