@@ -82,9 +82,9 @@ class Split:
             self._require_every_class(Role.AUDIT)
 
     def _require_every_class(self, role: Role) -> None:
-        classes = np.unique(self.labels)
+        classes, place = np.unique(self.labels, return_inverse=True)
         for k, row in enumerate(self.roles):
-            missing = np.setdiff1d(classes, self.labels[row == role])
+            missing = classes[np.bincount(place[row == role], minlength=len(classes)) == 0]
             if len(missing):
                 raise TooFewRecordsError(
                     f"expected every class among the {role.name.lower()} records of model {k}, got none of class "
@@ -164,8 +164,12 @@ def stratified_draw(
         givers = np.lexsort((rng.random(len(left)), -left))[: size - counts[:, part].sum()]
         counts[givers, part] += 1
         left[givers] -= 1
-    cuts = [np.split(own, np.cumsum(n)) for own, n in zip(classes, counts, strict=True)]
-    return [np.sort(np.concatenate([pool[:0], *(cut[part] for cut in cuts)])) for part in range(len(sizes))]
+    ends = np.cumsum(counts, axis=1)
+    parts = list(zip((ends - counts).T.tolist(), ends.T.tolist(), strict=True))[: len(sizes)]
+    return [
+        np.sort(np.concatenate([pool[:0], *(own[a:b] for own, a, b in zip(classes, first, last, strict=True))]))
+        for first, last in parts
+    ]
 
 
 def victim_and_shadows(
