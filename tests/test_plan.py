@@ -93,7 +93,7 @@ def test_trials_begin_no_task_after_their_budget(tmp_path):
         shown[tick] = Counted()
         clock = Ticking(tick)
         rates = measured_rates(config, config.data.load(), shown[tick], clock)
-        assert rates["train"].start + rates["train"].each > 0  # of the first task, where no other fits
+        assert rates["train"].start + rates["train"].each > 0  # of a step, where no other task fits
     # a task is begun and ended by two readings of the clock, after one of what is left
     assert shown[BUDGET / 4].tasks == 1
     assert 1 < shown[BUDGET / 40].tasks <= 40 / 3

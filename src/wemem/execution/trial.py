@@ -86,32 +86,37 @@ class Measured:
 
     Args:
         clock: seconds from any moment on.
-        until: the reading of the clock at which the budget is spent.
+        until: the reading of the clock at which the budget is spent. The first task waits for
+            libraries that are loaded on use, and puts it off by what it takes longer than expected.
+        training: the rate of training that is expected before any but the first task was measured.
         points: by kind: amount, seconds, and bytes for one unit, of every task but the first.
-        first: the rate of the first task, which waits for libraries that are loaded on use.
+        begun: True once there was a task.
     """
 
     clock: Callable[[], float]
     until: float
+    training: Rate
     points: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: defaultdict(list))
-    first: Rate | None = None
+    begun: bool = False
 
     @property
     def rates(self) -> Rates:
-        """The rate of every kind that was measured; of training at least that of the first task."""
+        """The rate of every kind that was measured, and of training."""
         training = self.points.get("train")
         start = _fit(np.array(training), 0.0).start if training else 0.0
         fitted = {kind: _fit(np.array(points), start) for kind, points in self.points.items()}
-        return fitted if training or self.first is None else {"train": self.first, **fitted}
+        return {"train": self.training, **fitted}
 
     def add(self, node: Node, seconds: float, written: float) -> None:
         """Count a task that took some seconds and wrote some bytes."""
         amount = node.effort.amount
         per = node.effort.models * max(1, len(node.stores)) or amount
-        if self.first is None:
-            self.first = Rate(0.0, seconds / max(amount, 1.0), written / max(per, 1.0))
+        each = written / max(per, 1.0)
+        if self.begun:
+            self.points[node.kind].append((amount, seconds, each))
         else:
-            self.points[node.kind].append((amount, seconds, written / max(per, 1.0)))
+            self.until += max(0.0, seconds - self.training.each * amount)
+            self.training, self.begun = replace(self.training, bytes_each=each), True
 
     def expected(self, nodes: Iterable[Node], larger: float = 1.0) -> float:
         """The expected time of tasks.
@@ -188,16 +193,18 @@ def measured_rates(
     if clock is None:
         # of one thread the processor's time, which other programs do not lengthen
         clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    measured = Measured(clock, clock() + BUDGET)
-    small = _trial_config(config, slow=_is_slow(config, data))
+    step = seconds_for_a_record(config, data, PROBE)
+    measured = Measured(clock, clock() + BUDGET, Rate(0.0, step, 0.0))
+    small = _trial_config(config, slow=_is_slow(config, data, step))
     sizes = [len(data)] if config.victim is not None else _sizes(small, data)
     with _trial(small, data, sizes[0], measured, progress) as least:
         least.run([i for i, node in enumerate(least.graph.nodes) if node.kind == "train" and not node.after][:PROBES])
         showing = [least.graph.nodes[i] for i in every_kind(least.graph)]
         size = _affordable(sizes, sizes[0], showing, measured, SHARE)
+        untried = list(sizes)
         if size in (None, sizes[0]):
             _show(least)
-    untried = sizes[1:]
+            untried.remove(sizes[0])
     while size is not None:
         if size in untried:
             with _trial(small, data, size, measured, progress) as trial:
@@ -224,7 +231,8 @@ def _affordable(
 
 
 def _show(trial: Trial) -> None:
-    """Run tasks of every kind, and then of every kind with every number of models."""
+    """Run tasks of every kind, trainings first, and then of every kind with every number of models."""
+    trial.run(every_kind(trial.graph, by=lambda node: node.kind if node.trains else "other"))
     trial.run(every_kind(trial.graph))
     trial.run(every_kind(trial.graph, by=lambda node: (node.kind, node.effort.models)))
 
@@ -310,11 +318,15 @@ def _trial_config(config: StudyConfig, *, slow: bool) -> StudyConfig:
     ))  # fmt: skip
 
 
-def _is_slow(config: StudyConfig, data: Dataset) -> bool:
-    """True if training the victim and its shadows on few records would take much of the budget."""
-    if config.victim is not None:
-        return False
-    return seconds_for_a_record(config, data, PROBE) * _fewest(config, data) * EPOCHS > SLOW * BUDGET
+def _is_slow(config: StudyConfig, data: Dataset, step: float) -> bool:
+    """True if training the victim and its shadows on few records would take much of the budget.
+
+    Args:
+        config: the study.
+        data: its records.
+        step: the seconds that a step of the model takes for each record.
+    """
+    return config.victim is None and step * _fewest(config, data) * EPOCHS > SLOW * BUDGET
 
 
 def _fewest(config: StudyConfig, data: Dataset) -> int:
