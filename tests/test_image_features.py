@@ -41,6 +41,14 @@ def test_an_image_of_twice_the_pixels_has_the_same_features():
     assert np.allclose(image_features(twice), image_features(IMAGES[:3]), atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(8, 33), (9, 128), (300, 12)])
+def test_a_long_image_is_shrunk_no_further_than_a_patch(shape):
+    images = np.random.default_rng(0).random((3, 1, *shape), np.float32)
+    features = image_features(images)
+    assert np.isfinite(features).all()
+    assert np.linalg.matrix_rank(features) == 3
+
+
 @pytest.mark.parametrize(("shape", "image"), [((3, 8, 8), True), ((3, 4, 8), False), ((64,), False), ((8, 8), False)])
 def test_records_with_channels_height_and_width_are_images(shape, image):
     assert is_image(shape) == image

@@ -9,7 +9,7 @@ Two maps that are fixed before any record is seen, so that no feature depends on
   are in each cell, normalized over blocks of two by two cells.
 
 Each is normalized within its image. Larger images are first shrunk to at most :data:`LARGEST`
-pixels a side.
+pixels a side, unless their shorter side would be less than that of a patch.
 """
 
 import numpy as np
@@ -52,7 +52,8 @@ def image_features(images: Real[np.ndarray, "n c h w"]) -> Float32[np.ndarray, "
     generator = torch.Generator().manual_seed(0)
     filters = torch.randn(FILTERS, images.shape[1], SIDE, SIDE, generator=generator)
     filters = normalize((filters - filters.mean((2, 3), keepdim=True)).flatten(1), dim=1).view_as(filters)
-    factor = -(-max(images.shape[2:]) // LARGEST)
+    sides = images.shape[2:]
+    factor = min(-(-max(sides) // LARGEST), min(sides) // SIDE)
     done = []
     for start in range(0, len(images), BATCH):
         x = torch.from_numpy(np.asarray(images[start : start + BATCH], np.float32))
