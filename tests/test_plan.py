@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_trials_begin_no_task_after_their_budget(tmp_path):
     # a task is begun and ended by two readings of the clock, after one of what is left
     assert shown[BUDGET / 4].tasks == 1
     assert 1 < shown[BUDGET / 40].tasks <= 40 / 3
+
+
+def test_a_class_without_a_record_stops_no_trial(tmp_path):
+    config, counted = config_of(tmp_path, defenses=["undefended"], attacks=["confidence"]), Counted()
+    data = config.data.load()
+    measured_rates(config, replace(data, classes=data.classes + 1), counted, Ticking(BUDGET / 4))
+    assert counted.tasks == 1
 
 
 def test_a_trial_that_shows_every_kind_has_one_task_of_each_with_all_before_it(tmp_path):

@@ -331,7 +331,7 @@ def _is_slow(config: StudyConfig, data: Dataset, step: float) -> bool:
 
 def _fewest(config: StudyConfig, data: Dataset) -> int:
     """The number of records of the smallest trial, in which the rarest class has enough of them."""
-    rarest = int(np.bincount(data.labels, minlength=data.classes).min()) / len(data)
+    rarest = int(np.unique(data.labels, return_counts=True)[1].min()) / len(data)
     return min(len(data), math.ceil(FEWEST * (1 + config.split.shadows) / rarest))
 
 
