@@ -343,7 +343,7 @@ def test_learning_from_nobody_is_refused():
 
 
 @pytest.mark.parametrize(("model", "defense", "message"), [
-    ({"kind": "fc"}, {"kind": "oosd", "teachers": 400, "held_out": 399}, "every class among the train"),
+    ({"kind": "fc"}, {"kind": "oosd", "teachers": 400, "held_out": 399}, "every teacher to train on a record of"),
     ({"kind": "test_distillation:with_batch_norm"}, {"kind": "dpsgd"}, "without BatchNorm"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_so_is_refused_before_any_training(model, defense, message, tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Int8, Real
 
 from wemem.data.dataset import Dataset
 from wemem.data.image_features import image_features, is_image
@@ -22,7 +22,7 @@ from wemem.data.preprocessing import Preprocessing
 from wemem.data.split import Indices, Role, Split
 from wemem.data.table_form import TableForm
 from wemem.data.views import Views
-from wemem.errors import InputError
+from wemem.errors import InputError, TooFewRecordsError
 from wemem.randomness import generator
 
 #: Records in a cluster, about.
@@ -141,8 +141,8 @@ def held_out(
         Roles (K * teachers.count, N), model by model.
 
     Raises:
-        InputError: a class with too few training records for every teacher to see one, or linear
-            teachers of whole-number features.
+        InputError: linear teachers of whole-number features.
+        TooFewRecordsError: a teacher that sees no record of some class.
     """
     if teachers.components is not None and teachers.components and features.dtype.kind != "f":
         raise InputError(f"expected real-valued features for linear teachers, got {features.dtype}; set components = 0")
@@ -161,7 +161,20 @@ def held_out(
                 turns[out] += len(together)
                 roles[k][:, together] = Role.TRAIN
                 roles[k][np.ix_(out, together)] = Role.AUDIT
+        _require_seen(roles[k], train, split.labels)
     return Split(roles.reshape(-1, len(split.labels)), split.labels, "subsets")
+
+
+def _require_seen(roles: Int8[np.ndarray, "T N"], train: Indices, labels: Indices) -> None:
+    """Refuse teachers of a model of which one sees no record of some class."""
+    for label in np.unique(labels[train]):
+        without = (roles[:, train[labels[train] == label]] != Role.TRAIN).all(axis=1)
+        if without.any():
+            raise TooFewRecordsError(
+                f"expected every teacher to train on a record of class {label}, got {without.sum()} of {len(roles)} "
+                "that train on none; hold records out from fewer teachers (held_out), take smaller clusters "
+                "(clusters = 0), or bring more records of it that are no copies"
+            )
 
 
 def _held_together(
