@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from wemem.data.views import DrawnViews
@@ -47,8 +48,9 @@ class ViewedDataset(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         v, record = divmod(int(number), len(self.dataset))
-        if v > self.count:
-            raise InputError(f"expected a record or view below {(1 + self.count) * len(self.dataset)}, got {number}")
+        if not 0 <= v <= self.count:
+            inputs = (1 + self.count) * len(self.dataset)
+            raise InputError(f"expected a record or view from 0 to {inputs - 1}, got {number}")
         return self.of(self.dataset[record], record, v) if v else self.dataset[record]
 
     def of(self, item: Any, record: int, view: int) -> Any:
@@ -82,5 +84,8 @@ class SwappedViews(ViewedDataset):
     def of(self, item: Any, record: int, view: int) -> Any:
         """View of a record: a part of its features is that of another record, which gives it."""
         donor = self.dataset[int(self.drawn.donors[0, view - 1, record])]
-        taken = torch.from_numpy(self.drawn.patterns[self.drawn.pattern[view - 1, record]])
-        return (torch.where(taken, torch.as_tensor(donor[0]), torch.as_tensor(item[0])), *item[1:])
+        taken = self.drawn.patterns[self.drawn.pattern[view - 1, record]]
+        if isinstance(item[0], Tensor):
+            return (torch.where(torch.from_numpy(taken), donor[0], item[0]), *item[1:])
+        # of the kind of the record, so that a loader can put both into one batch
+        return (np.where(taken, donor[0], item[0]), *item[1:])
