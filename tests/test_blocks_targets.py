@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 import small_study
 from own_loop import EPOCHS, SEED, network
@@ -130,6 +130,35 @@ def never(records, seed):
 def test_teachers_that_are_not_those_of_the_defense_are_refused(train, features, changes, says):
     with pytest.raises(InputError, match=says):
         out_of_sample_targets(train, np.arange(N) % CLASSES, features, **changes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "dev_accuracy", "says"),
+    [
+        (TRAIN % 2 + 0.5, None, "whole-number labels, got float64"),
+        (["cat", "dog"] * (N // 2), None, "whole-number labels"),
+        (TRAIN % 2, 91.2, "dev_accuracy from 0 to 1, got 91.2"),
+        (TRAIN % 2, float("nan"), "dev_accuracy from 0 to 1, got nan"),
+    ],
+)
+def test_labels_and_accuracies_that_would_be_taken_for_others_are_refused(labels, dev_accuracy, says):
+    with pytest.raises(InputError, match=says):
+        out_of_sample_targets(None, labels, NUMBERS, dev_accuracy=dev_accuracy)
+
+
+def test_views_are_of_the_kind_of_their_records_so_that_both_make_a_batch():
+    data = of_kind("vectors")
+    soft = out_of_sample_targets(None, data.labels, data.features)
+    arrays = soft.viewed(list(zip(data.features, data.labels, strict=True)))
+    tensors = soft.viewed(TensorDataset(torch.from_numpy(data.features), torch.from_numpy(data.labels)))
+    numbers = [2 * len(data) + 5, 3, len(data) + 8]
+    batches = [default_collate([one[i] for i in numbers]) for one in (arrays, tensors)]
+    assert torch.equal(batches[0][0], batches[1][0])
+    assert batches[0][0].dtype == torch.float32
+    assert not torch.equal(batches[0][0][0], torch.from_numpy(data.features[5]))
+    for number in (-1, (1 + arrays.count) * len(data)):
+        with pytest.raises(InputError, match="a record or view from 0"):
+            arrays[number]
 
 
 def test_swapped_views_of_other_records_or_inputs_are_refused():

@@ -22,7 +22,7 @@ from wemem.defenses import Defense, Distillation, OutOfSampleDistillation
 from wemem.errors import InputError
 from wemem.files.atomic import write_atomically
 from wemem.notes import Note
-from wemem.training.teacher_targets import LEAST, WEAK, linear_log_probabilities, share_named
+from wemem.training.teacher_targets import LEAST, are_weak, linear_log_probabilities, share_named
 from wemem.training.views import only_answered
 
 
@@ -112,9 +112,11 @@ def out_of_sample_targets(
             warning is given where the targets name far fewer classes.
 
     Raises:
-        InputError: as :func:`memorization_scores`, teachers that are not those of the defense, or
-            settings in two places.
+        InputError: as :func:`memorization_scores`, labels that are not whole numbers, an accuracy
+            that is no share, teachers that are not those of the defense, or settings in two places.
     """
+    if dev_accuracy is not None and not 0 <= dev_accuracy <= 1:
+        raise InputError(f"expected dev_accuracy from 0 to 1, got {dev_accuracy}; give the share of right predictions")
     source = _source(
         train, defense, {"count": teachers, "held_out": held_out_from, "clusters": clusters, "views": views}
     )
@@ -135,7 +137,7 @@ def out_of_sample_targets(
         how, stored = f"discriminants of {source!r}", False
     note_estimate(log_p, data.labels[:n], how, stored)
     named = share_named(log_p[:n], data.labels[:n])
-    if dev_accuracy is not None and named < dev_accuracy - WEAK:
+    if dev_accuracy is not None and are_weak(named, dev_accuracy):
         values = {"named": named, "reached": dev_accuracy, "networks": train is not None}
         warnings.warn(f"{Note('weak_targets', values)}.", stacklevel=2)
     return SoftTargets(log_p, named, drawn)
@@ -180,7 +182,10 @@ def _with_dev(
     features: Real[np.ndarray, "N ..."], labels: Sequence[int] | np.ndarray, table: TableForm | None
 ) -> Dataset:
     """The records, and one more of each class at the end, since splits need dev records."""
-    y, x = np.asarray(labels, np.int64), np.asarray(features)
+    x, given = np.asarray(features), np.asarray(labels)
+    if given.dtype.kind not in "biuf" or not np.array_equal(given, np.floor(given)):
+        raise InputError(f"expected whole-number labels, got {given.dtype}; number the classes from 0")
+    y = given.astype(np.int64)
     x = x.astype(np.int64 if x.dtype.kind in "iu" else np.float32, copy=False)
     x = x[:, None] if x.ndim == 1 else x
     if len(x) != len(y) or not len(y):

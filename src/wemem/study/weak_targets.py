@@ -5,7 +5,7 @@ from wemem.data.teachers import Teachers
 from wemem.defenses import Defense, Distillation
 from wemem.notes import Note
 from wemem.pipeline.artifacts import TrainedModels
-from wemem.training.teacher_targets import WEAK
+from wemem.training.teacher_targets import are_weak
 
 
 def weak_targets(
@@ -25,7 +25,7 @@ def weak_targets(
     distillation, named = defense.capability(Distillation), pruned.meta.get("named")
     if distillation is None or not isinstance(distillation.source, Teachers):
         return None
-    if named is None or reached - named <= WEAK:
+    if named is None or not are_weak(named, reached):
         return None
     place = {"label": label, "seed": seed} if label else {}
     networks = not distillation.source.linear(data)

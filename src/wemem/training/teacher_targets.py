@@ -34,6 +34,16 @@ def share_named(log_probabilities: Float32[np.ndarray, "n C"], labels: Int64[np.
     return float((log_probabilities.argmax(axis=-1) == labels).mean())
 
 
+def are_weak(named: float, reached: float) -> bool:
+    """True if targets know the data too little to keep the accuracy of a model.
+
+    Args:
+        named: share of the training records whose class their targets name.
+        reached: accuracy of the model on records that it did not train on.
+    """
+    return reached - named > WEAK
+
+
 def dense_log_probabilities(
     dense: Ensemble, split: Split, data: Dataset, device: torch.device
 ) -> Float32[np.ndarray, "K N C"]:
