@@ -8,6 +8,7 @@ from wemem.data.dataset import Dataset
 from wemem.data.fourier_features import COSINES, SPREAD, FourierFeatures
 from wemem.data.split import Role
 from wemem.data.teachers import held_out
+from wemem.data.views import Views
 from wemem.defenses import Teachers
 from wemem.training.linear import fit_discriminants
 from wemem.training.teacher_targets import linear_log_probabilities
@@ -64,6 +65,24 @@ def test_teachers_of_a_narrow_table_know_classes_that_no_plane_divides():
     assert named(crossed(400), Teachers(4, 2)) > 0.75
 
 
+def test_views_are_standardized_by_the_training_records():
+    data, source = crossed(200), Teachers(4, 2, components=7, views=Views(1, 0.3))
+    split = split_of(data, members=1)
+    parts, own = held_out(split, source, [0], data.features), split.records(0, Role.TRAIN)
+    drawn = Views(1, 0.3).draw([own], len(data), data.input_shape)
+    donors = drawn.donors[0, 0, own]
+    x = np.where(drawn.patterns[drawn.pattern[0, own]], data.features[donors], data.features[own])
+    fourier = FourierFeatures.fit(data.features[own])
+    seen = parts.roles[:, own] == Role.TRAIN
+    models = fit_discriminants(fourier.apply(data.features[own]), data.labels[own], seen, 2, 7)
+    unseen = ~seen & (parts.roles[:, donors] == Role.AUDIT)
+    some = unseen.any(axis=0)
+    p = (models.probabilities(fourier.apply(x)) * unseen[..., None]).sum(0)[some] / unseen.sum(0)[some, None]
+    targets = linear_log_probabilities(parts, split, data, source)[0, len(data) + own]
+    assert np.allclose(np.exp(targets[some]), p, atol=1e-5)
+    assert np.isnan(targets[~some]).all()
+
+
 def test_more_components_are_taken_where_unseen_records_gain(monkeypatch):
     tried: list[int] = []
 
@@ -77,10 +96,10 @@ def test_more_components_are_taken_where_unseen_records_gain(monkeypatch):
     named(data, Teachers(4, 2))
     assert tried[:3] == [tried[0], 2 * tried[0], 4 * tried[0]]
     tried.clear()
-    chance = Dataset("chance", data.features, np.random.default_rng(1).permutation(data.labels), 2)
-    monkeypatch.setattr("wemem.data.teachers.COMPONENTS_PER_RECORD", 0.5)
-    named(chance, Teachers(4, 2))
-    assert len(tried) <= 2
+    apart = crossed(400, features=8)
+    known = Dataset("known", apart.features + 6 * apart.labels[:, None].astype(np.float32), apart.labels, 2)
+    assert named(known, Teachers(4, 2)) == 1.0
+    assert tried == [tried[0], 2 * tried[0]]  # twice as many gain nothing
     tried.clear()
     named(data, Teachers(4, 2, components=7))
     assert tried == [7]
