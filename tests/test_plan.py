@@ -17,7 +17,7 @@ from wemem import api
 from wemem.config.parse import parse_study
 from wemem.execution.graph import Graph
 from wemem.execution.plan import make_plan, phases_by_key, planned_phases, simulated_time
-from wemem.execution.trial import BUDGET, Rate, every_kind, measured_rates
+from wemem.execution.trial import BUDGET, Measured, Rate, every_kind, measured_rates
 from wemem.pipeline.progress import Silent
 from wemem.reporting.plan import plan_sentences, plan_table
 from wemem.store.store import Store
@@ -59,13 +59,17 @@ def test_a_plan_counts_the_records_and_models_of_tasks_that_are_missing(tmp_path
     config = config_of(tmp_path, defenses=["undefended"], attacks=["confidence"])
     data, store = config.data.load(), Store(tmp_path / "store")
     rates = {kind: Rate(1.0, 0.0, 10.0) for kind in ("train", "query", "attack confidence", "prune under undefended")}
-    plan = make_plan(config, planned_phases(config, data, store), rates, threads=1)
+    phases = planned_phases(config, data, store)
+    plan = make_plan(config, phases, rates, threads=1)
     # dense models and pruned ones, a query and an attack of each
     assert (plan.tasks, plan.stored, plan.models) == (6, 0, 4)
     assert plan.records == 2 * 180 * 1 + 2 * 180 * 2
     assert plan.seconds == plan.wall[1] == 6.0
     assert plan.critical_path == plan.wall[8] == 4.0
     assert json.loads(json.dumps(plan.as_json()))["wall"]["512"] == 4.0
+    assert "Not tried" not in " ".join(plan.assumptions)
+    fewer = make_plan(config, phases, {kind: rates[kind] for kind in ("train", "query")}, threads=1)
+    assert "too long: prune under undefended, attack confidence." in " ".join(fewer.assumptions)
 
 
 class Ticking:
@@ -86,6 +90,15 @@ class Counted(Silent):
 
     def advance(self, share: float, label: str) -> None:
         self.tasks += 1
+
+
+def test_the_first_task_puts_the_end_off_by_what_it_takes_longer_than_expected():
+    measured = Measured(lambda: 0.0, BUDGET, Rate(0.0, 0.5, 0.0))
+    first = node(work=4.0)
+    measured.add(first, 0.5 * first.effort.amount + 7.0, 0.0)
+    assert measured.left == BUDGET + 7.0
+    measured.add(first, 100.0, 0.0)
+    assert measured.left == BUDGET + 7.0
 
 
 def test_trials_begin_no_task_after_their_budget(tmp_path):
