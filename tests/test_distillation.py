@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import small_study
 from toy import blobs, ensemble_of, largest_difference, same_bytes, split_of
 from wemem.config.parse import parse_study
+from wemem.data.dataset import Dataset
 from wemem.data.neighbours import clusters
 from wemem.data.split import Role
 from wemem.data.teachers import held_out
@@ -340,6 +341,13 @@ def test_learning_from_nobody_is_refused():
     data = blobs()
     with pytest.raises(InputError, match="learns from teachers"):
         fit(ensemble_of(data), data, split_of(data), SGD, seeds=[0, 1, 2], defense=OutOfSampleDistillation())
+
+
+def test_records_that_all_are_near_copies_of_one_another_are_refused_by_that_reason():
+    line = np.linspace(0, 1, 60, dtype=np.float32)[:, None]
+    data = Dataset("line", line, (line[:, 0] > 0.5).astype(np.int64), 2)
+    with pytest.raises(InputError, match="near copies of one another"):
+        held_out(split_of(data, members=1), Teachers(4, 1), [0], line)
 
 
 @pytest.mark.parametrize(("model", "defense", "message"), [

@@ -173,7 +173,8 @@ def _require_seen(roles: Int8[np.ndarray, "T N"], train: Indices, labels: Indice
             raise TooFewRecordsError(
                 f"expected every teacher to train on a record of class {label}, got {without.sum()} of {len(roles)} "
                 "that train on none; hold records out from fewer teachers (held_out), take smaller clusters "
-                "(clusters = 0), or bring more records of it that are no copies"
+                "(clusters = 0), or bring more records of it that are no copies; where so few features make nearly all "
+                "records near copies of one another, take another defense"
             )
 
 
