@@ -44,7 +44,7 @@ class DefenseLoss(nn.Module):
         self,
         logits: Float[Tensor, "B C"],
         labels: Int64[Tensor, " B"],
-        teacher_log_probs: Float[Tensor, "B C"] | None = None,
+        teacher_log_probs: Float[Tensor, "b c"] | None = None,
         risk: Float[Tensor, " B"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean loss of a batch.
@@ -52,7 +52,7 @@ class DefenseLoss(nn.Module):
         Args:
             logits: outputs of the model.
             labels: classes of the records.
-            teacher_log_probs: log-probabilities of the teachers, for a defense that learns from
+            teacher_log_probs: shape ``(B, C)``, log-probabilities of the teachers, for a defense that learns from
                 them.
             risk: risk of each record, for RADD.
 
