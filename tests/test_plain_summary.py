@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from scipy.stats import t
 
 from results_example import ATTACKS, drawn, make_results, make_run
-from wemem.reporting.summary import dense_warning, plain_summary
+from wemem.reporting.summary import dense_warning, plain_summary, recommended
 from wemem.results.arms import arms
 from wemem.results.differences import may_leak_least
 from wemem.results.schema import results_schema
@@ -183,6 +183,17 @@ def with_tables(results: dict[str, Any], shares: dict[str, float]) -> dict[str, 
             run["leave_one_out"] = {"lira": {"targets": 17, "records": 900, "auc": measured, "tpr_at_0.01": measured}}
             run["reference_accuracy"] = {"targets": 17, **measured}
     return results
+
+
+def test_an_arm_that_costs_more_over_all_models_than_by_its_victim_is_not_recommended():
+    results = make_results()
+    by_victim = recommended(results)
+    assert by_victim is not None
+    assert by_victim.defense != "undefended"
+    shares = {run["label"]: 0.2 for run in results["runs"] if run["label"] != "dense"}
+    best = recommended(with_tables(results, {**shares, by_victim.label: 0.17}))
+    assert best is not None
+    assert best.label != by_victim.label
 
 
 def test_one_seed_tells_arms_apart_by_targets_and_records_that_they_have_in_common():

@@ -313,8 +313,15 @@ def _fit(cast: _Cast) -> list[Arm]:
     plain = cast.plain
     if plain is None or plain not in cast.attacked or len(cast.attacked) < 2:
         return []
-    floor = plain.accuracy().value - CHEAP
-    return [arm for arm in cast.attacked if not arm.answers_only and arm.accuracy().value >= floor]
+    return [arm for arm in cast.attacked if not arm.answers_only and _is_cheap(arm, plain)]
+
+
+def _is_cheap(arm: Arm, plain: Arm) -> bool:
+    """True if an arm costs little accuracy against undefended pruning, over leave-one-out models
+    where both have them.
+    """
+    gap = accuracy_difference(arm, plain)
+    return (arm.accuracy().value - plain.accuracy().value if gap is None else gap.value) >= -CHEAP
 
 
 def _recommendation(cast: _Cast) -> list[str]:
@@ -357,10 +364,9 @@ def _on_cheaper(cast: _Cast, chosen: Sequence[Arm]) -> list[str]:
     plain, lines = cast.plain, []
     if plain is None:
         return []
-    floor = plain.accuracy().value - CHEAP
-    cheap = [arm for arm in cast.attacked if arm.accuracy().value >= floor]
+    cheap = [arm for arm in cast.attacked if _is_cheap(arm, plain)]
     for metric, best in zip(SUMMARY, chosen, strict=False):
-        if best.accuracy().value < floor and cheap:
+        if not _is_cheap(best, plain) and cheap:
             other = least_leaking(cheap, metric)
             lines.append(
                 f"By {METRICS[metric].phrase}, {_name(other)} leaks least ({_leak(other, metric)}) of the settings "
